@@ -1,0 +1,23 @@
+"""Errors for the person at the keyboard: one line that says what, where, what is allowed, and the override that fixes it."""
+
+
+class NestedLearningError(Exception):
+    """A mistake in the input, not in the program: printed as one line, without a traceback, then exit with `exit_code`."""
+
+    exit_code = 2
+
+
+class ConfigError(NestedLearningError):
+    """A configuration key, value or option that cannot be used."""
+
+
+class DataError(NestedLearningError):
+    """Data that is missing, unreadable or too short."""
+
+
+class CheckpointError(NestedLearningError):
+    """A checkpoint that is missing, damaged, or made for something else."""
+
+
+class DivergedError(NestedLearningError):
+    """Training left the finite numbers: says the step, the norms, and the last good checkpoint."""

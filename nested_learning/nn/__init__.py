@@ -1,0 +1,1 @@
+"""Floor 2: modules, one idea a file."""

@@ -1,0 +1,36 @@
+"""Operations on states: nested tuples whose leaves are tensors (rows first), beside plain integers and None."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+Tree = Any
+
+
+def map(fn: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+    """Return `tree` with `fn` applied to every tensor; integers and None stay as they are."""
+    return pytree.tree_map_only(Tensor, fn, tree)
+
+
+def leaves(tree: Tree) -> list[Tensor]:
+    """List the tensors of `tree`, in a fixed order."""
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def named_leaves(tree: Tree) -> dict[str, Tensor]:
+    """Name every tensor of `tree` by its path, such as `.blocks[0].memory.weight`."""
+    pairs, _ = pytree.tree_flatten_with_path(tree)
+    return {pytree.keystr(path): leaf for path, leaf in pairs if isinstance(leaf, Tensor)}
+
+
+def nbytes(tree: Tree) -> int:
+    """Count the bytes that the tensors of `tree` hold."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in leaves(tree))
+
+
+def select_rows(tree: Tree, index: Tensor) -> Tree:
+    """Keep the rows `index` (int64, any number, repeats allowed) of every tensor of `tree`."""
+    return map(lambda leaf: torch.index_select(leaf, 0, index), tree)
