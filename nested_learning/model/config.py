@@ -1,0 +1,67 @@
+"""What the configurations of all models have in common."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nested_learning.errors import ConfigError
+from nested_learning.level import Level
+
+if TYPE_CHECKING:
+    from nested_learning.nn.language_model import LanguageModel
+    from nested_learning.nn.memory import MemoryModule
+
+
+@dataclass(kw_only=True)
+class LevelConfig:
+    """One level of the continuum memory: its name and its period in tokens (0: every optimizer step)."""
+
+    name: str
+    period: int
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ConfigError(f"model.levels: name={self.name!r} must be a word of letters, digits and underscores")
+        if self.period < 0:
+            raise ConfigError(f"model.levels: period={self.period} of level {self.name} must be 0 or more tokens")
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The keys every model has.
+
+    `dim` is the width, `hidden_dim` the hidden width of each level of the continuum memory (of the MLP), `levels` its
+    levels, `tie_embedding` whether the head shares the embedding's weights.
+    """
+
+    name: str
+    dim: int
+    num_layers: int
+    num_heads: int
+    hidden_dim: int
+    levels: list[LevelConfig]
+    tie_embedding: bool
+
+    def __post_init__(self) -> None:
+        for key in ("dim", "num_layers", "num_heads", "hidden_dim"):
+            if vars(self)[key] < 1:
+                raise ConfigError(f"model.{key}={vars(self)[key]} must be at least 1")
+        if self.dim % self.num_heads or self.dim // self.num_heads % 2:
+            raise ConfigError(
+                f"model.dim={self.dim} must be an even multiple of model.num_heads={self.num_heads}; "
+                f"try model.dim={2 * self.num_heads * max(1, round(self.dim / self.num_heads / 2))}"
+            )
+        names = [level.name for level in self.levels]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"model.levels={names} must be one or more levels with different names")
+
+    def assemble(self, mixer: Callable[[], "MemoryModule"], vocab_size: int, seed: int) -> "LanguageModel":
+        """Build the model whose blocks each have a mixer made by `mixer`; the seed fixes the initial weights."""
+        from nested_learning.nn.cms import ContinuumMemory
+        from nested_learning.nn.language_model import Block, LanguageModel
+
+        levels = [Level(level.name, level.period, rf"\.cms\.levels\.{level.name}\.") for level in self.levels]
+        blocks = [
+            Block(self.dim, mixer(), ContinuumMemory(self.dim, levels, self.hidden_dim)) for _ in range(self.num_layers)
+        ]
+        return LanguageModel(vocab_size, self.dim, blocks, levels, self.tie_embedding, seed)

@@ -1,0 +1,80 @@
+"""The skeleton that all models share: embedding, blocks of a mixer and a continuum memory, norm, head."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import nn
+from torch.nn import functional as F
+
+from nested_learning.level import Level
+from nested_learning.nn.cms import CMSState, ContinuumMemory
+from nested_learning.nn.init import initialise
+from nested_learning.nn.memory import MemoryModule, State
+from nested_learning.shapes import Float, Int, Tensor
+
+
+class BlockState(NamedTuple):
+    """The state of one block: of its mixer, and what each row wrote on the levels of its continuum memory."""
+
+    mixer: State
+    cms: CMSState
+
+
+class Block(nn.Module):
+    """Mix tokens, then channels: `x + mixer(norm(x))`, then the chain of the continuum memory."""
+
+    def __init__(self, dim: int, mixer: MemoryModule, cms: ContinuumMemory) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(dim)
+        self.mixer = mixer
+        self.cms = cms
+
+    def init_state(self, batch: int) -> BlockState:
+        """Return the state before the first token."""
+        return BlockState(self.mixer.init_state(batch), self.cms.init_state(batch))
+
+    def forward(
+        self, x: Float[Tensor, "b t d"], state: BlockState, *, write: bool = True
+    ) -> tuple[Float[Tensor, "b t d"], BlockState]:
+        """Read `x` on from `state`."""
+        y, mixer = self.mixer(self.norm(x), state.mixer, write=write)
+        x, cms = self.cms(x + y, state.cms, write=write)
+        return x, BlockState(mixer, cms)
+
+
+class LanguageModel(nn.Module):
+    """Tokens to logits, carrying one state per row: `(tokens, state) -> (logits, state)`.
+
+    Arguments: the vocabulary, the blocks, whether the head shares the embedding's weights, the seed of the initial
+    weights, and `levels`: the parts of the model that learn more slowly than every step.
+    """
+
+    def __init__(
+        self, vocab_size: int, dim: int, blocks: Sequence[Block], levels: Sequence[Level], tie_embedding: bool, seed: int
+    ) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.levels = tuple(level for level in levels if level.period > 0)
+        self.embedding = nn.Embedding(vocab_size, dim)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.RMSNorm(dim)
+        self.head = nn.Linear(dim, vocab_size, bias=False)
+        if tie_embedding:
+            self.head.weight = self.embedding.weight
+        initialise(self, len(blocks), seed)
+
+    def init_state(self, batch: int) -> tuple[BlockState, ...]:
+        """Return the state of `batch` rows before their first token."""
+        return tuple(block.init_state(batch) for block in self.blocks)
+
+    def forward(
+        self, tokens: Int[Tensor, "b t"], state: tuple[BlockState, ...], *, write: bool = True
+    ) -> tuple[Float[Tensor, "b t v"], tuple[BlockState, ...]]:
+        """Read `tokens` on from `state`; `write=False` leaves every memory as it is."""
+        x = self.embedding(tokens)
+        x = F.rms_norm(x, x.shape[-1:])
+        states = []
+        for block, before in zip(self.blocks, state, strict=True):
+            x, after = block(x, before, write=write)
+            states.append(after)
+        return self.head(self.norm(x)), tuple(states)
