@@ -1,0 +1,124 @@
+"""Plain YAML values to typed ones: every key must be known and present, every value of the declared type."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from nested_learning.errors import ConfigError
+
+Choose = Callable[[Any, str], Any]
+
+EXAMPLES: dict[type, tuple[str, str]] = {
+    bool: ("true or false", "true"),
+    int: ("a whole number", "16"),
+    float: ("a number", "0.1"),
+    str: ("text", "word"),
+    list: ("a list", "[1,2]"),
+    dict: ("a mapping", "{a:1}"),
+}
+
+
+class Misfit(ConfigError):
+    """A value that does not fit its declaration; `key` is its full name, for whoever can tell where it came from."""
+
+    def __init__(self, key: str, problem: str, fix: str) -> None:
+        super().__init__(f"{key}{problem}; {fix}")
+        self.key, self.problem, self.fix = key, problem, fix
+
+
+def convert(value: Any, kind: Any, key: str) -> Any:
+    """Return `value` as `kind`: bool, int, float, str, None, a dataclass, or `X | None`, `list[X]`, `dict[str, X]` of these.
+
+    A whole number is accepted where a float is declared; nothing else is cast. Raises Misfit, with the full key.
+    """
+    if isinstance(value, str) and value == "???":
+        raise Misfit(key, ": needs a value", f"give one: {_override(key, kind)}")
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
+        return _convert_optional(value, kind, key)
+    if is_dataclass(kind):
+        return convert_dataclass(value, kind, key)
+    if get_origin(kind) is list and isinstance(value, list):
+        return [convert(item, get_args(kind)[0], f"{key}[{index}]") for index, item in enumerate(value)]
+    if get_origin(kind) is dict and isinstance(value, dict):
+        return {_name(name, key): convert(item, get_args(kind)[1], f"{key}.{name}") for name, item in value.items()}
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is kind:
+        return value
+    raise _wrong_type(value, kind, key)
+
+
+def convert_dataclass(value: Any, kind: Any, key: str, special: dict[str, Choose] | None = None) -> Any:
+    """Build the dataclass `kind` from the mapping `value`; `key` is its full name, "" at the root.
+
+    `special` converts the fields whose class depends on their value: field name -> fn(value, full key).
+    A key that is no field, or a field without key or default, raises Misfit.
+    """
+    if not isinstance(value, dict):
+        raise _wrong_type(value, dict, key)
+    special, hints, built = special or {}, get_type_hints(kind), {}
+    known = {field.name: field for field in fields(kind)}
+    for name in value:
+        if name not in known:
+            raise unknown_key(key, str(name), list(known))
+    for name, field in known.items():
+        full = join(key, name)
+        if name in value:
+            built[name] = special[name](value[name], full) if name in special else convert(value[name], hints[name], full)
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise Misfit(full, ": missing", f"give it: {_override(full, hints[name])}")
+    return kind(**built)
+
+
+def unknown_key(parent: str, name: str, known: Sequence[str]) -> Misfit:
+    """Make the error for a key `name` that `parent` ("" for the root) does not have."""
+    inside = f"keys of {parent}" if parent else "keys"
+    return Misfit(join(parent, name), ": no such key", f"{did_you_mean(name, known, parent)}{inside}: {', '.join(known)}")
+
+
+def did_you_mean(word: str, known: Sequence[str], parent: str = "") -> str:
+    """Return "did you mean X? " for the known word nearest to `word`, or "" when none is near."""
+    near = get_close_matches(word, known, n=1)
+    return f"did you mean {join(parent, near[0])}? " if near else ""
+
+
+def join(parent: str, name: str) -> str:
+    """Return the full name of key `name` of `parent`."""
+    return f"{parent}.{name}" if parent else name
+
+
+def _convert_optional(value: Any, kind: Any, key: str) -> Any:
+    kinds = get_args(kind)
+    if value is None and NoneType in kinds:
+        return None
+    for option in kinds:
+        if option is type(value):
+            return value
+    rest = [option for option in kinds if option is not NoneType]
+    return convert(value, rest[-1], key)
+
+
+def _name(name: Any, key: str) -> str:
+    if not isinstance(name, str):
+        raise Misfit(f"{key}.{name}", ": a name must be text", f'quote it: "{name}"')
+    return name
+
+
+def _wrong_type(value: Any, kind: Any, key: str) -> Misfit:
+    plain = get_origin(kind) or kind
+    wanted, _ = EXAMPLES.get(plain, ("nothing (null)", "null"))
+    fix = f"""quote it: "{key}='{value}'\"""" if plain is str else f"for example {_override(key, kind)}"
+    return Misfit(key, f"={_shown(value)} must be {wanted}", fix)
+
+
+def _override(key: str, kind: Any) -> str:
+    options = [option for option in get_args(kind) if option is not NoneType] or [kind]
+    plain = get_origin(kind) if get_origin(kind) in EXAMPLES else options[0]
+    return f"{key}={EXAMPLES[plain][1] if plain in EXAMPLES else '...'}"
+
+
+def _shown(value: Any) -> str:
+    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
+    return text if text is not None else (repr(value) if isinstance(value, str) else " ".join(str(value).split()))
