@@ -1,0 +1,101 @@
+"""What a logger is, what it is opened with, and how several become one."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from nested_learning.errors import ConfigError
+
+Value = float | int | str
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Logger(Protocol):
+    """Takes the figures of a step: `train/loss` and the like, beside `tokens` (read so far) and `split`. Source: ours."""
+
+    def log(self, step: int, values: Mapping[str, Value]) -> None:
+        """Record `values` as of optimizer step `step`."""
+        ...
+
+    def close(self) -> None:
+        """Write out everything and let go; nothing is logged afterwards."""
+        ...
+
+
+class LoggedRun(NamedTuple):
+    """The run that is logged.
+
+    `directory` exists; `config` is the whole configuration as plain dicts; the next step is `start_step` + 1,
+    the last one `total_steps`.
+    """
+
+    directory: Path
+    name: str
+    config: dict[str, Any]
+    total_steps: int
+    start_step: int
+
+
+@runtime_checkable
+class LoggerConfig(Protocol):
+    """An option of the logger group."""
+
+    name: str
+
+    def build(self, run: LoggedRun) -> Logger:
+        """Open the logger for `run`; raise ConfigError when its package is missing."""
+        ...
+
+
+class Fanout:
+    """One logger that hands everything to several, in order; of none, it is silent: every rank but the first."""
+
+    def __init__(self, loggers: Sequence[Logger] = ()) -> None:
+        self.loggers = tuple(loggers)
+
+    def log(self, step: int, values: Mapping[str, Value]) -> None:
+        """Record `values` with every logger."""
+        for logger in self.loggers:
+            logger.log(step, values)
+
+    def close(self) -> None:
+        """Close every logger."""
+        for logger in self.loggers:
+            logger.close()
+
+
+class Guarded:
+    """A logger that may fail without stopping the run: the first failure is told on stderr and turns it off."""
+
+    def __init__(self, name: str, open_logger: Callable[[], Logger]) -> None:
+        """Open the logger, guarded too, except for a ConfigError: that is for the user, before anything is trained."""
+        self.name = name
+        self._logger: Logger | None = self._guard(open_logger)
+
+    def log(self, step: int, values: Mapping[str, Value]) -> None:
+        """Record `values`, unless it has failed before."""
+        if (logger := self._logger) is not None:
+            self._guard(lambda: logger.log(step, values))
+
+    def close(self) -> None:
+        """Close the logger, unless it has failed before."""
+        if (logger := self._logger) is not None:
+            self._guard(logger.close)
+
+    def _guard(self, action: Callable[[], T]) -> T | None:
+        try:
+            return action()
+        except ConfigError:
+            raise
+        # a tracking service fails in ways that no list holds, and none of them is worth a training run
+        except Exception as error:  # noqa: BLE001
+            self._logger = None
+            reason = str(error).strip().split("\n")[0]
+            print(
+                f"warning: logger={self.name} failed and is off for the rest of this run, which goes on: "
+                f"{type(error).__name__}: {reason}",
+                file=sys.stderr,
+            )
+            return None

@@ -1,0 +1,64 @@
+"""Several loggers are one; a logger that fails is told once and never stops the run."""
+
+import pytest
+
+from nested_learning.errors import ConfigError
+from nested_learning.logger.protocol import Fanout, Guarded
+
+
+class Recorder:
+    def __init__(self, fail: bool = False) -> None:
+        self.lines: list[tuple[int, dict]] = []
+        self.fail = fail
+        self.closed = False
+
+    def log(self, step, values):
+        if self.fail:
+            raise OSError("no route to host\nsecond line")
+        self.lines.append((step, dict(values)))
+
+    def close(self):
+        self.closed = True
+
+
+def test_everything_reaches_every_logger():
+    first, second = Recorder(), Recorder()
+    fanout = Fanout([first, second])
+    fanout.log(3, {"train/loss": 1.5})
+    fanout.close()
+    assert first.lines == second.lines == [(3, {"train/loss": 1.5})]
+    assert first.closed and second.closed
+
+
+def test_a_fanout_of_no_loggers_is_silent(capsys):
+    silent = Fanout()
+    silent.log(1, {"train/loss": 1.0})
+    silent.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_logger_that_fails_is_told_once_and_the_run_goes_on(capsys):
+    guarded = Guarded("wandb", lambda: Recorder(fail=True))
+    for step in range(3):
+        guarded.log(step, {"train/loss": 1.0})
+    guarded.close()
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "logger=wandb" in warning and "OSError: no route to host" in warning
+
+
+def test_a_logger_that_cannot_open_is_told_once_and_the_run_goes_on(capsys):
+    def refuse():
+        raise RuntimeError("service down")
+
+    guarded = Guarded("wandb", refuse)
+    guarded.log(1, {"train/loss": 1.0})
+    assert capsys.readouterr().err.count("service down") == 1
+
+
+def test_a_mistake_in_the_configuration_is_not_swallowed():
+    def refuse():
+        raise ConfigError("pip install something")
+
+    with pytest.raises(ConfigError, match="pip install something"):
+        Guarded("tensorboard", refuse)
