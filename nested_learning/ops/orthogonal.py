@@ -1,0 +1,37 @@
+"""Orthogonalisation by Newton-Schulz: every singular value of a matrix moved towards 1, by matrix products alone."""
+
+import torch
+
+from nested_learning.shapes import Float, Tensor
+
+# steepest at zero of all quintics that settle: singular values end near 1, not at 1, after five steps
+COEFFICIENTS = (3.4445, -4.775, 2.0315)
+TINY = 1e-7
+
+
+def newton_schulz(matrix: Float[Tensor, "*batch r c"], steps: int = 5) -> Float[Tensor, "*batch r c"]:
+    """Replace the singular values of the last two dimensions by values in about (0.6, 1.2); zero stays zero.
+
+    Works in bfloat16 on CUDA and in float32 elsewhere (float64 stays float64), and answers in the matrix's own dtype.
+    Source: Keller Jordan's Muon (https://kellerjordan.github.io/posts/muon/); the NS of Nested Learning, arXiv
+    2512.24695, equation 52.
+    """
+    a, b, c = COEFFICIENTS
+    rows, columns = matrix.shape[-2:]
+    x = matrix.to(_working_dtype(matrix))
+    # the product x xᵀ is taken over the longer side, so that it is the smaller of the two
+    if rows > columns:
+        x = x.mT
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=TINY)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    if rows > columns:
+        x = x.mT
+    return x.to(matrix.dtype)
+
+
+def _working_dtype(matrix: Tensor) -> torch.dtype:
+    if matrix.dtype == torch.float64:
+        return torch.float64
+    return torch.bfloat16 if matrix.is_cuda else torch.float32

@@ -1,0 +1,118 @@
+"""The configuration of an optimizer: groups of parameters, each with a rule and a rate, and one schedule for all."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nested_learning.errors import ConfigError
+from nested_learning.level import Level
+from nested_learning.optim.schedule import ScheduleConfig
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+
+    from nested_learning.optim.optimizer import Optimizer
+
+# the keys each rule of `ops/rules.py` reads beside lr and weight_decay; all of them must be given, and no others
+RULE_KEYS: dict[str, tuple[str, ...]] = {"adamw": ("betas", "eps"), "muon": ("momentum",)}
+ALL_RULE_KEYS = sorted({key for keys in RULE_KEYS.values() for key in keys})
+
+
+@dataclass(kw_only=True)
+class GroupConfig:
+    """The parameters in whose name the regular expression `match` is found and that have `min_rank` dimensions or more.
+
+    `period` is in tokens: the group updates once in so many, with the mean of the gradients since its last update;
+    0 is every step, and null leaves it to the levels that the model declares.
+    """
+
+    name: str
+    match: str
+    rule: str
+    lr: float
+    weight_decay: float
+    min_rank: int = 0
+    period: int | None = None
+    betas: list[float] | None = None
+    eps: float | None = None
+    momentum: float | None = None
+
+    def options(self) -> dict[str, float | list[float]]:
+        """Return the keys that the rule reads beside lr and weight_decay, with their values."""
+        return {key: vars(self)[key] for key in RULE_KEYS[self.rule]}
+
+    def check(self, where: str) -> None:
+        """Raise ConfigError for a value that cannot be used; `where` is the group's path, such as `optim.groups.0`."""
+        if not self.name.isidentifier():
+            raise ConfigError(f"{where}.name={self.name!r} must be a word of letters, digits and underscores")
+        try:
+            re.compile(self.match)
+        except re.error as error:
+            raise ConfigError(
+                f"{where}.match={self.match!r} of group {self.name} is no regular expression: {error}"
+            ) from None
+        for key in ("lr", "weight_decay", "min_rank", "period", "eps"):
+            value = vars(self)[key]
+            if value is not None and not 0 <= value < math.inf:
+                raise ConfigError(f"{where}.{key}={value} of group {self.name} must be 0 or more")
+        if self.momentum is not None and not 0 <= self.momentum < 1:
+            raise ConfigError(f"{where}.momentum={self.momentum} of group {self.name} must lie in [0, 1)")
+        if self.betas is not None and not (len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)):
+            raise ConfigError(f"{where}.betas={self.betas} of group {self.name} must be two numbers in [0, 1)")
+        self._check_rule(where)
+
+    def _check_rule(self, where: str) -> None:
+        if self.rule not in RULE_KEYS:
+            raise ConfigError(f"{where}.rule={self.rule!r} of group {self.name} must be one of {sorted(RULE_KEYS)}")
+        for key in ALL_RULE_KEYS:
+            given, read = vars(self)[key] is not None, key in RULE_KEYS[self.rule]
+            if given and not read:
+                raise ConfigError(
+                    f"{where}.{key}={vars(self)[key]}: rule {self.rule} of group {self.name} does not read it; "
+                    f"set {where}.{key}=null"
+                )
+            if read and not given:
+                raise ConfigError(f"{where}.{key} is missing: rule {self.rule} of group {self.name} needs it")
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """An ordered list of groups, of which the first that matches a parameter takes it; a schedule; the clipping norm.
+
+    `clip` bounds the norm of all gradients together (null: measured, not bounded). Raises ConfigError.
+    """
+
+    name: str
+    groups: list[GroupConfig]
+    schedule: ScheduleConfig
+    clip: float | None
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            raise ConfigError("optim.groups is empty: every parameter must belong to a group")
+        for index, group in enumerate(self.groups):
+            group.check(f"optim.groups.{index}")
+            if group.name in [other.name for other in self.groups[:index]]:
+                raise ConfigError(f"optim.groups.{index}.name={group.name} is taken: two groups cannot share a name")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise ConfigError(f"optim.clip={self.clip} must be more than 0, or null for no clipping")
+
+    def build(
+        self,
+        named_parameters: Sequence[tuple[str, "Parameter"]],
+        levels: Sequence[Level],
+        tokens_per_step: int,
+        total_steps: int,
+    ) -> "Optimizer":
+        """Build the optimizer of `named_parameters`, where they lie. Raises ConfigError when the groups do not fit.
+
+        `levels` are the slow clocks that the model declares, `tokens_per_step` the tokens of one optimizer step over
+        all processes and micro-batches, `total_steps` the length of the run that the schedule is spread over.
+        """
+        from nested_learning.optim.groups import partition
+        from nested_learning.optim.optimizer import Optimizer
+
+        groups = partition(self.groups, named_parameters, levels)
+        return Optimizer(groups, self.schedule, tokens_per_step, total_steps)
