@@ -65,3 +65,20 @@ class ModelConfig:
             Block(self.dim, mixer(), ContinuumMemory(self.dim, levels, self.hidden_dim)) for _ in range(self.num_layers)
         ]
         return LanguageModel(vocab_size, self.dim, blocks, levels, self.tie_embedding, seed)
+
+
+@dataclass(kw_only=True)
+class MemoryModelConfig(ModelConfig):
+    """The keys of models that write a memory while they read.
+
+    `conv_width` is the tokens that the short convolution sees, `chunk` the tokens that a memory reads at once.
+    """
+
+    conv_width: int
+    chunk: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("conv_width", "chunk"):
+            if vars(self)[key] < 1:
+                raise ConfigError(f"model.{key}={vars(self)[key]} must be at least 1 token")

@@ -5,8 +5,6 @@ from torch import nn
 
 from nested_learning.seeds import derive_seed
 
-EMBEDDING_SCALE = 0.3
-
 
 @torch.no_grad()
 def initialise(model: nn.Module, num_layers: int, seed: int) -> None:
@@ -17,7 +15,8 @@ def initialise(model: nn.Module, num_layers: int, seed: int) -> None:
     ========================  ================================================================================
     parameter                 normal distribution with standard deviation
     ========================  ================================================================================
-    embedding, head           0.3 / sqrt(width): logits start at 0.3, the first loss within 1 % of ln(vocabulary)
+    embedding, head           1 / width: with a tied head a token's own logit starts near 1, the others near 0, so that
+                              the first loss is ln(vocabulary) within a few percent at any width
     output, down              1 / sqrt(inputs) / sqrt(2 * layers): the residual stream starts at a width-free scale
     gates                     0: every gate starts at its bias
     other matrices            1 / sqrt(inputs); a memory's weights are [heads, inputs, outputs]
@@ -30,7 +29,7 @@ def initialise(model: nn.Module, num_layers: int, seed: int) -> None:
         inputs = parameter.shape[-1] if parameter.dim() == 2 else parameter.shape[-2]
         std = inputs**-0.5
         if "embedding" in parts or "head" in parts:
-            std *= EMBEDDING_SCALE
+            std = 1 / inputs
         elif "output" in parts or "down" in parts:
             std *= (2 * num_layers) ** -0.5
         elif any("gate" in part for part in parts):
