@@ -1,0 +1,32 @@
+"""Files that are whole or absent: whatever moment the machine stops, a reader finds the old contents or the new."""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write `text` (utf-8) to `path`: a temporary file beside it, synced, then renamed over it. Source: ours."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft.write_text(text, encoding="utf-8")
+    sync(draft)
+    os.replace(draft, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Return once what was written to the file or directory `path` has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of the contents of `path`, read in pieces of 1 MiB."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
