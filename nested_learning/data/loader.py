@@ -1,16 +1,11 @@
 """From a source to batches: pure functions of (seed, step, piece), so that resuming means asking for the next step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from nested_learning.data.batch import Batch, collate
 from nested_learning.data.order import row_index
 from nested_learning.data.source import Row, Source
 from nested_learning.errors import ConfigError
-
-if TYPE_CHECKING:
-    from nested_learning.data.batch import Batch
 
 
 def train_batch(
@@ -18,16 +13,15 @@ def train_batch(
 ) -> Batch:
     """Return piece `micro_batch` of the global batch of `step` (counted from 0). Source: ours.
 
-    The global batch is rows [step * batch_size, (step + 1) * batch_size) of the endless epoch-by-epoch order, cut evenly
-    into `num_micro_batches` = world size * accumulate pieces: joined in order they are the same batch however it is cut.
+    The global batch is rows [step * batch_size, (step + 1) * batch_size) of the endless epoch-by-epoch order, cut
+    evenly into `num_micro_batches` = world size * accumulate pieces: joined they are one batch, however it was cut.
     Raises ConfigError when `batch_size` cannot be cut evenly.
     """
-    from nested_learning.data.batch import collate
-
     if batch_size % num_micro_batches:
+        near = max(1, round(batch_size / num_micro_batches)) * num_micro_batches
         raise ConfigError(
-            f"data.batch_size={batch_size}: must divide by world size * accumulate = {num_micro_batches}, "
-            f"e.g. data.batch_size={max(1, round(batch_size / num_micro_batches)) * num_micro_batches}, or change accumulate"
+            f"data.batch_size={batch_size}: must divide by world size * accumulate = {num_micro_batches}; "
+            f"use data.batch_size={near}, or another accumulate"
         )
     size = batch_size // num_micro_batches
     start = step * batch_size + micro_batch * size
@@ -39,10 +33,8 @@ def validation_batches(
 ) -> Iterator[Batch]:
     """Yield this rank's share of `num_rows` fixed rows, evenly spaced over the validation split. Source: ours.
 
-    All rows of the split where it has fewer. The last batch may be short, and a rank may have a batch less than another.
+    All rows of the split where it has fewer. The last batch may be short, and a rank may have one batch less.
     """
-    from nested_learning.data.batch import collate
-
     available = source.num_rows("validation")
     count = min(num_rows, available)
     indices = [i * available // count for i in range(count)][rank::world_size]

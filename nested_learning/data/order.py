@@ -1,4 +1,4 @@
-"""The order of rows within an epoch: a keyed permutation, so that any step's rows are known without reading the ones before."""
+"""The order of rows within an epoch: a keyed permutation, so that the rows of any step are known at once."""
 
 from functools import lru_cache
 

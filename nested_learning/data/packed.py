@@ -1,4 +1,4 @@
-"""Documents packed into rows of one length: no token is wasted, and every transition is a target exactly once an epoch."""
+"""Documents packed into rows of one length: every transition of the text is a target exactly once an epoch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from nested_learning.data.documents import Document, split_documents
+from nested_learning.data.documents import split_documents
 from nested_learning.data.source import IGNORE, SPLITS, DataConfig, Row, require_at_least
 from nested_learning.data.tokenizer import ByteTokenizer, Tokenizer
 from nested_learning.errors import ConfigError, DataError
@@ -53,14 +53,14 @@ class PackedConfig(DataConfig):
             raise ConfigError("data.tokenizer=bpe: needs a vocabulary size of at least 257, e.g. data.vocab_size=4096")
         if self.vocab_size is not None and self.vocab_size < ByteTokenizer.vocab_size:
             raise ConfigError(
-                f"data.vocab_size={self.vocab_size}: must be at least 257 (256 bytes and <|end|>), e.g. data.vocab_size=4096"
+                f"data.vocab_size={self.vocab_size}: must be at least 257 (256 bytes, <|end|>); data.vocab_size=4096"
             )
 
-    def pack(self, documents: Sequence[Document], where: str, tokenizer: Tokenizer | None) -> "PackedText":
+    def pack(self, documents: Sequence[str], where: str, tokenizer: Tokenizer | None) -> "PackedText":
         """Split `documents`, make the tokenizer unless one is given, and pack. `where` names the text in errors."""
         train, validation = split_documents(documents, self.val_fraction)
         if tokenizer is None:
-            tokenizer = self._make_tokenizer([document.text for document in train])
+            tokenizer = self._make_tokenizer(train)
         streams = {"train": to_stream(train, tokenizer), "validation": to_stream(validation, tokenizer)}
         for split, stream in streams.items():
             _require_one_row(stream, self.seq_len, f"{where}, {split} split")
@@ -93,7 +93,7 @@ class PackedText:
         # n tokens have n - 1 transitions
         return -(-(len(self._streams[split]) - 1) // self.seq_len)
 
-    def row(self, split: str, epoch: int, index: int) -> Row:
+    def row(self, split: str, epoch: int, index: int) -> Row:  # noqa: ARG002
         """Return row `index`; `epoch` changes nothing, since only the order of rows differs between epochs."""
         assert 0 <= index < self.num_rows(split), f"row {index} of {self.num_rows(split)}"
         start = index * self.seq_len
@@ -110,13 +110,13 @@ class PackedText:
         )
 
 
-def to_stream(documents: Sequence[Document], tokenizer: Tokenizer) -> NDArray[np.unsignedinteger]:
+def to_stream(documents: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.unsignedinteger]:
     """Return the tokens `end d1 end d2 ... end` in the smallest unsigned type that holds the vocabulary."""
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     end = np.array([tokenizer.end], dtype=dtype)
     pieces = [end]
     for document in documents:
-        pieces += [tokenizer.encode(document.text).astype(dtype), end]
+        pieces += [tokenizer.encode(document).astype(dtype), end]
     return np.concatenate(pieces)
 
 

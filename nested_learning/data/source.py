@@ -1,8 +1,7 @@
-"""What every source of data gives: rows that are pure functions of their place, so that nothing about data is ever saved."""
+"""What every source of data gives: rows that are pure functions of their place, so nothing about them is saved."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -73,17 +72,3 @@ def require_at_least(least: int, **values: int) -> None:
     for name, value in values.items():
         if value < least:
             raise ConfigError(f"data.{name}={value}: must be at least {least}, e.g. data.{name}={least}")
-
-
-def refuse_tokenizer(name: str, tokenizer: Tokenizer | None) -> None:
-    """Raise ConfigError when a model that reads text is given the synthetic task `name`, whose tokens are no text."""
-    if tokenizer is not None:
-        raise ConfigError(
-            f"data={name}: the model was trained on text (tokenizer {tokenizer.name}), this task has its own tokens: "
-            "use data=stdlib or data=text, or a checkpoint trained with this data"
-        )
-
-
-def describe(config: DataConfig, seed: int) -> str:
-    """Return the fingerprint of a synthetic source: its configuration and its seed are all that its rows depend on."""
-    return sha256(repr((config, seed)).encode()).hexdigest()

@@ -4,7 +4,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from nested_learning.data.documents import Document, read_bytes, to_text, walk_files
+from nested_learning.data.documents import reading, to_text, walk_files
 from nested_learning.data.packed import PackedConfig, PackedText
 from nested_learning.data.tokenizer import Tokenizer
 from nested_learning.errors import DataError
@@ -21,23 +21,21 @@ class StdlibConfig(PackedConfig):
 
     name: str = "stdlib"
 
-    def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:
+    def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:  # noqa: ARG002
         """Read the sources; `seed` only orders rows. Raises DataError where Python came without its sources."""
         folder = Path(sysconfig.get_paths()["stdlib"])
         return self.pack(read_sources(folder), f"data=stdlib ({folder})", tokenizer)
 
 
-def read_sources(folder: Path) -> list[Document]:
+def read_sources(folder: Path) -> list[str]:
     """Read the Python files of a standard library at `folder` in one fixed order. Raises DataError when there are none.
 
     Left out: SKIPPED, files generated when Python was built (they hold this machine's paths), and files not in utf-8.
     """
-    documents = []
-    for path in walk_files(folder, SKIPPED):
-        if path.suffix == ".py" and not path.name.startswith("_sysconfigdata"):
-            text = to_text(read_bytes(path))
-            if text is not None:
-                documents.append(Document(path.relative_to(folder).as_posix(), text))
+    with reading("data=stdlib"):
+        files = [path for path in walk_files(folder, SKIPPED) if path.suffix == ".py"]
+        texts = [to_text(path.read_bytes()) for path in files if not path.name.startswith("_sysconfigdata")]
+    documents = [text for text in texts if text is not None]
     if not documents:
         raise DataError(f"data=stdlib: no Python sources in {folder}; use data=text data.path=<file, folder or glob>")
     return documents

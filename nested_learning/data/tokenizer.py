@@ -21,7 +21,7 @@ class Tokenizer(Protocol):
     """Turns any text into tokens and back without loss.
 
     `end` is the id of the token that opens every document and closes the last; `encode` never makes it.
-    `token_bytes` [vocab] counts the utf-8 bytes each token stands for, 0 for `end`: loss per token becomes bits per byte.
+    `token_bytes` [vocab] counts the utf-8 bytes each token stands for, 0 for `end`: it turns loss into bits per byte.
     """
 
     name: str
@@ -79,11 +79,15 @@ def open_tokenizer(directory: Path) -> Tokenizer:
     match saved:
         case {"name": "byte"}:
             return ByteTokenizer()
-        case {"name": "bpe", "tokenizers": dict(contents)}:
+        case {"name": "bpe", "merges": list(merges)} if all(_is_merge(merge) for merge in merges):
             from nested_learning.data.bpe import BpeTokenizer
 
-            return BpeTokenizer(json.dumps(contents))
-    raise DataError(f"{path}: not a saved tokenizer, it must name `byte` or `bpe`; save the run's tokenizer again")
+            return BpeTokenizer([(a, b) for a, b in merges])
+    raise DataError(f"{path}: not a saved tokenizer, it must be a `byte` or a `bpe`; save the tokenizer again")
+
+
+def _is_merge(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(token, str) and token for token in value)
 
 
 def to_utf8(text: str) -> bytes:
