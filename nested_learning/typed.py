@@ -40,7 +40,7 @@ def convert(value: Any, kind: Any, key: str) -> Any:
     if is_dataclass(kind):
         return convert_dataclass(value, kind, key)
     if get_origin(kind) is list and isinstance(value, list):
-        return [convert(item, get_args(kind)[0], f"{key}[{index}]") for index, item in enumerate(value)]
+        return [convert(item, get_args(kind)[0], f"{key}.{index}") for index, item in enumerate(value)]
     if get_origin(kind) is dict and isinstance(value, dict):
         return {_name(name, key): convert(item, get_args(kind)[1], f"{key}.{name}") for name, item in value.items()}
     if kind is float and type(value) is int:

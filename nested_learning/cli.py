@@ -1,0 +1,109 @@
+"""The command line: one configuration or a sweep of them, checked whole before anything is made or trained.
+
+Bad input is one line on stderr and exit status 2, in about a second: torch is imported by the phase, after the checks.
+"""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from nested_learning import __version__
+from nested_learning.compose import make_job, make_jobs
+from nested_learning.config import Config
+from nested_learning.errors import ConfigError, NestedLearningError
+from nested_learning.option_files import OptionFiles, open_option_files
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line (`sys.argv` by default) asks for; return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _dispatch(arguments)
+    except NestedLearningError as error:
+        _say(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        _say(str(interrupt) or "interrupted")
+        return INTERRUPTED
+    return 0
+
+
+def run_phase(config: Config) -> Any:
+    """Run the phase that `config` names and return its result; the import is here because it loads torch."""
+    match config.phase.name:
+        case "train":
+            from nested_learning.phase.train import run
+        case "eval":
+            from nested_learning.phase.eval import run
+        case "sample":
+            from nested_learning.phase.sample import run
+    return run(config)
+
+
+def _dispatch(arguments: Sequence[str]) -> None:
+    flags = _read_flags(arguments)
+    files = open_option_files(flags.config_dir)
+    if flags.shell_completion:
+        return _hand_to_hydra(files, flags)
+    if flags.multirun:
+        jobs = make_jobs(files, flags.config_name, flags.overrides)
+    else:
+        jobs = [make_job(files, flags.config_name, flags.overrides)]
+    if flags.help or flags.cfg or flags.info:
+        _hand_to_hydra(files, flags)
+    elif flags.multirun:
+        from nested_learning.sweep import run_sweep
+
+        run_sweep(jobs, run_phase)
+    else:
+        run_phase(jobs[0].config)
+
+
+class _Flags(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; settings are key=value, such as steps=100; python train.py --help lists them")
+
+
+def _read_flags(arguments: Sequence[str]) -> Namespace:
+    """Read the flags, Hydra's own ones as far as they make sense here; the rest are overrides."""
+    parser = _Flags(prog="train.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--config-name", "-cn", default="train")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=["all", "config", "defaults", "defaults-tree"])
+    parser.add_argument("--shell-completion", "-sc", action="store_true")
+    parser.add_argument("--version", action="version", version=f"nested_learning {__version__}")
+    return parser.parse_intermixed_args(arguments)
+
+
+def _hand_to_hydra(files: OptionFiles, flags: Namespace) -> None:
+    """Let Hydra answer what it answers best: --help, --cfg, --info and shell completion. It runs no job."""
+    import hydra
+
+    if flags.multirun:
+        raise ConfigError("-m: these flags show one configuration; leave -m out, and one value for each key")
+    first, *others = (str(folder) for folder in files.folders)
+    argv = [sys.argv[0], *(f"--config-dir={folder}" for folder in others)]
+    argv += [f"--{name.replace('_', '-')}" for name in ("help", "resolve", "shell_completion") if vars(flags)[name]]
+    argv += [f"--{name}={vars(flags)[name]}" for name in ("cfg", "package", "info") if vars(flags)[name]]
+    # Hydra reads the process's own arguments
+    before, sys.argv = sys.argv, [*argv, *flags.overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=first, config_name=flags.config_name)(lambda config: None)()
+    finally:
+        sys.argv = before
+
+
+def _say(line: str) -> None:
+    """Write one line on stderr, once for all ranks of a distributed run."""
+    if os.environ.get("RANK", "0") == "0":
+        print(" ".join(line.split()), file=sys.stderr, flush=True)

@@ -1,0 +1,175 @@
+"""From command-line overrides to composed configurations, with every complaint in our words and on one line.
+
+Overrides are checked against the option files before Hydra sees them, and every `key=value` is handed over in its
+forced form: a key that nobody knows then reaches `config.load`, which alone knows what is allowed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nested_learning.config import LISTED, Config, first_line, load
+from nested_learning.errors import ConfigError
+from nested_learning.option_files import OptionFiles
+from nested_learning.typed import did_you_mean
+
+@dataclass(frozen=True)
+class Job:
+    """One configuration to run, and the overrides of the sweep that set it apart from the others."""
+
+    config: Config
+    swept: dict[str, str]
+
+
+def make_job(files: OptionFiles, config_name: str, lines: Sequence[str]) -> Job:
+    """Compose and validate the one configuration that the overrides `lines` ask for; raise ConfigError."""
+    overrides = parse(files, lines)
+    for override in overrides:
+        if override.is_sweep_override():
+            key, _, value = override.input_line.partition("=")
+            raise ConfigError(f"{override.input_line}: to run one job for each value add -m; a list is {key}=[{value}]")
+    return Job(_load(files, config_name, overrides), {})
+
+
+def make_jobs(files: OptionFiles, config_name: str, lines: Sequence[str]) -> list[Job]:
+    """Compose and validate every combination of the swept values, the last key changing fastest; raise ConfigError."""
+    overrides = parse(files, _expand(files, lines))
+    swept = {override.key_or_group: _values(override) for override in overrides if override.is_sweep_override()}
+    fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
+    jobs = []
+    for values in product(*swept.values()):
+        chosen = dict(zip(swept, values, strict=True))
+        parsed = parse(files, [*fixed, *(f"{key}={value}" for key, value in chosen.items())])
+        jobs.append(Job(_load(files, config_name, parsed), chosen))
+    return jobs
+
+
+def parse(files: OptionFiles, lines: Sequence[str]) -> list[Override]:
+    """Parse and check overrides such as `model=hope` or `seed=0,1`; raise ConfigError. Nothing is composed yet."""
+    overrides = [_parse_line(line) for line in lines]
+    seen: dict[str, str] = {}
+    for override in overrides:
+        key, line = override.key_or_group, override.input_line
+        if key in seen:
+            raise ConfigError(f"{key}: given twice ({seen[key]} and {line}); leave one out")
+        seen[key] = line
+        _check(files, override)
+    return overrides
+
+
+def _parse_line(line: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(line)
+    except OverrideParseException as error:
+        key, equals, value = line.partition("=")
+        if not equals:
+            raise ConfigError(f"{line}: not an override; write key=value, such as steps=100 or model=hope") from error
+        fix = f"""quote it twice: '{key}="{value}"'"""
+        raise ConfigError(f"{line}: the value cannot be read ({first_line(error)}); {fix}") from error
+    except HydraException as error:
+        raise ConfigError(f"{line}: {first_line(error)}") from error
+
+
+def _check(files: OptionFiles, override: Override) -> None:
+    """Refuse what a configuration never needs, and options that do not exist."""
+    key, line = override.key_or_group, override.input_line
+    if not key:
+        raise ConfigError(f"{line}: no key; write key=value, such as steps=100")
+    if key.replace("/", ".").split(".")[0] == "hydra":
+        raise ConfigError(f"{line}: Hydra's own settings are fixed; the run directory is out=<folder> name=<name>")
+    if override.is_delete():
+        raise ConfigError(f"{line}: no key can be left out; set it: {key}=<value>")
+    if override.package is not None:
+        raise ConfigError(f"{line}: a group has one place; write {key}=<option>")
+    options = files.options(key)
+    if "/" in key and not options:
+        raise ConfigError(f"{key}: no such group; allowed: {', '.join(files.groups())}")
+    if options and override.is_add():
+        raise ConfigError(f"{line}: the group {key} is always there; write {line.lstrip('+')}")
+    if options and not override.is_sweep_override():
+        _check_option(key, override.value(), options)
+
+
+def _check_option(group: str, value: Any, options: list[str]) -> None:
+    listed = group in LISTED
+    for name in value if listed and isinstance(value, list) else [value]:
+        if name not in options:
+            several = f"; several: {group}=[{','.join(options[:2])}]; none: {group}=[]" if listed else ""
+            hint = did_you_mean(str(name), options)
+            raise ConfigError(f"{group}={name}: no such option; {hint}allowed: {', '.join(options)}{several}")
+
+
+def _values(override: Override) -> list[str]:
+    if not (override.is_choice_sweep() or override.is_range_sweep()):
+        key = override.key_or_group
+        raise ConfigError(f"{override.input_line}: a sweep lists its values, such as {key}=a,b or {key}=range(0,3)")
+    return list(override.sweep_string_iterator())
+
+
+def _expand(files: OptionFiles, lines: Sequence[str]) -> list[str]:
+    """Put the `key: values` of the file sweep/<name>.yaml in the place of `sweep=<name>`; the command line wins."""
+    given = {line.partition("=")[0] for line in lines}
+    expanded = []
+    for line in lines:
+        key, _, name = line.partition("=")
+        if key != "sweep":
+            expanded.append(line)
+            continue
+        _check_option(key, name, files.options(key))
+        expanded += [f"{swept}={values}" for swept, values in files.read(f"sweep/{name}").items() if swept not in given]
+    return expanded
+
+
+def _load(files: OptionFiles, config_name: str, overrides: Sequence[Override]) -> Config:
+    grouped = {override.key_or_group: bool(files.options(override.key_or_group)) for override in overrides}
+    lines = [
+        override.input_line if grouped[override.key_or_group] else f"++{override.input_line.lstrip('+')}"
+        for override in overrides
+    ]
+    composed = _compose(files, config_name, lines)
+    choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    typed = [key for key, is_group in grouped.items() if not is_group]
+    return load(composed, lambda key: _origin(files, config_name, typed, choices, key))
+
+
+def _compose(files: OptionFiles, config_name: str, lines: list[str]) -> Any:
+    if files.find(config_name) is None:
+        hint = did_you_mean(config_name, files.options(""))
+        raise ConfigError(f"--config-name {config_name}: no such file; {hint}allowed: {', '.join(files.options(''))}")
+    first, *others = (str(folder) for folder in files.folders)
+    search = ",".join("'file://" + folder.replace("'", "\\'") + "'" for folder in others)
+    try:
+        with initialize_config_dir(first, version_base="1.3"):
+            return compose(config_name, [*lines, f"hydra.searchpath=[{search}]"], return_hydra_config=True)
+    except MissingConfigException as error:
+        raise ConfigError(f"{error.missing_cfg_file}: no such option file; {first_line(error)}") from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(first_line(error)) from error
+    except yaml.YAMLError as error:
+        # it names file, line and column, over several lines
+        raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from error
+
+
+def _origin(files: OptionFiles, config_name: str, typed: Sequence[str], choices: Any, key: str) -> str:
+    """Name where `key` came from: the command line (the keys `typed` there), or the option file that sets it."""
+    if any(f"{key}.".startswith(f"{given}.") for given in typed):
+        return "on the command line"
+    group, _, rest = key.partition(".")
+    chosen = {f"experiment/{choices['experiment']}": ""} if "experiment" in choices else {}
+    if group in LISTED:
+        option = rest.partition(".")[0]
+        chosen[f"{group}/{option}"] = f"{group}.{option}"
+    elif group in choices:
+        chosen[f"{group}/{choices[group]}"] = group
+    return files.origin(key, {**chosen, config_name: ""})

@@ -1,0 +1,205 @@
+"""The whole configuration of a run as typed values, validated once: after `load` nobody looks a key up or guesses a default.
+
+Defaults live in `configs/` and nowhere else; a class that configures something lives beside it. This module must not
+import torch, so that a mistyped key answers at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nested_learning.errors import ConfigError
+from nested_learning.policy import MemoryConfig, SamplingConfig
+from nested_learning.typed import Misfit, convert_dataclass, did_you_mean, join
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("float32", "bfloat16")
+BACKENDS = ("auto", "gloo", "nccl")
+
+Origin = Callable[[str], str]
+
+
+@dataclass(kw_only=True)
+class PhaseConfig:
+    """What to do: train, eval or sample."""
+
+    name: str
+
+
+@dataclass(kw_only=True)
+class WorldConfig:
+    """How several processes talk to each other."""
+
+    backend: str
+
+    def __post_init__(self) -> None:
+        _one_of("world.backend", self.backend, BACKENDS)
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Everything a run is made of, on one screen; `configs/train.yaml` says what each key means."""
+
+    model: Any
+    optim: Any
+    data: Any
+    objective: Any
+    memory: MemoryConfig
+    phase: PhaseConfig
+    evals: dict[str, Any]
+    logger: dict[str, Any]
+    seed: int
+    name: str | None
+    out: str
+    steps: int
+    accumulate: int
+    val_every: int
+    save_every: int
+    log_every: int
+    device: str
+    dtype: str
+    compile: bool
+    resume: str
+    dry_run: bool
+    overfit: bool
+    checkpoint: str | None
+    prompt: str
+    sampling: SamplingConfig
+    world: WorldConfig
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "accumulate", "val_every", "save_every", "log_every"):
+            _at_least(key, vars(self)[key], 1)
+        _at_least("seed", self.seed, 0)
+        _one_of("device", self.device, DEVICES)
+        _one_of("dtype", self.dtype, DTYPES)
+        if self.name is not None and (not self.name or Path(self.name).name != self.name):
+            raise ConfigError(f"name={self.name!r} must be a folder name without slashes; the run directory is <out>/<name>")
+        if self.phase.name != "train" and self.checkpoint is None:
+            raise ConfigError(f"phase={self.phase.name} reads a trained run: give checkpoint={self.out}/<run>")
+        if self.phase.name == "train" and self.checkpoint is not None:
+            raise ConfigError(
+                f"checkpoint={self.checkpoint} is for phase=eval and phase=sample; to train on, give resume={self.checkpoint}"
+            )
+
+
+def load(composed: Any, origin: Origin = lambda key: "") -> Config:
+    """Turn the composed Hydra configuration into typed values.
+
+    `origin(full key)` names the file or command line that a key came from, "" when it is not known. Raises ConfigError
+    for an unknown or missing key, a value of the wrong type, an unknown option name, or a value that makes no sense.
+    """
+    try:
+        values = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
+    return _read(values, origin)
+
+
+def to_yaml(config: Config) -> str:
+    """Write `config` as the text of a run directory's config.yaml, which `from_yaml` reads back to an equal one."""
+    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
+
+
+def from_yaml(path: Path) -> Config:
+    """Read a run's config.yaml as strictly as the command line is read; raise ConfigError with the file's name."""
+    try:
+        # no interpolation is resolved: a prompt may hold "${"
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the directory of a run") from error
+    return _read(values, lambda key: str(path))
+
+
+def first_line(error: Exception) -> str:
+    """Return what another library's many-lined message says first."""
+    return str(error).strip().split("\n")[0]
+
+
+def _read(values: Any, origin: Origin) -> Config:
+    special = {group: _chooser(group) for group in CHOICES if group not in LISTED}
+    special |= {group: _list_chooser(group) for group in LISTED}
+    try:
+        return convert_dataclass(values, Config, "", special)
+    except Misfit as misfit:
+        place = origin(misfit.key)
+        raise ConfigError(f"{misfit.key}{misfit.problem}{f' ({place})' if place else ''}; {misfit.fix}") from misfit
+
+
+def _chooser(group: str) -> Callable[[Any, str], Any]:
+    return lambda value, key: _choose(group, value, key)
+
+
+def _list_chooser(group: str) -> Callable[[Any, str], Any]:
+    return lambda value, key: {name: _choose(group, item, join(key, name)) for name, item in _mapping(value, key).items()}
+
+
+def _choose(group: str, value: Any, key: str) -> Any:
+    """Build the class that the `name` in a group's values stands for."""
+    options = CHOICES[group]
+    if "name" not in _mapping(value, key):
+        raise Misfit(f"{key}.name", ": missing", f"each option of {group} says its name: {', '.join(options)}")
+    name = value["name"]
+    if name not in options:
+        fix = f"{did_you_mean(str(name), list(options))}allowed: {', '.join(options)}"
+        raise Misfit(f"{key}.name", f"={name}: no such {group}", fix)
+    return convert_dataclass(value, options[name], key)
+
+
+def _mapping(value: Any, key: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Misfit(key, f"={value} must be an option of the group {key}", f"one of: {', '.join(CHOICES[key.split('.')[0]])}")
+    return value
+
+
+def _at_least(key: str, value: float, least: int) -> None:
+    if not value >= least:
+        raise ConfigError(f"{key}={value} must be at least {least}; for example {key}={least}")
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key}={value}: no such {key}; {did_you_mean(value, allowed)}allowed: {', '.join(allowed)}")
+
+
+def _interim(**options: str) -> dict[str, type]:
+    from importlib import import_module
+
+    found = {}
+    for name, place in options.items():
+        module, cls = place.split(":")
+        try:
+            found[name] = vars(import_module(f"nested_learning.{module}"))[cls]
+        except (ImportError, KeyError):
+            continue
+    return found
+
+
+# which class the `name` in a group's values stands for; a new option is one line here, one class, one file in configs/
+CHOICES: dict[str, dict[str, type]] = {
+    "model": _interim(
+        transformer="model.transformer:TransformerConfig",
+        titans_lmm="model.titans_lmm:TitansLMMConfig",
+        hope="model.hope:HopeConfig",
+        hope_attention="model.hope_attention:HopeAttentionConfig",
+    ),
+    "optim": _interim(adamw="optim.config:OptimConfig", muon="optim.config:OptimConfig", mixed_muon="optim.config:OptimConfig"),
+    "data": _interim(
+        stdlib="data.stdlib:StdlibConfig",
+        text="data.text:TextConfig",
+        recall="data.recall:RecallConfig",
+        parity="data.parity:ParityConfig",
+        copy="data.copy:CopyConfig",
+    ),
+    "objective": _interim(next_token="objective.config:NextTokenConfig"),
+    "memory": {"online": MemoryConfig, "frozen": MemoryConfig},
+    "phase": {"train": PhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig},
+    "evals": _interim(validation="evals.validation:ValidationConfig", by_position="evals.by_position:ByPositionConfig"),
+    "logger": _interim(wandb="logger.wandb:WandbConfig", tensorboard="logger.tensorboard:TensorboardConfig"),
+}
+# groups of which a run takes any number of options, by name
+LISTED = ("evals", "logger")
