@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ class Row(NamedTuple):
     documents: NDArray[np.int64]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Rows of `seq_len` tokens below `vocab_size`. `fingerprint` is the sha256 of all that is read.
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ FILE_NAME = "tokenizer.json"
 END_TEXT = "<|end|>"
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Turns any text into tokens and back without loss.
 

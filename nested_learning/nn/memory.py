@@ -1,12 +1,13 @@
 """The protocol of everything that carries a state along a sequence: memories, attention, blocks, whole models."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from nested_learning.shapes import Float, Tensor
 
 State = Any
 
 
+@runtime_checkable
 class MemoryModule(Protocol):
     """`(x, state) -> (y, state)`: the state is a value, batch first, one private copy per row. Source: ours.
 
