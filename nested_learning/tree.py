@@ -26,6 +26,11 @@ def named_leaves(tree: Tree) -> dict[str, Tensor]:
     return {pytree.keystr(path): leaf for path, leaf in pairs if isinstance(leaf, Tensor)}
 
 
+def rebuild(template: Tree, named: dict[str, Tensor]) -> Tree:
+    """Return `template` with the tensors of `named` (the names of `named_leaves`) in the place of its own."""
+    return pytree.tree_map_with_path(lambda path, leaf: named[pytree.keystr(path)] if isinstance(leaf, Tensor) else leaf, template)
+
+
 def nbytes(tree: Tree) -> int:
     """Count the bytes that the tensors of `tree` hold."""
     return sum(leaf.numel() * leaf.element_size() for leaf in leaves(tree))

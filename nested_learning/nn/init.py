@@ -8,7 +8,7 @@ from nested_learning.seeds import derive_seed
 
 @torch.no_grad()
 def initialise(model: nn.Module, num_layers: int, seed: int) -> None:
-    """Draw the matrices of `model` in place; vectors and convolutions keep the constants their modules gave them.
+    """Draw the matrices of `model` in place; vectors, biases and convolutions keep the constants their modules gave them.
 
     Source: ours; the residual scale is GPT-2's.
 
@@ -23,9 +23,9 @@ def initialise(model: nn.Module, num_layers: int, seed: int) -> None:
     ========================  ================================================================================
     """
     for name, parameter in model.named_parameters():
-        if parameter.dim() < 2 or "conv" in name:
-            continue
         parts = name.split(".")
+        if parameter.dim() < 2 or "conv" in name or parts[-1].endswith("bias"):
+            continue
         inputs = parameter.shape[-1] if parameter.dim() == 2 else parameter.shape[-2]
         std = inputs**-0.5
         if "embedding" in parts or "head" in parts:

@@ -50,7 +50,13 @@ class LanguageModel(nn.Module):
     """
 
     def __init__(
-        self, vocab_size: int, dim: int, blocks: Sequence[Block], levels: Sequence[Level], tie_embedding: bool, seed: int
+        self,
+        vocab_size: int,
+        dim: int,
+        blocks: Sequence[Block],
+        levels: Sequence[Level],
+        tie_embedding: bool,
+        seed: int,
     ) -> None:
         super().__init__()
         self.vocab_size = vocab_size
