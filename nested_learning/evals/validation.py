@@ -1,0 +1,92 @@
+"""Validation: one reduction over fixed rows, whose result does not depend on how the rows are cut into batches."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from nested_learning.data.batch import IGNORE, Batch, to
+from nested_learning.data.loader import validation_batches
+from nested_learning.data.source import Source
+from nested_learning.nn.language_model import LanguageModel
+from nested_learning.objective.protocol import Objective
+from nested_learning.run import autocast
+from nested_learning.shapes import Int, Tensor
+from nested_learning.world import World
+
+
+@dataclass
+class Sums:
+    """What validation adds up, in float64: a sum of sums over batches and processes, divided once at the end.
+
+    `nats`, `targets`, `correct`: of all valid targets; `rows`, `rows_correct`: of rows with a valid target;
+    `text_nats`, `text_bytes`: of the targets that stand for text, and the utf-8 bytes they stand for.
+    """
+
+    nats: float = 0.0
+    targets: float = 0.0
+    correct: float = 0.0
+    rows: float = 0.0
+    rows_correct: float = 0.0
+    text_nats: float = 0.0
+    text_bytes: float = 0.0
+
+    def figures(self, *, of_text: bool) -> dict[str, float]:
+        """Return the means by name: bits per byte for text, the share of flawless rows for a task."""
+        figures = {"val/loss": self.nats / self.targets, "val/accuracy": self.correct / self.targets}
+        if of_text:
+            return figures | {"val/bpb": self.text_nats / (math.log(2) * self.text_bytes)}
+        return figures | {"val/sequence_accuracy": self.rows_correct / self.rows}
+
+
+def validate(
+    model: LanguageModel,
+    objective: Objective,
+    source: Source,
+    *,
+    num_rows: int,
+    batch_size: int,
+    world: World,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, float]:
+    """Return the figures of `model` on `num_rows` fixed validation rows, read by all processes together. Source: ours.
+
+    `val/loss` (nats per target), `val/accuracy`, and with a tokenizer `val/bpb` (bits per utf-8 byte, over the targets
+    that stand for text), without one `val/sequence_accuracy`. `batch_size` bounds the memory and changes no result
+    but by rounding. Draws no random number and leaves the model as it was.
+    """
+    batches = validation_batches(source, num_rows, batch_size, world.rank, world.size)
+    token_bytes = None if source.tokenizer is None else torch.from_numpy(source.tokenizer.token_bytes)
+    was_training = model.training
+    model.eval()
+    sums = add_up(model, objective, (to(batch, world.device) for batch in batches), token_bytes, dtype)
+    model.train(was_training)
+    total = Sums(*world.sum(list(vars(sums).values())))
+    return total.figures(of_text=token_bytes is not None)
+
+
+@torch.no_grad()
+def add_up(
+    model: LanguageModel,
+    objective: Objective,
+    batches: Iterable[Batch],
+    token_bytes: Int[Tensor, "v"] | None,
+    dtype: torch.dtype,
+) -> Sums:
+    """Add up the figures of `batches`, each read from a fresh state."""
+    sums = Sums()
+    for batch in batches:
+        with autocast(batch.tokens.device, dtype):
+            step = objective(model, batch, model.init_state(len(batch.tokens)))
+        nats, targets = step.nats.cpu().double(), batch.targets.cpu()
+        sums.nats += nats.sum().item()
+        sums.targets += int(step.num_targets)
+        sums.correct += int(step.metrics["correct"])
+        sums.rows += int(step.metrics["rows"])
+        sums.rows_correct += int(step.metrics["rows_correct"])
+        if token_bytes is not None:
+            size = torch.where(targets == IGNORE, 0, token_bytes[targets.clamp(min=0)])
+            sums.text_nats += nats[size > 0].sum().item()
+            sums.text_bytes += int(size.sum())
+    return sums

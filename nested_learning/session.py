@@ -1,0 +1,153 @@
+"""The one reader of text: a trained model, one stream per row, and what it remembers as a value."""
+
+from collections.abc import Iterator
+from copy import copy
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from nested_learning.data.tokenizer import Tokenizer
+from nested_learning.errors import ConfigError, DataError
+from nested_learning.nn.language_model import LanguageModel
+from nested_learning.ops.sampling import sample_token
+from nested_learning.policy import MemoryConfig, SamplingConfig
+from nested_learning.seeds import derive_seed
+from nested_learning.shapes import Float, Int, Tensor
+
+# tokens that are read in one pass: bounds the memory that logits and activations of a long text take, changes no result
+SEGMENT = 1024
+
+
+class Session:
+    """Reads one stream per row of `batch`, token after token, and answers: feed, score, generate, fork, reset.
+
+    With a tokenizer every row begins with its `end` token, as every document does in training; without one it begins
+    empty. `policy` "online" lets memories write as they read, "frozen" does not. What was read lives in an immutable
+    state, so that `fork()` copies nothing. Nothing here is differentiable. Source: ours.
+    """
+
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer | None = None, *, batch: int = 1, policy: str = "online"
+    ) -> None:
+        """Begin to read with `model` where it is; raise ConfigError for an unknown policy or a batch below 1."""
+        if batch < 1:
+            raise ConfigError(f"batch={batch}: a session reads at least one stream, use batch=1")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch = batch
+        self.policy = policy
+        self._write = MemoryConfig(name=policy).write
+        self._device = next(model.parameters()).device
+        self.reset()
+
+    @classmethod
+    def open(cls, path: str | Path, *, device: str = "auto", batch: int = 1, policy: str = "online") -> "Session":
+        """Open what was trained: a run directory, or one of its `checkpoints/step_*`; `device`: auto, cpu, cuda or mps.
+
+        Raises CheckpointError for a checkpoint that is missing or damaged, ConfigError for a device or policy.
+        """
+        # the one import that goes up: a run is opened by its whole configuration, which knows every part
+        from nested_learning.trained import open_trained
+
+        trained = open_trained(Path(path), device)
+        return cls(trained.model, trained.tokenizer, batch=batch, policy=policy)
+
+    def reset(self) -> None:
+        """Forget everything that was read."""
+        with torch.inference_mode():
+            self.state = self.model.init_state(self.batch)
+        self._last: Tensor | None = None
+        self.position = 0
+        if self.tokenizer is not None:
+            self.read(torch.full((self.batch, 1), self.tokenizer.end))
+
+    def fork(self) -> "Session":
+        """Return a session that goes on from here by itself; it shares the state, which nothing ever changes."""
+        return copy(self)
+
+    @torch.inference_mode()
+    def read(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
+        """Read `tokens` and return the logits after each of them; `feed` needs less memory for a long text."""
+        logits, self.state = self.model(tokens.to(self._device), self.state, write=self._write)
+        self._last = logits[:, -1]
+        self.position += tokens.shape[1]
+        return logits
+
+    def feed(self, text: str | Tensor) -> Float[Tensor, "b v"]:
+        """Read a text, or tokens [b t] or [t]; one text is read by every row. Returns the logits of the next token.
+
+        Raises ConfigError for a text without a tokenizer, DataError for tokens that the model does not know.
+        """
+        for piece in self._pieces(text):
+            self.read(piece)
+        return self._next()
+
+    @torch.inference_mode()
+    def score(self, text: str | Tensor) -> Float[Tensor, "b t"]:
+        """Read like `feed` and return the nats that each token cost, given all before it (natural log, float32).
+
+        Raises ConfigError when nothing was read before, since the first token then has no prediction.
+        """
+        nats = []
+        for piece in self._pieces(text):
+            before = self._next()[:, None]
+            predictions = torch.cat([before, self.read(piece)[:, :-1]], dim=1).float()
+            nats.append(F.cross_entropy(predictions.mT, piece.to(self._device), reduction="none"))
+        return torch.cat(nats, dim=1)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        num_tokens: int,
+        *,
+        temperature: float | int = 1.0,
+        top_k: int = 0,
+        top_p: float | int = 1.0,
+        seed: int = 0,
+    ) -> Int[Tensor, "b n"]:
+        """Draw `num_tokens` tokens, each read before the next is drawn; they are returned on the CPU.
+
+        The draw at a position is keyed by (seed, position): drawing in two calls gives what one call gives, and no
+        other random number is touched. Raises ConfigError for a setting out of range, or when nothing was read before.
+        """
+        drawn = SamplingConfig(num_tokens=num_tokens, temperature=float(temperature), top_k=top_k, top_p=float(top_p))
+        tokens = torch.empty(self.batch, 0, dtype=torch.int64)
+        for _ in range(drawn.num_tokens):
+            # on the CPU, so that a seed draws the same numbers on every device
+            generator = torch.Generator().manual_seed(derive_seed(seed, "sample", self.position))
+            token = sample_token(
+                self._next().cpu(), temperature=drawn.temperature, top_k=top_k, top_p=drawn.top_p, generator=generator
+            )[:, None]
+            self.read(token)
+            tokens = torch.cat([tokens, token], dim=1)
+        return tokens
+
+    def text(self, tokens: Int[Tensor, "b t"]) -> list[str]:
+        """Return the text of each row of `tokens`; raise ConfigError without a tokenizer."""
+        return [self._words().decode(row) for row in tokens.tolist()]
+
+    def _next(self) -> Tensor:
+        if self._last is None:
+            raise ConfigError("nothing was read yet, so nothing is predicted: feed a first token")
+        return self._last
+
+    def _words(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise ConfigError("this model has no tokenizer: it was trained on tokens that are no text; feed it tokens")
+        return self.tokenizer
+
+    def _pieces(self, text: str | Tensor) -> Iterator[Tensor]:
+        tokens = torch.from_numpy(self._words().encode(text)) if isinstance(text, str) else text
+        if tokens.dim() == 1:
+            tokens = tokens.expand(self.batch, -1)
+        if tokens.dim() != 2 or len(tokens) != self.batch:
+            raise DataError(
+                f"tokens of shape {list(tokens.shape)}: this session reads [{self.batch} t], or [t] for all rows"
+            )
+        vocab_size = self.model.vocab_size
+        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
+            raise DataError(
+                f"tokens from {int(tokens.min())} to {int(tokens.max())}: the model knows 0 to {vocab_size - 1}"
+            )
+        return iter(tokens.split(SEGMENT, dim=1)) if tokens.numel() else iter(())
