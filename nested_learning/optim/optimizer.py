@@ -61,11 +61,13 @@ class Optimizer:
     @torch.no_grad()
     def step(self, step: int) -> None:
         """Make step `step` (0, 1, ...): read every `.grad`, and update the groups that are due."""
+        lr = self.lr(step)
+        tokens_before, tokens_after = step * self.tokens_per_step, (step + 1) * self.tokens_per_step
         for group in self.groups:
             if group.period > self.tokens_per_step:
                 self._accumulate(group)
-            if is_due(group.period, step * self.tokens_per_step, (step + 1) * self.tokens_per_step):
-                self._update(group, self.lr(step)[group.name])
+            if is_due(group.period, tokens_before, tokens_after):
+                self._update(group, lr[group.name])
 
     def zero_grad(self) -> None:
         """Drop every gradient."""

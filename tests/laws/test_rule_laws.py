@@ -1,0 +1,112 @@
+"""What every learning rule must satisfy; a new rule joins by one line in CASES."""
+
+import pytest
+import torch
+
+from nested_learning import tree
+from nested_learning.ops.rules import RULES
+from nested_learning.optim.updates import FAST, naive_update
+
+CASES = {
+    "adamw": {"lr": 0.05, "weight_decay": 0.1, "betas": [0.9, 0.95], "eps": 1e-8},
+    "muon": {"lr": 0.05, "weight_decay": 0.1, "momentum": 0.9},
+}
+SHAPES = [(4, 4), (3, 7), (9, 2), (2, 5, 3)]
+
+every_rule = pytest.mark.parametrize("rule", CASES)
+
+
+def random(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def advance(rule: str, w: torch.Tensor, num_steps: int, seed: int = 10) -> tuple:
+    state = RULES[rule].init(w)
+    for step in range(num_steps):
+        w, state = RULES[rule].update(w, random(*w.shape, seed=seed + step), state, **CASES[rule])
+    return w, state
+
+
+def test_every_rule_has_a_case():
+    assert CASES.keys() == RULES.keys()
+
+
+@every_rule
+def test_a_rule_changes_none_of_its_arguments(rule):
+    w, state = advance(rule, random(4, 6, seed=0), 2)
+    g = random(4, 6, seed=1)
+    before = tree.map(torch.clone, (w, g, state))
+    RULES[rule].update(w, g, state, **CASES[rule])
+    assert tree.named_leaves(before).keys() == tree.named_leaves((w, g, state)).keys()
+    for old, new in zip(tree.leaves(before), tree.leaves((w, g, state)), strict=True):
+        assert torch.equal(old, new)
+
+
+@every_rule
+def test_rows_learn_as_if_each_were_alone(rule):
+    w = random(3, 4, 6, seed=0)
+    state = RULES[rule].init(w)
+    alone = [(row, RULES[rule].init(row)) for row in w]
+    for step in range(3):
+        g = random(3, 4, 6, seed=step + 1)
+        w, state = RULES[rule].update(w, g, state, **CASES[rule])
+        alone = [RULES[rule].update(w1, g1, s1, **CASES[rule]) for g1, (w1, s1) in zip(g, alone, strict=True)]
+    torch.testing.assert_close(w, torch.stack([w1 for w1, _ in alone]), atol=1e-12, rtol=0)
+
+
+@every_rule
+def test_a_row_of_the_state_is_the_state_of_that_row(rule):
+    w, state = advance(rule, random(3, 4, 6, seed=0), 2)
+    index, g = torch.tensor([2, 0]), random(3, 4, 6, seed=5)
+    expected, _ = RULES[rule].update(w, g, state, **CASES[rule])
+    found, _ = RULES[rule].update(w[index], g[index], tree.select_rows(state, index), **CASES[rule])
+    torch.testing.assert_close(found, expected[index], atol=1e-12, rtol=0)
+
+
+@every_rule
+def test_a_gradient_of_zero_moves_weights_by_their_decay_alone(rule):
+    w = random(4, 6, seed=0)
+    moved, state = RULES[rule].update(w, torch.zeros_like(w), RULES[rule].init(w), **CASES[rule])
+    torch.testing.assert_close(moved, w * (1 - CASES[rule]["lr"] * CASES[rule]["weight_decay"]), atol=1e-12, rtol=0)
+    assert all(leaf.isfinite().all() for leaf in tree.leaves(state))
+
+
+@every_rule
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e15])
+def test_weights_stay_finite_whatever_the_size_of_the_gradient(rule, scale):
+    w = random(4, 6, seed=0).float()
+    state = RULES[rule].init(w)
+    for step in range(3):
+        w, state = RULES[rule].update(w, scale * random(4, 6, seed=step).float(), state, **CASES[rule])
+    assert all(leaf.isfinite().all() for leaf in (w, *tree.leaves(state)))
+
+
+@every_rule
+def test_a_rate_of_zero_changes_nothing(rule):
+    w = random(4, 6, seed=0)
+    moved, _ = RULES[rule].update(w, random(4, 6, seed=1), RULES[rule].init(w), **CASES[rule] | {"lr": 0.0})
+    assert torch.equal(moved, w)
+
+
+@every_rule
+def test_a_rule_goes_down_the_gradient(rule):
+    w, target = random(4, 6, seed=0), random(4, 6, seed=1)
+    state, keywords = RULES[rule].init(w), CASES[rule] | {"weight_decay": 0.0}
+    distance = (w - target).norm()
+    for _ in range(20):
+        w, state = RULES[rule].update(w, w - target, state, **keywords)
+    assert (w - target).norm() < 0.95 * distance
+
+
+@pytest.mark.parametrize("rule", FAST)
+def test_the_fast_path_equals_the_readable_rule(rule):
+    shapes = [*SHAPES, *SHAPES]
+    slow, fast = ([random(*shape, seed=seed) for seed, shape in enumerate(shapes)] for _ in range(2))
+    slow_states, fast_states = ([RULES[rule].init(w) for w in weights] for weights in (slow, fast))
+    for step in range(4):
+        gradients = [random(*shape, seed=100 * step + seed) for seed, shape in enumerate(shapes)]
+        slow_states = naive_update(rule, slow, gradients, slow_states, **CASES[rule])
+        fast_states = FAST[rule](fast, gradients, fast_states, **CASES[rule])
+    for readable, quick in zip([*slow, *tree.leaves(slow_states)], [*fast, *tree.leaves(fast_states)], strict=True):
+        torch.testing.assert_close(quick, readable, atol=1e-9, rtol=1e-9)
+    assert [type(state) for state in slow_states] == [type(state) for state in fast_states]

@@ -1,0 +1,62 @@
+"""The readable rules agree with torch's optimizers, and their scale is the same at every width."""
+
+import inspect
+
+import pytest
+import torch
+
+from nested_learning.ops.rules import RULES, adamw, init_adamw, init_muon, muon
+from nested_learning.optim.config import RULE_KEYS
+
+ADAMW = {"lr": 0.01, "weight_decay": 0.1, "betas": [0.9, 0.95], "eps": 1e-8}
+MUON = {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.95}
+
+
+def random(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def test_adamw_is_the_adamw_of_torch():
+    w, theirs = random(5, 3, seed=0), torch.nn.Parameter(random(5, 3, seed=0))
+    optimizer, state = (
+        torch.optim.AdamW([theirs], lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1),
+        init_adamw(w),
+    )
+    for step in range(5):
+        theirs.grad = random(5, 3, seed=step + 1)
+        w, state = adamw(w, theirs.grad, state, **ADAMW)
+        optimizer.step()
+    torch.testing.assert_close(w, theirs.detach(), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (6, 20), (20, 6)])
+def test_muon_is_the_muon_of_torch_within_bfloat16(shape):
+    start = random(*shape, seed=0, dtype=torch.float32)
+    w, theirs, state = start, torch.nn.Parameter(start.clone()), init_muon(start)
+    optimizer = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    for step in range(3):
+        theirs.grad = random(*shape, seed=step + 1, dtype=torch.float32)
+        w, state = muon(w, theirs.grad, state, **MUON)
+        optimizer.step()
+    moved, theirs_moved = w - start, theirs.detach() - start
+    assert (moved - theirs_moved).norm() < 0.05 * theirs_moved.norm()
+    torch.testing.assert_close(state.momentum, optimizer.state[theirs]["momentum_buffer"])
+
+
+def test_muon_takes_the_last_two_dimensions_as_the_matrix():
+    w, g = random(2, 3, 6, 4, seed=0), random(2, 3, 6, 4, seed=1)
+    together, _ = muon(w, g, init_muon(w), **MUON)
+    alone, _ = muon(w[1, 2], g[1, 2], init_muon(w[1, 2]), **MUON)
+    torch.testing.assert_close(together[1, 2], alone)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (64, 16), (16, 256)])
+def test_a_muon_step_has_the_root_mean_square_of_an_adamw_step_at_any_width(shape):
+    w = torch.zeros(shape, dtype=torch.float64)
+    moved, _ = muon(w, random(*shape, seed=0), init_muon(w), lr=1.0, weight_decay=0.0, momentum=0.95)
+    assert 0.13 < moved.square().mean().sqrt() < 0.24
+
+
+def test_the_keys_that_the_configuration_knows_are_those_that_the_rules_read():
+    read = {name: tuple(inspect.signature(rule.update).parameters)[3:] for name, rule in RULES.items()}
+    assert read == {name: ("lr", "weight_decay", *keys) for name, keys in RULE_KEYS.items()}

@@ -1,0 +1,1 @@
+"""Tests of the optimizer; they share the small model of `shipped.py`."""

@@ -1,0 +1,103 @@
+"""Groups are a partition: every parameter in exactly one, by rule, rank and clock; anything left over is an error."""
+
+import pytest
+
+from nested_learning.errors import ConfigError
+from nested_learning.level import Level
+from nested_learning.optim.groups import partition
+
+from .shipped import SHAPES, SHIPPED, SLOW, group, optim, parameters, shipped
+
+
+def names_by_group(config, levels=()):
+    return {found.name: found.names for found in partition(config.groups, parameters(), levels)}
+
+
+def refusal(*groups, levels=()) -> str:
+    with pytest.raises(ConfigError) as caught:
+        partition(groups, parameters(), levels)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_optimizer_takes_every_parameter_once(name):
+    groups = partition(shipped(name).groups, parameters(), [SLOW])
+    assert sorted(key for found in groups for key in found.names) == sorted(SHAPES)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_optimizer_decays_matrices_only(name):
+    groups = partition(shipped(name).groups, parameters(), [SLOW])
+    decayed = [parameter for found in groups if found.weight_decay for parameter in found.parameters]
+    assert decayed
+    assert all(parameter.dim() >= 2 for parameter in decayed)
+
+
+def test_mixed_muon_gives_hidden_matrices_to_muon_and_the_rest_to_adamw():
+    groups = partition(shipped("mixed_muon").groups, parameters(), [])
+    assert [key for found in groups if found.rule == "muon" for key in found.names] == [
+        "blocks.0.mixer.query.weight",
+        "blocks.0.mixer.key.weight",
+        "blocks.0.mixer.memory",
+        "blocks.0.cms.levels.fast.up.weight",
+        "blocks.0.cms.levels.slow.up.weight",
+    ]
+
+
+def test_muon_takes_all_that_has_two_dimensions_or_more():
+    groups = partition(shipped("muon").groups, parameters(), [])
+    ranks = {found.rule: {parameter.dim() for parameter in found.parameters} for found in groups}
+    assert ranks == {"muon": {2, 3}, "adamw": {0, 1}}
+
+
+def test_the_first_group_that_matches_wins():
+    found = names_by_group(optim(group("keys", r"key|norm"), group("rest")))
+    assert found["keys"] == [name for name in SHAPES if "key" in name or "norm" in name]
+
+
+def test_a_level_of_the_model_splits_every_group_it_meets():
+    matrices, rest = group("matrices", min_rank=2), group("rest")
+    groups = partition([matrices, rest], parameters(), [SLOW])
+    assert {found.name: found.period for found in groups} == {
+        "matrices": 0,
+        "matrices/slow": 300,
+        "rest": 0,
+        "rest/slow": 300,
+    }
+    assert {found.name: found.names for found in groups}["rest/slow"] == ["blocks.0.cms.levels.slow.norm.weight"]
+
+
+def test_the_period_of_a_group_goes_before_the_levels_of_the_model():
+    groups = partition([group("matrices", min_rank=2, period=70), group("rest", period=0)], parameters(), [SLOW])
+    assert {found.name: found.period for found in groups} == {"matrices": 70, "rest": 0}
+
+
+def test_a_parameter_that_no_group_takes_is_an_error_that_names_it():
+    message = refusal(group("some", "embedding"))
+    assert "blocks.0.norm.weight of shape (6,)" in message
+
+
+def test_a_group_that_takes_nothing_is_an_error_that_names_it():
+    assert "optim.groups.0.match='convolution': group odd" in refusal(group("odd", "convolution"), group())
+
+
+def test_a_group_whose_parameters_all_went_to_earlier_groups_takes_nothing():
+    assert "optim.groups.1.match='head': group late" in refusal(group(), group("late", "head"))
+
+
+def test_a_rule_that_cannot_take_a_rank_is_an_error_with_the_override_that_helps():
+    message = refusal(group("matrices", rule="muon"), group("rest"))
+    assert "blocks.0.norm.weight of shape (6,)" in message
+    assert "set optim.groups.0.min_rank=2" in message
+    assert names_by_group(optim(group("matrices", rule="muon", min_rank=2), group("rest")))
+
+
+def test_a_parameter_of_two_levels_is_an_error():
+    assert "blocks.0.cms.levels.slow.up.weight belongs to two levels" in refusal(
+        group(), levels=[SLOW, Level("matrix", 10, r"up\.weight")]
+    )
+
+
+def test_a_level_without_parameters_is_an_error():
+    assert "level lost" in refusal(group(), levels=[Level("lost", 10, "nothing")])
