@@ -159,7 +159,7 @@ def write_config(directory: Path, config: dict[str, Any]) -> None:
 
 
 def load_model(directory: Path, model: nn.Module) -> None:
-    """Fill `model`, in place and on its device. Raises CheckpointError naming what is missing, too much or misshaped."""
+    """Fill `model`, in place. Raises CheckpointError naming what is missing, too much, or of another shape."""
     saved, wanted = _load_tensors(directory / MODEL), _model_tensors(model)
     problems = [f"{name} is missing" for name in wanted.keys() - saved.keys()]
     problems += [f"{name} is unknown to the model" for name in saved.keys() - wanted.keys()]

@@ -10,7 +10,7 @@ def write_atomic(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     draft.write_text(text, encoding="utf-8")
     sync(draft)
-    os.replace(draft, path)
+    draft.replace(path)
     sync(path.parent)
 
 

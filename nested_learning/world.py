@@ -46,7 +46,7 @@ class World:
         return total.tolist()
 
     def share(self, make: Callable[[], str]) -> str:
-        """Call `make` on the first process and return its text on all. An error for the user is raised on all as well."""
+        """Call `make` on the first process and return its text on all. So is an error for the user."""
         if self.size == 1:
             return make()
         kind, text = "", ""
@@ -65,7 +65,7 @@ class World:
         self.sum([0.0])
 
     def replicate(self, model: nn.Module) -> nn.Module:
-        """Return a module called like `model`, whose backward pass leaves the mean gradient of all processes in `.grad`."""
+        """Return a module called like `model`, whose backward pass averages `.grad` over all processes."""
         if self.size == 1:
             return model
         devices = [self.device.index] if self.device.type == "cuda" else None
@@ -111,7 +111,7 @@ _TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """Return the device called `name`; auto is the first there is of cuda, mps and cpu. Raises ConfigError. Source: ours."""
+    """Return the device called `name`; auto is the first there is of cuda, mps, cpu. Raises ConfigError."""
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, available in here.items() if available)

@@ -1,4 +1,4 @@
-"""What one command does, from configuration to result: one file per option of `phase=`, each with `run(config) -> Result`."""
+"""What one command does, one file per option of `phase=`, each with `run(config) -> Result`."""
 
 from dataclasses import dataclass
 from pathlib import Path

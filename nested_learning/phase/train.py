@@ -1,0 +1,171 @@
+"""`phase=train`: build the parts, train, say what came out and what to try next."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nested_learning.checkpoint import Progress
+from nested_learning.data.batch import Batch, to
+from nested_learning.data.loader import train_batch
+from nested_learning.data.source import Source
+from nested_learning.files import write_atomic
+from nested_learning.nn.language_model import LanguageModel
+from nested_learning.objective.protocol import Objective
+from nested_learning.optim.optimizer import Optimizer
+from nested_learning.phase import Result
+from nested_learning.phase.cost import flops_per_token, group_table, peak_memory_bytes, state_bytes
+from nested_learning.run import claim, prepare_process
+from nested_learning.session import Session
+from nested_learning.trainer import Trainer, start
+from nested_learning.world import World, open_world
+
+if TYPE_CHECKING:
+    from nested_learning.config import Config
+
+SUMMARY = "summary.json"
+
+
+class Parts(NamedTuple):
+    """What is trained, by what, on what; `batch` is the first piece of the first batch."""
+
+    source: Source
+    model: LanguageModel
+    objective: Objective
+    optimizer: Optimizer
+    batch: Batch
+
+
+def run(config: "Config") -> Result:
+    """Train the configured model, or go on with a run that was stopped. Raises NestedLearningError for bad input.
+
+    Nothing is created before all that can fail on the configuration, the data or a checkpoint has been tried.
+    """
+    with open_world(config.device, config.world.backend) as world:
+        prepare_process(config.seed, world.device)
+        parts = build(config, world)
+        if config.dry_run:
+            return dry_run(config, parts, world)
+        with claim(config, world) as place:
+            progress = start(place.checkpoint, parts.source, parts.model, parts.optimizer, config.seed)
+            if place.directory is None or not is_complete(place.directory, progress, config.steps):
+                ctx = place.begin(progress.step)
+                announce(ctx.directory, progress, parts, world)
+                Trainer(ctx, parts.source, parts.model, parts.objective, parts.optimizer, progress).fit()
+                write_summary(ctx.directory, progress, parts, world)
+        assert place.directory is not None
+        return conclude(config, place.directory, progress, parts, world)
+
+
+def build(config: "Config", world: World) -> Parts:
+    """Build all parts on the device of `world`, and read a first batch, so that no bad input is found later."""
+    source = config.data.build(config.seed)
+    model = config.model.build(source.vocab_size, config.seed).to(world.device)
+    objective = config.objective.build()
+    tokens_per_step = config.data.batch_size * source.seq_len
+    optimizer = config.optim.build(list(model.named_parameters()), model.levels, tokens_per_step, config.steps)
+    num_pieces = world.size * config.accumulate
+    batch = train_batch(source, config.seed, 0, world.rank * config.accumulate, num_pieces, config.data.batch_size)
+    return Parts(source, model, objective, optimizer, to(batch, world.device))
+
+
+def dry_run(config: "Config", parts: Parts, world: World) -> Result:
+    """Print sizes and costs, having done one forward and one backward pass; create nothing."""
+    source, model, objective, optimizer, batch = parts
+    before, after = state_bytes(model, batch)
+    forward, training = flops_per_token(model, objective, batch)
+    figures = {
+        "parameters": count_parameters(model),
+        "state_bytes_per_row": before,
+        "state_bytes_per_row_read": after,
+        "forward_flops_per_token": forward,
+        "train_flops_per_token": training,
+    }
+    say(
+        world,
+        group_table(optimizer),
+        f"state of a row: {before:,} bytes at its start, {after:,} after {source.seq_len} tokens",
+        f"operations per token: {forward:,.0f} forward, {training:,.0f} forward and backward",
+        f"data: {source.num_rows('train'):,} training rows of {source.seq_len} tokens, vocabulary {source.vocab_size}",
+        f"a run of {config.steps} steps reads {config.steps * config.data.batch_size * source.seq_len:,} tokens",
+    )
+    return Result(None, figures)
+
+
+def announce(directory: Path, progress: Progress, parts: Parts, world: World) -> None:
+    """Say what is about to be trained, and where."""
+    goes_on = f", going on at step {progress.step}" if progress.step else ""
+    say(
+        world,
+        group_table(parts.optimizer),
+        f"run: {directory}{goes_on} (device {world.device}, {world.size} process(es))",
+    )
+
+
+def write_summary(directory: Path, progress: Progress, parts: Parts, world: World) -> None:
+    """Write summary.json: the figures of the run, and what it cost."""
+    if not world.is_first:
+        return
+    _, flops = flops_per_token(parts.model, parts.objective, parts.batch)
+    summary: dict[str, Any] = {
+        "step": progress.step,
+        "tokens": progress.tokens,
+        "final": progress.metrics,
+        "best": progress.best,
+        "seconds": progress.seconds,
+        "tokens_per_second": progress.tokens / progress.seconds,
+        "peak_memory_bytes": peak_memory_bytes(world.device),
+        "parameters": count_parameters(parts.model),
+        "flops_per_token": flops,
+    }
+    write_atomic(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def is_complete(directory: Path, progress: Progress, steps: int) -> bool:
+    """Say whether nothing is left to do in `directory`."""
+    return progress.step == steps and (directory / SUMMARY).exists()
+
+
+def conclude(config: "Config", directory: Path, progress: Progress, parts: Parts, world: World) -> Result:
+    """Print a sample of text, the final figures, the run directory and what to try next."""
+    if world.is_first:
+        if parts.source.tokenizer is not None:
+            say(world, "", "sample:", write_sample(config, parts.model, parts.source), "")
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items() if name.endswith(SHOWN))
+        rate = progress.tokens / progress.seconds
+        prompt = ' prompt="def "' if parts.source.tokenizer is not None else ""
+        phase = "sample" if parts.source.tokenizer is not None else "eval"
+        say(
+            world,
+            f"done: {progress.step} steps, {progress.tokens:,} tokens, {progress.seconds:.1f} s, {rate:,.0f} tokens/s",
+            f"final: {figures}",
+            f"run: {directory}",
+            f"next: python train.py phase={phase} checkpoint={directory}{prompt}",
+        )
+    return Result(directory, dict(progress.metrics))
+
+
+# the figures worth a place on the last line
+SHOWN = ("/loss", "/bpb", "/accuracy", "/sequence_accuracy")
+
+
+def write_sample(config: "Config", model: LanguageModel, source: Source) -> str:
+    """Let the model go on with the configured prompt."""
+    session = Session(model, source.tokenizer, policy=config.memory.name)
+    if config.prompt:
+        session.feed(config.prompt)
+    how = config.sampling
+    tokens = session.generate(
+        how.num_tokens, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p, seed=config.seed
+    )
+    return config.prompt + session.text(tokens)[0]
+
+
+def count_parameters(model: LanguageModel) -> int:
+    """Count the numbers that are trained, shared ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def say(world: World, *lines: str) -> None:
+    """Print `lines`, once, whatever the number of processes."""
+    if world.is_first:
+        print("\n".join(lines), flush=True)

@@ -1,0 +1,239 @@
+"""The training loop: batch, objective, backward, finite check, clip, step, log, validate, save."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from nested_learning import checkpoint
+from nested_learning.checkpoint import Progress
+from nested_learning.data.batch import IGNORE, Batch, to
+from nested_learning.data.loader import train_batch
+from nested_learning.data.source import Source
+from nested_learning.errors import CheckpointError, DataError, DivergedError
+from nested_learning.evals.validation import validate
+from nested_learning.nn.language_model import LanguageModel
+from nested_learning.objective.protocol import Objective
+from nested_learning.optim.clip import clip_gradients
+from nested_learning.optim.optimizer import Optimizer
+from nested_learning.run import RunContext, autocast, command_to_continue
+from nested_learning.seeds import derive_seed
+
+
+class Trainer:
+    """Trains `model` in the run `ctx` from `progress` on, to the last step of the configuration."""
+
+    def __init__(
+        self,
+        ctx: RunContext,
+        source: Source,
+        model: LanguageModel,
+        objective: Objective,
+        optimizer: Optimizer,
+        progress: Progress,
+    ) -> None:
+        self.ctx, self.config, self.world = ctx, ctx.config, ctx.world
+        self.source, self.model, self.objective, self.optimizer = source, model, objective, optimizer
+        self.progress = progress
+        # tokens and seconds at the last log, for the throughput since then
+        self.logged = (progress.tokens, progress.seconds)
+        if self.config.compile:
+            model.compile()
+        # what is trained; validation and checkpoints use the model inside it
+        self.replica = self.world.replicate(model)
+
+    def fit(self) -> Progress:
+        """Train to the last step. Ctrl-C or SIGTERM: finish the step, save, raise KeyboardInterrupt that says where."""
+        config, progress = self.config, self.progress
+        with watch_for_stop() as stop_asked:
+            if progress.step == 0:
+                self.validate()
+            while progress.step < config.steps:
+                must_stop = self.train_step(stop_asked)
+                is_last = progress.step == config.steps
+                if is_last or progress.step % config.val_every == 0:
+                    self.validate()
+                if is_last or must_stop or progress.step % config.save_every == 0:
+                    self.save()
+                if must_stop and not is_last:
+                    raise KeyboardInterrupt(self.farewell())
+        return progress
+
+    def train_step(self, stop_asked: Callable[[], bool]) -> bool:
+        """Make one optimizer step; say whether any process was asked to stop."""
+        start = time.perf_counter()
+        step, progress = self.progress.step, self.progress
+        batches = self.micro_batches(step)
+        num_targets = self.count_targets(batches)
+        nats = self.backward(batches, num_targets, step)
+        total, stops = self.world.sum([nats, float(stop_asked())])
+        loss, norm = total / num_targets, float(clip_gradients(self.model.parameters(), None))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DivergedError(self.describe_divergence(loss, norm))
+        if self.config.optim.clip is not None and norm > self.config.optim.clip:
+            clip_gradients(self.model.parameters(), self.config.optim.clip)
+        self.optimizer.step(step)
+        self.optimizer.zero_grad()
+        progress.step += 1
+        progress.tokens += self.config.data.batch_size * self.source.seq_len
+        progress.seconds += time.perf_counter() - start
+        self.log_training(loss, norm, self.optimizer.lr(step))
+        return stops > 0
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """Return this process's pieces of the global batch of `step`."""
+        config, first = self.config, self.world.rank * self.config.accumulate
+        data_step = 0 if config.overfit else step
+        num_pieces = self.world.size * config.accumulate
+        return [
+            to(
+                train_batch(self.source, config.seed, data_step, piece, num_pieces, config.data.batch_size),
+                self.ctx.device,
+            )
+            for piece in range(first, first + config.accumulate)
+        ]
+
+    def count_targets(self, batches: list[Batch]) -> int:
+        """Count the valid targets of the global batch: what its loss and its gradient are the mean over."""
+        here = sum(int((batch.targets != IGNORE).sum()) for batch in batches)
+        everywhere = int(self.world.sum([here])[0])
+        if everywhere == 0:
+            raise DataError(
+                f"step {self.progress.step}: no targets in the batch; raise data.batch_size or data.seq_len"
+            )
+        return everywhere
+
+    def backward(self, batches: list[Batch], num_targets: int, step: int) -> float:
+        """Leave the gradient of the global batch's mean loss in `.grad`; return the nats of this process's pieces."""
+        losses = []
+        for index, batch in enumerate(batches):
+            is_last = index == len(batches) - 1
+            # nothing here draws from the global generator, but what does one day repeats itself after a resume
+            torch.manual_seed(derive_seed(self.config.seed, "forward", step, self.world.rank, index))
+            with nullcontext() if is_last else self.world.only_locally(self.replica):
+                with autocast(self.ctx.device, self.ctx.dtype):
+                    done = self.objective(self.replica, batch, self.model.init_state(len(batch.tokens)))
+                # processes average their gradients, so each counts its share as many times as there are processes
+                (done.loss * (self.world.size / num_targets)).backward()
+            losses.append(done.loss.detach())
+        return sum(loss.item() for loss in losses)
+
+    def log_training(self, loss: float, norm: float, lrs: dict[str, float]) -> None:
+        """Log the step that was just made, every `log_every` steps and at the last."""
+        progress, config = self.progress, self.config
+        # all groups follow one schedule, each times its own constant: the largest says it for all
+        figures = {"train/loss": loss, "optim/grad_norm": norm, "optim/lr": max(lrs.values())}
+        progress.metrics |= figures
+        if progress.step % config.log_every and progress.step != config.steps:
+            return
+        tokens, seconds = self.logged
+        figures["perf/tokens_per_second"] = (progress.tokens - tokens) / (progress.seconds - seconds)
+        figures["perf/seconds"] = progress.seconds
+        self.logged = progress.tokens, progress.seconds
+        self.ctx.log.log(progress.step, {"tokens": progress.tokens, "split": "train"} | figures)
+
+    def validate(self) -> None:
+        """Validate and log; remember the figures of the best validation."""
+        config, progress = self.config, self.progress
+        figures = validate(
+            self.model,
+            self.objective,
+            self.source,
+            num_rows=config.data.val_rows,
+            batch_size=config.data.batch_size // (self.world.size * config.accumulate),
+            world=self.world,
+            dtype=self.ctx.dtype,
+        )
+        progress.metrics |= figures
+        if not progress.best or figures["val/loss"] < progress.best["val/loss"]:
+            progress.best = {"step": progress.step, **figures}
+        self.ctx.log.log(progress.step, {"tokens": progress.tokens, "split": "validation"} | figures)
+
+    def save(self) -> None:
+        """Write a checkpoint of this step; the other processes wait for the first, which writes it."""
+        plain, tokenizer = asdict(self.config), self.source.tokenizer
+        self.world.share(
+            lambda: str(
+                checkpoint.save(self.ctx.directory, self.model, self.optimizer, tokenizer, plain, self.progress)
+            )
+        )
+
+    def farewell(self) -> str:
+        """Say where a run that was asked to stop has been saved, and how it goes on."""
+        return (
+            f"stopped at step {self.progress.step} of {self.config.steps}, "
+            f"saved in {checkpoint.find(self.ctx.directory)}; go on with: "
+            f"{command_to_continue(self.ctx.directory, self.world.size)}"
+        )
+
+    def describe_divergence(self, loss: float, norm: float) -> str:
+        """Say where training left the finite numbers; no parameter has been changed by this step."""
+        norms = {
+            name: float(parameter.grad.norm())
+            for name, parameter in self.model.named_parameters()
+            if parameter.grad is not None
+        }
+        worst = sorted(norms, key=lambda name: (math.isfinite(norms[name]), -norms[name]))[:3]
+        run = self.ctx.directory
+        saved = (
+            f"last good checkpoint: {checkpoint.find(run)}"
+            if checkpoint.has_checkpoint(run)
+            else "nothing was saved yet"
+        )
+        return (
+            f"diverged at step {self.progress.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, largest in "
+            f"{', '.join(f'{name} ({norms[name]:.4g})' for name in worst)}; {saved}; "
+            "start another run with lower learning rates (optim.groups.<n>.lr) or a longer optim.schedule.warmup"
+        )
+
+
+def start(saved: Path | None, source: Source, model: LanguageModel, optimizer: Optimizer, seed: int) -> Progress:
+    """Return the progress of a new run, or fill model and optimizer from the checkpoint `saved`.
+
+    Raises CheckpointError when the checkpoint is damaged or made for something else, or when the data has changed.
+    """
+    tokenizer = None if source.tokenizer is None else source.tokenizer.fingerprint
+    if saved is None:
+        return Progress(seed=seed, source=source.fingerprint, tokenizer=tokenizer)
+    checkpoint.verify(saved)
+    progress = checkpoint.read_progress(saved)
+    if (progress.source, progress.tokenizer) != (source.fingerprint, tokenizer):
+        raise CheckpointError(
+            f"{saved}: the data is not what this run was trained on (its sha256 differs); "
+            "bring the old files back, or start another run with another name="
+        )
+    checkpoint.load_model(saved, model)
+    checkpoint.load_optimizer(saved, optimizer)
+    return progress
+
+
+@contextmanager
+def watch_for_stop() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether Ctrl-C or SIGTERM has come; a second one ends the process at once."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if threading.current_thread() is not threading.main_thread():
+        # only the main thread may handle signals: elsewhere whoever started the thread does
+        signals = []
+    before = {number: signal.getsignal(number) for number in signals}
+    asked = False
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in signals:
+        signal.signal(number, note)
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
