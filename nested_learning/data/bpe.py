@@ -1,7 +1,7 @@
 """A byte-pair tokenizer trained on the run's own text: byte-level, so any text round-trips, and saved with the run."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nested_learning.data.tokenizer import END_TEXT, FILE_NAME, join_pieces, to_utf8
+from nested_learning.data.tokenizer import END_TEXT, FILE_NAME, Tokens, join_pieces, to_utf8
 from nested_learning.errors import ConfigError, DataError
 
 Merge = tuple[str, str]
@@ -31,12 +31,11 @@ class BpeTokenizer:
         """Raises ConfigError without the package `tokenizers`, DataError for a merge of tokens that are not there."""
         self.merges = list(merges)
         letters = byte_letters()
-        vocab = {token: i for i, token in enumerate(dict.fromkeys([*letters, *(a + b for a, b in self.merges)]))}
-        for merge in self.merges:
-            if not set(merge) <= vocab.keys():
-                raise DataError(
-                    f"tokenizer: merge {list(merge)} joins tokens it does not have; save the tokenizer again"
-                )
+        vocab = {letter: i for i, letter in enumerate(letters)}
+        for a, b in self.merges:
+            if a not in vocab or b not in vocab:
+                raise DataError(f"tokenizer: {a!r} and {b!r} are merged before they are made; save the tokenizer again")
+            vocab.setdefault(a + b, len(vocab))
         self.end = len(vocab)
         self.vocab_size = self.end + 1
         self.fingerprint = sha256(json.dumps(["bpe", self.merges]).encode()).hexdigest()
@@ -51,7 +50,7 @@ class BpeTokenizer:
         parts = [self._model.encode(part, add_special_tokens=False).ids for part in _parts(text)]
         return np.concatenate([np.array(ids, dtype=np.int64) for ids in [[], *parts]])
 
-    def decode(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: Tokens) -> str:
         """Return the text of `tokens`: `end` is shown as <|end|>, half a character as the replacement character."""
         return join_pieces(self._pieces, tokens)
 

@@ -14,10 +14,10 @@ BLANK = 0
 
 @dataclass(kw_only=True)
 class RecallConfig(SyntheticConfig):
-    """Rows `k v k v ... | noise | k 0 k 0 ...`: where a key stands again the target is its value, elsewhere there is none.
+    """Rows `k v k v ... | noise | k 0 k 0 ...`: the target at a key that is asked is its value, elsewhere none.
 
-    Multi-query associative recall (Zoology, arXiv 2312.04927) with a gap (ours): a model whose layers see `window` tokens
-    each knows nothing of the values once `gap` > layers * (window - 1). Tokens: 0 blank, then keys, values, noise.
+    Multi-query associative recall (Zoology, arXiv 2312.04927) with a gap (ours): a model whose layers see `window`
+    tokens each knows nothing of the values once `gap` > layers * (window - 1). Tokens: 0 blank, keys, values, noise.
 
     `num_pairs`: keys with a value, all keys of a row different, values not, so that chance is 1 / `num_values`.
     `gap`: tokens of noise. `num_queries`: how many of the keys are asked for, in any order; null: all.

@@ -44,8 +44,8 @@ class SyntheticConfig(DataConfig):
         """Make the task. Raises ConfigError when given a tokenizer: a model that reads text has other tokens."""
         if tokenizer is not None:
             raise ConfigError(
-                f"data={self.name}: the model was trained on text (tokenizer {tokenizer.name}), this task has tokens of "
-                "its own; use data=stdlib or data=text, or a checkpoint trained with this data"
+                f"data={self.name}: the model was trained on text (tokenizer {tokenizer.name}), this task has its own "
+                "tokens; use data=stdlib or data=text, or a checkpoint trained with this data"
             )
         return SyntheticSource(self, seed)
 

@@ -16,6 +16,8 @@ FILE_NAME = "tokenizer.json"
 # how the token that opens every document and closes the last is shown; the same letters in a text are ordinary text
 END_TEXT = "<|end|>"
 
+Tokens = Iterable[int] | NDArray[np.integer]
+
 
 @runtime_checkable
 class Tokenizer(Protocol):
@@ -35,7 +37,7 @@ class Tokenizer(Protocol):
         """Return the tokens of `text` [t]. Raises DataError for a lone surrogate, which is no text."""
         ...
 
-    def decode(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: Tokens) -> str:
         """Return the text of `tokens`: `end` is shown as <|end|>, half a character as the replacement character."""
         ...
 
@@ -61,7 +63,7 @@ class ByteTokenizer:
         """Return the utf-8 bytes of `text` [t]. Raises DataError for a lone surrogate, which is no text."""
         return np.frombuffer(to_utf8(text), dtype=np.uint8).astype(np.int64)
 
-    def decode(self, tokens: Iterable[int]) -> str:
+    def decode(self, tokens: Tokens) -> str:
         """Return the text of `tokens`: `end` is shown as <|end|>, half a character as the replacement character."""
         return join_pieces(self._pieces, tokens)
 
@@ -99,6 +101,6 @@ def to_utf8(text: str) -> bytes:
         raise DataError(f"text at character {error.start}: not valid unicode; give it as utf-8") from error
 
 
-def join_pieces(pieces: Sequence[bytes], tokens: Iterable[int]) -> str:
+def join_pieces(pieces: Sequence[bytes], tokens: Tokens) -> str:
     """Join the bytes each token stands for; bytes that form no character become the replacement character."""
     return b"".join(pieces[int(token)] for token in tokens).decode("utf-8", errors="replace")

@@ -1,0 +1,45 @@
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nested_learning.data.copy import CopyConfig
+from nested_learning.data.parity import ParityConfig
+from nested_learning.data.recall import RecallConfig
+from nested_learning.data.source import DataConfig
+from nested_learning.data.stdlib import StdlibConfig
+from nested_learning.data.text import TextConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "data"
+
+OPTIONS: list[DataConfig] = [
+    StdlibConfig(),
+    TextConfig(path="given"),
+    RecallConfig(),
+    ParityConfig(),
+    CopyConfig(),
+]
+
+
+def test_every_shipped_option_has_a_class() -> None:
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {option.name for option in OPTIONS}
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_a_shipped_option_states_every_key_and_the_same_defaults_as_its_class(option: DataConfig) -> None:
+    text = (CONFIGS / f"{option.name}.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    expected = asdict(option) | ({"path": None} if option.name == "text" else {})
+    assert yaml.safe_load(text) == expected
+
+
+def test_options_and_tokenizers_are_known_without_torch() -> None:
+    modules = ("source", "synthetic", "stdlib", "text", "recall", "parity", "copy", "bpe", "order")
+    imports = ", ".join(f"nested_learning.data.{module}" for module in modules)
+    heavy = "{'torch', 'tokenizers', 'hydra', 'omegaconf'}"
+    program = f"import sys, {imports}; print(sorted({heavy} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,120 @@
+"""What every source of data must satisfy. A new source joins by one line in SOURCES."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nested_learning.data.copy import CopyConfig
+from nested_learning.data.loader import train_batch, validation_batches
+from nested_learning.data.parity import ParityConfig
+from nested_learning.data.recall import RecallConfig
+from nested_learning.data.source import IGNORE, SPLITS, DataConfig, Row, Source
+from nested_learning.data.stdlib import StdlibConfig
+from nested_learning.data.text import TextConfig
+
+SOURCES: dict[str, Callable[[str], DataConfig]] = {
+    "text": lambda path: TextConfig(path=path, seq_len=64),
+    "text_bpe": lambda path: TextConfig(path=path, seq_len=64, tokenizer="bpe", vocab_size=280),
+    "stdlib": lambda _: StdlibConfig(seq_len=64),
+    "recall": lambda _: RecallConfig(),
+    "parity": lambda _: ParityConfig(),
+    "copy": lambda _: CopyConfig(),
+}
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+def config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
+    folder = tmp_path_factory.mktemp("texts")
+    for i in range(12):
+        (folder / f"{i}.txt").write_text("".join(f"line {j} of text {i} says {i * j}\n" for j in range(80)))
+    return SOURCES[request.param](str(folder))
+
+
+@pytest.fixture(scope="module")
+def source(config: DataConfig) -> Source:
+    return config.build(0)
+
+
+def some_rows(source: Source, split: str) -> list[Row]:
+    last = source.num_rows(split) - 1
+    return [source.row(split, epoch, index) for epoch in (0, 1) for index in sorted({0, 1, last // 2, last})]
+
+
+def same(first: Row, second: Row) -> bool:
+    return all(map(np.array_equal, first, second))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_row_is_a_function_of_its_place(config: DataConfig, source: Source, split: str) -> None:
+    again = config.build(0)
+    assert again.fingerprint == source.fingerprint
+    backwards = [again.row(split, 1, index) for index in reversed(range(min(20, again.num_rows(split))))]
+    for index, row in enumerate(reversed(backwards)):
+        assert same(row, source.row(split, 1, index))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_rows_are_whole_numbers_of_one_length_and_changing_one_changes_no_other(source: Source, split: str) -> None:
+    for row in some_rows(source, split):
+        assert {(column.dtype, column.shape) for column in row} == {(np.dtype(np.int64), (source.seq_len,))}
+    source.row(split, 0, 0).tokens.fill(-1)
+    source.row(split, 0, 0).targets.fill(-1)
+    assert source.row(split, 0, 0).tokens.min() >= 0
+    assert source.row(split, 0, 0).targets.max() >= 0
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_tokens_and_targets_are_in_the_vocabulary_and_every_row_has_a_target(source: Source, split: str) -> None:
+    for row in some_rows(source, split):
+        assert 0 <= row.tokens.min() <= row.tokens.max() < source.vocab_size
+        targets = row.targets[row.targets != IGNORE]
+        assert len(targets) > 0
+        assert 0 <= targets.min() <= targets.max() < source.vocab_size
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_documents_count_up_from_zero(source: Source, split: str) -> None:
+    for row in some_rows(source, split):
+        assert row.documents[0] == 0
+        assert set(np.diff(row.documents).tolist()) <= {0, 1}
+
+
+def test_resuming_at_a_step_reads_the_very_next_batch(config: DataConfig, source: Source) -> None:
+    straight = [train_batch(source, 5, step, 0, 1, 4) for step in range(6)]
+    resumed = config.build(0)
+    for step in (5, 3, 4):
+        assert all(map(torch.equal, straight[step], train_batch(resumed, 5, step, 0, 1, 4)))
+
+
+def test_another_seed_reads_other_batches(config: DataConfig, source: Source) -> None:
+    other = config.build(1)
+    assert not torch.equal(train_batch(source, 0, 0, 0, 1, 8).tokens, train_batch(other, 1, 0, 0, 1, 8).tokens)
+
+
+def test_validation_reads_the_same_rows_every_time(config: DataConfig, source: Source) -> None:
+    first = list(validation_batches(source, 6, 4))
+    second = list(validation_batches(replace(config, batch_size=1).build(0), 6, 4))
+    assert [len(batch.tokens) for batch in first] == [4, 2]
+    for before, after in zip(first, second, strict=True):
+        assert all(map(torch.equal, before, after))
+
+
+def test_validation_rows_are_not_training_rows(source: Source) -> None:
+    trained = {source.row("train", 0, i).tokens.tobytes() for i in range(min(500, source.num_rows("train")))}
+    validated = [source.row("validation", 0, i).tokens.tobytes() for i in range(min(20, source.num_rows("validation")))]
+    # two short rows of parity may be equal by chance
+    assert sum(row in trained for row in validated) <= 3
+
+
+def test_a_tokenizer_fits_the_vocabulary_and_gives_the_text_back(source: Source) -> None:
+    if source.tokenizer is None:
+        assert source.vocab_size <= 64
+        return
+    assert source.tokenizer.vocab_size == source.vocab_size == len(source.tokenizer.token_bytes)
+    row = source.row("train", 0, 0)
+    assert row.tokens[0] == source.tokenizer.end
+    text = source.tokenizer.decode(row.tokens[1:])
+    assert source.tokenizer.decode(source.tokenizer.encode(text)) == text
