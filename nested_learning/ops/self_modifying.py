@@ -45,7 +45,7 @@ def generate(
     key_weight, value_weight, gate_weight, _ = weight.split([dim, dim, 2, dim], dim=-1)
     k, v = x_key @ key_weight, x_value @ value_weight
     rate, retention = (x_key @ gate_weight + gate_bias[:, None]).unbind(-1)
-    target = F.rms_norm(v, v.shape[-1:]) @ weight
+    target = F.normalize(v, dim=-1) @ weight
     return Generated(F.normalize(k, dim=-1), rate.sigmoid(), F.logsigmoid(retention), target)
 
 

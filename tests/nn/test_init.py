@@ -1,0 +1,35 @@
+"""Initial weights are a function of (seed, parameter name), and of nothing else."""
+
+import torch
+
+from nested_learning.nn.init import initialise
+from nested_learning.nn.titans import TitansMemory
+
+
+def make_weights(seed: int, draws_before: int = 0) -> dict[str, torch.Tensor]:
+    torch.rand(draws_before)
+    memory = TitansMemory(8, 2, conv_width=4, chunk=4)
+    initialise(memory, num_layers=2, seed=seed)
+    return {name: parameter.detach().clone() for name, parameter in memory.named_parameters()}
+
+
+def test_the_seed_fixes_every_weight_whatever_was_drawn_before():
+    first, second = make_weights(7), make_weights(7, draws_before=3)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_seed_gives_other_matrices():
+    first, second = make_weights(7), make_weights(8)
+    assert not torch.equal(first["query.weight"], second["query.weight"])
+
+
+def test_equal_shapes_with_different_names_differ():
+    weights = make_weights(7)
+    assert not torch.equal(weights["query.weight"], weights["key.weight"])
+
+
+def test_biases_and_convolutions_keep_the_constants_of_their_modules():
+    weights = make_weights(7)
+    assert weights["gates.bias"][-1] == 5.0
+    assert torch.equal(weights["query_conv.weight"], torch.eye(4, 1).expand(4, 8))
+    assert weights["gates.weight"].abs().max() == 0
