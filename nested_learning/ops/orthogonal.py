@@ -18,17 +18,18 @@ def newton_schulz(matrix: Float[Tensor, "*batch r c"], steps: int = 5) -> Float[
     """
     a, b, c = COEFFICIENTS
     rows, columns = matrix.shape[-2:]
-    x = matrix.to(_working_dtype(matrix))
-    # the product x xᵀ is taken over the longer side, so that it is the smaller of the two
+    x = matrix.to(_working_dtype(matrix)).reshape(-1, rows, columns)
+    # the products x xᵀ are the smaller for having the longer side inside
     if rows > columns:
         x = x.mT
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=TINY)
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        # a x + (b gram + c gram²) x, each sum in the same kernel as its product
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     if rows > columns:
         x = x.mT
-    return x.to(matrix.dtype)
+    return x.reshape(matrix.shape).to(matrix.dtype)
 
 
 def _working_dtype(matrix: Tensor) -> torch.dtype:
