@@ -19,8 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nested_learning.config import LISTED, Config, first_line, load
 from nested_learning.errors import ConfigError
+from nested_learning.inherit import inherit
 from nested_learning.option_files import OptionFiles
 from nested_learning.typed import did_you_mean
+
 
 @dataclass(frozen=True)
 class Job:
@@ -139,6 +141,10 @@ def _load(files: OptionFiles, config_name: str, overrides: Sequence[Override]) -
     choices = OmegaConf.to_container(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
+    reads_a_run = OmegaConf.select(composed, "phase.name") != "train"
+    if reads_a_run and isinstance(OmegaConf.select(composed, "checkpoint"), str):
+        values: Any = OmegaConf.to_container(composed)
+        composed = OmegaConf.create(inherit(values, list(grouped)))
     typed = [key for key, is_group in grouped.items() if not is_group]
     return load(composed, lambda key: _origin(files, config_name, typed, choices, key))
 

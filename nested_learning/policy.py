@@ -9,7 +9,7 @@ POLICIES = ("online", "frozen")
 
 @dataclass(kw_only=True)
 class MemoryConfig:
-    """The memory policy: `online`, the architecture's own writes while it reads, or `frozen`, no writes (an ablation)."""
+    """The memory policy: `online`, the architecture's own writes while it reads; `frozen`, no writes (an ablation)."""
 
     name: str
 

@@ -56,5 +56,7 @@ def open_trained(path: Path, device: str) -> Trained:
 
 def run_of(directory: Path) -> Path:
     """Return the run directory of the checkpoint `directory`, or itself when it was moved out of its run."""
+    if directory.parent.name == checkpoint.FOLDER:
+        return directory.parents[1]
     whole = directory.resolve()
     return whole.parents[1] if whole.parent.name == checkpoint.FOLDER else directory

@@ -1,39 +1,39 @@
 """A session reads a stream in any cuts, remembers it as a value, and draws from nothing but its own generator."""
 
+from functools import cache
 from math import log
+from pathlib import Path
 
 import pytest
 import torch
+from tiny import tiny
 
 from nested_learning import tree
 from nested_learning.data.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError, DataError
-from nested_learning.model.config import LevelConfig
-from nested_learning.model.hope import HopeConfig
-from nested_learning.model.titans_lmm import TitansLMMConfig
-from nested_learning.model.transformer import TransformerConfig
 from nested_learning.session import Session
 
 TEXT = "def read(path):\n    return path.open().read()\n"
 MEMORY_MODELS = ("titans_lmm", "hope")
-MODELS = ("transformer", "transformer_window", *MEMORY_MODELS)
+MODELS = ("transformer", "transformer_window", "hope_attention", *MEMORY_MODELS)
 
 
 def build(name, vocab_size=257):
     """Build a tiny model whose memories visibly change its answers."""
-    shape = {"dim": 16, "num_layers": 2, "num_heads": 2, "hidden_dim": 24, "tie_embedding": True}
-    shape["levels"] = [LevelConfig(name="mlp", period=0)]
-    if name.startswith("transformer"):
-        config = TransformerConfig(name="transformer", window=7 if name.endswith("window") else None, **shape)
-    else:
-        config = {"titans_lmm": TitansLMMConfig, "hope": HopeConfig}[name](name=name, conv_width=3, chunk=4, **shape)
-    model = config.build(vocab_size, seed=3)
+    model = configure(name).build(vocab_size, seed=3)
     with torch.no_grad():
         # the scaled initialisation of the outputs hides what the blocks do
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(2)
     return model
+
+
+@cache
+def configure(name):
+    options = {"transformer_window": {"model": "transformer", "model__window": 7}}.get(name, {"model": name})
+    chunk = {"model__chunk": 4} if name in MEMORY_MODELS else {}
+    return tiny(Path(), data="parity", **options, **chunk).model
 
 
 @pytest.fixture(params=MODELS)

@@ -59,7 +59,7 @@ class EvalPack(Protocol):
         ...
 
 
-def ratio(numerators: Sequence[float], denominators: Sequence[float], better: str) -> Metric:
+def ratio(numerators: Sequence[float | int], denominators: Sequence[float | int], better: str) -> Metric:
     """Return the ratio of two sums over samples, such as nats per token over rows, with its standard error.
 
     The error is that of the linearised ratio (delta method): with equal denominators, the error of the mean. Samples

@@ -1,0 +1,42 @@
+"""Reports are valid JSON, whole, and legible on the screen."""
+
+import json
+import math
+from io import StringIO
+
+from rich.console import Console
+
+from nested_learning.evals.files import table, write_report
+from nested_learning.evals.protocol import Metric, Report
+
+REPORT = Report(
+    metrics={"loss": Metric(2.5, 0.125, 4, "lower"), "accuracy": Metric(math.nan, None, 1, "higher")},
+    rows=[{"row": 0, "nats": 3.0}, {"row": 1, "nats": math.inf}],
+)
+
+
+def test_a_report_is_written_beside_its_rows(tmp_path):
+    path = write_report(tmp_path, "validation", REPORT, {"step": 20})
+    assert path == tmp_path / "evals" / "validation.json"
+    assert json.loads(path.read_text()) == {
+        "step": 20,
+        "metrics": {
+            "loss": {"value": 2.5, "stderr": 0.125, "n": 4, "better": "lower"},
+            "accuracy": {"value": None, "stderr": None, "n": 1, "better": "higher"},
+        },
+    }
+    rows = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+    assert rows == [{"row": 0, "nats": 3.0}, {"row": 1, "nats": None}]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["validation.json", "validation.jsonl"]
+
+
+def test_a_later_report_replaces_an_earlier_one(tmp_path):
+    write_report(tmp_path, "validation", REPORT, {"step": 20})
+    path = write_report(tmp_path, "validation", REPORT, {"step": 40})
+    assert json.loads(path.read_text())["step"] == 40
+
+
+def test_the_table_shows_every_figure():
+    out = StringIO()
+    Console(file=out, width=80).print(table("validation", REPORT))
+    assert "loss" in out.getvalue() and "2.5000" in out.getvalue() and "0.1250" in out.getvalue()

@@ -1,0 +1,86 @@
+"""The packs measure what they say, on real data and real models."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny
+
+from nested_learning.data.batch import collate
+from nested_learning.data.parity import ParityConfig
+from nested_learning.data.text import TextConfig
+from nested_learning.data.tokenizer import ByteTokenizer
+from nested_learning.errors import ConfigError
+from nested_learning.evals.by_position import ByPosition, buckets
+from nested_learning.evals.protocol import Subject
+from nested_learning.evals.validation import validate
+from nested_learning.evals.validation_pack import ValidationPack
+from nested_learning.objective.next_token import NextToken
+from nested_learning.world import open_world
+
+MODEL = tiny(Path(), model="titans_lmm", data="parity").model
+
+
+def text_subject(tmp_path, policy="online"):
+    path = tmp_path / "book.txt"
+    path.write_text("".join(f"line {number}: the quick brown fox, {number * 7919} times\n" for number in range(400)))
+    data = TextConfig(name="text", path=str(path), seq_len=64, batch_size=4, val_rows=6)
+    return Subject(model=MODEL.build(257, seed=1), tokenizer=ByteTokenizer(), data=data, seed=0, policy=policy)
+
+
+def parity_subject():
+    data = ParityConfig(name="parity", batch_size=4, val_rows=6)
+    vocab_size = data.build(0).vocab_size
+    return Subject(model=MODEL.build(vocab_size, seed=1), tokenizer=None, data=data, seed=0, policy="online")
+
+
+def values(report):
+    return {name: metric.value for name, metric in report.metrics.items()}
+
+
+@pytest.mark.parametrize("task", ["text", "parity"])
+def test_validation_gives_the_figures_of_training(tmp_path, task):
+    subject = text_subject(tmp_path) if task == "text" else parity_subject()
+    with open_world("cpu", "auto") as world:
+        expected = validate(subject.model, NextToken(), subject.open_source(), num_rows=6, batch_size=3, world=world)
+    found = ValidationPack().run(subject)
+    assert {f"val/{name}": value for name, value in values(found).items()} == pytest.approx(expected, rel=1e-5)
+    assert all(metric.n == 6 and metric.stderr is not None for metric in found.metrics.values())
+    assert len(found.rows) == 6
+
+
+def test_positions_are_cut_where_the_lengths_double():
+    assert buckets(1024) == [(0, 32), (32, 128), (128, 256), (256, 512), (512, 1024)]
+    assert buckets(600) == [(0, 32), (32, 128), (128, 256), (256, 512), (512, 600)]
+    assert buckets(32) == [(0, 32)]
+    assert buckets(20) == [(0, 20)]
+
+
+def test_by_position_reads_rows_longer_than_those_of_training(tmp_path):
+    subject = text_subject(tmp_path)
+    report = ByPosition(length_factor=4, num_rows=3, batch_size=2).run(subject)
+    assert {name.split("/")[1] for name in report.metrics} == {"0-32", "32-128", "128-256"}
+    source = subject.open_source(seq_len=256)
+    available = source.num_rows("validation")
+    batch = collate([source.row("validation", 0, index * available // 3) for index in range(3)])
+    with torch.no_grad():
+        logits, _ = subject.model(batch.tokens, subject.model.init_state(3))
+    nats = torch.nn.functional.cross_entropy(logits.mT, batch.targets, reduction="none")
+    assert values(report)["loss/32-128"] == pytest.approx(nats[:, 32:128].mean().item(), rel=1e-4)
+    text = batch.targets[:, :32] != 256
+    assert values(report)["bpb/0-32"] == pytest.approx(nats[:, :32][text].mean().item() / math.log(2), rel=1e-4)
+
+
+def test_the_memory_policy_reaches_the_model(tmp_path):
+    with torch.no_grad():
+        online, frozen = (text_subject(tmp_path, policy) for policy in ("online", "frozen"))
+        for parameter in online.model.parameters():
+            parameter.mul_(3)
+        frozen.model.load_state_dict(online.model.state_dict())
+    assert values(ValidationPack().run(online)) != pytest.approx(values(ValidationPack().run(frozen)), rel=1e-4)
+
+
+def test_by_position_refuses_data_whose_rows_cannot_be_longer():
+    with pytest.raises(ConfigError, match="data=parity"):
+        ByPosition(length_factor=4, num_rows=3, batch_size=2).run(parity_subject())

@@ -1,0 +1,93 @@
+"""`phase=eval` on a run that was really trained: reports in the run directory, mistakes in one line."""
+
+import json
+
+import pytest
+
+from nested_learning.cli import main
+
+TINY = [
+    "model=titans_lmm",
+    "model.dim=16",
+    "model.num_layers=1",
+    "model.num_heads=2",
+    "data.seq_len=32",
+    "data.batch_size=2",
+    "data.val_rows=4",
+    "device=cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Train a tiny run for two steps."""
+    folder = tmp_path_factory.mktemp("eval")
+    text = folder / "book.txt"
+    text.write_text("".join(f"{number} green bottles hanging on the wall\n" for number in range(300)))
+    data = ["data=text", f"data.path={text}"]
+    assert main([*TINY, *data, "steps=2", "seed=3", f"out={folder}", "name=tiny"]) == 0
+    return folder / "tiny"
+
+
+def report(run, name="validation"):
+    return json.loads((run / "evals" / f"{name}.json").read_text())
+
+
+def test_the_figures_are_those_of_the_last_validation_of_training(run, capsys):
+    assert main(["phase=eval", f"checkpoint={run}", "device=cpu"]) == 0
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    found = report(run)
+    assert found["metrics"]["bpb"]["value"] == pytest.approx(last["val/bpb"], rel=1e-5)
+    assert (found["step"], found["data"], found["seed"], found["memory"]) == (2, "text", 3, "online")
+    out = capsys.readouterr().out
+    assert "bpb" in out and str(run / "evals" / "validation.json") in out.replace("\n", "")
+
+
+def test_any_step_directory_can_be_evaluated_by_several_packs(run):
+    step = run / "checkpoints" / "step_00000002"
+    packs = "evals=[validation,by_position]"
+    assert main(["phase=eval", f"checkpoint={step}", packs, "evals.by_position.num_rows=2", "device=cpu"]) == 0
+    assert "loss/32-128" in report(run, "by_position")["metrics"]
+
+
+def test_frozen_memories_are_reported_under_a_name_of_their_own(run):
+    assert main(["phase=eval", f"checkpoint={run}", "memory=frozen", "device=cpu"]) == 0
+    assert report(run, "validation_frozen")["memory"] == "frozen"
+
+
+def test_the_command_line_can_choose_more_rows_or_other_text(run, tmp_path):
+    assert main(["phase=eval", f"checkpoint={run}", "data.val_rows=2", "device=cpu"]) == 0
+    assert report(run)["metrics"]["loss"]["n"] == 2
+    other = tmp_path / "other.txt"
+    other.write_text("zebra crossing " * 200)
+    settings = ["data=text", f"data.path={other}", "data.seq_len=32", "data.val_rows=3", "data.batch_size=2"]
+    assert main(["phase=eval", f"checkpoint={run}", *settings, "device=cpu"]) == 0
+    assert report(run)["metrics"]["loss"]["n"] == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (["checkpoint=no/such/run"], "no/such/run"),
+        ([], "checkpoint="),
+        (["checkpoint=RUN", "evals=[]"], "evals=validation"),
+        (["checkpoint=RUN", "model.dim=32"], "leave model="),
+        (["checkpoint=RUN", "data=recall"], "data=recall"),
+        (["checkpoint=RUN", "data.rows=3"], "data.rows"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(run, settings, problem, capsys):
+    assert main(["phase=eval", "device=cpu", *(line.replace("RUN", str(run)) for line in settings)]) == 2
+    error = capsys.readouterr().err
+    assert problem in error and error.count("\n") == 1
+
+
+def test_a_damaged_checkpoint_is_refused(run, capsys):
+    model = run / "checkpoints" / "step_00000002" / "model.safetensors"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        assert main(["phase=eval", f"checkpoint={run}", "device=cpu"]) == 2
+    finally:
+        model.write_bytes(whole)
+    assert "model.safetensors" in capsys.readouterr().err
