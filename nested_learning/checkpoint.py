@@ -9,15 +9,17 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from nested_learning.data.tokenizer import Tokenizer
 from nested_learning.errors import CheckpointError
 from nested_learning.files import hash_file, sync, write_atomic
+from nested_learning.optim.optimizer import Optimizer
 
 FOLDER = "checkpoints"
 LATEST = "latest"
@@ -47,22 +49,7 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
 
 
-class Stateful(Protocol):
-    """What has tensors to keep between steps, by name: an optimizer."""
-
-    def state_dict(self) -> Mapping[str, Tensor]:
-        """Return the tensors."""
-        ...
-
-    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Take them back; strict."""
-        ...
-
-
-class Savable(Protocol):
-    """What writes itself into a directory: a tokenizer."""
-
-    def save(self, directory: Path) -> None:
+def save(self, directory: Path) -> None:
         """Write the files."""
         ...
 
@@ -70,8 +57,8 @@ class Savable(Protocol):
 def save(
     run: Path,
     model: nn.Module,
-    optimizer: Stateful,
-    tokenizer: Savable | None,
+    optimizer: Optimizer,
+    tokenizer: Tokenizer | None,
     config: dict[str, Any],
     progress: Progress,
 ) -> Path:
@@ -175,7 +162,7 @@ def load_model(directory: Path, model: nn.Module) -> None:
         tensor.data.copy_(saved[name])
 
 
-def load_optimizer(directory: Path, optimizer: Stateful) -> None:
+def load_optimizer(directory: Path, optimizer: Optimizer) -> None:
     """Give `optimizer` its state back; it checks the names itself. Raises CheckpointError when the file is damaged."""
     optimizer.load_state_dict(_load_tensors(directory / OPTIMIZER))
 
@@ -183,8 +170,8 @@ def load_optimizer(directory: Path, optimizer: Stateful) -> None:
 def _write(
     draft: Path,
     model: nn.Module,
-    optimizer: Stateful,
-    tokenizer: Savable | None,
+    optimizer: Optimizer,
+    tokenizer: Tokenizer | None,
     config: dict[str, Any],
     progress: Progress,
 ) -> None:
@@ -192,6 +179,9 @@ def _write(
     save_file(_plain(_model_tensors(model)), draft / MODEL)
     save_file(_plain(optimizer.state_dict()), draft / OPTIMIZER)
     write_config(draft, config)
+    for name in (MODEL, OPTIMIZER):
+        # safetensors lets only the owner read; a checkpoint is as readable as the rest of the run
+        (draft / name).chmod((draft / CONFIG).stat().st_mode)
     if tokenizer is not None:
         tokenizer.save(draft)
     (draft / PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")

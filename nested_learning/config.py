@@ -1,4 +1,4 @@
-"""The whole configuration of a run as typed values, validated once: after `load` nobody looks a key up or guesses a default.
+"""The whole configuration of a run as typed values, checked once: after `load` nobody looks up a key or guesses a default.
 
 Defaults live in `configs/` and nowhere else; a class that configures something lives beside it. This module must not
 import torch, so that a mistyped key answers at once.
@@ -12,15 +12,25 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nested_learning.data.copy import CopyConfig
+from nested_learning.data.parity import ParityConfig
+from nested_learning.data.recall import RecallConfig
+from nested_learning.data.source import DataConfig
+from nested_learning.data.stdlib import StdlibConfig
+from nested_learning.data.text import TextConfig
 from nested_learning.errors import ConfigError
+from nested_learning.evals.config import ByPositionConfig, ValidationConfig
+from nested_learning.logger.protocol import LoggerConfig
+from nested_learning.logger.tensorboard import TensorboardConfig
+from nested_learning.logger.wandb import WandbConfig
+from nested_learning.model.hope import HopeConfig
+from nested_learning.model.hope_attention import HopeAttentionConfig
+from nested_learning.model.titans_lmm import TitansLMMConfig
+from nested_learning.model.transformer import TransformerConfig
+from nested_learning.objective.config import NextTokenConfig
+from nested_learning.optim.config import OptimConfig
 from nested_learning.policy import MemoryConfig, SamplingConfig
-from nested_learning.typed import Misfit, convert_dataclass, did_you_mean, join
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("float32", "bfloat16")
-BACKENDS = ("auto", "gloo", "nccl")
-
-Origin = Callable[[str], str]
+from nested_learning.typed import MisfitError, convert_dataclass, did_you_mean, join
 
 
 @dataclass(kw_only=True)
@@ -28,6 +38,39 @@ class PhaseConfig:
     """What to do: train, eval or sample."""
 
     name: str
+
+
+# which class the `name` in a group's values stands for; a new option is one line here, one class, one file in configs/
+CHOICES: dict[str, dict[str, type]] = {
+    "model": {
+        "transformer": TransformerConfig,
+        "titans_lmm": TitansLMMConfig,
+        "hope": HopeConfig,
+        "hope_attention": HopeAttentionConfig,
+    },
+    "optim": {"adamw": OptimConfig, "muon": OptimConfig, "mixed_muon": OptimConfig},
+    "data": {
+        "stdlib": StdlibConfig,
+        "text": TextConfig,
+        "recall": RecallConfig,
+        "parity": ParityConfig,
+        "copy": CopyConfig,
+    },
+    "objective": {"next_token": NextTokenConfig},
+    "memory": {"online": MemoryConfig, "frozen": MemoryConfig},
+    "phase": {"train": PhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig},
+    "evals": {"validation": ValidationConfig, "by_position": ByPositionConfig},
+    "logger": {"wandb": WandbConfig, "tensorboard": TensorboardConfig},
+}
+# groups of which a run takes any number of options, by name
+LISTED = ("evals", "logger")
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("float32", "bfloat16")
+BACKENDS = ("auto", "gloo", "nccl")
+
+Origin = Callable[[str], str]
+AnyModel = TransformerConfig | TitansLMMConfig | HopeConfig | HopeAttentionConfig
 
 
 @dataclass(kw_only=True)
@@ -44,14 +87,14 @@ class WorldConfig:
 class Config:
     """Everything a run is made of, on one screen; `configs/train.yaml` says what each key means."""
 
-    model: Any
-    optim: Any
-    data: Any
-    objective: Any
+    model: AnyModel
+    optim: OptimConfig
+    data: DataConfig
+    objective: NextTokenConfig
     memory: MemoryConfig
     phase: PhaseConfig
-    evals: dict[str, Any]
-    logger: dict[str, Any]
+    evals: dict[str, ValidationConfig | ByPositionConfig]
+    logger: dict[str, LoggerConfig]
     seed: int
     name: str | None
     out: str
@@ -78,16 +121,19 @@ class Config:
         _one_of("device", self.device, DEVICES)
         _one_of("dtype", self.dtype, DTYPES)
         if self.name is not None and (not self.name or Path(self.name).name != self.name):
-            raise ConfigError(f"name={self.name!r} must be a folder name without slashes; the run directory is <out>/<name>")
+            raise ConfigError(
+                f"name={self.name!r} must be a folder name without slashes; the run directory is <out>/<name>"
+            )
         if self.phase.name != "train" and self.checkpoint is None:
             raise ConfigError(f"phase={self.phase.name} reads a trained run: give checkpoint={self.out}/<run>")
         if self.phase.name == "train" and self.checkpoint is not None:
             raise ConfigError(
-                f"checkpoint={self.checkpoint} is for phase=eval and phase=sample; to train on, give resume={self.checkpoint}"
+                f"checkpoint={self.checkpoint} is for phase=eval and phase=sample; to train on give "
+                f"resume={self.checkpoint}"
             )
 
 
-def load(composed: Any, origin: Origin = lambda key: "") -> Config:
+def load(composed: Any, origin: Origin = lambda _key: "") -> Config:
     """Turn the composed Hydra configuration into typed values.
 
     `origin(full key)` names the file or command line that a key came from, "" when it is not known. Raises ConfigError
@@ -112,7 +158,7 @@ def from_yaml(path: Path) -> Config:
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the directory of a run") from error
-    return _read(values, lambda key: str(path))
+    return _read(values, lambda _key: str(path))
 
 
 def first_line(error: Exception) -> str:
@@ -125,7 +171,7 @@ def _read(values: Any, origin: Origin) -> Config:
     special |= {group: _list_chooser(group) for group in LISTED}
     try:
         return convert_dataclass(values, Config, "", special)
-    except Misfit as misfit:
+    except MisfitError as misfit:
         place = origin(misfit.key)
         raise ConfigError(f"{misfit.key}{misfit.problem}{f' ({place})' if place else ''}; {misfit.fix}") from misfit
 
@@ -135,28 +181,32 @@ def _chooser(group: str) -> Callable[[Any, str], Any]:
 
 
 def _list_chooser(group: str) -> Callable[[Any, str], Any]:
-    return lambda value, key: {name: _choose(group, item, join(key, name)) for name, item in _mapping(value, key).items()}
+    return lambda value, key: {
+        name: _choose(group, item, join(key, name)) for name, item in _mapping(value, key).items()
+    }
 
 
 def _choose(group: str, value: Any, key: str) -> Any:
     """Build the class that the `name` in a group's values stands for."""
     options = CHOICES[group]
     if "name" not in _mapping(value, key):
-        raise Misfit(f"{key}.name", ": missing", f"each option of {group} says its name: {', '.join(options)}")
+        raise MisfitError(f"{key}.name", ": missing", f"each option of {group} says its name: {', '.join(options)}")
     name = value["name"]
     if name not in options:
         fix = f"{did_you_mean(str(name), list(options))}allowed: {', '.join(options)}"
-        raise Misfit(f"{key}.name", f"={name}: no such {group}", fix)
+        raise MisfitError(f"{key}.name", f"={name}: no such {group}", fix)
     return convert_dataclass(value, options[name], key)
 
 
 def _mapping(value: Any, key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise Misfit(key, f"={value} must be an option of the group {key}", f"one of: {', '.join(CHOICES[key.split('.')[0]])}")
+        raise MisfitError(
+            key, f"={value} must be an option of the group {key}", f"one of: {', '.join(CHOICES[key.split('.')[0]])}"
+        )
     return value
 
 
-def _at_least(key: str, value: float, least: int) -> None:
+def _at_least(key: str, value: float | int, least: int) -> None:
     if not value >= least:
         raise ConfigError(f"{key}={value} must be at least {least}; for example {key}={least}")
 
@@ -164,42 +214,3 @@ def _at_least(key: str, value: float, least: int) -> None:
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{key}={value}: no such {key}; {did_you_mean(value, allowed)}allowed: {', '.join(allowed)}")
-
-
-def _interim(**options: str) -> dict[str, type]:
-    from importlib import import_module
-
-    found = {}
-    for name, place in options.items():
-        module, cls = place.split(":")
-        try:
-            found[name] = vars(import_module(f"nested_learning.{module}"))[cls]
-        except (ImportError, KeyError):
-            continue
-    return found
-
-
-# which class the `name` in a group's values stands for; a new option is one line here, one class, one file in configs/
-CHOICES: dict[str, dict[str, type]] = {
-    "model": _interim(
-        transformer="model.transformer:TransformerConfig",
-        titans_lmm="model.titans_lmm:TitansLMMConfig",
-        hope="model.hope:HopeConfig",
-        hope_attention="model.hope_attention:HopeAttentionConfig",
-    ),
-    "optim": _interim(adamw="optim.config:OptimConfig", muon="optim.config:OptimConfig", mixed_muon="optim.config:OptimConfig"),
-    "data": _interim(
-        stdlib="data.stdlib:StdlibConfig",
-        text="data.text:TextConfig",
-        recall="data.recall:RecallConfig",
-        parity="data.parity:ParityConfig",
-        copy="data.copy:CopyConfig",
-    ),
-    "objective": _interim(next_token="objective.config:NextTokenConfig"),
-    "memory": {"online": MemoryConfig, "frozen": MemoryConfig},
-    "phase": {"train": PhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig},
-    "evals": _interim(validation="evals.validation:ValidationConfig", by_position="evals.by_position:ByPositionConfig"),
-    "logger": _interim(wandb="logger.wandb:WandbConfig", tensorboard="logger.tensorboard:TensorboardConfig"),
-}
-# groups of which a run takes any number of options, by name
-LISTED = ("evals", "logger")

@@ -61,7 +61,7 @@ def prepare_process(seed: int, device: torch.device) -> None:
         torch.set_flush_denormal(True)
         torch.use_deterministic_algorithms(True)
         # empty tensors are always written before they are read here; filling them first would only cost time
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -4,7 +4,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -103,7 +103,7 @@ class Trainer:
     def count_targets(self, batches: list[Batch]) -> int:
         """Count the valid targets of the global batch: what its loss and its gradient are the mean over."""
         here = sum(int((batch.targets != IGNORE).sum()) for batch in batches)
-        everywhere = int(self.world.sum([here])[0])
+        everywhere = int(self.world.sum([float(here)])[0])
         if everywhere == 0:
             raise DataError(
                 f"step {self.progress.step}: no targets in the batch; raise data.batch_size or data.seq_len"
@@ -129,7 +129,7 @@ class Trainer:
         """Log the step that was just made, every `log_every` steps and at the last."""
         progress, config = self.progress, self.config
         # all groups follow one schedule, each times its own constant: the largest says it for all
-        figures = {"train/loss": loss, "optim/grad_norm": norm, "optim/lr": max(lrs.values())}
+        figures: dict[str, float] = {"train/loss": loss, "optim/grad_norm": norm, "optim/lr": max(lrs.values())}
         progress.metrics |= figures
         if progress.step % config.log_every and progress.step != config.steps:
             return
@@ -137,7 +137,7 @@ class Trainer:
         figures["perf/tokens_per_second"] = (progress.tokens - tokens) / (progress.seconds - seconds)
         figures["perf/seconds"] = progress.seconds
         self.logged = progress.tokens, progress.seconds
-        self.ctx.log.log(progress.step, {"tokens": progress.tokens, "split": "train"} | figures)
+        self.log("train", figures)
 
     def validate(self) -> None:
         """Validate and log; remember the figures of the best validation."""
@@ -153,8 +153,12 @@ class Trainer:
         )
         progress.metrics |= figures
         if not progress.best or figures["val/loss"] < progress.best["val/loss"]:
-            progress.best = {"step": progress.step, **figures}
-        self.ctx.log.log(progress.step, {"tokens": progress.tokens, "split": "validation"} | figures)
+            progress.best = {"step": float(progress.step), **figures}
+        self.log("validation", figures)
+
+    def log(self, split: str, figures: Mapping[str, float]) -> None:
+        """Log `figures` of `split` as of now."""
+        self.ctx.log.log(self.progress.step, {"tokens": self.progress.tokens, "split": split, **figures})
 
     def save(self) -> None:
         """Write a checkpoint of this step; the other processes wait for the first, which writes it."""

@@ -47,7 +47,9 @@ def run(config: "Config") -> Result:
             return dry_run(config, parts, world)
         with claim(config, world) as place:
             progress = start(place.checkpoint, parts.source, parts.model, parts.optimizer, config.seed)
-            if place.directory is None or not is_complete(place.directory, progress, config.steps):
+            if place.directory is not None and is_complete(place.directory, progress, config.steps):
+                say(world, f"complete already: {place.directory}")
+            else:
                 ctx = place.begin(progress.step)
                 announce(ctx.directory, progress, parts, world)
                 Trainer(ctx, parts.source, parts.model, parts.objective, parts.optimizer, progress).fit()
@@ -74,9 +76,9 @@ def dry_run(config: "Config", parts: Parts, world: World) -> Result:
     before, after = state_bytes(model, batch)
     forward, training = flops_per_token(model, objective, batch)
     figures = {
-        "parameters": count_parameters(model),
-        "state_bytes_per_row": before,
-        "state_bytes_per_row_read": after,
+        "parameters": float(count_parameters(model)),
+        "state_bytes_per_row": float(before),
+        "state_bytes_per_row_read": float(after),
         "forward_flops_per_token": forward,
         "train_flops_per_token": training,
     }
@@ -97,7 +99,7 @@ def announce(directory: Path, progress: Progress, parts: Parts, world: World) ->
     say(
         world,
         group_table(parts.optimizer),
-        f"run: {directory}{goes_on} (device {world.device}, {world.size} process(es))",
+        f"run: {directory}{goes_on} (device {world.device}, processes {world.size})",
     )
 
 

@@ -1,0 +1,98 @@
+"""`phase=train` from configuration to summary."""
+
+import json
+import os
+
+import pytest
+from tiny import tiny
+
+from nested_learning.errors import NestedLearningError
+from nested_learning.phase.train import run
+
+
+def test_a_run_leaves_behind_what_the_run_directory_promises(tmp_path, capsys):
+    result = run(tiny(tmp_path, name="a"))
+    files = {path.name for path in result.directory.iterdir()}
+    assert {"config.yaml", "environment.json", "metrics.jsonl", "checkpoints", "summary.json"} <= files
+    summary = json.loads((result.directory / "summary.json").read_text())
+    assert summary["step"] == 6 and summary["tokens"] == 6 * 4 * 32
+    assert summary["final"]["val/bpb"] == result.metrics["val/bpb"]
+    assert summary["best"]["val/loss"] <= summary["final"]["val/loss"]
+    assert min(summary[key] for key in ("tokens_per_second", "peak_memory_bytes", "parameters", "flops_per_token")) > 0
+
+
+def test_a_run_ends_by_saying_where_it_is_and_what_to_try_next(tmp_path, capsys):
+    result = run(tiny(tmp_path, name="a"))
+    *_, where, following = capsys.readouterr().out.strip().splitlines()
+    assert where == f"run: {result.directory}"
+    assert following == f'next: python train.py phase=sample checkpoint={result.directory} prompt="def "'
+
+
+def test_the_loss_falls_far_below_chance_on_a_tiny_text(tmp_path):
+    result = run(tiny(tmp_path, steps=40, val_every=40, data__batch_size=8, optim__schedule__kind="constant"))
+    assert result.metrics["val/loss"] < 4.0 < 5.5
+
+
+def test_overfit_reads_one_batch_again_and_again(tmp_path):
+    config = tiny(tmp_path, steps=60, overfit="true", data__batch_size=2, val_every=60, optim__schedule__kind="constant")
+    wide = tiny(tmp_path, steps=60, data__batch_size=2, val_every=60, optim__schedule__kind="constant")
+    assert run(config).metrics["train/loss"] < 0.8 * run(wide).metrics["train/loss"]
+
+
+def test_a_dry_run_prints_sizes_that_sum_to_the_model_and_creates_nothing(tmp_path, capsys):
+    result = run(tiny(tmp_path, dry_run="true"))
+    lines = capsys.readouterr().out.splitlines()
+    table = [line.split() for line in lines[1 : 1 + next(i for i, line in enumerate(lines[1:]) if "total" in line)]]
+    assert sum(int(row[-1].replace(",", "")) for row in table) == result.metrics["parameters"]
+    assert result.directory is None and not (tmp_path / "runs").exists()
+    # two layers of keys and values of 16 numbers, 4 bytes each, for 32 tokens
+    assert result.metrics["state_bytes_per_row"] == 0
+    assert result.metrics["state_bytes_per_row_read"] >= 2 * 2 * 16 * 4 * 32
+
+
+def test_operations_per_token_are_six_per_parameter_and_attention(tmp_path, capsys):
+    figures = run(tiny(tmp_path, dry_run="true")).metrics
+    attention = 2 * 2 * 2 * 16 * 32
+    assert figures["forward_flops_per_token"] == pytest.approx(2 * figures["parameters"] + attention, rel=0.05)
+    assert figures["train_flops_per_token"] == pytest.approx(3 * figures["forward_flops_per_token"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"data__batch_size": 6, "accumulate": 4},
+        {"data__path": "/nowhere"},
+        {"resume": "/nowhere"},
+        {"optim": "muon", "optim__groups": "[]"},
+    ],
+    ids=str,
+)
+def test_a_mistake_is_found_before_anything_is_created(tmp_path, wrong):
+    with pytest.raises(NestedLearningError):
+        run(tiny(tmp_path, **wrong))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_logger_that_cannot_be_opened_leaves_no_run_behind(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(NestedLearningError, match="tensorboard"):
+        run(tiny(tmp_path, name="a", logger="[tensorboard]"))
+    assert os.listdir(tmp_path / "runs") == []
+
+
+def test_a_complete_run_is_not_trained_again(tmp_path, capsys):
+    config = tiny(tmp_path, name="a")
+    first = run(config)
+    before = (first.directory / "metrics.jsonl").read_bytes()
+    again = run(config)
+    assert again == first
+    assert "complete" in capsys.readouterr().out
+    assert (first.directory / "metrics.jsonl").read_bytes() == before
+
+
+def test_every_model_and_a_task_without_text_train(tmp_path):
+    for model in ("titans_lmm", "hope", "hope_attention"):
+        result = run(tiny(tmp_path, model=model, data="copy", steps=2, data__length=4))
+        assert 0 <= result.metrics["val/sequence_accuracy"] <= result.metrics["val/accuracy"] <= 1

@@ -1,0 +1,66 @@
+"""Runs small enough for a test: real parts, tiny sizes; here also what two runs are compared by."""
+
+import json
+import multiprocessing
+import random
+from hashlib import sha256
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from nested_learning.compose import make_job
+from nested_learning.config import Config
+from nested_learning.option_files import open_option_files
+
+WORDS = "def return self state level memory token import for in range print chunk None True False".split()
+
+
+def write_text(folder: Path) -> Path:
+    """Write a few kB of text that looks a little like code, the same at every call; return the file."""
+    pick = random.Random(0)
+    lines = [" ".join(pick.choice(WORDS) for _ in range(6)) for _ in range(400)]
+    path = folder / "text.py"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def tiny(folder: Path, **given: Any) -> Config:
+    """Configure a run in `folder` of two layers of width 16 on 32 tokens; `given` overrides, `__` stands for a dot."""
+    data = given["data"] if "data" in given else "text"
+    values: dict[str, Any] = {
+        "model": "transformer", "optim": "adamw", "data": "text", "out": folder / "runs", "steps": 6,
+        "val_every": 3, "save_every": 100, "log_every": 1, "device": "cpu", "evals": "[]",
+        "model__dim": 16, "model__num_layers": 2, "model__num_heads": 2,
+        "data__batch_size": 4, "data__val_rows": 5, "sampling__num_tokens": 4,
+    }  # fmt: skip
+    if data == "text":
+        values |= {"data__path": write_text(folder), "data__seq_len": 32}
+    lines = [f"{key.replace('__', '.')}={value}" for key, value in (values | given).items()]
+    return make_job(open_option_files(None), "train", lines).config
+
+
+def in_new_process(config: Config) -> ForkServerProcess:
+    """Start `phase=train` in a process of its own, which comes up at once: the server it forks from knows torch."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["nested_learning.phase.train"])
+    process = server.Process(target=_train, args=(config,))
+    process.start()
+    return process
+
+
+def _train(config: Config) -> None:
+    from nested_learning.phase.train import run
+
+    run(config)
+
+
+def trace(run: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl without what depends on the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if not name.startswith("perf/")} for line in lines]
+
+
+def fingerprints(run: Path) -> dict[str, str]:
+    """Return the sha256 of the tensors in the latest checkpoint of `run`."""
+    latest = run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(latest.glob("*.safetensors"))}
