@@ -1,7 +1,7 @@
 """The one entry point: trains, evaluates and samples, by `phase=`. The installed command `nl` is the same.
 
-    python train.py model=hope optim=mixed_muon
-    python train.py --help
+python train.py model=hope optim=mixed_muon
+python train.py --help
 """
 
 import sys

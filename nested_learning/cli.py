@@ -14,6 +14,7 @@ from nested_learning.compose import make_job, make_jobs
 from nested_learning.config import Config
 from nested_learning.errors import ConfigError, NestedLearningError
 from nested_learning.option_files import OptionFiles, open_option_files
+from nested_learning.sweep import run_sweep
 
 INTERRUPTED = 130
 
@@ -48,19 +49,15 @@ def _dispatch(arguments: Sequence[str]) -> None:
     flags = _read_flags(arguments)
     files = open_option_files(flags.config_dir)
     if flags.shell_completion:
-        return _hand_to_hydra(files, flags)
-    if flags.multirun:
-        jobs = make_jobs(files, flags.config_name, flags.overrides)
-    else:
-        jobs = [make_job(files, flags.config_name, flags.overrides)]
-    if flags.help or flags.cfg or flags.info:
         _hand_to_hydra(files, flags)
     elif flags.multirun:
-        from nested_learning.sweep import run_sweep
-
-        run_sweep(jobs, run_phase)
+        run_sweep(make_jobs(files, flags.config_name, flags.overrides), run_phase)
     else:
-        run_phase(jobs[0].config)
+        config = make_job(files, flags.config_name, flags.overrides).config
+        if flags.help or flags.cfg or flags.info:
+            _hand_to_hydra(files, flags)
+        else:
+            run_phase(config)
 
 
 class _Flags(ArgumentParser):
@@ -82,15 +79,18 @@ def _read_flags(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--info", "-i", nargs="?", const="all", choices=["all", "config", "defaults", "defaults-tree"])
     parser.add_argument("--shell-completion", "-sc", action="store_true")
     parser.add_argument("--version", action="version", version=f"nested_learning {__version__}")
-    return parser.parse_intermixed_args(arguments)
+    flags = parser.parse_intermixed_args(arguments)
+    if flags.multirun and (flags.help or flags.cfg or flags.info):
+        raise ConfigError(
+            "-m: --help, --cfg and --info show one configuration; leave -m out, and one value for each key"
+        )
+    return flags
 
 
 def _hand_to_hydra(files: OptionFiles, flags: Namespace) -> None:
     """Let Hydra answer what it answers best: --help, --cfg, --info and shell completion. It runs no job."""
     import hydra
 
-    if flags.multirun:
-        raise ConfigError("-m: these flags show one configuration; leave -m out, and one value for each key")
     first, *others = (str(folder) for folder in files.folders)
     argv = [sys.argv[0], *(f"--config-dir={folder}" for folder in others)]
     argv += [f"--{name.replace('_', '-')}" for name in ("help", "resolve", "shell_completion") if vars(flags)[name]]
@@ -98,7 +98,7 @@ def _hand_to_hydra(files: OptionFiles, flags: Namespace) -> None:
     # Hydra reads the process's own arguments
     before, sys.argv = sys.argv, [*argv, *flags.overrides]
     try:
-        hydra.main(version_base="1.3", config_path=first, config_name=flags.config_name)(lambda config: None)()
+        hydra.main(version_base="1.3", config_path=first, config_name=flags.config_name)(lambda _config: None)()
     finally:
         sys.argv = before
 

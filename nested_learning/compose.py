@@ -13,7 +13,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -71,14 +71,12 @@ def parse(files: OptionFiles, lines: Sequence[str]) -> list[Override]:
 def _parse_line(line: str) -> Override:
     try:
         return OverridesParser.create().parse_override(line)
-    except OverrideParseException as error:
+    except HydraException as error:
         key, equals, value = line.partition("=")
         if not equals:
             raise ConfigError(f"{line}: not an override; write key=value, such as steps=100 or model=hope") from error
         fix = f"""quote it twice: '{key}="{value}"'"""
         raise ConfigError(f"{line}: the value cannot be read ({first_line(error)}); {fix}") from error
-    except HydraException as error:
-        raise ConfigError(f"{line}: {first_line(error)}") from error
 
 
 def _check(files: OptionFiles, override: Override) -> None:
@@ -161,7 +159,7 @@ def _compose(files: OptionFiles, config_name: str, lines: list[str]) -> Any:
     except MissingConfigException as error:
         raise ConfigError(f"{error.missing_cfg_file}: no such option file; {first_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(first_line(error)) from error
+        raise ConfigError(first_line(error).replace("Error merging override ++", "no such place: ")) from error
     except yaml.YAMLError as error:
         # it names file, line and column, over several lines
         raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from error
@@ -169,7 +167,7 @@ def _compose(files: OptionFiles, config_name: str, lines: list[str]) -> Any:
 
 def _origin(files: OptionFiles, config_name: str, typed: Sequence[str], choices: Any, key: str) -> str:
     """Name where `key` came from: the command line (the keys `typed` there), or the option file that sets it."""
-    if any(f"{key}.".startswith(f"{given}.") for given in typed):
+    if any(f"{key}.".startswith(f"{given}.") or given.startswith(f"{key}.") for given in typed):
         return "on the command line"
     group, _, rest = key.partition(".")
     chosen = {f"experiment/{choices['experiment']}": ""} if "experiment" in choices else {}

@@ -1,4 +1,4 @@
-"""The whole configuration of a run as typed values, checked once: after `load` nobody looks up a key or guesses a default.
+"""The whole configuration of a run as typed values, checked once: after `load` nobody looks a key up.
 
 Defaults live in `configs/` and nowhere else; a class that configures something lives beside it. This module must not
 import torch, so that a mistyped key answers at once.

@@ -33,7 +33,7 @@ class OptionFiles:
         return next((path for folder in self.folders if (path := folder / f"{name}.yaml").is_file()), None)
 
     def read(self, name: str) -> Any:
-        """Return the content of the file of option `name`, None when there is no file; raise ConfigError if it is no YAML."""
+        """Return the content of an option's file, None when there is no file; raise ConfigError when it is no YAML."""
         path = self.find(name)
         if path is None:
             return None
@@ -61,7 +61,7 @@ class OptionFiles:
 
 
 def open_option_files(config_dir: str | None) -> OptionFiles:
-    """Return the shipped option files, and those of `config_dir` before them; raise ConfigError when it is no folder."""
+    """Return the shipped option files, those of `config_dir` before them; raise ConfigError when it is no folder."""
     if config_dir is None:
         return OptionFiles((SHIPPED,))
     if not Path(config_dir).is_dir():

@@ -20,7 +20,7 @@ EXAMPLES: dict[type, tuple[str, str]] = {
 }
 
 
-class Misfit(ConfigError):
+class MisfitError(ConfigError):
     """A value that does not fit its declaration; `key` is its full name, for whoever can tell where it came from."""
 
     def __init__(self, key: str, problem: str, fix: str) -> None:
@@ -29,12 +29,12 @@ class Misfit(ConfigError):
 
 
 def convert(value: Any, kind: Any, key: str) -> Any:
-    """Return `value` as `kind`: bool, int, float, str, None, a dataclass, or `X | None`, `list[X]`, `dict[str, X]` of these.
+    """Return `value` as `kind`: a plain type, a dataclass, `X | None`, `list[X]` or `dict[str, X]` of these.
 
-    A whole number is accepted where a float is declared; nothing else is cast. Raises Misfit, with the full key.
+    A whole number is accepted where a float is declared; nothing else is cast. Raises MisfitError, with the full key.
     """
     if isinstance(value, str) and value == "???":
-        raise Misfit(key, ": needs a value", f"give one: {_override(key, kind)}")
+        raise MisfitError(key, ": needs a value", f"give one: {_override(key, kind)}")
     if isinstance(kind, UnionType) or get_origin(kind) is Union:
         return _convert_optional(value, kind, key)
     if is_dataclass(kind):
@@ -54,7 +54,7 @@ def convert_dataclass(value: Any, kind: Any, key: str, special: dict[str, Choose
     """Build the dataclass `kind` from the mapping `value`; `key` is its full name, "" at the root.
 
     `special` converts the fields whose class depends on their value: field name -> fn(value, full key).
-    A key that is no field, or a field without key or default, raises Misfit.
+    A key that is no field, or a field without key or default, raises MisfitError.
     """
     if not isinstance(value, dict):
         raise _wrong_type(value, dict, key)
@@ -66,16 +66,20 @@ def convert_dataclass(value: Any, kind: Any, key: str, special: dict[str, Choose
     for name, field in known.items():
         full = join(key, name)
         if name in value:
-            built[name] = special[name](value[name], full) if name in special else convert(value[name], hints[name], full)
+            built[name] = (
+                special[name](value[name], full) if name in special else convert(value[name], hints[name], full)
+            )
         elif field.default is MISSING and field.default_factory is MISSING:
-            raise Misfit(full, ": missing", f"give it: {_override(full, hints[name])}")
+            raise MisfitError(full, ": missing", f"give it: {_override(full, hints[name])}")
     return kind(**built)
 
 
-def unknown_key(parent: str, name: str, known: Sequence[str]) -> Misfit:
+def unknown_key(parent: str, name: str, known: Sequence[str]) -> MisfitError:
     """Make the error for a key `name` that `parent` ("" for the root) does not have."""
     inside = f"keys of {parent}" if parent else "keys"
-    return Misfit(join(parent, name), ": no such key", f"{did_you_mean(name, known, parent)}{inside}: {', '.join(known)}")
+    return MisfitError(
+        join(parent, name), ": no such key", f"{did_you_mean(name, known, parent)}{inside}: {', '.join(known)}"
+    )
 
 
 def did_you_mean(word: str, known: Sequence[str], parent: str = "") -> str:
@@ -102,15 +106,15 @@ def _convert_optional(value: Any, kind: Any, key: str) -> Any:
 
 def _name(name: Any, key: str) -> str:
     if not isinstance(name, str):
-        raise Misfit(f"{key}.{name}", ": a name must be text", f'quote it: "{name}"')
+        raise MisfitError(f"{key}.{name}", ": a name must be text", f'quote it: "{name}"')
     return name
 
 
-def _wrong_type(value: Any, kind: Any, key: str) -> Misfit:
+def _wrong_type(value: Any, kind: Any, key: str) -> MisfitError:
     plain = get_origin(kind) or kind
     wanted, _ = EXAMPLES.get(plain, ("nothing (null)", "null"))
     fix = f"""quote it: "{key}='{value}'\"""" if plain is str else f"for example {_override(key, kind)}"
-    return Misfit(key, f"={_shown(value)} must be {wanted}", fix)
+    return MisfitError(key, f"={_shown(value)} must be {wanted}", fix)
 
 
 def _override(key: str, kind: Any) -> str:
