@@ -1,0 +1,70 @@
+"""What every objective must satisfy; a new one joins by a line in OBJECTIVES."""
+
+import pytest
+import torch
+
+from nested_learning.data.batch import IGNORE, Batch
+from nested_learning.model.config import LevelConfig
+from nested_learning.model.transformer import TransformerConfig
+from nested_learning.objective.next_token import NextToken
+
+OBJECTIVES = {"next_token": NextToken()}
+
+
+@pytest.fixture(params=OBJECTIVES.values(), ids=OBJECTIVES.keys())
+def objective(request):
+    return request.param
+
+
+@pytest.fixture
+def model():
+    values = {"dim": 16, "num_layers": 1, "num_heads": 2, "window": None, "tie_embedding": True}
+    levels = [LevelConfig(name="mlp", period=0)]
+    fields = TransformerConfig.__dataclass_fields__
+    values |= {"hidden_dim": 16} if "hidden_dim" in fields else {"expansion": 2.0}
+    return TransformerConfig(name="transformer", levels=levels, **values).build(11, 0).double()
+
+
+def make_batch(rows: int) -> Batch:
+    draw = torch.Generator().manual_seed(0)
+    tokens = torch.randint(11, (rows, 8), generator=draw)
+    targets = torch.randint(11, (rows, 8), generator=draw)
+    targets[:, ::3] = IGNORE
+    return Batch(tokens, targets, torch.zeros_like(tokens))
+
+
+def piece(batch: Batch, rows: slice) -> Batch:
+    return Batch(*(tensor[rows] for tensor in batch))
+
+
+def test_pieces_of_a_batch_add_up_to_the_batch(objective, model):
+    batch = make_batch(5)
+    whole = objective(model, batch, model.init_state(5))
+    parts = [objective(model, piece(batch, rows), model.init_state(n)) for rows, n in ((slice(0, 2), 2), (slice(2, 5), 3))]
+    torch.testing.assert_close(sum(part.loss for part in parts), whole.loss)
+    assert sum(part.num_targets for part in parts) == whole.num_targets == int((batch.targets != IGNORE).sum())
+    for name, total in whole.metrics.items():
+        assert sum(part.metrics[name] for part in parts) == total
+    torch.testing.assert_close(torch.cat([part.nats for part in parts]), whole.nats)
+
+
+def test_what_is_ignored_changes_neither_loss_nor_gradient(objective, model):
+    batch = make_batch(3)
+    nothing = batch._replace(targets=torch.full_like(batch.targets, IGNORE))
+    step = objective(model, nothing, model.init_state(3))
+    step.loss.backward()
+    assert step.loss == 0 and step.num_targets == 0
+    assert all(parameter.grad is None or parameter.grad.eq(0).all() for parameter in model.parameters())
+
+
+def test_the_loss_reaches_every_parameter(objective, model):
+    objective(model, make_batch(3), model.init_state(3)).loss.backward()
+    unreached = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert unreached == []
+
+
+def test_loss_and_nats_agree_and_figures_are_sums_in_range(objective, model):
+    step = objective(model, make_batch(4), model.init_state(4))
+    torch.testing.assert_close(step.nats.sum(), step.loss.detach(), check_dtype=False)
+    assert 0 <= step.metrics["correct"] <= step.num_targets
+    assert 0 <= step.metrics["rows_correct"] <= step.metrics["rows"] == 4
