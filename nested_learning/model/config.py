@@ -30,20 +30,21 @@ class LevelConfig:
 class ModelConfig:
     """The keys every model has.
 
-    `dim` is the width, `hidden_dim` the hidden width of each level of the continuum memory (of the MLP), `levels` its
-    levels, `tie_embedding` whether the head shares the embedding's weights.
+    `dim` is the width, `levels` the levels of the continuum memory (one level is the MLP of a Transformer),
+    `expansion` the hidden width of each level as a multiple of `dim`, `tie_embedding` whether the head shares the
+    embedding's weights.
     """
 
     name: str
     dim: int
     num_layers: int
     num_heads: int
-    hidden_dim: int
+    expansion: float
     levels: list[LevelConfig]
     tie_embedding: bool
 
     def __post_init__(self) -> None:
-        for key in ("dim", "num_layers", "num_heads", "hidden_dim"):
+        for key in ("dim", "num_layers", "num_heads"):
             if vars(self)[key] < 1:
                 raise ConfigError(f"model.{key}={vars(self)[key]} must be at least 1")
         if self.dim % self.num_heads or self.dim // self.num_heads % 2:
@@ -51,6 +52,8 @@ class ModelConfig:
                 f"model.dim={self.dim} must be an even multiple of model.num_heads={self.num_heads}; "
                 f"try model.dim={2 * self.num_heads * max(1, round(self.dim / self.num_heads / 2))}"
             )
+        if self.expansion * self.dim < 8:
+            raise ConfigError(f"model.expansion={self.expansion} must give at least 8 hidden units; try model.expansion=2")
         names = [level.name for level in self.levels]
         if not names or len(set(names)) < len(names):
             raise ConfigError(f"model.levels={names} must be one or more levels with different names")
@@ -60,9 +63,11 @@ class ModelConfig:
         from nested_learning.nn.cms import ContinuumMemory
         from nested_learning.nn.language_model import Block, LanguageModel
 
+        # a multiple of 8, which matrix units like
+        hidden_dim = round(self.expansion * self.dim / 8) * 8
         levels = [Level(level.name, level.period, rf"\.cms\.levels\.{level.name}\.") for level in self.levels]
         blocks = [
-            Block(self.dim, mixer(), ContinuumMemory(self.dim, levels, self.hidden_dim)) for _ in range(self.num_layers)
+            Block(self.dim, mixer(), ContinuumMemory(self.dim, levels, hidden_dim)) for _ in range(self.num_layers)
         ]
         return LanguageModel(vocab_size, self.dim, blocks, levels, self.tie_embedding, seed)
 

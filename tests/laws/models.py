@@ -31,7 +31,7 @@ MEMORIES: dict[str, Callable[[], nn.Module]] = {
     "cms": lambda: ContinuumMemory(DIM, [Level("fast", 0, ""), Level("slow", 64, "")], hidden_dim=8),
 }
 
-COMMON = dict(dim=DIM, num_layers=2, num_heads=HEADS, hidden_dim=8, tie_embedding=True)
+COMMON = dict(dim=DIM, num_layers=2, num_heads=HEADS, expansion=0.75, tie_embedding=True)
 ONE_LEVEL = dict(levels=[LevelConfig(name="mlp", period=0)])
 TWO_LEVELS = dict(levels=[LevelConfig(name="fast", period=0), LevelConfig(name="slow", period=64)])
 WRITING = dict(conv_width=4, chunk=CHUNK)

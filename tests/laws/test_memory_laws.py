@@ -175,7 +175,7 @@ def test_a_state_survives_a_file(kind, name, tmp_path):
 def test_the_first_loss_is_the_logarithm_of_the_vocabulary(name, width):
     from dataclasses import replace
 
-    model = replace(MODELS[name], dim=width, hidden_dim=width).build(257, seed=0)
+    model = replace(MODELS[name], dim=width, expansion=1.0).build(257, seed=0)
     tokens = torch.randint(257, (2, 65), generator=torch.Generator().manual_seed(0))
     logits, _ = model(tokens[:, :-1], model.init_state(2))
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
