@@ -1,7 +1,7 @@
 """A byte-pair tokenizer trained on the run's own text: byte-level, so any text round-trips, and saved with the run."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nested_learning.data.tokenizer import END_TEXT, FILE_NAME, Tokens, join_pieces, to_utf8
+from nested_learning.data.tokenizer import END_TEXT, FILE_NAME, Tokens, cut_parts, join_pieces, to_utf8
 from nested_learning.errors import ConfigError, DataError
 
 Merge = tuple[str, str]
-
-# the library keeps some hundred bytes per token of one call: a long text is encoded in parts of so many characters
-PART_LENGTH = 1 << 18
 
 
 class BpeTokenizer:
@@ -47,7 +44,7 @@ class BpeTokenizer:
     def encode(self, text: str) -> NDArray[np.int64]:
         """Return the tokens of `text` [t]. Raises DataError for a lone surrogate, which is no text."""
         to_utf8(text)
-        parts = [self._model.encode(part, add_special_tokens=False).ids for part in _parts(text)]
+        parts = [self._model.encode(part, add_special_tokens=False).ids for part in cut_parts(text)]
         return np.concatenate([np.array(ids, dtype=np.int64) for ids in [[], *parts]])
 
     def decode(self, tokens: Tokens) -> str:
@@ -75,7 +72,7 @@ def train_bpe(texts: Sequence[str], vocab_size: int) -> BpeTokenizer:
     trainer = library.trainers.BpeTrainer(
         vocab_size=vocab_size - 1, initial_alphabet=list(letters), show_progress=False
     )
-    model.train_from_iterator((part for text in texts for part in _parts(text)), trainer)
+    model.train_from_iterator((part for text in texts for part in cut_parts(text)), trainer)
     tokenizer = BpeTokenizer([(a, b) for a, b in json.loads(model.to_str())["model"]["merges"]])
     if tokenizer.vocab_size != vocab_size:
         raise ConfigError(
@@ -107,12 +104,3 @@ def _library() -> Any:
             "data.tokenizer=bpe: needs the package tokenizers; pip install tokenizers, or use data.tokenizer=byte"
         ) from error
     return tokenizers
-
-
-def _parts(text: str) -> Iterator[str]:
-    """Cut `text` after the first line end beyond each PART_LENGTH characters."""
-    start = 0
-    while start < len(text):
-        end = text.find("\n", start + PART_LENGTH) + 1 or len(text)
-        yield text[start:end]
-        start = end

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nested_learning.data.documents import split_documents
 from nested_learning.data.source import IGNORE, SPLITS, DataConfig, Row, require_at_least
-from nested_learning.data.tokenizer import ByteTokenizer, Tokenizer
+from nested_learning.data.tokenizer import ByteTokenizer, Tokenizer, cut_parts
 from nested_learning.errors import ConfigError, DataError
 
 TOKENIZERS = ("byte", "bpe")
@@ -116,7 +116,8 @@ def to_stream(documents: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.unsi
     end = np.array([tokenizer.end], dtype=dtype)
     pieces = [end]
     for document in documents:
-        pieces += [tokenizer.encode(document).astype(dtype), end]
+        pieces += [tokenizer.encode(part).astype(dtype) for part in cut_parts(document)]
+        pieces.append(end)
     return np.concatenate(pieces)
 
 

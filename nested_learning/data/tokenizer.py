@@ -1,7 +1,7 @@
 """Text to tokens and back. The byte tokenizer lives here, the trained one in `bpe.py`; both are saved as plain JSON."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -15,6 +15,9 @@ FILE_NAME = "tokenizer.json"
 
 # how the token that opens every document and closes the last is shown; the same letters in a text are ordinary text
 END_TEXT = "<|end|>"
+
+# encoding takes many bytes per token for a moment, so a long text is encoded in parts of about so many characters
+PART_LENGTH = 1 << 18
 
 Tokens = Iterable[int] | NDArray[np.integer]
 
@@ -104,3 +107,12 @@ def to_utf8(text: str) -> bytes:
 def join_pieces(pieces: Sequence[bytes], tokens: Tokens) -> str:
     """Join the bytes each token stands for; bytes that form no character become the replacement character."""
     return b"".join(pieces[int(token)] for token in tokens).decode("utf-8", errors="replace")
+
+
+def cut_parts(text: str) -> Iterator[str]:
+    """Cut `text` after the first line end beyond each PART_LENGTH characters; a part cut again stays as it is."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + PART_LENGTH - 1) + 1 or len(text)
+        yield text[start:end]
+        start = end

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nested_learning.data import bpe
+from nested_learning.data import tokenizer as tokenizer_module
 from nested_learning.data.bpe import BpeTokenizer, byte_letters, train_bpe
 from nested_learning.data.tokenizer import FILE_NAME, open_tokenizer
 from nested_learning.errors import ConfigError, DataError
@@ -36,9 +36,11 @@ def test_any_text_survives_and_its_bytes_are_counted(tokenizer: BpeTokenizer) ->
 
 
 def test_a_long_text_cut_in_parts_survives(tokenizer: BpeTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bpe, "PART_LENGTH", 10)
+    monkeypatch.setattr(tokenizer_module, "PART_LENGTH", 10)
     text = "".join(TEXTS) + "a line without an end"
     assert tokenizer.decode(tokenizer.encode(text)) == text
+    whole = np.concatenate([tokenizer.encode(part) for part in tokenizer_module.cut_parts(text)])
+    assert np.array_equal(whole, tokenizer.encode(text))
 
 
 def test_the_end_in_the_letters_of_a_text_is_text(tokenizer: BpeTokenizer) -> None:
@@ -70,6 +72,12 @@ def test_a_saved_tokenizer_opens_as_itself_and_is_plain_json(tokenizer: BpeToken
     assert opened.vocab_size == tokenizer.vocab_size
     for text in TEXTS:
         assert np.array_equal(opened.encode(text), tokenizer.encode(text))
+
+
+def test_a_token_made_in_two_ways_is_one_token() -> None:
+    tokenizer = BpeTokenizer([("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc"), ("abc", "d")])
+    assert tokenizer.vocab_size == 256 + 4 + 1
+    assert [tokenizer.decode([token]) for token in tokenizer.encode("abcdabc").tolist()] == ["abcd", "abc"]
 
 
 @pytest.mark.parametrize("vocab_size", [0, 256])

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from nested_learning.data import tokenizer as tokenizer_module
 from nested_learning.data.packed import PackedConfig, PackedText, to_stream
 from nested_learning.data.source import IGNORE, SPLITS
 from nested_learning.data.stdlib import StdlibConfig
@@ -61,6 +62,14 @@ def test_documents_count_from_zero_in_each_row_and_begin_at_the_end_token() -> N
     rows = [source.row("train", 0, index).documents.tolist() for index in range(3)]
     # the last end is only a target; the padding counts as a document of its own
     assert rows == [[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 1, 1]]
+
+
+def test_a_long_document_encoded_in_parts_is_the_same_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = ["line\n" * 50 + "no end", "\n\n\n"]
+    whole = to_stream(documents, ByteTokenizer())
+    monkeypatch.setattr(tokenizer_module, "PART_LENGTH", 7)
+    assert to_stream(documents, ByteTokenizer()).tolist() == whole.tolist()
+    assert len(list(tokenizer_module.cut_parts(documents[0]))) > 20
 
 
 def test_tokens_are_held_in_two_bytes() -> None:

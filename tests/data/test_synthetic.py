@@ -22,3 +22,8 @@ def test_a_shorter_validation_is_the_beginning_of_a_longer_one() -> None:
     short, long = CopyConfig(val_rows=3).build(0), CopyConfig(val_rows=300).build(0)
     assert (short.num_rows("validation"), long.num_rows("validation")) == (3, 300)
     assert short.row("validation", 0, 2).tokens.tolist() == long.row("validation", 0, 2).tokens.tolist()
+
+
+def test_another_seed_makes_other_rows() -> None:
+    rows = [CopyConfig().build(seed).row("train", 0, 0).tokens.tolist() for seed in (0, 1)]
+    assert rows[0] != rows[1]

@@ -73,12 +73,13 @@ def test_the_fingerprint_changes_with_the_text_and_not_with_its_place(tmp_path: 
 
 
 def test_a_trained_tokenizer_never_saw_the_validation_text(tmp_path: Path) -> None:
-    text = "abcdefgh " * 90 + "\n" + "qqqqqqqq " * 9
+    letters = "abcdefghijklmnoprstuvwxyz"
+    text = " ".join(a + b for a in letters for b in letters) + "\n" + "q" * 190
     source = config(str(write(tmp_path, a=text)), tokenizer="bpe", vocab_size=262).build(0)  # type: ignore[arg-type]
     assert source.tokenizer is not None
     assert source.vocab_size == 262
     assert len(source.tokenizer.encode("qqqqqqqq")) == 8
-    assert len(source.tokenizer.encode("abcdefgh")) < 8
+    assert len(source.tokenizer.encode(text)) < len(text)
 
 
 def test_folders_and_globs_leave_out_what_is_no_text_and_say_so(
@@ -128,7 +129,7 @@ def test_a_file_the_system_refuses_to_read_is_a_data_error() -> None:
         read_documents(["/proc/self/mem"])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable for root")
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="nothing is unreadable for root")
 def test_a_file_without_permission_is_never_left_out(tmp_path: Path) -> None:
     (write(tmp_path, a="text", b="secret") / "b.txt").chmod(0)
     for path in (tmp_path, tmp_path / "*.txt", tmp_path / "b.txt"):
