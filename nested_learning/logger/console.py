@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.table import Column
 
 from nested_learning.logger.protocol import Logger, Value
 
@@ -54,10 +55,12 @@ class LiveConsole:
     """Keeps one live line with a bar and the training figures; other splits are printed above it and stay."""
 
     def __init__(self, clock: Clock, console: Console) -> None:
+        # on a narrow terminal the figures are cut, the step never is
+        widest = Column(no_wrap=True, min_width=len(f"step {clock.total_steps}/{clock.total_steps}"))
         columns: list[ProgressColumn] = [
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.description}", markup=False),
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}", table_column=widest),
+            BarColumn(bar_width=12),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         ]
         self._clock = clock
         self._progress = Progress(*columns, console=console, auto_refresh=False)
@@ -69,7 +72,9 @@ class LiveConsole:
         if "split" in values and values["split"] != "train":
             self._progress.console.print("  ".join([f"step {step}", *describe(values)]), highlight=False, markup=False)
             return
-        line = "  ".join([*describe(values), *_eta(self._clock, step)])
+        # what the optimizer does is in metrics.jsonl; the line must fit a terminal
+        figures = {name: value for name, value in values.items() if not name.startswith("optim/")}
+        line = "  ".join([*describe(figures), *_eta(self._clock, step)])
         self._progress.update(self._task, completed=step, description=line, refresh=True)
 
     def close(self) -> None:

@@ -63,12 +63,14 @@ def test_an_output_that_is_no_terminal_gets_the_plain_console():
 
 def test_a_terminal_keeps_validation_lines_and_one_live_line():
     out = StringIO()
-    console = LiveConsole(Clock(10, 0), Console(file=out, force_terminal=True, width=100))
-    console.log(1, {"split": "train", "train/loss": 3.5})
+    console = LiveConsole(Clock(10, 0), Console(file=out, force_terminal=True, width=60))
+    console.log(1, {"split": "train", "train/loss": 3.5, "optim/grad_norm": 1.5})
     console.log(1, {"split": "validation", "val/loss": 3.25, "note": "[b]raw[/b]"})
     console.log(2, {"split": "train", "train/loss": 3.0})
     console.close()
     text = out.getvalue()
     assert "step 1  val/loss 3.25  note [b]raw[/b]" in text
+    assert "step 1/10" in text and "step 2/10" in text
     assert "train/loss 3.5" in text and "train/loss 3 " in text
+    assert "optim" not in text, "it would not fit"
     assert "\x1b[2K" in text, "the live line is erased and written again"
