@@ -62,8 +62,9 @@ class PackedConfig(DataConfig):
         if tokenizer is None:
             tokenizer = self._make_tokenizer(train)
         streams = {"train": to_stream(train, tokenizer), "validation": to_stream(validation, tokenizer)}
-        for split, stream in streams.items():
-            _require_one_row(stream, self.seq_len, f"{where}, {split} split")
+        # the shortest one, so that the length the error offers fits both
+        split = min(streams, key=lambda split: len(streams[split]))
+        _require_one_row(streams[split], self.seq_len, f"{where}, {split} split")
         return PackedText(streams, tokenizer, self.seq_len)
 
     def _make_tokenizer(self, texts: list[str]) -> Tokenizer:
