@@ -92,7 +92,7 @@ def test_the_smallest_text_that_fills_one_sequence_in_both_splits_is_accepted() 
     with pytest.raises(DataError, match=r"here, validation split: 11 tokens .* data\.seq_len=12; .* data\.seq_len=11"):
         config(seq_len=12).pack([train, validation], "here", None)
     with pytest.raises(DataError, match=r"here, train split: 91 .* at most data\.seq_len=91"):
-        config(seq_len=100, val_fraction=0.7).pack(["t" * 150, "v" * 90], "here", None)
+        config(seq_len=100, val_fraction=0.7).pack(["u" * 150, "v" * 90], "here", None)
 
 
 def test_a_tokenizer_that_is_given_is_used_instead_of_making_one() -> None:
