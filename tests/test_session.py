@@ -212,6 +212,14 @@ def test_an_unknown_policy_is_refused():
         Session(build("transformer"), policy="of_gold")
 
 
+def test_every_position_draws_anew():
+    model = build("transformer")
+    with torch.no_grad():
+        model.embedding.weight.zero_()
+    tokens = Session(model, ByteTokenizer()).generate(50)
+    assert len(tokens.unique()) > 30
+
+
 def test_a_uniform_model_costs_the_logarithm_of_the_vocabulary():
     model = build("transformer")
     with torch.no_grad():

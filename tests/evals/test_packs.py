@@ -23,9 +23,10 @@ MODEL = tiny(Path(), model="titans_lmm", data="parity").model
 
 
 def text_subject(tmp_path, policy="online"):
-    path = tmp_path / "book.txt"
-    path.write_text("".join(f"line {number}: the quick brown fox, {number * 7919} times\n" for number in range(400)))
-    data = TextConfig(name="text", path=str(path), seq_len=64, batch_size=4, val_rows=6)
+    # many short documents, so that targets that are no text are among those measured
+    for name in range(80):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{line}: fox {line * name}\n" for line in range(name % 5 + 1)))
+    data = TextConfig(name="text", path=str(tmp_path), seq_len=64, batch_size=4, val_rows=6, val_fraction=0.4)
     return Subject(model=MODEL.build(257, seed=1), tokenizer=ByteTokenizer(), data=data, seed=0, policy=policy)
 
 
