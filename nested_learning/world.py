@@ -1,6 +1,7 @@
 """The processes that train together, and what they say to each other: the only importer of torch.distributed."""
 
 import ctypes
+import itertools
 import json
 import os
 import signal
@@ -69,7 +70,7 @@ class World:
         if self.size == 1:
             return model
         devices = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
     def only_locally(self, replica: nn.Module) -> AbstractContextManager[None]:
         """Return a context in which backward passes add to `.grad` without talking to the other processes."""
@@ -100,13 +101,17 @@ def open_world(device: str, backend: str) -> Iterator[World]:
     _die_with_parent()
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    distributed.init_process_group(world.backend, rank=rank, world_size=size)
+    # a process may open one world after another, and must not find the addresses of the one before
+    store, _, _ = next(distributed.rendezvous("env://", rank, size))
+    store = distributed.PrefixStore(f"world_{next(_OPENED)}", store)
+    distributed.init_process_group(world.backend, store=store, rank=rank, world_size=size)
     try:
         yield world
     finally:
         distributed.destroy_process_group()
 
 
+_OPENED = itertools.count()
 _TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
