@@ -11,8 +11,8 @@ from nested_learning.nn.conv import ShortConv
 from nested_learning.ops.self_modifying import Written, self_modifying
 from nested_learning.shapes import Float, Tensor
 
-# Gates at the start: rate 0.27 (it can reach 1), and retention 0.993, so that what is written survives a context.
-RATE_BIAS, RETENTION_BIAS = -1.0, 5.0
+# Gates at the start: rate 0.5 (it can reach 1), and retention 0.993, so that what is written survives a context.
+RATE_BIAS, RETENTION_BIAS = 0.0, 5.0
 
 
 class SelfModifyingState(NamedTuple):

@@ -12,6 +12,10 @@ from torch.nn import functional as F
 from nested_learning.ops.fast_weights import delta
 from nested_learning.shapes import Float, Tensor
 
+# The delta rule goes towards half of a target (see `self_modifying`): at norm 2 that half is the memory's answer to a
+# unit vector, which rewriting a memory again and again cannot make grow.
+VALUE_NORM = 2.0
+
 
 class Written(NamedTuple):
     """What was written on the meta-learned weights: at the start of the chunk, and up to now, `place` tokens later."""
@@ -38,14 +42,14 @@ def generate(
 ) -> Generated:
     """Generate what the tokens write (Nested Learning, arXiv 2512.24695, equations 83-84 and 86-87).
 
-    `x_key` is the tokens' view for keys and gates, `x_value` the one for values. Keys are normalised, as in the paper; so are the values that generate targets (ours: memories that rewrite
-    themselves stay bounded).
+    `x_key` is the tokens' view for keys and gates, `x_value` the one for values. Keys are normalised, as in the paper;
+    so are the values that generate targets, to `VALUE_NORM` (ours).
     """
     dim = x_key.shape[-1]
     key_weight, value_weight, gate_weight, _ = weight.split([dim, dim, 2, dim], dim=-1)
     k, v = x_key @ key_weight, x_value @ value_weight
     rate, retention = (x_key @ gate_weight + gate_bias[:, None]).unbind(-1)
-    target = F.normalize(v, dim=-1) @ weight
+    target = VALUE_NORM * F.normalize(v, dim=-1) @ weight
     return Generated(F.normalize(k, dim=-1), rate.sigmoid(), F.logsigmoid(retention), target)
 
 
