@@ -35,23 +35,20 @@ DRAFT = ".draft_"
 class Progress:
     """How far a run is. Nothing random is in it: data order and every generator are functions of the seed and the step.
 
-    `seconds`: of training, without validation and saving; `source`, `tokenizer`: fingerprints of the data;
-    `metrics`: the last value of each figure; `best`: the figures of the best validation, by loss.
+    `seconds`: of training, without validation and saving; `cpu_seconds`: those that this process kept processors busy,
+    all threads added up; `source`, `tokenizer`: fingerprints of the data; `metrics`: the last value of each figure;
+    `best`: the figures of the best validation, by loss.
     """
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     seed: int
     source: str
     tokenizer: str | None
     metrics: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
-
-
-def save(self, directory: Path) -> None:
-        """Write the files."""
-        ...
 
 
 def save(

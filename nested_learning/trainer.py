@@ -68,7 +68,7 @@ class Trainer:
 
     def train_step(self, stop_asked: Callable[[], bool]) -> bool:
         """Make one optimizer step; say whether any process was asked to stop."""
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         step, progress = self.progress.step, self.progress
         batches = self.micro_batches(step)
         num_targets = self.count_targets(batches)
@@ -84,6 +84,7 @@ class Trainer:
         progress.step += 1
         progress.tokens += self.config.data.batch_size * self.source.seq_len
         progress.seconds += time.perf_counter() - start
+        progress.cpu_seconds += time.process_time() - cpu_start
         self.log_training(loss, norm, self.optimizer.lr(step))
         return stops > 0
 
@@ -135,7 +136,6 @@ class Trainer:
             return
         tokens, seconds = self.logged
         figures["perf/tokens_per_second"] = (progress.tokens - tokens) / (progress.seconds - seconds)
-        figures["perf/seconds"] = progress.seconds
         self.logged = progress.tokens, progress.seconds
         self.log("train", figures)
 
@@ -158,7 +158,9 @@ class Trainer:
 
     def log(self, split: str, figures: Mapping[str, float]) -> None:
         """Log `figures` of `split` as of now."""
-        self.ctx.log.log(self.progress.step, {"tokens": self.progress.tokens, "split": split, **figures})
+        progress = self.progress
+        spent = {"perf/seconds": progress.seconds, "perf/cpu_seconds": progress.cpu_seconds}
+        self.ctx.log.log(progress.step, {"tokens": progress.tokens, "split": split, **figures, **spent})
 
     def save(self) -> None:
         """Write a checkpoint of this step; the other processes wait for the first, which writes it."""

@@ -12,7 +12,7 @@ from nested_learning.logger.protocol import Logger, Value
 
 THROUGHPUT = "perf/tokens_per_second"
 # bookkeeping that the line says in another way or that would only widen it
-UNSHOWN = {"tokens", "split", "perf/seconds", THROUGHPUT}
+UNSHOWN = {"tokens", "split", "perf/seconds", "perf/cpu_seconds", THROUGHPUT}
 
 
 def open_console(total_steps: int, start_step: int = 0) -> Logger:

@@ -114,6 +114,7 @@ def write_summary(directory: Path, progress: Progress, parts: Parts, world: Worl
         "final": progress.metrics,
         "best": progress.best,
         "seconds": progress.seconds,
+        "cpu_seconds": progress.cpu_seconds,
         "tokens_per_second": progress.tokens / progress.seconds,
         "peak_memory_bytes": peak_memory_bytes(world.device),
         "parameters": count_parameters(parts.model),

@@ -18,7 +18,10 @@ def test_a_run_leaves_behind_what_the_run_directory_promises(tmp_path, capsys):
     assert summary["step"] == 6 and summary["tokens"] == 6 * 4 * 32
     assert summary["final"]["val/bpb"] == result.metrics["val/bpb"]
     assert summary["best"]["val/loss"] <= summary["final"]["val/loss"]
-    assert min(summary[key] for key in ("tokens_per_second", "peak_memory_bytes", "parameters", "flops_per_token")) > 0
+    positive = ("tokens_per_second", "peak_memory_bytes", "parameters", "flops_per_token")
+    assert min(summary[key] for key in positive) > 0
+    last = json.loads((result.directory / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 < last["perf/cpu_seconds"] == summary["cpu_seconds"]
 
 
 def test_a_run_ends_by_saying_where_it_is_and_what_to_try_next(tmp_path, capsys):
