@@ -59,7 +59,8 @@ def prepare_process(seed: int, device: torch.device) -> None:
     if device.type == "cpu":
         # numbers near zero cost a hundred times more than others, and hold nothing
         torch.set_flush_denormal(True)
-        torch.use_deterministic_algorithms(True)
+        # `use_deterministic_algorithms` does the same, and first imports the compiler, which takes a second
+        torch.set_deterministic_debug_mode("error")
         # empty tensors are always written before they are read here; filling them first would only cost time
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

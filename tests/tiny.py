@@ -36,13 +36,14 @@ def tiny(folder: Path, **given: Any) -> Config:
     if data == "text":
         values |= {"data__path": write_text(folder), "data__seq_len": 32}
     lines = [f"{key.replace('__', '.')}={value}" for key, value in (values | given).items()]
-    return make_job(open_option_files(None), "train", lines).config
+    return make_job(open_option_files(None), lines).config
 
 
 def in_new_process(config: Config) -> ForkServerProcess:
     """Start `phase=train` in a process of its own, which comes up at once: the server it forks from knows torch."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["nested_learning.phase.train"])
+    # the counter of operations imports torch's compiler, which takes longer than the run
+    server.set_forkserver_preload(["nested_learning.phase.train", "torch._dynamo"])
     process = server.Process(target=_train, args=(config,))
     process.start()
     return process
