@@ -13,10 +13,10 @@ from nested_learning import __version__
 from nested_learning.compose import make_job, make_jobs
 from nested_learning.config import Config
 from nested_learning.errors import ConfigError, NestedLearningError
-from nested_learning.option_files import OptionFiles, open_option_files
+from nested_learning.option_files import ROOT, OptionFiles, open_option_files
 from nested_learning.sweep import run_sweep
 
-INTERRUPTED = 130
+INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         _say(str(interrupt) or "interrupted")
         return INTERRUPTED
+    except BrokenPipeError:
+        # whoever read our output has seen enough, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     return 0
 
 
@@ -51,9 +55,9 @@ def _dispatch(arguments: Sequence[str]) -> None:
     if flags.shell_completion:
         _hand_to_hydra(files, flags)
     elif flags.multirun:
-        run_sweep(make_jobs(files, flags.config_name, flags.overrides), run_phase)
+        run_sweep(make_jobs(files, flags.overrides), run_phase)
     else:
-        config = make_job(files, flags.config_name, flags.overrides).config
+        config = make_job(files, flags.overrides).config
         if flags.help or flags.cfg or flags.info:
             _hand_to_hydra(files, flags)
         else:
@@ -72,7 +76,6 @@ def _read_flags(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--config-dir", "-cd")
-    parser.add_argument("--config-name", "-cn", default="train")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--package", "-p")
     parser.add_argument("--resolve", action="store_true")
@@ -98,7 +101,11 @@ def _hand_to_hydra(files: OptionFiles, flags: Namespace) -> None:
     # Hydra reads the process's own arguments
     before, sys.argv = sys.argv, [*argv, *flags.overrides]
     try:
-        hydra.main(version_base="1.3", config_path=first, config_name=flags.config_name)(lambda _config: None)()
+        hydra.main(version_base="1.3", config_path=first, config_name=ROOT)(lambda _config: None)()
+    except SystemExit as done:
+        # after --help Hydra leaves the program, with status 0
+        if done.code:
+            raise
     finally:
         sys.argv = before
 

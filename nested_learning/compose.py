@@ -4,7 +4,7 @@ Overrides are checked against the option files before Hydra sees them, and every
 forced form: a key that nobody knows then reaches `config.load`, which alone knows what is allowed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from nested_learning.config import LISTED, Config, first_line, load
 from nested_learning.errors import ConfigError
 from nested_learning.inherit import inherit
-from nested_learning.option_files import OptionFiles
+from nested_learning.option_files import ROOT, OptionFiles
 from nested_learning.typed import did_you_mean
 
 
@@ -32,39 +32,41 @@ class Job:
     swept: dict[str, str]
 
 
-def make_job(files: OptionFiles, config_name: str, lines: Sequence[str]) -> Job:
+def make_job(files: OptionFiles, lines: Sequence[str]) -> Job:
     """Compose and validate the one configuration that the overrides `lines` ask for; raise ConfigError."""
     overrides = parse(files, lines)
-    for override in overrides:
+    for line, override in overrides.items():
         if override.is_sweep_override():
-            key, _, value = override.input_line.partition("=")
-            raise ConfigError(f"{override.input_line}: to run one job for each value add -m; a list is {key}=[{value}]")
-    return Job(_load(files, config_name, overrides), {})
+            key, _, value = line.partition("=")
+            one = "" if files.options(key) and key not in LISTED else f"; for one job with a list write {key}=[{value}]"
+            raise ConfigError(f"{line}: to run one job for each value add -m{one}")
+    return Job(_load(files, overrides), {})
 
 
-def make_jobs(files: OptionFiles, config_name: str, lines: Sequence[str]) -> list[Job]:
+def make_jobs(files: OptionFiles, lines: Sequence[str]) -> list[Job]:
     """Compose and validate every combination of the swept values, the last key changing fastest; raise ConfigError."""
     overrides = parse(files, _expand(files, lines))
-    swept = {override.key_or_group: _values(override) for override in overrides if override.is_sweep_override()}
-    fixed = [override.input_line for override in overrides if not override.is_sweep_override()]
+    swept = {each.key_or_group: _values(line, each) for line, each in overrides.items() if each.is_sweep_override()}
+    fixed = [line for line, override in overrides.items() if not override.is_sweep_override()]
     jobs = []
     for values in product(*swept.values()):
         chosen = dict(zip(swept, values, strict=True))
         parsed = parse(files, [*fixed, *(f"{key}={value}" for key, value in chosen.items())])
-        jobs.append(Job(_load(files, config_name, parsed), chosen))
+        jobs.append(Job(_load(files, parsed), chosen))
     return jobs
 
 
-def parse(files: OptionFiles, lines: Sequence[str]) -> list[Override]:
-    """Parse and check overrides such as `model=hope` or `seed=0,1`; raise ConfigError. Nothing is composed yet."""
-    overrides = [_parse_line(line) for line in lines]
+def parse(files: OptionFiles, lines: Sequence[str]) -> dict[str, Override]:
+    """Parse and check overrides such as `model=hope` or `seed=0,1`, by line; raise ConfigError. Nothing is composed."""
     seen: dict[str, str] = {}
-    for override in overrides:
-        key, line = override.key_or_group, override.input_line
+    overrides: dict[str, Override] = {}
+    for line in lines:
+        overrides[line] = override = _parse_line(line)
+        _check(files, line, override)
+        key = override.key_or_group
         if key in seen:
             raise ConfigError(f"{key}: given twice ({seen[key]} and {line}); leave one out")
         seen[key] = line
-        _check(files, override)
     return overrides
 
 
@@ -79,9 +81,9 @@ def _parse_line(line: str) -> Override:
         raise ConfigError(f"{line}: the value cannot be read ({first_line(error)}); {fix}") from error
 
 
-def _check(files: OptionFiles, override: Override) -> None:
+def _check(files: OptionFiles, line: str, override: Override) -> None:
     """Refuse what a configuration never needs, and options that do not exist."""
-    key, line = override.key_or_group, override.input_line
+    key = override.key_or_group
     if not key:
         raise ConfigError(f"{line}: no key; write key=value, such as steps=100")
     if key.replace("/", ".").split(".")[0] == "hydra":
@@ -96,22 +98,26 @@ def _check(files: OptionFiles, override: Override) -> None:
     if options and override.is_add():
         raise ConfigError(f"{line}: the group {key} is always there; write {line.lstrip('+')}")
     if options and not override.is_sweep_override():
-        _check_option(key, override.value(), options)
+        for name in _check_option(key, override.value(), options):
+            files.read(f"{key}/{name}")
 
 
-def _check_option(group: str, value: Any, options: list[str]) -> None:
+def _check_option(group: str, value: Any, options: list[str]) -> list[str]:
+    """Return the names of the options that a group is set to; raise ConfigError for one that does not exist."""
     listed = group in LISTED
-    for name in value if listed and isinstance(value, list) else [value]:
+    names = value if listed and isinstance(value, list) else [value]
+    for name in names:
         if name not in options:
             several = f"; several: {group}=[{','.join(options[:2])}]; none: {group}=[]" if listed else ""
             hint = did_you_mean(str(name), options)
             raise ConfigError(f"{group}={name}: no such option; {hint}allowed: {', '.join(options)}{several}")
+    return names
 
 
-def _values(override: Override) -> list[str]:
+def _values(line: str, override: Override) -> list[str]:
     if not (override.is_choice_sweep() or override.is_range_sweep()):
         key = override.key_or_group
-        raise ConfigError(f"{override.input_line}: a sweep lists its values, such as {key}=a,b or {key}=range(0,3)")
+        raise ConfigError(f"{line}: a sweep lists its values, such as {key}=a,b or {key}=range(0,3)")
     return list(override.sweep_string_iterator())
 
 
@@ -129,43 +135,37 @@ def _expand(files: OptionFiles, lines: Sequence[str]) -> list[str]:
     return expanded
 
 
-def _load(files: OptionFiles, config_name: str, overrides: Sequence[Override]) -> Config:
-    grouped = {override.key_or_group: bool(files.options(override.key_or_group)) for override in overrides}
-    lines = [
-        override.input_line if grouped[override.key_or_group] else f"++{override.input_line.lstrip('+')}"
-        for override in overrides
-    ]
-    composed = _compose(files, config_name, lines)
+def _load(files: OptionFiles, overrides: Mapping[str, Override]) -> Config:
+    keys = {line: override.key_or_group for line, override in overrides.items()}
+    typed = [key for key in keys.values() if not files.options(key)]
+    lines = [f"++{line.lstrip('+')}" if key in typed else line for line, key in keys.items()]
+    composed = _compose(files, lines)
     choices = OmegaConf.to_container(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
     reads_a_run = OmegaConf.select(composed, "phase.name") != "train"
     if reads_a_run and isinstance(OmegaConf.select(composed, "checkpoint"), str):
         values: Any = OmegaConf.to_container(composed)
-        composed = OmegaConf.create(inherit(values, list(grouped)))
-    typed = [key for key, is_group in grouped.items() if not is_group]
-    return load(composed, lambda key: _origin(files, config_name, typed, choices, key))
+        composed = OmegaConf.create(inherit(values, list(keys.values())))
+    return load(composed, lambda key: _origin(files, typed, choices, key))
 
 
-def _compose(files: OptionFiles, config_name: str, lines: list[str]) -> Any:
-    if files.find(config_name) is None:
-        hint = did_you_mean(config_name, files.options(""))
-        raise ConfigError(f"--config-name {config_name}: no such file; {hint}allowed: {', '.join(files.options(''))}")
+def _compose(files: OptionFiles, lines: list[str]) -> Any:
     first, *others = (str(folder) for folder in files.folders)
     search = ",".join("'file://" + folder.replace("'", "\\'") + "'" for folder in others)
     try:
         with initialize_config_dir(first, version_base="1.3"):
-            return compose(config_name, [*lines, f"hydra.searchpath=[{search}]"], return_hydra_config=True)
+            return compose(ROOT, [*lines, f"hydra.searchpath=[{search}]"], return_hydra_config=True)
     except MissingConfigException as error:
         raise ConfigError(f"{error.missing_cfg_file}: no such option file; {first_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(first_line(error).replace("Error merging override ++", "no such place: ")) from error
-    except yaml.YAMLError as error:
-        # it names file, line and column, over several lines
-        raise ConfigError(f"not YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, OSError) as error:
+        # a file that an option file builds on
+        raise ConfigError(f"an option file cannot be read: {' '.join(str(error).split())}") from error
 
 
-def _origin(files: OptionFiles, config_name: str, typed: Sequence[str], choices: Any, key: str) -> str:
+def _origin(files: OptionFiles, typed: Sequence[str], choices: Any, key: str) -> str:
     """Name where `key` came from: the command line (the keys `typed` there), or the option file that sets it."""
     if any(f"{key}.".startswith(f"{given}.") or given.startswith(f"{key}.") for given in typed):
         return "on the command line"
@@ -176,4 +176,4 @@ def _origin(files: OptionFiles, config_name: str, typed: Sequence[str], choices:
         chosen[f"{group}/{option}"] = f"{group}.{option}"
     elif group in choices:
         chosen[f"{group}/{choices[group]}"] = group
-    return files.origin(key, {**chosen, config_name: ""})
+    return files.origin(key, {**chosen, ROOT: ""})

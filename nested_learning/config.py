@@ -192,7 +192,7 @@ def _choose(group: str, value: Any, key: str) -> Any:
     if "name" not in _mapping(value, key):
         raise MisfitError(f"{key}.name", ": missing", f"each option of {group} says its name: {', '.join(options)}")
     name = value["name"]
-    if name not in options:
+    if not isinstance(name, str) or name not in options:
         fix = f"{did_you_mean(str(name), list(options))}allowed: {', '.join(options)}"
         raise MisfitError(f"{key}.name", f"={name}: no such {group}", fix)
     return convert_dataclass(value, options[name], key)

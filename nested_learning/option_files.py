@@ -10,13 +10,15 @@ import yaml
 from nested_learning.errors import ConfigError
 
 PACKAGE = Path(__file__).parent
+# the file that everything is composed into
+ROOT = "train"
 # inside the package when it was installed from a wheel, beside it in a checkout
 SHIPPED = next(folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir())
 
 
 @dataclass(frozen=True)
 class OptionFiles:
-    """The folders that hold option files; the first that has a file wins: the user's own, then the shipped ones."""
+    """The folders that hold option files: the shipped ones, then the user's own; no option is in two of them."""
 
     folders: tuple[Path, ...]
 
@@ -32,16 +34,19 @@ class OptionFiles:
         """Return the file of an option such as `model/hope`, or None."""
         return next((path for folder in self.folders if (path := folder / f"{name}.yaml").is_file()), None)
 
-    def read(self, name: str) -> Any:
-        """Return the content of an option's file, None when there is no file; raise ConfigError when it is no YAML."""
+    def read(self, name: str) -> dict[str, Any]:
+        """Return the content of an option's file, {} when there is no file; raise ConfigError when it is no mapping."""
         path = self.find(name)
         if path is None:
-            return None
+            return {}
         try:
-            return yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             # yaml names line and column, over several lines
             raise ConfigError(f"{shown(path)}: not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise ConfigError(f"{shown(path)}: must hold `key: value` lines, the first of them `name: <option>`")
+        return content
 
     def origin(self, key: str, chosen: Mapping[str, str]) -> str:
         """Name the file that `key` came from, "" when it cannot be known.
@@ -61,12 +66,19 @@ class OptionFiles:
 
 
 def open_option_files(config_dir: str | None) -> OptionFiles:
-    """Return the shipped option files, those of `config_dir` before them; raise ConfigError when it is no folder."""
+    """Return the shipped option files and those of `config_dir`.
+
+    Raises ConfigError when it is no folder, and when a file has the name of a shipped one, which it would not replace.
+    """
     if config_dir is None:
         return OptionFiles((SHIPPED,))
-    if not Path(config_dir).is_dir():
+    folder = Path(config_dir).resolve()
+    if not folder.is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder; give one with files such as model/mine.yaml")
-    return OptionFiles((Path(config_dir).resolve(), SHIPPED))
+    for path in [*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]:
+        if (SHIPPED / path.relative_to(folder)).exists():
+            raise ConfigError(f"{shown(path)}: there is a shipped file of this name; give this one another name")
+    return OptionFiles((SHIPPED, folder))
 
 
 def shown(path: Path) -> str:
