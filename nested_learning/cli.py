@@ -66,6 +66,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 class _Flags(ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        """Raise ConfigError in place of printing the usage."""
         raise ConfigError(f"{message}; settings are key=value, such as steps=100; python train.py --help lists them")
 
 

@@ -1,0 +1,152 @@
+"""The house has floors: a file imports its own folder or a lower floor. Also: sizes, and who may know which package."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "nested_learning"
+MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 8
+
+# from the ground up; a name is a folder or a file of the package, and no two of one floor know each other
+FLOORS: list[set[str]] = [
+    {"errors", "shapes", "tree", "level", "seeds"},
+    {"files", "environment", "policy", "inherit", "option_files", "typed"},
+    {"ops"},
+    {"nn"},
+    {"model", "optim"},
+    {"data", "logger", "world"},
+    {"session"},
+    {"objective", "checkpoint"},
+    {"run"},
+    {"evals", "report"},
+    {"trainer"},
+    {"config"},
+    {"trained"},
+    {"phase"},
+    {"compose"},
+    {"sweep"},
+    {"cli"},
+]
+# the two imports that go up, both inside a function: the library's one public name, and the run that it opens
+UPWARD = {("__init__", "session"), ("session", "trained")}
+
+# package -> the files that may import it
+RESERVED = {
+    "torch.distributed": {"world.py"},
+    "hydra": {"cli.py", "compose.py", "config.py", "report.py"},
+    "omegaconf": {"cli.py", "compose.py", "config.py", "report.py"},
+    "wandb": {"logger/wandb.py"},
+    "tensorboard": {"logger/tensorboard.py"},
+    "torch.utils.tensorboard": {"logger/tensorboard.py"},
+    "tokenizers": {"data/bpe.py"},
+    "matplotlib": {"report.py"},
+    "pickle": set(),
+}
+OPTIONAL = {"wandb", "tensorboard", "torch.utils.tensorboard", "tokenizers", "matplotlib"}
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """Return the path from the package, such as `ops/rules.py`."""
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def imports(path: Path, *, only_top: bool = False) -> Iterator[str]:
+    """Name every module that a file imports when it runs, and every name it takes from one as `module.name`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if only_top else _running(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk a tree but for what only a type checker reads."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from _running(child)
+
+
+def part(module: str) -> str | None:
+    """Return the folder or file of the package that a module is in; None for other packages."""
+    names = module.split(".")
+    if names[0] != "nested_learning" or len(names) < 2 or names[1].startswith("__"):
+        return None
+    return names[1]
+
+
+def floor(name: str) -> int:
+    """Return the number of a part's floor; a part that has none has no place in the house."""
+    found = [number for number, names in enumerate(FLOORS) if name in names]
+    assert len(found) == 1, f"{name} belongs to one floor of FLOORS"
+    return found[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_imports_its_own_folder_or_a_lower_floor(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module in imports(path):
+        other = part(module)
+        if other is not None and other != own and (own, other) not in UPWARD:
+            assert floor(other) < floor(own), f"{name_of(path)} imports {module}, which is not on a lower floor"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_some_packages_are_known_to_few_files(path: Path) -> None:
+    for module in imports(path):
+        for package, files in RESERVED.items():
+            if f"{module}.".startswith(f"{package}."):
+                assert name_of(path) in files, f"{name_of(path)} imports {module}; only {sorted(files)} may"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_packages_that_may_be_missing_are_imported_inside_functions(path: Path) -> None:
+    for module in imports(path, only_top=True):
+        assert not any(f"{module}.".startswith(f"{package}.") for package in OPTIONAL), f"{name_of(path)}: {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_functions_and_signatures_are_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            where = f"{name_of(path)}: {node.name}"
+            assert node.end_lineno is not None and node.end_lineno - node.lineno < MAX_FUNCTION, where
+            parameters = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert len([each for each in parameters if each not in ("self", "cls")]) <= MAX_PARAMETERS, where
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_everything_public_says_what_it_is(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if tree.body:
+        assert ast.get_docstring(tree), f"{name_of(path)} has no docstring"
+    for node in tree.body:
+        for each in [node, *(node.body if isinstance(node, ast.ClassDef) else [])]:
+            if isinstance(each, ast.FunctionDef | ast.ClassDef) and not each.name.startswith("_"):
+                assert ast.get_docstring(each), f"{name_of(path)}: {each.name} has no docstring"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_errors_are_never_swallowed_and_classes_never_probed(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"{name_of(path)}:{node.lineno} catches everything"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("hasattr", "getattr", "setattr"), (
+                f"{name_of(path)}:{node.lineno} {node.func.id}"
+            )
+
+
+def test_every_part_of_the_package_has_a_floor() -> None:
+    parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES} - {"__init__"}
+    assert parts == set().union(*FLOORS)
