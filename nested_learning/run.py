@@ -153,15 +153,17 @@ class Claim:
     def _make(self) -> Path:
         if self.directory is not None:
             return self.directory
-        Path(self.config.out).mkdir(parents=True, exist_ok=True)
-        directory = self._named()
-        if directory is None:
-            directory = make_up_directory(Path(self.config.out), self.config.model.name)
-        else:
-            try:
+        out, directory = Path(self.config.out), self._named()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            if directory is None:
+                directory = make_up_directory(out, self.config.model.name)
+            elif directory.exists():
+                raise ConfigError(f"{directory} was just made by another process; give another name=")
+            else:
                 directory.mkdir()
-            except FileExistsError:
-                raise ConfigError(f"{directory} was just made by another process; give another name=") from None
+        except OSError as error:
+            raise ConfigError(f"out={out}: no run can be made there ({error.strerror}); give another out=") from error
         self._take_lock(directory)
         return directory
 
@@ -237,11 +239,28 @@ def write_environment(directory: Path, step: int, device: str) -> None:
 def command_to_continue(directory: Path, world_size: int) -> str:
     """Return the command that goes on with this run: this process's own, with `resume=<directory>`."""
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("resume=")]
-    script = Path(sys.argv[0]).name
-    start = ["python", script] if script.endswith(".py") else [script]
+    start = program()
     if world_size > 1:
-        start = ["torchrun", "--nproc-per-node", str(world_size), script]
+        torchrun = _typed(str(Path(sys.executable).with_name("torchrun")))
+        start = [torchrun, "--nproc-per-node", str(world_size), sys.argv[0]]
     return shlex.join([*start, *arguments, f"resume={directory}"])
+
+
+def program() -> list[str]:
+    """Return how this process was started, as it is typed here: `python train.py`, `.venv/bin/python train.py`, `nl`.
+
+    A command that is offered must work where it is read, whether or not an environment is active. Source: ours.
+    """
+    script = sys.argv[0]
+    return [_typed(sys.executable), script] if script.endswith(".py") else [_typed(script)]
+
+
+def _typed(path: str) -> str:
+    """Write the path of a program by its name where that is enough, else from the working directory if inside."""
+    name = Path(path).name
+    if shutil.which(name) == path:
+        return name
+    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 def _flat(values: Any, key: str = "") -> dict[str, Any]:

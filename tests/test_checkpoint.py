@@ -74,7 +74,9 @@ def test_a_model_card_says_what_it_is(tmp_path, parts):
     assert "transformer, step 2" in card and "| val/loss | 2.5 |" in card
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "config.yaml", "progress.json", "hashes.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.safetensors", "config.yaml", "progress.json", "hashes.json"]
+)
 @pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
 def test_any_damage_is_found_and_the_file_and_the_way_out_are_named(tmp_path, parts, name, harm):
     save(tmp_path / "a", parts, 2)

@@ -120,10 +120,6 @@ def test_a_trace_that_ran_ahead_or_was_torn_is_cut_back(halves):
     assert trace(copy) == trace(whole) and fingerprints(copy) == fingerprints(whole)
 
 
-# every part of an optimizer's state, by the last part of its name
-SLOTS = sorted({"first", "second", "count", "momentum", "gradient_sum", "gradient_count"})
-
-
 def test_every_part_of_the_state_matters(halves):
     saved = Path(halves.out) / "whole" / "checkpoints" / "step_00000003"
     slots = {key.rsplit("/", 1)[1] for key in load_file(saved / "optimizer.safetensors")}

@@ -55,7 +55,7 @@ def test_made_up_names_differ_even_in_the_same_second(tmp_path, monkeypatch):
 
 def test_resume_never_refuses_a_run_that_exists(tmp_path):
     begin(tiny(tmp_path, name="a"))
-    with pytest.raises(ConfigError, match="resume=never: .* exists"):
+    with pytest.raises(ConfigError, match=r"resume=never: .* exists"):
         begin(tiny(tmp_path, name="a", resume="never"))
 
 
@@ -75,7 +75,9 @@ def test_resume_of_a_path_that_is_not_there_or_has_another_name_is_refused(tmp_p
         begin(tiny(tmp_path, name="b", resume=directory))
 
 
-@pytest.mark.parametrize("change", [{"steps": 7}, {"model__dim": 32}, {"seed": 1}, {"overfit": "true"}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize(
+    "change", [{"steps": 7}, {"model__dim": 32}, {"seed": 1}, {"overfit": "true"}, {"dtype": "bfloat16"}]
+)
 def test_a_run_does_not_go_on_with_another_configuration(tmp_path, change):
     begin(tiny(tmp_path, name="a"))
     (key,) = change
@@ -90,7 +92,9 @@ def test_how_a_run_is_shown_saved_and_cut_may_change(tmp_path):
 
 def test_a_key_that_only_one_configuration_has_counts_as_a_change(tmp_path):
     with pytest.raises(ConfigError, match=r"model.window was absent, is None; optim.groups.0.lr was 1, is 2"):
-        refuse_changes(tmp_path, {"optim": {"groups": [{"lr": 1}]}}, {"optim": {"groups": [{"lr": 2}]}, "model": {"window": None}})
+        refuse_changes(
+            tmp_path, {"optim": {"groups": [{"lr": 1}]}}, {"optim": {"groups": [{"lr": 2}]}, "model": {"window": None}}
+        )
 
 
 def test_environment_keeps_what_earlier_processes_wrote(tmp_path):

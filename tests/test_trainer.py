@@ -112,7 +112,9 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_before_the_update(t
         victim.register_hook(lambda gradient: gradient.clone().fill_(torch.inf))
     before = {key: tensor.clone() for key, tensor in trainer.model.state_dict().items()}
     states = {key: tensor.clone() for key, tensor in trainer.optimizer.state_dict().items()}
-    with pytest.raises(DivergedError, match=rf"step 1: .*largest in .*{name if poison == 'gradient' else ''}.*nothing was saved"):
+    with pytest.raises(
+        DivergedError, match=rf"step 1: .*largest in .*{name if poison == 'gradient' else ''}.*nothing was saved"
+    ):
         trainer.train_step(lambda: False)
     assert all(torch.equal(before[key], t) or t.isnan().any() for key, t in trainer.model.state_dict().items())
     assert all(torch.equal(states[key], tensor) for key, tensor in trainer.optimizer.state_dict().items())
@@ -165,7 +167,12 @@ def test_validation_sums_over_processes_like_over_batches(tmp_path):
             return [sum(column) for column in zip(*seen, strict=True)]
 
     both = validate(
-        trainer.model, trainer.objective, trainer.source, num_rows=5, batch_size=2, world=Total(0, 2, 0, ALONE.device, "gloo")
+        trainer.model,
+        trainer.objective,
+        trainer.source,
+        num_rows=5,
+        batch_size=2,
+        world=Total(0, 2, 0, ALONE.device, "gloo"),
     )
     assert both == pytest.approx(alone, rel=1e-6) and set(both) == {"val/loss", "val/accuracy", "val/sequence_accuracy"}
 
@@ -233,7 +240,9 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, monkeypa
 
     monkeypatch.setattr(Trainer, "micro_batches", interrupted)
     before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt, match=r"stopped at step 3 of 6, saved in .*step_00000003; go on with: .* resume=") as told:
+    with pytest.raises(
+        KeyboardInterrupt, match=r"stopped at step 3 of 6, saved in .*step_00000003; go on with: .* resume="
+    ) as told:
         run(config)
     assert signal.getsignal(number) is before
     assert f"resume={tmp_path / 'runs' / 'a'}" in str(told.value)

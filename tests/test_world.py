@@ -104,7 +104,7 @@ def test_alone_every_word_is_a_local_one():
 
 def test_what_this_machine_lacks_is_refused_with_the_override_that_works():
     cpu = torch.device("cpu")
-    with pytest.raises(ConfigError, match="use world.backend=auto"):
+    with pytest.raises(ConfigError, match=r"use world.backend=auto"):
         pick_backend("nccl", cpu, 1)
     with pytest.raises(ConfigError, match="device=mps: several processes"):
         pick_backend("auto", torch.device("mps"), 2)

@@ -12,7 +12,7 @@ from nested_learning.compose import make_job
 from nested_learning.config import Config
 from nested_learning.option_files import open_option_files
 
-WORDS = "def return self state level memory token import for in range print chunk None True False".split()
+WORDS = ("def", "return", "self", "state", "level", "memory", "import", "for", "in", "range", "print", "None", "True")
 
 
 def write_text(folder: Path) -> Path:
@@ -26,7 +26,7 @@ def write_text(folder: Path) -> Path:
 
 def tiny(folder: Path, **given: Any) -> Config:
     """Configure a run in `folder` of two layers of width 16 on 32 tokens; `given` overrides, `__` stands for a dot."""
-    data = given["data"] if "data" in given else "text"
+    data = given.get("data", "text")
     values: dict[str, Any] = {
         "model": "transformer", "optim": "adamw", "data": "text", "out": folder / "runs", "steps": 6,
         "val_every": 3, "save_every": 100, "log_every": 1, "device": "cpu", "evals": "[]",

@@ -1,6 +1,7 @@
 """`phase=train`: build the parts, train, say what came out and what to try next."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,8 @@ from nested_learning.objective.protocol import Objective
 from nested_learning.optim.optimizer import Optimizer
 from nested_learning.phase import Result
 from nested_learning.phase.cost import flops_per_token, group_table, peak_memory_bytes, state_bytes
-from nested_learning.run import claim, prepare_process
+from nested_learning.phase.sample import continuation, printable
+from nested_learning.run import claim, prepare_process, program
 from nested_learning.session import Session
 from nested_learning.trainer import Trainer, start
 from nested_learning.world import World, open_world
@@ -135,14 +137,13 @@ def conclude(config: "Config", directory: Path, progress: Progress, parts: Parts
             say(world, "", "sample:", write_sample(config, parts.model, parts.source), "")
         figures = "  ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items() if name.endswith(SHOWN))
         rate = progress.tokens / progress.seconds
-        prompt = ' prompt="def "' if parts.source.tokenizer is not None else ""
-        phase = "sample" if parts.source.tokenizer is not None else "eval"
+        asked = ["phase=eval"] if parts.source.tokenizer is None else ["phase=sample", "prompt=class"]
         say(
             world,
             f"done: {progress.step} steps, {progress.tokens:,} tokens, {progress.seconds:.1f} s, {rate:,.0f} tokens/s",
             f"final: {figures}",
             f"run: {directory}",
-            f"next: python train.py phase={phase} checkpoint={directory}{prompt}",
+            f"next: {shlex.join([*program(), *asked, f'checkpoint={directory}'])}",
         )
     return Result(directory, dict(progress.metrics))
 
@@ -154,13 +155,7 @@ SHOWN = ("/loss", "/bpb", "/accuracy", "/sequence_accuracy")
 def write_sample(config: "Config", model: LanguageModel, source: Source) -> str:
     """Let the model go on with the configured prompt."""
     session = Session(model, source.tokenizer, policy=config.memory.name)
-    if config.prompt:
-        session.feed(config.prompt)
-    how = config.sampling
-    tokens = session.generate(
-        how.num_tokens, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p, seed=config.seed
-    )
-    return config.prompt + session.text(tokens)[0]
+    return printable(config.prompt + continuation(session, config))
 
 
 def count_parameters(model: LanguageModel) -> int:

@@ -40,7 +40,9 @@ def piece(batch: Batch, rows: slice) -> Batch:
 def test_pieces_of_a_batch_add_up_to_the_batch(objective, model):
     batch = make_batch(5)
     whole = objective(model, batch, model.init_state(5))
-    parts = [objective(model, piece(batch, rows), model.init_state(n)) for rows, n in ((slice(0, 2), 2), (slice(2, 5), 3))]
+    parts = [
+        objective(model, piece(batch, rows), model.init_state(n)) for rows, n in ((slice(0, 2), 2), (slice(2, 5), 3))
+    ]
     torch.testing.assert_close(sum(part.loss for part in parts), whole.loss)
     assert sum(part.num_targets for part in parts) == whole.num_targets == int((batch.targets != IGNORE).sum())
     for name, total in whole.metrics.items():
@@ -59,7 +61,9 @@ def test_what_is_ignored_changes_neither_loss_nor_gradient(objective, model):
 
 def test_the_loss_reaches_every_parameter(objective, model):
     objective(model, make_batch(3), model.init_state(3)).loss.backward()
-    unreached = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    unreached = [
+        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     assert unreached == []
 
 

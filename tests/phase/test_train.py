@@ -1,7 +1,7 @@
 """`phase=train` from configuration to summary."""
 
 import json
-import os
+import sys
 
 import pytest
 from tiny import tiny
@@ -37,7 +37,9 @@ def test_the_loss_falls_far_below_chance_on_a_tiny_text(tmp_path):
 
 
 def test_overfit_reads_one_batch_again_and_again(tmp_path):
-    config = tiny(tmp_path, steps=60, overfit="true", data__batch_size=2, val_every=60, optim__schedule__kind="constant")
+    config = tiny(
+        tmp_path, steps=60, overfit="true", data__batch_size=2, val_every=60, optim__schedule__kind="constant"
+    )
     wide = tiny(tmp_path, steps=60, data__batch_size=2, val_every=60, optim__schedule__kind="constant")
     assert run(config).metrics["train/loss"] < 0.8 * run(wide).metrics["train/loss"]
 
@@ -77,12 +79,10 @@ def test_a_mistake_is_found_before_anything_is_created(tmp_path, wrong):
 
 
 def test_a_logger_that_cannot_be_opened_leaves_no_run_behind(tmp_path, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(NestedLearningError, match="tensorboard"):
         run(tiny(tmp_path, name="a", logger="[tensorboard]"))
-    assert os.listdir(tmp_path / "runs") == []
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_a_complete_run_is_not_trained_again(tmp_path, capsys):
