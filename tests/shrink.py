@@ -1,0 +1,25 @@
+"""Commands as people type them, made small enough for a test: same parts, tiny sizes."""
+
+RUN = ["device=cpu", "steps=2", "val_every=2", "save_every=2", "log_every=1", "sampling.num_tokens=2"]
+MODEL = ["model.dim=16", "model.num_layers=1", "model.num_heads=2"]
+DATA = {
+    "stdlib": ["data.seq_len=32", "data.batch_size=2", "data.val_rows=2"],
+    "text": ["data.seq_len=32", "data.batch_size=2", "data.val_rows=2"],
+    "recall": ["data.gap=4", "data.batch_size=2", "data.val_rows=2"],
+    "parity": ["data.max_length=8", "data.batch_size=2", "data.val_rows=2"],
+    "copy": ["data.length=4", "data.batch_size=2", "data.val_rows=2"],
+}
+
+
+def shrink(arguments: list[str]) -> list[str]:
+    """Add overrides that make a command tiny to its `arguments`; sizes given there are replaced, choices are kept."""
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if "phase" in given and given["phase"] != "train":
+        # model and data are those of the checkpoint
+        tiny = ["device=cpu", "sampling.num_tokens=2"]
+    elif "experiment" in given:
+        tiny = [*RUN, "data.batch_size=2", "data.val_rows=2"]
+    else:
+        tiny = [*RUN, *MODEL, *DATA[given.get("data", "stdlib")]]
+    replaced = {line.split("=")[0] for line in tiny}
+    return [argument for argument in arguments if argument.split("=")[0] not in replaced] + tiny
