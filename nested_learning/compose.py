@@ -4,6 +4,7 @@ Overrides are checked against the option files before Hydra sees them, and every
 forced form: a key that nobody knows then reaches `config.load`, which alone knows what is allowed.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -22,6 +23,9 @@ from nested_learning.errors import ConfigError
 from nested_learning.inherit import inherit
 from nested_learning.option_files import ROOT, OptionFiles
 from nested_learning.typed import did_you_mean
+
+# keys whose values are the user's own words
+FREE_TEXT = ("prompt",)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def parse(files: OptionFiles, lines: Sequence[str]) -> dict[str, Override]:
     """Parse and check overrides such as `model=hope` or `seed=0,1`, by line; raise ConfigError. Nothing is composed."""
     seen: dict[str, str] = {}
     overrides: dict[str, Override] = {}
-    for line in lines:
+    for line in map(_take_literally, lines):
         overrides[line] = override = _parse_line(line)
         _check(files, line, override)
         key = override.key_or_group
@@ -68,6 +72,18 @@ def parse(files: OptionFiles, lines: Sequence[str]) -> dict[str, Override]:
             raise ConfigError(f"{key}: given twice ({seen[key]} and {line}); leave one out")
         seen[key] = line
     return overrides
+
+
+def _take_literally(line: str) -> str:
+    """Quote the value of a key that holds free text: commas, brackets and outer spaces in it mean themselves."""
+    key, equals, value = line.partition("=")
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if not equals or key.lstrip("+") not in FREE_TEXT or is_quoted:
+        return line
+    # "${" would be a reference; backslashes count in front of that and of a quote, and stand for themselves elsewhere
+    escaped = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), escaped)
+    return f"{key}='{escaped}'"
 
 
 def _parse_line(line: str) -> Override:

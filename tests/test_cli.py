@@ -9,6 +9,8 @@ import pytest
 
 import train
 from nested_learning import cli
+from nested_learning.compose import make_job
+from nested_learning.option_files import open_option_files
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,7 +52,7 @@ MISTAKES = {
     "a reference to nothing": ("seed=${nope}", ["seed", "nope"]),
     "a word": ("hope", ["hope", "key=value"]),
     "a value without a key": ("=3", ["=3", "no key"]),
-    "a value that cannot be read": ("prompt=f(x):", ["prompt=f(x):", "quote it twice"]),
+    "a value that cannot be read": ("data.path=f(x):", ["data.path=f(x):", "quote it twice"]),
     "a flag that does not exist": ("--fast", ["--fast", "--help"]),
     "a flag without its value": ("--cfg", ["--cfg", "one argument"]),
     "a folder that does not exist": ("--config-dir nope", ["--config-dir nope", "no such folder"]),
@@ -111,6 +113,31 @@ def test_a_mistake_in_a_users_file_is_answered_with_the_name_of_the_file(
     err = capsys.readouterr().err
     assert status == 2 and err.count("\n") == 1
     assert [word for word in words if word not in err] == []
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "def ",
+        "def f(x):",
+        "a, b",
+        "it's",
+        'say "hi"',
+        "a\\",
+        "a\\\\'b",
+        "\\n",
+        "${x}",
+        "\\${x}",
+        "",
+        "'",
+        "[1,2]",
+        "null",
+        "3",
+        " é=\n",
+    ],
+)
+def test_a_prompt_is_taken_word_by_word(prompt: str) -> None:
+    assert make_job(open_option_files(None), [f"prompt={prompt}"]).config.prompt == prompt
 
 
 def test_a_users_own_option_is_one_of_its_group(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

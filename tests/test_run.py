@@ -1,6 +1,7 @@
 """The run directory: one process at a time, one configuration, nothing made too early."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ from tiny import tiny
 
 from nested_learning import run as runs
 from nested_learning.errors import CheckpointError, ConfigError
-from nested_learning.run import claim, command_to_continue, make_up_directory, refuse_changes
+from nested_learning.run import claim, command_to_continue, make_up_directory, program, refuse_changes
 from nested_learning.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
@@ -139,10 +140,30 @@ def test_two_claims_of_a_new_name_make_one_run(tmp_path):
             second.begin(0)
 
 
-def test_the_command_to_continue_is_the_same_command_with_the_run_to_resume(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/x/train.py", "model=hope", "resume=never", "prompt=def f"])
-    assert command_to_continue(Path("runs/a"), 1) == "python train.py model=hope 'prompt=def f' resume=runs/a"
-    assert command_to_continue(Path("runs/a"), 2).startswith("torchrun --nproc-per-node 2 train.py model=hope")
+def test_the_command_to_continue_is_the_same_command_with_the_run_to_resume(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    monkeypatch.setattr(sys, "argv", ["../x/train.py", "model=hope", "resume=never", "prompt=def f"])
+    ends = "../x/train.py model=hope 'prompt=def f' resume=runs/a"
+    assert command_to_continue(Path("runs/a"), 1) == f".venv/bin/python {ends}"
+    assert command_to_continue(Path("runs/a"), 2) == f".venv/bin/torchrun --nproc-per-node 2 {ends}"
+
+
+def test_a_program_that_its_name_finds_is_called_by_its_name(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: f"/opt/bin/{name}")
+    monkeypatch.setattr(sys, "executable", "/opt/bin/python")
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert program() == ["python", "train.py"]
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/nl"])
+    assert program() == ["nl"]
+    monkeypatch.setattr(sys, "argv", ["/other/bin/nl"])
+    assert program() == ["/other/bin/nl"]
+
+
+def test_a_place_where_no_run_can_be_made_is_refused_with_the_override_that_helps(tmp_path):
+    (tmp_path / "file").touch()
+    with claim(tiny(tmp_path, out=tmp_path / "file"), ALONE) as place, pytest.raises(ConfigError, match="another out="):
+        place.begin(0)
 
 
 def test_the_context_carries_what_the_configuration_says(tmp_path):

@@ -37,9 +37,9 @@ def test_a_sweep_file_stands_for_its_lines_and_the_command_line_wins() -> None:
 
 
 def test_runs_are_named_after_their_overrides_and_never_twice(tmp_path: Path) -> None:
-    made = place(jobs("out=a,a/", "prompt=x,'x '"), tmp_path)
+    made = place(jobs("out=a,a/", "resume=x,'x '"), tmp_path)
     names = [job.config.name for job in made]
-    assert names == ["out-a_prompt-x", "out-a_prompt-x+", "out-a_prompt-x++", "out-a_prompt-x+++"]
+    assert names == ["out-a_resume-x", "out-a_resume-x+", "out-a_resume-x++", "out-a_resume-x+++"]
     assert {job.config.out for job in made} == {str(tmp_path)}
 
 

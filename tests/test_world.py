@@ -90,7 +90,7 @@ def test_two_processes_learn_what_one_learns(two_processes, tmp_path):
 def test_a_mistake_is_found_by_all_processes_and_printed_once_each(two_processes):
     _, printed = two_processes
     assert printed.count("refused: data.batch_size=7") == 2
-    assert printed.count("next: python train.py") == 1
+    assert printed.count("next: ") == 1
 
 
 def test_alone_every_word_is_a_local_one():

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from nested_learning.errors import ConfigError
 from nested_learning.phase import Result
 from nested_learning.phase.eval import given, refuse_other_model
 from nested_learning.run import prepare_process
@@ -21,6 +22,11 @@ def run(config: "Config") -> Result:
     prepare_process(config.seed, pick_device(config.device))
     trained = open_trained(given(config), config.device)
     refuse_other_model(config, trained)
+    if trained.tokenizer is None:
+        raise ConfigError(
+            f"phase=sample: {trained.checkpoint} has no tokenizer: data={trained.config.data.name} is no text; "
+            "use phase=eval"
+        )
     session = Session(trained.model, trained.tokenizer, policy=config.memory.name)
     print(printable(config.prompt + continuation(session, config)), flush=True)
     return Result(trained.run, {})

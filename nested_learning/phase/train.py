@@ -137,7 +137,7 @@ def conclude(config: "Config", directory: Path, progress: Progress, parts: Parts
             say(world, "", "sample:", write_sample(config, parts.model, parts.source), "")
         figures = "  ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items() if name.endswith(SHOWN))
         rate = progress.tokens / progress.seconds
-        asked = ["phase=eval"] if parts.source.tokenizer is None else ["phase=sample", "prompt=class"]
+        asked = ["phase=eval"] if parts.source.tokenizer is None else ["phase=sample", "prompt=def "]
         say(
             world,
             f"done: {progress.step} steps, {progress.tokens:,} tokens, {progress.seconds:.1f} s, {rate:,.0f} tokens/s",

@@ -28,7 +28,8 @@ def test_a_run_ends_by_saying_where_it_is_and_what_to_try_next(tmp_path, capsys)
     result = run(tiny(tmp_path, name="a"))
     *_, where, following = capsys.readouterr().out.strip().splitlines()
     assert where == f"run: {result.directory}"
-    assert following == f'next: python train.py phase=sample checkpoint={result.directory} prompt="def "'
+    assert following.startswith("next: ")
+    assert following.endswith(f"phase=sample 'prompt=def ' checkpoint={result.directory}")
 
 
 def test_the_loss_falls_far_below_chance_on_a_tiny_text(tmp_path):
