@@ -81,7 +81,8 @@ def text_section(models: Models, figures: Path) -> list[str]:
         f"## Text: data={data['name']}",
         "",
         f"{first.summary['step']} steps of {data['batch_size']} rows of {seq_len} tokens, "
-        f"tokenizer={data['tokenizer']}, optim={first.config['optim']['name']}; validation on {data['val_rows']} rows of files not trained on.",
+        f"tokenizer={data['tokenizer']}, optim={first.config['optim']['name']}; validation on {data['val_rows']} rows "
+        "of files not trained on.",
         "",
         "![Validation against tokens and CPU seconds](figures/first_run_text.png)",
         "",
