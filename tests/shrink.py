@@ -21,5 +21,9 @@ def shrink(arguments: list[str]) -> list[str]:
         tiny = [*RUN, "data.batch_size=2", "data.val_rows=2"]
     else:
         tiny = [*RUN, *MODEL, *DATA[given.get("data", "stdlib")]]
+    if "data.vocab_size" in given:
+        tiny.append("data.vocab_size=258")
+    if "sweep" in given or "," in given.get("seed", ""):
+        tiny.append("seed=0,1")
     replaced = {line.split("=")[0] for line in tiny}
     return [argument for argument in arguments if argument.split("=")[0] not in replaced] + tiny
