@@ -1,8 +1,8 @@
-"""Errors for the person at the keyboard: one line that says what, where, what is allowed, and the override that fixes it."""
+"""Errors for the person at the keyboard: one line that says what, where, what is allowed, and what fixes it."""
 
 
 class NestedLearningError(Exception):
-    """A mistake in the input, not in the program: printed as one line, without a traceback, then exit with `exit_code`."""
+    """A mistake in the input, not in the program: one line without a traceback, then exit with `exit_code`."""
 
     exit_code = 2
 

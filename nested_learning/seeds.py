@@ -1,4 +1,4 @@
-"""Every random number of the project is a pure function of (seed, what it is for): nothing random is ever saved or restored."""
+"""Every random number of the project is a pure function of (seed, what it is for): none is saved or restored."""
 
 from hashlib import blake2b
 

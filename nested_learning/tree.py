@@ -28,7 +28,9 @@ def named_leaves(tree: Tree) -> dict[str, Tensor]:
 
 def rebuild(template: Tree, named: dict[str, Tensor]) -> Tree:
     """Return `template` with the tensors of `named` (the names of `named_leaves`) in the place of its own."""
-    return pytree.tree_map_with_path(lambda path, leaf: named[pytree.keystr(path)] if isinstance(leaf, Tensor) else leaf, template)
+    return pytree.tree_map_with_path(
+        lambda path, leaf: named[pytree.keystr(path)] if isinstance(leaf, Tensor) else leaf, template
+    )
 
 
 def nbytes(tree: Tree) -> int:

@@ -97,11 +97,9 @@ def _convert_optional(value: Any, kind: Any, key: str) -> Any:
     kinds = get_args(kind)
     if value is None and NoneType in kinds:
         return None
-    for option in kinds:
-        if option is type(value):
-            return value
-    rest = [option for option in kinds if option is not NoneType]
-    return convert(value, rest[-1], key)
+    options = [option for option in kinds if option is not NoneType]
+    fitting = [option for option in options if (get_origin(option) or option) is type(value)]
+    return convert(value, [*fitting, *options][0], key)
 
 
 def _name(name: Any, key: str) -> str:
@@ -124,5 +122,7 @@ def _override(key: str, kind: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
-    return text if text is not None else (repr(value) if isinstance(value, str) else " ".join(str(value).split()))
+    """Write a value as it is typed."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return " ".join(repr(value).split())

@@ -94,7 +94,7 @@ class PackedText:
         # n tokens have n - 1 transitions
         return -(-(len(self._streams[split]) - 1) // self.seq_len)
 
-    def row(self, split: str, epoch: int, index: int) -> Row:  # noqa: ARG002
+    def row(self, split: str, epoch: int, index: int) -> Row:
         """Return row `index`; `epoch` changes nothing, since only the order of rows differs between epochs."""
         assert 0 <= index < self.num_rows(split), f"row {index} of {self.num_rows(split)}"
         start = index * self.seq_len

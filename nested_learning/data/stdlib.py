@@ -21,7 +21,7 @@ class StdlibConfig(PackedConfig):
 
     name: str = "stdlib"
 
-    def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:  # noqa: ARG002
+    def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:
         """Read the sources; `seed` only orders rows. Raises DataError where Python came without its sources."""
         folder = Path(sysconfig.get_paths()["stdlib"])
         return self.pack(read_sources(folder), f"data=stdlib ({folder})", tokenizer)

@@ -29,7 +29,7 @@ class TextConfig(PackedConfig):
         if not self.path:
             raise ConfigError(f"data=text: data.path is missing; {ALLOWED}")
 
-    def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:  # noqa: ARG002
+    def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:
         """Read the files; `seed` only orders rows. Raises DataError for a path that is missing, empty or no text."""
         paths = [self.path] if isinstance(self.path, str) else self.path or []
         return self.pack(read_documents(paths), f"data.path={','.join(paths)}", tokenizer)

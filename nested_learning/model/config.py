@@ -53,7 +53,9 @@ class ModelConfig:
                 f"try model.dim={2 * self.num_heads * max(1, round(self.dim / self.num_heads / 2))}"
             )
         if self.expansion * self.dim < 8:
-            raise ConfigError(f"model.expansion={self.expansion} must give at least 8 hidden units; try model.expansion=2")
+            raise ConfigError(
+                f"model.expansion={self.expansion} must give at least 8 hidden units; try model.expansion=2"
+            )
         names = [level.name for level in self.levels]
         if not names or len(set(names)) < len(names):
             raise ConfigError(f"model.levels={names} must be one or more levels with different names")

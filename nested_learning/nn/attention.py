@@ -67,7 +67,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d"], state: KVCache, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], KVCache]:
-        """Attend to what the cache holds and to `x`. The cache is context, not memory: it grows whatever `write` says."""
+        """Attend to what the cache holds and to `x`. The cache is no memory: it grows whatever `write` says."""
         heads = "b t (h k) -> b h t k"
         q = rotate(self.query_norm(rearrange(self.query(x), heads, h=self.num_heads)), state.position)
         k = rotate(self.key_norm(rearrange(self.key(x), heads, h=self.num_heads)), state.position)

@@ -61,7 +61,7 @@ class ContinuumMemory(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d"], state: CMSState, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], CMSState]:
-        """Read every level in turn, adding its output. The task's error writes the levels, so a forward pass does not."""
+        """Read every level in turn, adding its output. The task's error writes levels; a forward pass does not."""
         for level, delta in zip(self.levels.values(), state, strict=True):
             x = x + level(x, delta)
         return x, state

@@ -1,5 +1,7 @@
 """Depthwise causal convolution over a few tokens: the local view that keys and queries of memories get."""
 
+import functools
+
 import torch
 from torch import nn
 
@@ -29,5 +31,6 @@ class ShortConv(nn.Module):
         """Convolve `x`, continued from the window `state`; return the outputs and the next window."""
         width, t = self.weight.shape[0], x.shape[1]
         seen = torch.cat([state.to(x.dtype), x], dim=1)
-        y = sum(self.weight[j] * seen[:, width - 1 - j : width - 1 - j + t] for j in range(width))
+        parts = (self.weight[j] * seen[:, width - 1 - j : width - 1 - j + t] for j in range(width))
+        y = functools.reduce(torch.add, parts)
         return y, seen[:, t:]

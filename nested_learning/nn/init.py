@@ -8,7 +8,7 @@ from nested_learning.seeds import derive_seed
 
 @torch.no_grad()
 def initialise(model: nn.Module, num_layers: int, seed: int) -> None:
-    """Draw the matrices of `model` in place; vectors, biases and convolutions keep the constants their modules gave them.
+    """Draw the matrices of `model` in place; vectors, biases and convolutions keep the constants of their modules.
 
     Source: ours; the residual scale is GPT-2's.
 

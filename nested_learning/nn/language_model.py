@@ -1,7 +1,7 @@
 """The skeleton that all models share: embedding, blocks of a mixer and a continuum memory, norm, head."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import nn
 from torch.nn import functional as F
@@ -71,7 +71,9 @@ class LanguageModel(nn.Module):
 
     def init_state(self, batch: int) -> tuple[BlockState, ...]:
         """Return the state of `batch` rows before their first token."""
-        return tuple(block.init_state(batch) for block in self.blocks)
+        # a ModuleList does not tell what it holds
+        blocks = cast(Sequence[Block], self.blocks)
+        return tuple(block.init_state(batch) for block in blocks)
 
     def forward(
         self, tokens: Int[Tensor, "b t"], state: tuple[BlockState, ...], *, write: bool = True

@@ -1,4 +1,4 @@
-"""Self-modifying Titans: a layer whose memories generate their own keys, values and learning rates, and rewrite these."""
+"""Self-modifying Titans: a layer whose memories generate their own keys, values and rates, and rewrite them."""
 
 from typing import NamedTuple
 
@@ -28,8 +28,9 @@ class SelfModifyingMemory(nn.Module):
     """Self-modifying Titans with matrix memories (Nested Learning, arXiv 2512.24695, equations 83-88, 90, 93).
 
     `x` is mixed once by a fixed projection, and each head works on its slice; queries, keys and values each see it
-    through a short convolution, and the query is the only other fixed projection. Arguments: width, heads (1: the paper's literal form), width of the convolution, and
-    the tokens of a chunk, which share the memories that generate what they write.
+    through a short convolution, and the query is the only other fixed projection. Arguments: width, heads (1: the
+    paper's literal form), width of the convolution, and the tokens of a chunk, which share the memories that generate
+    what they write.
     """
 
     def __init__(self, dim: int, num_heads: int, conv_width: int, chunk: int) -> None:
@@ -53,8 +54,8 @@ class SelfModifyingMemory(nn.Module):
         """Return the state in which nothing is written."""
         heads, inputs, outputs = self.key_weight.shape
         nothing = self.key_weight.new_zeros(batch, heads, inputs, 3 * outputs + 2)
-        convs = (self.query_conv, self.key_conv, self.value_conv)
-        return SelfModifyingState(*(conv.init_state(batch) for conv in convs), Written(nothing, nothing, 0))
+        query, key, value = (conv.init_state(batch) for conv in (self.query_conv, self.key_conv, self.value_conv))
+        return SelfModifyingState(query, key, value, Written(nothing, nothing, 0))
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: SelfModifyingState, *, write: bool = True

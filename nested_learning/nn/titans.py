@@ -52,8 +52,8 @@ class TitansMemory(nn.Module):
     def init_state(self, batch: int) -> TitansState:
         """Return empty windows and the meta-learned memory, one copy a row."""
         weight = repeat(self.initial_weight, "h k v -> b h k v", b=batch)
-        convs = (self.query_conv, self.key_conv, self.value_conv)
-        return TitansState(*(conv.init_state(batch) for conv in convs), Momentum(weight, torch.zeros_like(weight)))
+        query, key, value = (conv.init_state(batch) for conv in (self.query_conv, self.key_conv, self.value_conv))
+        return TitansState(query, key, value, Momentum(weight, torch.zeros_like(weight)))
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: TitansState, *, write: bool = True

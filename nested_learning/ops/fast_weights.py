@@ -28,8 +28,8 @@ def naive_delta(
 ) -> tuple[Float[Tensor, "b h t v"], Float[Tensor, "b h k v"]]:
     """`W_t = a_t W_{t-1} - r_t k_t^T (k_t W_{t-1} - v_t)`, `y_t = q_t W_t`, one token after the other.
 
-    Source: the gated delta rule (arXiv 2412.06464, equation 10); with `r = 2 eta` and `v / 2` for `v` the self-modifying
-    memory of Nested Learning (arXiv 2512.24695, equations 88 and 93).
+    Source: the gated delta rule (arXiv 2412.06464, equation 10); with `r = 2 eta` and `v / 2` for `v` the
+    self-modifying memory of Nested Learning (arXiv 2512.24695, equations 88 and 93).
     """
     outputs = []
     for t in range(q.shape[2]):
@@ -130,8 +130,9 @@ def titans(
     outputs = []
     for start, stop, size in ((0, whole, chunk), (whole, q.shape[2], q.shape[2] - whole)):
         if stop > start:
-            cut = (chunks(x[:, :, start:stop], size) for x in (q, k, v, rate, log_decay, log_momentum))
-            y, state = titans_chunks(*cut, state)
+            tokens = (q, k, v, rate, log_decay, log_momentum)
+            qs, ks, vs, rates, decays, momenta = (chunks(x[:, :, start:stop], size) for x in tokens)
+            y, state = titans_chunks(qs, ks, vs, rates, decays, momenta, state)
             outputs.append(y.flatten(2, 3))
     return torch.cat(outputs, dim=2), state
 

@@ -1,4 +1,4 @@
-"""Memories that generate what they write: keys, values, rates, retentions and targets come from the memories themselves.
+"""Memories that generate what they write: keys, values, rates, retentions and targets come out of themselves.
 
 A head's five memories are the columns of one matrix `[k v]`, `v = 3 k + 2`: keys (k columns), values (k), rate (1),
 retention (1), and the memory that is read (k). `meta` is its meta-learned part, the state what a row wrote on it.

@@ -49,7 +49,7 @@ def test_the_memories_rewrite_the_projections_that_generate_keys_and_rates():
 
 
 def test_forgetting_everything_returns_to_the_meta_learned_weights():
-    x, v, q, meta, bias, start, now = make_inputs(1)
+    x, v, q, meta, _bias, start, now = make_inputs(1)
     silent = torch.tensor([-1000.0, -1000.0], dtype=torch.float64).repeat(HEADS, 1)
     y, state = self_modifying(x, v, q, meta, silent, Written(start, now, 0), CHUNK)
     assert state.now.abs().max() < 1e-12
