@@ -5,6 +5,7 @@ Bad input is one line on stderr and exit status 2, in about a second: torch is i
 
 import os
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -17,6 +18,8 @@ from nested_learning.option_files import ROOT, OptionFiles, open_option_files
 from nested_learning.sweep import run_sweep
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
+# seconds
+PATIENCE = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,6 +115,11 @@ def _hand_to_hydra(files: OptionFiles, flags: Namespace) -> None:
 
 
 def _say(line: str) -> None:
-    """Write one line on stderr, once for all ranks of a distributed run."""
-    if os.environ.get("RANK", "0") == "0":
-        print(" ".join(line.split()), file=sys.stderr, flush=True)
+    """Write one line on stderr.
+
+    Of a distributed run the first process speaks; what another one has to say is usually the same, and its end would
+    have the launcher stop the first before it has spoken. So it waits, and is heard only when it failed alone.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(PATIENCE)
+    print(" ".join(line.split()), file=sys.stderr, flush=True)

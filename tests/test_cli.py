@@ -174,10 +174,15 @@ def test_torch_is_not_loaded_to_answer_a_mistake_or_a_question(typed: list[str],
     assert done.returncode == 0
 
 
-def test_only_the_first_rank_complains(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_ranks_leave_the_first_one_time_to_complain(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(cli.time, "sleep", slept.append)
+    assert cli.main(["model=hoep"]) == 2 and slept == []
     monkeypatch.setenv("RANK", "1")
-    assert cli.main(["model=hoep"]) == 2
-    assert capsys.readouterr().err == ""
+    assert cli.main(["model=hoep"]) == 2 and slept == [cli.PATIENCE]
+    assert capsys.readouterr().err.count("did you mean hope?") == 2
 
 
 def test_help_names_groups_options_and_keys(capsys: pytest.CaptureFixture[str]) -> None:
