@@ -172,3 +172,12 @@ def test_saving_a_step_again_replaces_it(tmp_path, parts):
     assert save(tmp_path / "a", parts, 2) == first
     assert (first / "model.safetensors").read_bytes() != before
     checkpoint.verify(first)
+
+
+def test_every_file_has_reached_the_disk_before_the_checkpoint_gets_its_name(tmp_path, parts, monkeypatch):
+    synced = []
+    monkeypatch.setattr(checkpoint, "sync", lambda path: synced.append(path.name))
+    saved = save(tmp_path / "a", parts, 2)
+    assert {path.name for path in saved.iterdir()} | {".draft_step_00000002"} <= set(synced[:-1])
+    # the rename itself, in the folder
+    assert synced[-1] == "checkpoints"

@@ -174,3 +174,11 @@ def test_a_run_does_not_go_on_with_other_data(halves):
             run(config)
     finally:
         text.write_text(original)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew_and_so_does_its_trace(halves):
+    copy = Path(halves.out) / "early"
+    shutil.copytree(Path(halves.out) / "whole", copy, ignore=shutil.ignore_patterns("checkpoints", "summary.json"))
+    run(replace(halves, name="early"))
+    whole = Path(halves.out) / "whole"
+    assert trace(copy) == trace(whole) and fingerprints(copy) == fingerprints(whole)
