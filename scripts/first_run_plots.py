@@ -36,8 +36,9 @@ def plot_positions(path: Path, models: Models, buckets: Sequence[tuple[int, int]
     for model, runs in models.items():
         _means(axes, model, middles, [asked(runs, "by_position", f"bpb/{low}-{high}") for low, high in buckets])
     axes.axvline(trained, color="grey", linestyle="--", linewidth=1)
-    axes.annotate(" training length", (trained, 1), xycoords=("data", "axes fraction"), va="top", color="grey")
+    axes.annotate(" training length", (trained, 0.97), xycoords=("data", "axes fraction"), va="top", color="grey")
     axes.set_xscale("log", base=2)
+    axes.set_xticks(middles, [f"{low}-{high}" for low, high in buckets])
     axes.set(xlabel="position, tokens", ylabel="bits per byte")
     _save(figure, path, axes)
 

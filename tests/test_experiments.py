@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,7 +42,7 @@ def cpu_seconds(run: Path) -> float:
 def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Import a module of scripts/ by its name."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return __import__
+    return import_module
 
 
 def test_every_run_of_the_script_composes(script: Any) -> None:
