@@ -65,9 +65,9 @@ class LanguageModel(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.RMSNorm(dim)
         self.head = nn.Linear(dim, vocab_size, bias=False)
+        initialise(self, len(blocks), seed)
         if tie_embedding:
             self.head.weight = self.embedding.weight
-        initialise(self, len(blocks), seed)
 
     def init_state(self, batch: int) -> tuple[BlockState, ...]:
         """Return the state of `batch` rows before their first token."""

@@ -27,33 +27,35 @@ class SelfModifyingState(NamedTuple):
 class SelfModifyingMemory(nn.Module):
     """Self-modifying Titans with matrix memories (Nested Learning, arXiv 2512.24695, equations 83-88, 90, 93).
 
-    `x` is mixed once by a fixed projection, and each head works on its slice; queries, keys and values each see it
-    through a short convolution, and the query is the only other fixed projection. Arguments: width, heads (1: the
-    paper's literal form), width of the convolution, and the tokens of a chunk, which share the memories that generate
-    what they write.
+    Fixed projections and short convolutions give queries, keys and values a view of `x` each; the query is its view, as
+    in the paper, keys and values are what memories make of theirs. A head has its memories on its slice of the views.
+    Every memory starts as the identity, the residual of equation 89. Arguments: width, heads (1: the paper's form),
+    width of the convolutions, and the tokens of a chunk, which share the memories that generate what they write.
     """
 
     def __init__(self, dim: int, num_heads: int, conv_width: int, chunk: int) -> None:
         super().__init__()
         self.num_heads, self.chunk = num_heads, chunk
         head_dim = dim // num_heads
-        self.mix = nn.Linear(dim, dim, bias=False)
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim, bias=False)
         self.query_conv = ShortConv(dim, conv_width)
         self.key_conv = ShortConv(dim, conv_width)
         self.value_conv = ShortConv(dim, conv_width)
-        self.query_weight = nn.Parameter(torch.zeros(num_heads, head_dim, head_dim))
-        self.key_weight = nn.Parameter(torch.zeros(num_heads, head_dim, head_dim))
-        self.value_weight = nn.Parameter(torch.zeros(num_heads, head_dim, head_dim))
-        self.gate_weight = nn.Parameter(torch.zeros(num_heads, head_dim, 2))
+        identity = torch.eye(head_dim).repeat(num_heads, 1, 1)
+        self.key_memory = nn.Parameter(identity.clone())
+        self.value_memory = nn.Parameter(identity.clone())
+        self.gate_memory = nn.Parameter(torch.zeros(num_heads, head_dim, 2))
         self.gate_bias = nn.Parameter(torch.tensor([RATE_BIAS, RETENTION_BIAS]).repeat(num_heads, 1))
-        self.memory_weight = nn.Parameter(torch.zeros(num_heads, head_dim, head_dim))
+        self.read_memory = nn.Parameter(identity.clone())
         self.read_norm = nn.RMSNorm(head_dim)
         self.output = nn.Linear(dim, dim, bias=False)
 
     def init_state(self, batch: int) -> SelfModifyingState:
         """Return the state in which nothing is written."""
-        heads, inputs, outputs = self.key_weight.shape
-        nothing = self.key_weight.new_zeros(batch, heads, inputs, 3 * outputs + 2)
+        heads, inputs, outputs = self.key_memory.shape
+        nothing = self.key_memory.new_zeros(batch, heads, inputs, 3 * outputs + 2)
         query, key, value = (conv.init_state(batch) for conv in (self.query_conv, self.key_conv, self.value_conv))
         return SelfModifyingState(query, key, value, Written(nothing, nothing, 0))
 
@@ -61,20 +63,19 @@ class SelfModifyingMemory(nn.Module):
         self, x: Float[Tensor, "b t d"], state: SelfModifyingState, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], SelfModifyingState]:
         """Write every token on the five memories, then read with the token's query."""
-        mixed = self.mix(x)
-        q, query = self.query_conv(mixed, state.query)
-        k, key = self.key_conv(mixed, state.key)
-        v, value = self.value_conv(mixed, state.value)
+        q, query = self.query_conv(self.query(x), state.query)
+        k, key = self.key_conv(self.key(x), state.key)
+        v, value = self.value_conv(self.value(x), state.value)
         q, k, v = (rearrange(F.silu(z), "b t (h k) -> b h t k", h=self.num_heads) for z in (q, k, v))
         memory = state.memory
         # the memories stay in the parameters' precision whatever autocast does around them
         with torch.autocast(x.device.type, enabled=False):
-            q, k, v = (z.to(self.query_weight.dtype) for z in (q, k, v))
-            q = F.normalize(q @ self.query_weight, dim=-1)
+            q, k, v = (z.to(self.read_memory.dtype) for z in (q, k, v))
+            q = F.normalize(q, dim=-1)
             if write:
-                meta = torch.cat([self.key_weight, self.value_weight, self.gate_weight, self.memory_weight], dim=-1)
+                meta = torch.cat([self.key_memory, self.value_memory, self.gate_memory, self.read_memory], dim=-1)
                 y, memory = self_modifying(k, v, q, meta, self.gate_bias, memory, self.chunk)
             else:
-                y = q @ (self.memory_weight + memory.now[..., -q.shape[-1] :])
+                y = q @ (self.read_memory + memory.now[..., -q.shape[-1] :])
         y = rearrange(self.read_norm(y), "b h t v -> b t (h v)").to(x.dtype)
         return self.output(y), SelfModifyingState(query, key, value, memory)

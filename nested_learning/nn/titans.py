@@ -28,8 +28,8 @@ class TitansMemory(nn.Module):
     """Long-term memory with matrix memories, per-token gates and momentum (Titans, arXiv 2501.00663, equations 11-15).
 
     Keys and queries are `l2norm(silu(conv(x W)))`, values `silu(conv(x W))`; step, momentum and retention are functions
-    of the token, one each a head. Reads follow the write of their own token. Arguments: width, heads, the width of the
-    convolution and the tokens computed at once (`chunk`: no effect on the result).
+    of the token, one each a head. The memory starts as the identity; a token is read after its own write. Arguments:
+    width, heads, the width of the convolutions, and the tokens computed at once (`chunk`: no effect on the result).
     """
 
     def __init__(self, dim: int, num_heads: int, conv_width: int, chunk: int) -> None:
@@ -45,7 +45,7 @@ class TitansMemory(nn.Module):
         self.gates = nn.Linear(dim, 3 * num_heads)
         bias = torch.tensor([RATE_BIAS, MOMENTUM_BIAS, RETENTION_BIAS])
         self.gates.bias.data.copy_(bias.repeat_interleave(num_heads))
-        self.initial_weight = nn.Parameter(torch.zeros(num_heads, head_dim, head_dim))
+        self.initial_weight = nn.Parameter(torch.eye(head_dim).repeat(num_heads, 1, 1))
         self.read_norm = nn.RMSNorm(head_dim)
         self.output = nn.Linear(dim, dim, bias=False)
 
