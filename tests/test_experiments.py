@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from nested_learning.compose import make_job
+from nested_learning.data.recall import RecallConfig
+from nested_learning.model.transformer import TransformerConfig
 from nested_learning.option_files import open_option_files
 
 ROOT = Path(__file__).parent.parent
@@ -21,8 +23,8 @@ CHANCE = 1 / 24
 
 def first_run(out: Path, *arguments: str) -> str:
     """Run scripts/first_run.py with seed 0 into `out`; return its report."""
-    command = [sys.executable, ROOT / "scripts" / "first_run.py", "--seeds", "0", "--out", out]
-    command += ["--report", out / "report.md", *arguments]
+    command = [sys.executable, str(ROOT / "scripts/first_run.py"), "--seeds", "0", "--out", str(out)]
+    command += ["--report", str(out / "report.md"), *arguments]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return (out / "report.md").read_text(encoding="utf-8")
@@ -59,8 +61,10 @@ def test_the_command_line_wins_over_what_an_experiment_chooses() -> None:
 def test_the_window_of_the_baseline_ends_before_the_answers(script: Any) -> None:
     part = script("first_run").PARTS["recall"]
     config = make_job(open_option_files(None), ["experiment=recall", *part.models["transformer"]]).config
-    # of the last value, seen from the first query
-    assert config.model.num_layers * (config.model.window - 1) < config.data.gap + 1
+    model, data = config.model, config.data
+    assert isinstance(model, TransformerConfig) and isinstance(data, RecallConfig) and model.window is not None
+    # from the first query back to the last value
+    assert model.num_layers * (model.window - 1) < data.gap + 1
 
 
 def result(results: ModuleType, accuracy: float, spent: float) -> Any:
