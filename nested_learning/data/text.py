@@ -80,7 +80,7 @@ def _read_all(files: Iterable[Path], name: str) -> list[str]:
         raise DataError(f"data.path={name}: no text there, {found}; {ALLOWED}")
     if left_out:
         logging.getLogger(__name__).warning(
-            "data.path=%s: left out %d of %d files, empty or not utf-8 text: %s ...",
+            "warning: data.path=%s: left out %d of %d files, empty or not utf-8 text: %s ...",
             *(name, len(left_out), len(texts), left_out[0]),
         )
     return documents
