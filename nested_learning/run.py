@@ -20,7 +20,7 @@ from nested_learning import checkpoint
 from nested_learning.environment import describe_environment
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.files import write_atomic
-from nested_learning.logger.build import METRICS, open_loggers
+from nested_learning.logger.build import open_loggers
 from nested_learning.logger.protocol import Fanout, LoggedRun, Logger
 from nested_learning.seeds import derive_seed
 from nested_learning.world import World
@@ -172,9 +172,6 @@ class Claim:
         plain = asdict(self.config)
         checkpoint.write_config(directory, plain)
         write_environment(directory, start_step, str(self.world.device))
-        if start_step == 0:
-            # killed before its first checkpoint, the run begins anew, and so does its trace
-            (directory / METRICS).unlink(missing_ok=True)
         logged = LoggedRun(directory, directory.name, plain, self.config.steps, start_step)
         return open_loggers(self.config.logger, logged)
 

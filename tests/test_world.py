@@ -84,6 +84,8 @@ def test_two_processes_learn_what_one_learns(two_processes, tmp_path):
     assert len(pairs) == 9
     for one, other in pairs:
         assert one.pop("split") == other.pop("split")
+        # where two tokens are as good as equally likely, rounding decides which of them is guessed
+        assert one.pop("val/accuracy", 0.0) == pytest.approx(other.pop("val/accuracy", 0.0), abs=0.02)
         assert one == pytest.approx(other, rel=1e-4)
 
 
