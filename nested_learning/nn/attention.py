@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
+from nested_learning.nn.norm import RMSNorm
 from nested_learning.shapes import Bool, Float, Tensor
 
 ROPE_BASE = 10000.0
@@ -54,8 +55,8 @@ class Attention(nn.Module):
         self.query = nn.Linear(dim, dim, bias=False)
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
-        self.query_norm = nn.RMSNorm(dim // num_heads)
-        self.key_norm = nn.RMSNorm(dim // num_heads)
+        self.query_norm = RMSNorm(dim // num_heads)
+        self.key_norm = RMSNorm(dim // num_heads)
         self.output = nn.Linear(dim, dim, bias=False)
 
     def init_state(self, batch: int) -> KVCache:

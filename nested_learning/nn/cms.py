@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nested_learning.level import Level
+from nested_learning.nn.norm import RMSNorm
 from nested_learning.shapes import Float, Tensor
 
 
@@ -28,7 +29,7 @@ class MLPMemory(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(dim)
+        self.norm = RMSNorm(dim)
         self.up = nn.Linear(dim, 2 * hidden_dim, bias=False)
         self.down = nn.Linear(hidden_dim, dim, bias=False)
 

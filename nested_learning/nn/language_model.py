@@ -10,6 +10,7 @@ from nested_learning.level import Level
 from nested_learning.nn.cms import CMSState, ContinuumMemory
 from nested_learning.nn.init import initialise
 from nested_learning.nn.memory import MemoryModule, State
+from nested_learning.nn.norm import RMSNorm
 from nested_learning.shapes import Float, Int, Tensor
 
 
@@ -25,7 +26,7 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, mixer: MemoryModule, cms: ContinuumMemory) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(dim)
+        self.norm = RMSNorm(dim)
         self.mixer = mixer
         self.cms = cms
 
@@ -63,7 +64,7 @@ class LanguageModel(nn.Module):
         self.levels = tuple(level for level in levels if level.period > 0)
         self.embedding = nn.Embedding(vocab_size, dim)
         self.blocks = nn.ModuleList(blocks)
-        self.norm = nn.RMSNorm(dim)
+        self.norm = RMSNorm(dim)
         self.head = nn.Linear(dim, vocab_size, bias=False)
         initialise(self, len(blocks), seed)
         if tie_embedding:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nested_learning.nn.conv import ShortConv
+from nested_learning.nn.norm import RMSNorm
 from nested_learning.ops.fast_weights import Momentum, titans
 from nested_learning.shapes import Float, Tensor
 
@@ -46,7 +47,7 @@ class TitansMemory(nn.Module):
         bias = torch.tensor([RATE_BIAS, MOMENTUM_BIAS, RETENTION_BIAS])
         self.gates.bias.data.copy_(bias.repeat_interleave(num_heads))
         self.initial_weight = nn.Parameter(torch.eye(head_dim).repeat(num_heads, 1, 1))
-        self.read_norm = nn.RMSNorm(head_dim)
+        self.read_norm = RMSNorm(head_dim)
         self.output = nn.Linear(dim, dim, bias=False)
 
     def init_state(self, batch: int) -> TitansState:

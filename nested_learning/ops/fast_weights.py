@@ -93,16 +93,37 @@ def delta(
     The errors `e_t = k_t W_{t-1} - v_t` of the chunk solve one unit-lower-triangular system,
     `(I + X) E = diag(decay before t) K W - V`, and everything else follows from them by matrix products.
     """
-    left = decay_between(log_decay)
-    since_start = log_decay.cumsum(-1)
-    written = left * rate[..., None, :]
-    before = (since_start - log_decay).exp()[..., None]
+    written, errors = delta_errors(k, v, rate, log_decay, weight)
+    kept = log_decay.cumsum(-1).exp()
+    y = kept[..., None] * (q @ weight) - ((q @ k.mT) * written) @ errors
+    return y, kept[..., -1, None, None] * weight - (k * written[..., -1, :, None]).mT @ errors
+
+
+def delta_write(
+    k: Float[Tensor, "b h t k"],
+    v: Float[Tensor, "b h t v"],
+    rate: Float[Tensor, "b h t"],
+    log_decay: Float[Tensor, "b h t"],
+    weight: Float[Tensor, "b h k v"],
+) -> Float[Tensor, "b h k v"]:
+    """Return the weights after `delta`, for a memory that nobody reads before the end of the chunk."""
+    written, errors = delta_errors(k, v, rate, log_decay, weight)
+    return log_decay.sum(-1).exp()[..., None, None] * weight - (k * written[..., -1, :, None]).mT @ errors
+
+
+def delta_errors(
+    k: Float[Tensor, "b h t k"],
+    v: Float[Tensor, "b h t v"],
+    rate: Float[Tensor, "b h t"],
+    log_decay: Float[Tensor, "b h t"],
+    weight: Float[Tensor, "b h k v"],
+) -> tuple[Float[Tensor, "b h t t"], Float[Tensor, "b h t v"]]:
+    """Return what is left at t of the write at s, `[t, s]`, and the errors `e_t = k_t W_{t-1} - v_t` of a chunk."""
+    written = decay_between(log_decay) * rate[..., None, :]
+    before = (log_decay.cumsum(-1) - log_decay).exp()[..., None]
     system = (k @ k.mT) * shift_down(written)
-    errors = torch.linalg.solve_triangular(system, before * (k @ weight) - v, upper=False, unitriangular=True)
-    start = since_start.exp()
-    y = start[..., None] * (q @ weight) - ((q @ k.mT) * written) @ errors
-    weight = start[..., -1, None, None] * weight - (k * written[..., -1, :, None]).mT @ errors
-    return y, weight
+    right = before * (k @ weight) - v
+    return written, torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
 
 
 def shift_down(x: Float[Tensor, "*n c c"]) -> Float[Tensor, "*n c c"]:

@@ -20,8 +20,8 @@ def make_inputs(t):
         normal(BATCH, HEADS, t, DIM),
         F.normalize(normal(BATCH, HEADS, t, DIM), dim=-1),
     )
-    meta, bias = normal(HEADS, DIM, 3 * DIM + 2) * DIM**-0.5, normal(HEADS, 2) + torch.tensor([-2.0, 3.0])
-    start, now = (0.3 * normal(BATCH, HEADS, DIM, 3 * DIM + 2) for _ in range(2))
+    meta, bias = normal(HEADS, DIM, 3 * DIM + 4) * DIM**-0.5, normal(HEADS, 4) + torch.tensor([-3.0, 3.0, -2.0, 3.0])
+    start, now = (0.3 * normal(BATCH, HEADS, DIM, 3 * DIM + 4) for _ in range(2))
     return [z.requires_grad_() for z in (x_key, x_value, q, meta, bias, start, now)]
 
 
@@ -45,12 +45,12 @@ def test_the_memories_rewrite_the_projections_that_generate_keys_and_rates():
     _, state = self_modifying(x, y, q, meta, bias, Written(0 * start, 0 * start, 0), CHUNK)
     before, after = generate(x, y, meta + 0 * start, bias), generate(x, y, meta + state.now, bias)
     assert (before.key - after.key).abs().max() > 0.01
-    assert (before.rate - after.rate).abs().max() > 0.01
+    assert (before.read.rate - after.read.rate).abs().max() > 0.01
 
 
 def test_forgetting_everything_returns_to_the_meta_learned_weights():
     x, v, q, meta, _bias, start, now = make_inputs(1)
-    silent = torch.tensor([-1000.0, -1000.0], dtype=torch.float64).repeat(HEADS, 1)
+    silent = torch.tensor([-1000.0] * 4, dtype=torch.float64).repeat(HEADS, 1)
     y, state = self_modifying(x, v, q, meta, silent, Written(start, now, 0), CHUNK)
     assert state.now.abs().max() < 1e-12
     assert torch.allclose(y, q @ meta[..., -DIM:])

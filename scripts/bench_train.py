@@ -1,0 +1,119 @@
+"""Training throughput and peak memory of the models, as ratios to the Transformer of the same run.
+
+    python scripts/bench_train.py                     # all models at sequence 256, 1024 and 4096
+    python scripts/bench_train.py --models transformer hope --sequences 1024 --steps 5
+
+Each (model, sequence) is timed in a process of its own: one warm-up step, then the median of `--steps` training steps
+(forward, backward, fused AdamW), in process CPU seconds, with one thread. Peak memory is the process's resident
+maximum. Writes reports/throughput.md and prints it.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPORT = Path(__file__).parent.parent / "reports" / "throughput.md"
+MODELS = ["transformer", "titans_lmm", "hope", "hope_attention"]
+SHAPE = {"model.dim": 256, "model.num_layers": 4, "model.num_heads": 4}
+VOCAB, BATCH = 4096, 4
+
+
+def measure(model_name: str, seq_len: int, steps: int) -> dict[str, float]:
+    """Train `steps` steps on random tokens in this process; return tokens per second, bytes and parameters."""
+    import torch
+    from torch.nn import functional as F
+
+    from nested_learning.compose import make_job
+    from nested_learning.option_files import open_option_files
+
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    overrides = [f"model={model_name}", *(f"{key}={value}" for key, value in SHAPE.items())]
+    config = make_job(open_option_files(None), overrides).config
+    model = config.model.build(VOCAB, seed=0)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    tokens = torch.randint(VOCAB, (BATCH, seq_len + 1), generator=torch.Generator().manual_seed(0))
+    cpu, wall = [], []
+    for _ in range(steps + 1):
+        start = time.process_time(), time.perf_counter()
+        logits, _ = model(tokens[:, :-1], model.init_state(BATCH))
+        F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        cpu.append(time.process_time() - start[0])
+        wall.append(time.perf_counter() - start[1])
+    return {
+        "tokens_per_cpu_second": BATCH * seq_len / statistics.median(cpu[1:]),
+        "tokens_per_second": BATCH * seq_len / statistics.median(wall[1:]),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def measure_apart(model_name: str, seq_len: int, steps: int) -> dict[str, float]:
+    """`measure` in a process of its own, so that its peak memory is the model's alone."""
+    command = [sys.executable, __file__, "--child", "--models", model_name]
+    command += ["--sequences", str(seq_len), "--steps", str(steps)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def table(results: dict[tuple[str, int], dict[str, float]], models: list[str], sequences: list[int]) -> list[str]:
+    """Lay the results out as Markdown: every figure beside its ratio to the first model."""
+    lines = [
+        f"| model | parameters | sequence | tokens per CPU-second | x {models[0]} | peak MiB | x {models[0]} |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for seq_len in sequences:
+        base = results[models[0], seq_len]
+        for model in models:
+            own = results[model, seq_len]
+            speed = own["tokens_per_cpu_second"] / base["tokens_per_cpu_second"]
+            memory = own["peak_mib"] / base["peak_mib"]
+            lines.append(
+                f"| {model} | {own['parameters']:,} | {seq_len} | {own['tokens_per_cpu_second']:,.0f} | {speed:.2f} "
+                f"| {own['peak_mib']:,.0f} | {memory:.2f} |"
+            )
+    return lines
+
+
+def main() -> None:
+    """Measure every model at every sequence length and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--sequences", nargs="+", type=int, default=[256, 1024, 4096])
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(options.models[0], options.sequences[0], options.steps)))
+        return
+    results = {}
+    for seq_len in options.sequences:
+        for model in options.models:
+            results[model, seq_len] = measure_apart(model, seq_len, options.steps)
+            print(f"{model} {seq_len}: {results[model, seq_len]['tokens_per_cpu_second']:,.0f} tokens per CPU-second")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE, text=True).stdout.strip()
+    lines = [
+        "# Training throughput",
+        "",
+        f"`python {' '.join(sys.argv)}`, commit {commit}. Width 256, 4 layers, vocabulary {VOCAB}, batch {BATCH}, one",
+        f"CPU thread, float32; median of {options.steps} steps (forward, backward, AdamW) in process CPU seconds.",
+        "",
+        *table(results, options.models, options.sequences),
+        "",
+    ]
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text("\n".join(lines))
+    print(REPORT.read_text())
+
+
+if __name__ == "__main__":
+    main()
