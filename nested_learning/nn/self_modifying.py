@@ -14,7 +14,7 @@ from nested_learning.shapes import Float, Tensor
 
 # Gates at the start: retention 0.993 a token, so that what is written survives a context. What is read is written at a
 # rate of 0.5, which can reach 1. The memories that generate are written at 0.0003: they stay the projections they were
-# learned as until the outer loss teaches them to change; at 0.007 they drift, and recall fails beyond the trained length.
+# learned as until the outer loss teaches them to change; at 0.007 they drift, and recall fails in longer contexts.
 READ_RATE_BIAS, GENERATING_RATE_BIAS, RETENTION_BIAS = 0.0, -8.0, 5.0
 
 
