@@ -7,8 +7,8 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
-from nested_learning.nn.conv import ShortConv
 from nested_learning.nn.norm import RMSNorm
+from nested_learning.nn.views import Views, Windows
 from nested_learning.ops.self_modifying import NUM_GATES, Written, self_modifying
 from nested_learning.shapes import Float, Tensor
 
@@ -19,11 +19,9 @@ READ_RATE_BIAS, GENERATING_RATE_BIAS, RETENTION_BIAS = 0.0, -8.0, 5.0
 
 
 class SelfModifyingState(NamedTuple):
-    """Per row: the windows of the three convolutions, and what each head wrote on its five memories."""
+    """Per row: the windows of the convolutions, and what each head wrote on its memories."""
 
-    query: Float[Tensor, "b w d"]
-    key: Float[Tensor, "b w d"]
-    value: Float[Tensor, "b w d"]
+    windows: Windows
     memory: Written
 
 
@@ -38,14 +36,9 @@ class SelfModifyingMemory(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, conv_width: int, chunk: int) -> None:
         super().__init__()
-        self.num_heads, self.chunk = num_heads, chunk
+        self.chunk = chunk
         head_dim = dim // num_heads
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(dim, dim, bias=False)
-        self.value = nn.Linear(dim, dim, bias=False)
-        self.query_conv = ShortConv(dim, conv_width)
-        self.key_conv = ShortConv(dim, conv_width)
-        self.value_conv = ShortConv(dim, conv_width)
+        self.views = Views(dim, num_heads, conv_width)
         bias = [GENERATING_RATE_BIAS, RETENTION_BIAS, READ_RATE_BIAS, RETENTION_BIAS]
         identity = torch.eye(head_dim).repeat(num_heads, 1, 1)
         self.key_memory = nn.Parameter(identity.clone())
@@ -60,17 +53,13 @@ class SelfModifyingMemory(nn.Module):
         """Return the state in which nothing is written."""
         heads, inputs, outputs = self.key_memory.shape
         nothing = self.key_memory.new_zeros(batch, heads, inputs, 3 * outputs + NUM_GATES)
-        query, key, value = (conv.init_state(batch) for conv in (self.query_conv, self.key_conv, self.value_conv))
-        return SelfModifyingState(query, key, value, Written(nothing, nothing, 0))
+        return SelfModifyingState(self.views.init_state(batch), Written(nothing, nothing, 0))
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: SelfModifyingState, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], SelfModifyingState]:
         """Write every token on the five memories, then read with the token's query."""
-        q, query = self.query_conv(self.query(x), state.query)
-        k, key = self.key_conv(self.key(x), state.key)
-        v, value = self.value_conv(self.value(x), state.value)
-        q, k, v = (rearrange(F.silu(z), "b t (h k) -> b h t k", h=self.num_heads) for z in (q, k, v))
+        q, k, v, windows = self.views(x, state.windows)
         memory = state.memory
         # the memories stay in the parameters' precision whatever autocast does around them
         with torch.autocast(x.device.type, enabled=False):
@@ -82,4 +71,4 @@ class SelfModifyingMemory(nn.Module):
             else:
                 y = q @ (self.read_memory + memory.now[..., -q.shape[-1] :])
         y = rearrange(self.read_norm(y), "b h t v -> b t (h v)").to(x.dtype)
-        return self.output(y), SelfModifyingState(query, key, value, memory)
+        return self.output(y), SelfModifyingState(windows, memory)

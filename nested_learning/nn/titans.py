@@ -7,8 +7,8 @@ from einops import rearrange, repeat
 from torch import nn
 from torch.nn import functional as F
 
-from nested_learning.nn.conv import ShortConv
 from nested_learning.nn.norm import RMSNorm
+from nested_learning.nn.views import Views, Windows
 from nested_learning.ops.fast_weights import Momentum, titans
 from nested_learning.shapes import Float, Tensor
 
@@ -17,11 +17,9 @@ RATE_BIAS, MOMENTUM_BIAS, RETENTION_BIAS = -1.0, -1.0, 5.0
 
 
 class TitansState(NamedTuple):
-    """Per row: the windows of the three convolutions, and the memory of each head."""
+    """Per row: the windows of the convolutions, and the memory of each head."""
 
-    query: Float[Tensor, "b w d"]
-    key: Float[Tensor, "b w d"]
-    value: Float[Tensor, "b w d"]
+    windows: Windows
     memory: Momentum
 
 
@@ -37,12 +35,7 @@ class TitansMemory(nn.Module):
         super().__init__()
         self.num_heads, self.chunk = num_heads, chunk
         head_dim = dim // num_heads
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(dim, dim, bias=False)
-        self.value = nn.Linear(dim, dim, bias=False)
-        self.query_conv = ShortConv(dim, conv_width)
-        self.key_conv = ShortConv(dim, conv_width)
-        self.value_conv = ShortConv(dim, conv_width)
+        self.views = Views(dim, num_heads, conv_width)
         self.gates = nn.Linear(dim, 3 * num_heads)
         bias = torch.tensor([RATE_BIAS, MOMENTUM_BIAS, RETENTION_BIAS])
         self.gates.bias.data.copy_(bias.repeat_interleave(num_heads))
@@ -53,17 +46,13 @@ class TitansMemory(nn.Module):
     def init_state(self, batch: int) -> TitansState:
         """Return empty windows and the meta-learned memory, one copy a row."""
         weight = repeat(self.initial_weight, "h k v -> b h k v", b=batch)
-        query, key, value = (conv.init_state(batch) for conv in (self.query_conv, self.key_conv, self.value_conv))
-        return TitansState(query, key, value, Momentum(weight, torch.zeros_like(weight)))
+        return TitansState(self.views.init_state(batch), Momentum(weight, torch.zeros_like(weight)))
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: TitansState, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], TitansState]:
         """Write every token into the memory, then read it with the token's query."""
-        q, query = self.query_conv(self.query(x), state.query)
-        k, key = self.key_conv(self.key(x), state.key)
-        v, value = self.value_conv(self.value(x), state.value)
-        q, k, v = (rearrange(F.silu(z), "b t (h k) -> b h t k", h=self.num_heads) for z in (q, k, v))
+        q, k, v, windows = self.views(x, state.windows)
         rate, momentum, retention = rearrange(self.gates(x), "b t (g h) -> g b h t", g=3)
         memory = state.memory
         # the memory stays in the parameters' precision whatever autocast does around it
@@ -77,4 +66,4 @@ class TitansMemory(nn.Module):
             else:
                 y = q @ memory.weight
         y = rearrange(self.read_norm(y), "b h t v -> b t (h v)").to(x.dtype)
-        return self.output(y), TitansState(query, key, value, memory)
+        return self.output(y), TitansState(windows, memory)

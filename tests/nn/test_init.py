@@ -20,16 +20,16 @@ def test_the_seed_fixes_every_weight_whatever_was_drawn_before():
 
 def test_another_seed_gives_other_matrices():
     first, second = make_weights(7), make_weights(8)
-    assert not torch.equal(first["query.weight"], second["query.weight"])
+    assert not torch.equal(first["views.query.weight"], second["views.query.weight"])
 
 
 def test_equal_shapes_with_different_names_differ():
     weights = make_weights(7)
-    assert not torch.equal(weights["query.weight"], weights["key.weight"])
+    assert not torch.equal(weights["views.query.weight"], weights["views.key.weight"])
 
 
 def test_biases_and_convolutions_keep_the_constants_of_their_modules():
     weights = make_weights(7)
     assert weights["gates.bias"][-1] == 5.0
-    assert torch.equal(weights["query_conv.weight"], torch.eye(4, 1).expand(4, 8))
+    assert torch.equal(weights["views.query_conv.weight"], torch.eye(4, 1).expand(4, 8))
     assert weights["gates.weight"].abs().max() == 0
