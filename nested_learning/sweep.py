@@ -1,5 +1,6 @@
 """A sweep: checked configurations, trained one after another into one folder, and the table that compares them."""
 
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,6 +29,8 @@ def run_sweep(jobs: Sequence[Job], run: Callable[[Config], object]) -> None:
             )
     first = jobs[0].config
     trains = first.phase.name == "train" and not first.dry_run
+    if trains and first.name is None and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("-m under torchrun: every process must find the same folder; give the sweep a name=")
     if trains:
         jobs = place(jobs, Path(first.out) / (first.name or _made_up_name()))
     results = []

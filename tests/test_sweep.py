@@ -8,7 +8,7 @@ import pytest
 from nested_learning import cli
 from nested_learning.compose import Job, make_jobs
 from nested_learning.config import Config
-from nested_learning.errors import DataError
+from nested_learning.errors import ConfigError, DataError
 from nested_learning.option_files import open_option_files
 from nested_learning.sweep import place, run_sweep
 
@@ -34,6 +34,13 @@ def test_a_sweep_file_stands_for_its_lines_and_the_command_line_wins() -> None:
     assert {job.swept["seed"] for job in made} == {"5", "6"}
     assert {job.config.model.name for job in made} == {"transformer", "titans_lmm", "hope", "hope_attention"}
     assert {job.config.steps for job in made} == {3}
+
+
+def test_a_sweep_of_several_processes_needs_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="name="):
+        run_sweep(jobs("seed=0,1", f"out={tmp_path}/runs"), lambda _config: None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_runs_are_named_after_their_overrides_and_never_twice(tmp_path: Path) -> None:
