@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nested_learning.ops.fast_weights import Momentum, delta, naive_delta, naive_titans, titans
+from nested_learning.ops.fast_weights import Momentum, delta, delta_write, naive_delta, naive_titans, titans
 
 CHUNK = 8
 LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 63]
@@ -57,6 +57,12 @@ def test_the_delta_rule_of_a_chunk_equals_the_recurrence_in_values_and_gradients
         worst(with_gradients(run_delta(delta, fast), fast), with_gradients(run_delta(naive_delta, naive), naive))
         < 1e-12
     )
+
+
+def test_writing_without_reading_leaves_the_same_weights():
+    q, k, v, rate, decay, _, weight, _ = make_inputs(CHUNK)
+    _, expected = delta(q, k, v, rate, decay, weight)
+    assert torch.allclose(delta_write(k, v, rate, decay, weight), expected, atol=1e-14)
 
 
 def test_single_precision_stays_within_two_millionths_of_double():
