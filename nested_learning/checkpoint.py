@@ -225,7 +225,7 @@ def _way_out(damaged: Path) -> str:
     """Say what to do about a checkpoint that cannot be used."""
     others = [path for path in _steps(damaged.parent) if path.name != damaged.name]
     if others:
-        return f"go on from an older one with resume={others[-1]}"
+        return f"use an older one: resume={others[-1]} to train on, checkpoint={others[-1]} to read"
     return "there is no other checkpoint of this run: start a new run with another name"
 
 
