@@ -34,6 +34,12 @@ class Question:
     name: str
     pack: str
     overrides: tuple[str, ...]
+    memory: str = "online"
+
+    @property
+    def file_name(self) -> str:
+        """Name the file, without its ending, in which the pack leaves its answer."""
+        return self.pack if self.memory == "online" else f"{self.pack}_{self.memory}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,10 @@ PARTS = {
             "titans_lmm": ("model=titans_lmm", "model.chunk=16"),
             "transformer": ("model=transformer", "model.window=16"),
         },
-        tuple(Question(f"gap_{gap}", "validation", (f"data.gap={gap}",)) for gap in (32, 128, 512)),
+        (
+            *(Question(f"gap_{gap}", "validation", (f"data.gap={gap}",)) for gap in (32, 128, 512)),
+            Question("frozen", "validation", (), memory="frozen"),
+        ),
     ),
     "parity": Part(
         "parity",
@@ -98,11 +107,12 @@ class Run:
             if answer.exists():
                 continue
             asked = ["phase=eval", f"checkpoint={directory}", f"evals=[{question.pack}]", *question.overrides]
+            asked.append(f"memory={question.memory}")
             if failed := train_py(asked, log):
                 return failed
             # one pack answers several questions, each time in the same file; the figures move last
             for suffix in (".jsonl", ".json"):
-                (answer.parent / question.pack).with_suffix(suffix).rename(answer.with_suffix(suffix))
+                (answer.parent / question.file_name).with_suffix(suffix).rename(answer.with_suffix(suffix))
         print(f"done: {self.name}", flush=True)
         return None
 
