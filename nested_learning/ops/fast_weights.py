@@ -185,13 +185,15 @@ def titans_chunks(
 
     weight, momentum = state
     starts, errors = [], []
-    for i in range(q.shape[2]):
+    # unbound at once: the gradient of indexing chunk by chunk would fill the whole sequence with zeros for each chunk
+    ends = torch.stack([b[..., -1], f[..., -1], m[..., -1]])[..., None, None].unbind(3)
+    pieces = zip(*(x.unbind(2) for x in (from_state, from_values, into_weight, into_momentum)), ends, strict=True)
+    for of_state, of_values, to_weight, to_momentum, (b_end, f_end, m_end) in pieces:
         start = torch.cat([weight, momentum], dim=-2)
-        error = from_state[:, :, i] @ start - from_values[:, :, i]
-        b_end, f_end, m_end = (x[:, :, i, -1, None, None] for x in (b, f, m))
+        error = of_state @ start - of_values
         weight, momentum = (
-            b_end * weight + f_end * momentum - into_weight[:, :, i] @ error,
-            m_end * momentum - into_momentum[:, :, i] @ error,
+            b_end * weight + f_end * momentum - to_weight @ error,
+            m_end * momentum - to_momentum @ error,
         )
         starts.append(start)
         errors.append(error)

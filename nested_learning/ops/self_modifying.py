@@ -94,6 +94,13 @@ def naive_self_modifying(
     return torch.cat(outputs, dim=2), Written(start, now, place)
 
 
+def chunk_sizes(num_tokens: int, chunk: int, place: int) -> list[int]:
+    """Cut `num_tokens` where chunks end, `place` tokens of the first having been read before."""
+    first = min(chunk - place, num_tokens)
+    whole, rest = divmod(num_tokens - first, chunk)
+    return [first] + [chunk] * whole + [rest] * (rest > 0)
+
+
 def per_column(generating: Float[Tensor, "b h 1"], read: Float[Tensor, "b h 1"], dim: int) -> Float[Tensor, "b h 1 v"]:
     """Lay a token's two gates out over the columns of the memories."""
     return torch.cat([generating.expand(-1, -1, 2 * dim + NUM_GATES), read.expand(-1, -1, dim)], dim=-1)[:, :, None]
@@ -116,11 +123,11 @@ def self_modifying(
     start, now, place = state
     columns = [meta.shape[-1] - q.shape[-1], q.shape[-1]]
     read_meta = meta[..., -q.shape[-1] :]
-    outputs, t = [], 0
-    while t < q.shape[2]:
-        stop = min(t + chunk - place, q.shape[2])
-        query = q[:, :, t:stop]
-        k, target, generating, read = generate(x_key[:, :, t:stop], x_value[:, :, t:stop], meta + start, gate_bias)
+    outputs = []
+    # split at once: the gradient of slicing chunk by chunk would fill the whole sequence with zeros for each chunk
+    sizes = chunk_sizes(q.shape[2], chunk, place)
+    for piece_key, piece_value, query in zip(*(x.split(sizes, dim=2) for x in (x_key, x_value, q)), strict=True):
+        k, target, generating, read = generate(piece_key, piece_value, meta + start, gate_bias)
         generating_target, read_target = (target / 2 - k @ meta).split(columns, dim=-1)
         generating_now, read_now = now.split(columns, dim=-1)
         generating_now = delta_write(
@@ -129,7 +136,7 @@ def self_modifying(
         y, read_now = delta(query, k, read_target, 2 * read.rate, read.log_retention, read_now)
         outputs.append(query @ read_meta + y)
         now = torch.cat([generating_now, read_now], dim=-1)
-        place, t = place + stop - t, stop
+        place += query.shape[2]
         if place == chunk:
             start, place = now, 0
     return torch.cat(outputs, dim=2), Written(start, now, place)
