@@ -5,7 +5,8 @@
 
 Each (model, sequence) is timed in a process of its own: one warm-up step, then the median of `--steps` training steps
 (forward, backward, fused AdamW), in process CPU seconds, with one thread: those of the program itself (user) and those
-of the kernel (system), which clears fresh pages for large tensors. Peak memory is the process's resident maximum. Writes reports/throughput.md and prints it.
+of the kernel (system), which clears fresh pages for large tensors. Peak memory is the process's resident maximum.
+Writes reports/throughput.md and prints it.
 """
 
 import argparse
@@ -110,8 +111,8 @@ def main() -> None:
         "# Training throughput",
         "",
         f"`python {' '.join(sys.argv)}`, commit {commit}. Width 256, 4 layers, vocabulary {VOCAB}, batch {BATCH}, one",
-        f"CPU thread, float32; median of {options.steps} steps (forward, backward, AdamW) in process CPU seconds: user,",
-        "of the program itself, and system, of the kernel, which clears fresh pages for large tensors.",
+        f"CPU thread, float32; median of {options.steps} steps (forward, backward, AdamW) in process CPU seconds:",
+        "user, of the program itself, and system, of the kernel, which clears fresh pages for large tensors.",
         "",
         *table(results, options.models, options.sequences),
         "",
