@@ -16,9 +16,13 @@ UNSHOWN = {"tokens", "split", "perf/seconds", "perf/cpu_seconds", THROUGHPUT}
 
 
 def open_console(total_steps: int, start_step: int = 0) -> Logger:
-    """Open the console logger that fits standard output: live on a terminal, plain otherwise. Source: ours."""
-    clock = Clock(total_steps, start_step)
-    return LiveConsole(clock, Console()) if sys.stdout.isatty() else PlainConsole(clock)
+    """Open the console logger that fits standard output: live on a terminal, plain otherwise. Source: ours.
+
+    A terminal that cannot move its cursor (TERM=dumb) gets plain lines too.
+    """
+    clock, console = Clock(total_steps, start_step), Console()
+    is_live = sys.stdout.isatty() and not console.is_dumb_terminal
+    return LiveConsole(clock, console) if is_live else PlainConsole(clock)
 
 
 class Clock:

@@ -61,9 +61,17 @@ def test_an_output_that_is_no_terminal_gets_the_plain_console():
     assert isinstance(open_console(10), PlainConsole)
 
 
+def test_a_terminal_that_cannot_move_its_cursor_gets_the_plain_console(monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    assert isinstance(open_console(10), LiveConsole)
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(open_console(10), PlainConsole)
+
+
 def test_a_terminal_keeps_validation_lines_and_one_live_line():
     out = StringIO()
-    console = LiveConsole(Clock(10, 0), Console(file=out, force_terminal=True, width=60))
+    console = LiveConsole(Clock(10, 0), Console(file=out, force_terminal=True, width=60, _environ={"TERM": "xterm"}))
     console.log(1, {"split": "train", "train/loss": 3.5, "optim/grad_norm": 1.5})
     console.log(1, {"split": "validation", "val/loss": 3.25, "note": "[b]raw[/b]"})
     console.log(2, {"split": "train", "train/loss": 3.0})
