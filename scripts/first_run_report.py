@@ -84,10 +84,11 @@ def text_section(models: Models, figures: Path) -> list[str]:
         f"tokenizer={data['tokenizer']}, optim={first.config['optim']['name']}; validation on {data['val_rows']} rows "
         "of files not trained on.",
         "",
-        "How the settings were chosen: all models share one set of learning rates, of which only Muon's was compared (3e-3 and "
-        "1e-2, on the Transformer). The layer of hope, its starting gates and its chunk were chosen by short runs with seeds "
-        "0 and 1 on this same data; the Transformer got no such search. The comparison is therefore kinder to hope than to "
-        "the Transformer, and these rows are no untouched test set.",
+        "How the settings were chosen: all models share one set of learning rates, of which only Muon's was "
+        "compared (3e-3 and 1e-2, on the Transformer). The layer of hope, the memories' starting gates and "
+        "the chunk were chosen by short runs with seeds 0 and 1 on this same data; the Transformer got no "
+        "such search. The comparison is therefore kinder to the memories than to the Transformer, and these "
+        "rows are no untouched test set.",
         "",
         "![Validation against tokens and CPU seconds](figures/first_run_text.png)",
         "",
@@ -188,8 +189,8 @@ def recall_section(models: Models, figures: Path) -> list[str]:
         f"{window} lets the {BASELINE} see {seen} tokens back, so that it cannot know. Trained for "
         f"{models['hope'][0].summary['step']} steps at gap {data['gap']}; the other gaps are read without training. "
         "Frozen, the trained model answers without writing its memories: what is left of its accuracy is not memory. "
-        "The number of steps was chosen with the long gaps in view: trained longer, hope keeps the trained gap and four "
-        "times it, and loses more at the longest.",
+        "The number of steps was chosen with the long gaps in view: trained longer, hope keeps the trained gap and "
+        "four times it, and loses more at the longest.",
         "",
         "![Accuracy against the gap and CPU seconds](figures/first_run_recall.png)",
         "",
