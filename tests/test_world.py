@@ -51,7 +51,8 @@ run(tiny(out, steps=5, data__batch_size=8, accumulate=2, val_every=2))
 try:
     run(tiny(out, data__batch_size=7))
 except ConfigError as error:
-    print("refused:", error)
+    # in one write, or the two processes fall into each other's words
+    sys.stdout.write(f"refused: {error}\\n")
 """
 
 
