@@ -137,7 +137,7 @@ class Config:
     name: str | None
     out: str
     steps: int
-    accumulate: int
+    micro_batches: int | None
     val_every: int
     save_every: int
     log_every: int
@@ -155,8 +155,10 @@ class Config:
     world: WorldConfig
 
     def __post_init__(self) -> None:
-        for key in ("steps", "accumulate", "val_every", "save_every", "log_every"):
+        for key in ("steps", "val_every", "save_every", "log_every"):
             _at_least(key, vars(self)[key], 1)
+        if self.micro_batches is not None:
+            _at_least("micro_batches", self.micro_batches, 1)
         _at_least("seed", self.seed, 0)
         _one_of("device", self.device, DEVICES)
         _one_of("dtype", self.dtype, DTYPES)

@@ -34,7 +34,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # what may change when a run goes on: where and how it computes, shows and saves; anything else would make another run
 FREE = {"name", "out", "resume", "phase", "checkpoint", "prompt", "sampling", "dry_run", "memory", "evals", "logger"}
-FREE |= {"log_every", "save_every", "val_every", "device", "compile", "backend", "accumulate", "world"}
+FREE |= {"log_every", "save_every", "val_every", "device", "compile", "backend", "micro_batches", "world"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,19 @@ def prepare_process(seed: int, device: torch.device) -> None:
         torch.set_deterministic_debug_mode("error")
         # empty tensors are always written before they are read here; filling them first would only cost time
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def count_pieces(config: "Config", world: World) -> int:
+    """Return how many pieces the batch of a step is cut into, over all processes. Raises ConfigError. Source: ours."""
+    if config.micro_batches is None:
+        return world.size
+    if config.micro_batches % world.size:
+        near = max(1, round(config.micro_batches / world.size)) * world.size
+        raise ConfigError(
+            f"micro_batches={config.micro_batches}: must be a multiple of the {world.size} processes; "
+            f"use micro_batches={near}"
+        )
+    return config.micro_batches
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:

@@ -23,10 +23,11 @@ from nested_learning.evals.memory import observe
 from nested_learning.evals.validation import validate
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.objective.figures import Mean, add_means, means, memory_figures
-from nested_learning.objective.protocol import Objective
+from nested_learning.objective.protocol import Objective, Step
+from nested_learning.objective.training import Training
 from nested_learning.optim.clip import clip_gradients
 from nested_learning.optim.optimizer import Optimizer
-from nested_learning.run import RunContext, autocast, command_to_continue
+from nested_learning.run import RunContext, autocast, command_to_continue, count_pieces
 from nested_learning.seeds import derive_seed
 
 
@@ -45,12 +46,15 @@ class Trainer:
         self.ctx, self.config, self.world = ctx, ctx.config, ctx.world
         self.source, self.model, self.objective, self.optimizer = source, model, objective, optimizer
         self.progress = progress
+        # the pieces that the batch of a step is cut into, and those of this process
+        self.num_pieces = count_pieces(self.config, self.world)
+        self.own_pieces = self.world.share_of(self.num_pieces)
         # tokens and seconds at the last log, for the throughput since then
         self.logged = (progress.tokens, progress.seconds)
         if self.config.compile:
             model.compile()
         # what is trained; validation and checkpoints use the model inside it
-        self.replica = self.world.replicate(model)
+        self.replica = self.world.replicate(Training(model, objective))
 
     def fit(self) -> Progress:
         """Train to the last step. Ctrl-C or SIGTERM: finish the step, save, raise KeyboardInterrupt that says where."""
@@ -73,17 +77,14 @@ class Trainer:
         """Make one optimizer step; say whether any process was asked to stop."""
         start, cpu_start = time.perf_counter(), time.process_time()
         step, progress = self.progress.step, self.progress
-        batches = self.micro_batches(step)
+        batches = self.pieces(step)
         num_targets = self.count_targets(batches)
         nats, memory = self.backward(batches, num_targets, step)
         total, stops = self.world.sum([nats, float(stop_asked())])
         loss, norm = total / num_targets, float(clip_gradients(self.model.parameters(), None))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DivergedError(self.describe_divergence(loss, norm))
-        if self.config.optim.clip is not None and norm > self.config.optim.clip:
-            clip_gradients(self.model.parameters(), self.config.optim.clip)
-        self.optimizer.step(step)
-        self.optimizer.zero_grad()
+        self.update(step, norm)
         progress.step += 1
         progress.tokens += self.config.data.batch_size * self.source.seq_len
         progress.seconds += time.perf_counter() - start
@@ -94,17 +95,15 @@ class Trainer:
         self.log_training(figures)
         return stops > 0
 
-    def micro_batches(self, step: int) -> list[Batch]:
+    def pieces(self, step: int) -> list[Batch]:
         """Return this process's pieces of the global batch of `step`."""
-        config, first = self.config, self.world.rank * self.config.accumulate
-        data_step = 0 if config.overfit else step
-        num_pieces = self.world.size * config.accumulate
+        config, data_step = self.config, 0 if self.config.overfit else step
         return [
             to(
-                train_batch(self.source, config.seed, data_step, piece, num_pieces, config.data.batch_size),
+                train_batch(self.source, config.seed, data_step, piece, self.num_pieces, config.data.batch_size),
                 self.ctx.device,
             )
-            for piece in range(first, first + config.accumulate)
+            for piece in self.own_pieces
         ]
 
     def count_targets(self, batches: list[Batch]) -> int:
@@ -124,19 +123,26 @@ class Trainer:
         """
         losses: list[Tensor] = []
         memory: list[tuple[str, Mean]] = []
-        for index, batch in enumerate(batches):
-            is_last = index == len(batches) - 1
-            # nothing here draws from the global generator, but what does one day repeats itself after a resume
-            torch.manual_seed(derive_seed(self.config.seed, "forward", step, self.world.rank, index))
+        for piece, batch in zip(self.own_pieces, batches, strict=True):
+            is_last = piece == self.own_pieces[-1]
+            # what draws from the global generator draws the same for a piece wherever and whenever it is read
+            torch.manual_seed(derive_seed(self.config.seed, "forward", step, piece))
             with nullcontext() if is_last else self.world.only_locally(self.replica):
                 with autocast(self.ctx.device, self.ctx.dtype):
-                    done = self.objective(self.replica, batch, self.model.init_state(len(batch.tokens)))
+                    done: Step = self.replica(batch)
                 # processes average their gradients, so each counts its share as many times as there are processes
                 (done.loss * (self.world.size / num_targets)).backward()
-            losses.append(done.loss.detach())
+            losses.append(done.nats.sum())
             if self.is_logged(step + 1):
                 memory += memory_figures(done.state).items()
         return sum(loss.item() for loss in losses), add_means(memory)
+
+    def update(self, step: int, norm: float) -> None:
+        """Clip the gradients, whose norm is `norm`, and change the parameters."""
+        if self.config.optim.clip is not None and norm > self.config.optim.clip:
+            clip_gradients(self.model.parameters(), self.config.optim.clip)
+        self.optimizer.step(step)
+        self.optimizer.zero_grad()
 
     def is_logged(self, step: int) -> bool:
         """Say whether figures are logged after `step` steps: every `log_every` of them, and at the last."""
@@ -161,7 +167,7 @@ class Trainer:
             self.objective,
             self.source,
             num_rows=config.data.val_rows,
-            batch_size=config.data.batch_size // (self.world.size * config.accumulate),
+            batch_size=config.data.batch_size // self.num_pieces,
             world=self.world,
             dtype=self.ctx.dtype,
         )

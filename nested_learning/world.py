@@ -38,6 +38,11 @@ class World:
         """Say whether this process is the one that writes files and prints."""
         return self.rank == 0
 
+    def share_of(self, number: int) -> range:
+        """Return which of `number` things, a multiple of the number of processes, are this process's: one stretch."""
+        each = number // self.size
+        return range(self.rank * each, (self.rank + 1) * each)
+
     def sum(self, values: Sequence[float]) -> list[float]:
         """Add up `values` over all processes, in float64, in one message."""
         if self.size == 1:

@@ -36,7 +36,7 @@ def wait_for_lines(metrics: Path, count: int, process) -> None:
 @pytest.mark.parametrize(
     ("model", "optim", "given"),
     [
-        ("transformer", "adamw", {"accumulate": 2}),
+        ("transformer", "adamw", {"micro_batches": 2}),
         ("transformer", "mixed_muon", {"data": "copy", "data__length": 8}),
         ("hope", "mixed_muon", {"model__levels": LEVELS}),
         ("titans_lmm", "adamw", {}),

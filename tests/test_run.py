@@ -88,7 +88,7 @@ def test_a_run_does_not_go_on_with_another_configuration(tmp_path, change):
 
 def test_how_a_run_is_shown_saved_and_cut_may_change(tmp_path):
     begin(tiny(tmp_path, name="a"))
-    begin(tiny(tmp_path, name="a", save_every=1, val_every=2, log_every=5, accumulate=2, prompt="x"))
+    begin(tiny(tmp_path, name="a", save_every=1, val_every=2, log_every=5, micro_batches=2, prompt="x"))
 
 
 def test_a_key_that_only_one_configuration_has_counts_as_a_change(tmp_path):

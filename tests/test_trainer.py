@@ -54,20 +54,20 @@ def make_trainer(folder, source=None, **given) -> Trainer:
 
 
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
-    batches = trainer.micro_batches(0)
+    batches = trainer.pieces(0)
     trainer.backward(batches, trainer.count_targets(batches), 0)
     return {name: parameter.grad for name, parameter in trainer.model.named_parameters()}
 
 
 def test_the_gradient_is_the_same_however_the_batch_is_cut_even_with_ragged_targets(tmp_path):
     whole = gradients(make_trainer(tmp_path, Ragged()))
-    cut = gradients(make_trainer(tmp_path, Ragged(), accumulate=4))
+    cut = gradients(make_trainer(tmp_path, Ragged(), micro_batches=4))
     for name, gradient in whole.items():
         torch.testing.assert_close(cut[name], gradient, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_the_logged_loss_is_the_mean_over_all_targets_of_the_step(tmp_path):
-    trainer = make_trainer(tmp_path, Ragged(), accumulate=2)
+    trainer = make_trainer(tmp_path, Ragged(), micro_batches=2)
     batch = train_batch(trainer.source, 0, 0, 0, 1, 4)
     with torch.no_grad():
         logits, _ = trainer.model(batch.tokens, trainer.model.init_state(4))
@@ -231,14 +231,14 @@ def test_half_precision_stays_close_and_keeps_parameters_in_float32(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, monkeypatch, number):
     config = tiny(tmp_path, name="a", save_every=100)
-    real = Trainer.micro_batches
+    real = Trainer.pieces
 
     def interrupted(self, step):
         if step == 2 and self.progress.step == 2:
             signal.raise_signal(number)
         return real(self, step)
 
-    monkeypatch.setattr(Trainer, "micro_batches", interrupted)
+    monkeypatch.setattr(Trainer, "pieces", interrupted)
     before = signal.getsignal(number)
     with pytest.raises(
         KeyboardInterrupt, match=r"stopped at step 3 of 6, saved in .*step_00000003; go on with: .* resume="
@@ -246,7 +246,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, monkeypa
         run(config)
     assert signal.getsignal(number) is before
     assert f"resume={tmp_path / 'runs' / 'a'}" in str(told.value)
-    monkeypatch.setattr(Trainer, "micro_batches", real)
+    monkeypatch.setattr(Trainer, "pieces", real)
     resumed = run(replace(config, resume=str(tmp_path / "runs" / "a"))).directory
     whole = run(replace(config, name="b")).directory
     assert trace(resumed) == trace(whole) and fingerprints(resumed) == fingerprints(whole)

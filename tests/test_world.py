@@ -47,7 +47,7 @@ from nested_learning.phase.train import run
 from tiny import tiny
 from pathlib import Path
 out = Path(sys.argv[1])
-run(tiny(out, steps=5, data__batch_size=8, accumulate=2, val_every=2))
+run(tiny(out, steps=5, data__batch_size=8, micro_batches=4, val_every=2))
 try:
     run(tiny(out, data__batch_size=7))
 except ConfigError as error:

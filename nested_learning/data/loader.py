@@ -14,14 +14,14 @@ def train_batch(
     """Return piece `micro_batch` of the global batch of `step` (counted from 0). Source: ours.
 
     The global batch is rows [step * batch_size, (step + 1) * batch_size) of the endless epoch-by-epoch order, cut
-    evenly into `num_micro_batches` = world size * accumulate pieces: joined they are one batch, however it was cut.
+    evenly into `num_micro_batches` pieces: joined they are one batch, however it was cut.
     Raises ConfigError when `batch_size` cannot be cut evenly.
     """
     if batch_size % num_micro_batches:
         near = max(1, round(batch_size / num_micro_batches)) * num_micro_batches
         raise ConfigError(
-            f"data.batch_size={batch_size}: must divide by world size * accumulate = {num_micro_batches}; "
-            f"use data.batch_size={near}, or another accumulate"
+            f"data.batch_size={batch_size}: must divide by the {num_micro_batches} pieces of a step; "
+            f"use data.batch_size={near}, or another micro_batches"
         )
     size = batch_size // num_micro_batches
     start = step * batch_size + micro_batch * size

@@ -19,7 +19,7 @@ from nested_learning.optim.optimizer import Optimizer
 from nested_learning.phase import Result
 from nested_learning.phase.cost import flops_per_token, group_table, peak_memory_bytes, state_bytes
 from nested_learning.phase.sample import continuation, printable
-from nested_learning.run import claim, prepare_process, program
+from nested_learning.run import claim, count_pieces, prepare_process, program
 from nested_learning.session import Session
 from nested_learning.trained import open_trained
 from nested_learning.trainer import Trainer, start
@@ -81,8 +81,9 @@ def build(config: "Config", world: World) -> Parts:
         raise ConfigError(
             "compile=true: a rule of optim reads the inputs of layers, which are compiled away; try compile=false"
         )
-    num_pieces = world.size * config.accumulate
-    batch = train_batch(source, config.seed, 0, world.rank * config.accumulate, num_pieces, config.data.batch_size)
+    num_pieces = count_pieces(config, world)
+    first, *_ = world.share_of(num_pieces)
+    batch = train_batch(source, config.seed, 0, first, num_pieces, config.data.batch_size)
     return Parts(source, model, objective, optimizer, to(batch, world.device), backend)
 
 

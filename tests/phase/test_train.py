@@ -66,7 +66,7 @@ def test_operations_per_token_are_six_per_parameter_and_attention(tmp_path, caps
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"data__batch_size": 6, "accumulate": 4},
+        {"data__batch_size": 6, "micro_batches": 4},
         {"data__path": "/nowhere"},
         {"resume": "/nowhere"},
         {"optim": "muon", "optim__groups": "[]"},
