@@ -4,13 +4,14 @@ import csv
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+from nested_learning.report.plots import HINT, plot_lines
+
 SEED = "seed"
-HINT = "pip install 'nested-learning[report]'"
 CURVES = ("val/bpb", "val/loss")
 
 
@@ -101,50 +102,16 @@ def plot(path: Path, results: Sequence[RunResult]) -> None:
 
     Raises ImportError where matplotlib is not installed.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
     curve = next(name for name in CURVES if any(name in result.metrics for result in results))
+    lines = {}
     for label, group in _by_label(results).items():
         points: dict[int, list[float]] = defaultdict(list)
         for result in group:
             for tokens, value in read_curve(result.directory, curve):
                 points[tokens].append(value)
-        tokens_read = sorted(points)
-        pairs = [mean_and_stderr(points[tokens]) for tokens in tokens_read]
         name = " ".join(f"{key}={value}" for key, value in label) or "all runs"
-        (line,) = axes.plot(tokens_read, [mean for mean, _ in pairs], label=name)
-        low, high = ([mean + sign * (error or 0.0) for mean, error in pairs] for sign in (-1, 1))
-        axes.fill_between(tokens_read, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xlabel="tokens", ylabel=curve)
-    axes.legend()
-    figure.savefig(path, dpi=150)
-
-
-def plot_panels(
-    path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float | None]]]], label: str
-) -> None:
-    """Draw a panel for each figure in `panels`, one line for each name in it; the band is the standard error.
-
-    A point is (x, mean, error or None); `label` says what x is, on a scale of doublings. Raises ImportError where
-    matplotlib is not installed.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.2 * len(panels), 3), layout="constrained")
-    for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for name, points in lines.items():
-            x, means, errors = zip(*points, strict=True)
-            (line,) = axes.plot(x, means, label=name, marker=".")
-            low, high = (
-                [mean + sign * (error or 0.0) for mean, error in zip(means, errors, strict=True)] for sign in (-1, 1)
-            )
-            axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-        axes.set_xscale("log", base=2)
-        axes.set(xlabel=label, title=title)
-    axes.legend()
-    figure.savefig(path, dpi=150)
+        lines[name] = [(float(tokens), *mean_and_stderr(points[tokens])) for tokens in sorted(points)]
+    plot_lines(path, lines, ("tokens", curve))
 
 
 def read_curve(directory: Path, name: str) -> list[tuple[int, float]]:

@@ -1,0 +1,30 @@
+"""Reports: what runs found side by side (`sweep.py`), and what happened in one of them (`python -m` on this folder)."""
+
+from nested_learning.report.plots import HINT, plot_panels
+from nested_learning.report.sweep import (
+    RunResult,
+    Summary,
+    conclude,
+    mean_and_stderr,
+    plot,
+    read_curve,
+    read_run,
+    render,
+    summarise,
+    write_csv,
+)
+
+__all__ = [
+    "HINT",
+    "RunResult",
+    "Summary",
+    "conclude",
+    "mean_and_stderr",
+    "plot",
+    "plot_panels",
+    "read_curve",
+    "read_run",
+    "render",
+    "summarise",
+    "write_csv",
+]

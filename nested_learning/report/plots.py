@@ -1,0 +1,51 @@
+"""Plots: the one file that knows matplotlib."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HINT = "pip install 'nested-learning[report]'"
+
+# name of a line -> its points: x, mean, standard error (None: not known)
+Lines = Mapping[str, Sequence[tuple[float, float, float | None]]]
+
+
+def plot_lines(path: Path, lines: Lines, labels: tuple[str, str]) -> None:
+    """Draw `lines` into the image `path`, their errors as bands; `labels` are those of the axes.
+
+    Raises ImportError where matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    _draw(axes, lines, "")
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def plot_panels(path: Path, panels: Mapping[str, Lines], label: str) -> None:
+    """Draw a panel for each figure in `panels`, one line for each name in it; the band is the standard error.
+
+    `label` says what x is, on a scale of doublings. Raises ImportError where matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(panels), 3), layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        _draw(axes, lines, ".")
+        axes.set_xscale("log", base=2)
+        axes.set(xlabel=label, title=title)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def _draw(axes: Any, lines: Lines, marker: str) -> None:
+    for name, points in lines.items():
+        x, means, errors = zip(*points, strict=True)
+        (line,) = axes.plot(x, means, label=name, marker=marker)
+        low, high = (
+            [mean + sign * (error or 0.0) for mean, error in zip(means, errors, strict=True)] for sign in (-1, 1)
+        )
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
