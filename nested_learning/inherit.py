@@ -11,7 +11,7 @@ from nested_learning.errors import CheckpointError
 # what the model is, and what it was trained on and for; everything else is about this command, not about that run
 INHERITED = ("model", "optim", "data", "objective", "seed")
 # what a model that begins with the weights of another does not share with it; all else that both have is its shape
-OWN = ("name", "levels", "cms")
+OWN = ("name", "levels", "cms", "dropout")
 
 
 def inherit(given: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:

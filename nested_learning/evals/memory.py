@@ -7,6 +7,7 @@ import torch
 from nested_learning.data.batch import to
 from nested_learning.data.loader import validation_batches
 from nested_learning.data.source import Source
+from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.nn.telemetry import Look, looks_at_levels, looks_at_memories, observing
 from nested_learning.objective.protocol import Objective
@@ -28,7 +29,7 @@ def observe(
     """
     batch = to(next(validation_batches(source, NUM_ROWS, NUM_ROWS)), device)
     before = model.init_state(len(batch.tokens))
-    with autocast(device, dtype), observing(model.blocks) as seen:
+    with evaluating(model), autocast(device, dtype), observing(model.blocks) as seen:
         after = objective(model, batch, before).state
     looks = looks_at_memories(seen)
     looks += [look._replace(figures={"rank": look.figures["rank"]}) for look in looks_at_levels(before, after)]

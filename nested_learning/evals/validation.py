@@ -9,6 +9,7 @@ import torch
 from nested_learning.data.batch import IGNORE, Batch, to
 from nested_learning.data.loader import validation_batches
 from nested_learning.data.source import Source
+from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.objective.figures import Mean, add_means, means, memory_figures
 from nested_learning.objective.protocol import Objective
@@ -60,10 +61,8 @@ def validate(
     """
     batches = validation_batches(source, num_rows, batch_size, world.rank, world.size)
     token_bytes = None if source.tokenizer is None else torch.from_numpy(source.tokenizer.token_bytes)
-    was_training = model.training
-    model.eval()
-    sums, memory = add_up(model, objective, (to(batch, world.device) for batch in batches), token_bytes, dtype)
-    model.train(was_training)
+    with evaluating(model):
+        sums, memory = add_up(model, objective, (to(batch, world.device) for batch in batches), token_bytes, dtype)
     total = Sums(*world.sum(list(vars(sums).values())))
     written = {f"val/{name}": value for name, value in means(memory, world).items()}
     return total.figures(of_text=token_bytes is not None) | written

@@ -18,7 +18,8 @@ class ModelConfig:
 
     `dim` is the width, `levels` the levels of the continuum memory (one level is the MLP of a Transformer),
     `cms` how they are connected (sequential, independent, nested), `expansion` the hidden width of each level as a
-    multiple of `dim`, `tie_embedding` whether the head shares the embedding's weights.
+    multiple of `dim`, `tie_embedding` whether the head shares the embedding's weights, `dropout` the share of what the
+    embedding, a mixer or a level adds to the residual stream that is dropped in training.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ModelConfig:
     levels: list[LevelConfig]
     tie_embedding: bool
     cms: str = "sequential"
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for key in ("dim", "num_layers", "num_heads"):
@@ -43,6 +45,8 @@ class ModelConfig:
             raise ConfigError(
                 f"model.expansion={self.expansion} must give at least 8 hidden units; try model.expansion=2"
             )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout={self.dropout} must be at least 0 and below 1; try model.dropout=0.1")
         check_levels(self.cms, self.levels)
 
     def assemble(self, mixer: Callable[[], "MemoryModule"], vocab_size: int, seed: int) -> "LanguageModel":
@@ -54,7 +58,12 @@ class ModelConfig:
         hidden_dim = round(self.expansion * self.dim / 8) * 8
         levels = [level.build() for level in self.levels]
         blocks = [
-            Block(self.dim, mixer(), ContinuumMemory(self.dim, levels, hidden_dim, self.cms))
+            Block(
+                self.dim,
+                mixer(),
+                ContinuumMemory(self.dim, levels, hidden_dim, self.cms, self.dropout),
+                self.dropout,
+            )
             for _ in range(self.num_layers)
         ]
-        return LanguageModel(vocab_size, self.dim, blocks, levels, self.tie_embedding, seed)
+        return LanguageModel(vocab_size, self.dim, blocks, levels, self.tie_embedding, seed, self.dropout)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nested_learning.level import Context, Level
+from nested_learning.nn.dropout import residual_dropout
 from nested_learning.nn.level_state import Inputs, LevelState, MLPWeights, note_inputs, read_on, start, write_gradient
 from nested_learning.nn.norm import RMSNorm
 from nested_learning.ops.swiglu import swiglu, swiglu_gradient
@@ -106,10 +107,13 @@ class ContinuumMemory(nn.Module):
     - nested: the chain, and the weights that a level starts from are learned by the slower level after it: they move
       once in the slower one's period, by its rule, and the level starts anew from them (equation 72).
 
-    Arguments: width, the levels from fast to slow, the hidden width of each, the variant.
+    Arguments: width, the levels from fast to slow, the hidden width of each, the variant, and the share of
+    what each level adds that is dropped in training.
     """
 
-    def __init__(self, dim: int, levels: Sequence[Level], hidden_dim: int, variant: str = "sequential") -> None:
+    def __init__(
+        self, dim: int, levels: Sequence[Level], hidden_dim: int, variant: str = "sequential", dropout: float = 0.0
+    ) -> None:
         super().__init__()
         clocks = [() if level.context is None else (level.context,) for level in levels]
         if variant == "nested":
@@ -120,6 +124,7 @@ class ContinuumMemory(nn.Module):
         self.is_parallel = variant == "independent"
         if self.is_parallel:
             self.scale = nn.Parameter(torch.ones(len(levels)))
+        self.dropout = residual_dropout(dropout)
 
     def init_state(self, batch: int) -> CMSState:
         """Return the state in which no row has written on any level."""
@@ -135,6 +140,6 @@ class ContinuumMemory(nn.Module):
         y, states = x, []
         for index, (level, before) in enumerate(zip(self.levels.values(), state, strict=True)):
             read, after = level(x if self.is_parallel else y, before, write=write)
-            y = y + (self.scale[index] * read if self.is_parallel else read)
+            y = y + self.dropout(self.scale[index] * read if self.is_parallel else read)
             states.append(after)
         return y, tuple(states)

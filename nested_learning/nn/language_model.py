@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from nested_learning.level import Level
 from nested_learning.nn.cms import CMSState, ContinuumMemory
+from nested_learning.nn.dropout import residual_dropout
 from nested_learning.nn.init import initialise
 from nested_learning.nn.memory import MemoryModule, State
 from nested_learning.nn.norm import RMSNorm
@@ -22,13 +23,17 @@ class BlockState(NamedTuple):
 
 
 class Block(nn.Module):
-    """Mix tokens, then channels: `x + mixer(norm(x))`, then the chain of the continuum memory."""
+    """Mix tokens, then channels: `x + mixer(norm(x))`, then the chain of the continuum memory.
 
-    def __init__(self, dim: int, mixer: MemoryModule, cms: ContinuumMemory) -> None:
+    `dropout`: the share of what the mixer adds that is dropped in training.
+    """
+
+    def __init__(self, dim: int, mixer: MemoryModule, cms: ContinuumMemory, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm = RMSNorm(dim)
         self.mixer = mixer
         self.cms = cms
+        self.dropout = residual_dropout(dropout)
 
     def init_state(self, batch: int) -> BlockState:
         """Return the state before the first token."""
@@ -39,7 +44,7 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "b t d"], BlockState]:
         """Read `x` on from `state`."""
         y, mixer = self.mixer(self.norm(x), state.mixer, write=write)
-        x, cms = self.cms(x + y, state.cms, write=write)
+        x, cms = self.cms(x + self.dropout(y), state.cms, write=write)
         return x, BlockState(mixer, cms)
 
 
@@ -47,7 +52,8 @@ class LanguageModel(nn.Module):
     """Tokens to logits, carrying one state per row: `(tokens, state) -> (logits, state)`.
 
     Arguments: the vocabulary, the blocks, whether the head shares the embedding's weights, the seed of the initial
-    weights, and `levels`: the parts of the model that learn more slowly than every step.
+    weights, `levels`: the parts of the model that learn more slowly than every step, and the share of the embedding
+    that is dropped in training.
     """
 
     def __init__(
@@ -58,11 +64,13 @@ class LanguageModel(nn.Module):
         levels: Sequence[Level],
         tie_embedding: bool,
         seed: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.vocab_size = vocab_size
         self.levels = tuple(level for level in levels if level.period > 0)
         self.embedding = nn.Embedding(vocab_size, dim)
+        self.dropout = residual_dropout(dropout)
         self.blocks = nn.ModuleList(blocks)
         self.norm = RMSNorm(dim)
         self.head = nn.Linear(dim, vocab_size, bias=False)
@@ -81,7 +89,7 @@ class LanguageModel(nn.Module):
     ) -> tuple[Float[Tensor, "b t v"], tuple[BlockState, ...]]:
         """Read `tokens` on from `state`; `write=False` leaves every memory as it is."""
         x = self.embedding(tokens)
-        x = F.rms_norm(x, x.shape[-1:])
+        x = self.dropout(F.rms_norm(x, x.shape[-1:]))
         states = []
         for block, before in zip(self.blocks, state, strict=True):
             x, after = block(x, before, write=write)

@@ -12,6 +12,7 @@ from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError
 from nested_learning.files import write_atomic
 from nested_learning.nn.backend import use_backend
+from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.nn.stacking import stack
 from nested_learning.objective.protocol import Objective
@@ -183,8 +184,9 @@ SHOWN = ("/loss", "/bpb", "/accuracy", "/sequence_accuracy")
 
 def write_sample(config: "Config", model: LanguageModel, source: Source) -> str:
     """Let the model go on with the configured prompt."""
-    session = Session(model, source.tokenizer, policy=config.memory.name)
-    return printable(config.prompt + continuation(session, config))
+    with evaluating(model):
+        session = Session(model, source.tokenizer, policy=config.memory.name)
+        return printable(config.prompt + continuation(session, config))
 
 
 def count_parameters(model: LanguageModel) -> int:

@@ -1,0 +1,26 @@
+"""Residual dropout, and the mode in which a model drops nothing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+def residual_dropout(share: float) -> nn.Module:
+    """Return what is done to everything that is added to the residual stream: a `share` of its numbers becomes zero.
+
+    The others are scaled up to the same mean (arXiv 1207.0580). The identity at share 0 and in eval mode; else it draws
+    from torch's global generator, which whoever trains seeds for each piece of a batch.
+    """
+    return nn.Dropout(share) if share else nn.Identity()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put `model` into eval mode, in which nothing is dropped, while the context lasts."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
