@@ -10,7 +10,7 @@ import torch
 from tiny import tiny
 
 from nested_learning import checkpoint
-from nested_learning.checkpoint import Progress
+from nested_learning.checkpoint import Progress, saving
 from nested_learning.data.tokenizer import ByteTokenizer, open_tokenizer
 from nested_learning.errors import CheckpointError
 
@@ -176,7 +176,7 @@ def test_saving_a_step_again_replaces_it(tmp_path, parts):
 
 def test_every_file_has_reached_the_disk_before_the_checkpoint_gets_its_name(tmp_path, parts, monkeypatch):
     synced = []
-    monkeypatch.setattr(checkpoint, "sync", lambda path: synced.append(path.name))
+    monkeypatch.setattr(saving, "sync", lambda path: synced.append(path.name))
     saved = save(tmp_path / "a", parts, 2)
     assert {path.name for path in saved.iterdir()} | {".draft_step_00000002"} <= set(synced[:-1])
     # the rename itself, in the folder

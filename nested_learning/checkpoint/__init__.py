@@ -1,0 +1,34 @@
+"""Checkpoints: directories of safetensors, JSON and YAML, whole or absent, verified before a byte of them is used.
+
+`<run>/checkpoints/step_00000100/` holds model.safetensors, optimizer.safetensors, config.yaml, progress.json, the
+tokenizer, a model card, and hashes.json with the sha256 of all of them; `<run>/checkpoints/latest` names the newest.
+"""
+
+from nested_learning.checkpoint.layout import (
+    CONFIG,
+    FOLDER,
+    Progress,
+    find,
+    has_checkpoint,
+    read_config,
+    read_progress,
+    verify,
+    write_config,
+)
+from nested_learning.checkpoint.saving import save
+from nested_learning.checkpoint.tensors import load_model, load_optimizer
+
+__all__ = [
+    "CONFIG",
+    "FOLDER",
+    "Progress",
+    "find",
+    "has_checkpoint",
+    "load_model",
+    "load_optimizer",
+    "read_config",
+    "read_progress",
+    "save",
+    "verify",
+    "write_config",
+]

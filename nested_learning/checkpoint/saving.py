@@ -1,0 +1,168 @@
+"""Writing a checkpoint so that a kill at any moment, or a full disk, leaves one to go on from."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+
+from nested_learning.checkpoint.layout import (
+    CARD,
+    CONFIG,
+    DRAFT,
+    FOLDER,
+    HASHES,
+    LATEST,
+    MODEL,
+    OPTIMIZER,
+    PROGRESS,
+    Progress,
+    find,
+    has_checkpoint,
+    steps,
+    write_config,
+)
+from nested_learning.checkpoint.tensors import model_tensors, plain
+from nested_learning.data.tokenizer import Tokenizer
+from nested_learning.errors import CheckpointError
+from nested_learning.files import hash_file, sync, write_atomic
+from nested_learning.optim.optimizer import Optimizer
+
+# the last one, and the one before in case the disk damages the last; more would fill disks unasked
+KEPT = 2
+
+
+def save(
+    run: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    tokenizer: Tokenizer | None,
+    config: dict[str, Any],
+    progress: Progress,
+) -> Path:
+    """Write a checkpoint of `run` and make it the latest; return its directory. Source: ours.
+
+    A kill at any moment leaves the checkpoint before it in place and named by `latest`. Only one process may save.
+    Raises CheckpointError when the disk does not take it; what was written of it is then removed.
+    """
+    folder = run / FOLDER
+    target = folder / f"step_{progress.step:08d}"
+    with _explained(run, target):
+        _begin(folder)
+        draft = folder / f"{DRAFT}{target.name}"
+        draft.mkdir()
+        _write(draft, model, optimizer, tokenizer, config, progress)
+        _finish(draft, target)
+    return target
+
+
+@contextmanager
+def _explained(run: Path, target: Path) -> Iterator[None]:
+    """Tell what the disk did not take, and how to go on, having made room."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        with suppress(OSError, CheckpointError):
+            _remove_drafts(run / FOLDER)
+        earlier = f"goes on from {find(run).name}" if has_checkpoint(run) else "begins anew"
+        raise CheckpointError(
+            f"{target}: cannot be written ({reason}); free space on that disk and give the same command again with "
+            f"resume={run}: the run {earlier}"
+        ) from error
+
+
+def _begin(folder: Path) -> None:
+    """Make the folder of checkpoints, or tidy up what a process that was killed left in it."""
+    if not folder.exists():
+        folder.mkdir()
+        sync(folder.parent)
+    _remove_drafts(folder)
+
+
+def _finish(draft: Path, target: Path) -> None:
+    """Give a whole draft its name, make it the latest, and let older ones go."""
+    folder = target.parent
+    if target.exists():
+        # a run that goes on from an older checkpoint passes this step again: until the old one is out of the way and
+        # the new one in its place, the new one is found under the name that it has
+        write_atomic(folder / LATEST, draft.name + "\n")
+        _take_place(draft, target)
+    else:
+        draft.rename(target)
+        sync(folder)
+    write_atomic(folder / LATEST, target.name + "\n")
+    _keep_newest(folder, target)
+
+
+def _take_place(draft: Path, target: Path) -> None:
+    """Put `draft` in the place of `target`; called again after a kill, it does what was left to do."""
+    replaced = target.with_name(f"{DRAFT}replaced")
+    if target.exists():
+        if replaced.exists():
+            shutil.rmtree(replaced)
+        target.rename(replaced)
+    draft.rename(target)
+    sync(target.parent)
+
+
+def _write(
+    draft: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    tokenizer: Tokenizer | None,
+    config: dict[str, Any],
+    progress: Progress,
+) -> None:
+    """Fill the directory `draft` and see it reach the disk."""
+    save_file(plain(model_tensors(model)), draft / MODEL)
+    save_file(plain(optimizer.state_dict()), draft / OPTIMIZER)
+    write_config(draft, config)
+    for name in (MODEL, OPTIMIZER):
+        # safetensors lets only the owner read; a checkpoint is as readable as the rest of the run
+        (draft / name).chmod((draft / CONFIG).stat().st_mode)
+    if tokenizer is not None:
+        tokenizer.save(draft)
+    (draft / PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
+    (draft / CARD).write_text(_card(model, config, progress), encoding="utf-8")
+    hashes = {path.name: hash_file(path) for path in sorted(draft.iterdir())}
+    (draft / HASHES).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
+    for path in [*draft.iterdir(), draft]:
+        sync(path)
+
+
+def _keep_newest(folder: Path, newest: Path) -> None:
+    """Remove all checkpoints but `newest` and those just before it; later ones belong to a future that was given up."""
+    older = [path for path in steps(folder) if path.name < newest.name]
+    for path in set(steps(folder)) - {newest, *older[-(KEPT - 1) :]}:
+        # renamed first: what is half removed must not look like a checkpoint
+        path.rename(folder / f"{DRAFT}{path.name}")
+    _remove_drafts(folder)
+
+
+def _remove_drafts(folder: Path) -> None:
+    """Remove what is not whole, or not wanted any more; a draft that `latest` names is whole, and gets its name."""
+    pointer = folder / LATEST
+    named = folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else folder
+    if named.name.startswith(DRAFT) and named.is_dir():
+        _take_place(named, named.with_name(named.name.removeprefix(DRAFT)))
+    for path in folder.glob(f"{DRAFT}*"):
+        shutil.rmtree(path)
+    for path in folder.glob(f".{LATEST}.*"):
+        path.unlink()
+
+
+def _card(model: nn.Module, config: dict[str, Any], progress: Progress) -> str:
+    figures = "".join(f"| {name} | {value:.6g} |\n" for name, value in sorted(progress.metrics.items()))
+    return (
+        f"# {config['model']['name']}, step {progress.step}\n\n"
+        f"{sum(p.numel() for p in model.parameters())} parameters, trained on {progress.tokens} tokens of "
+        f"data={config['data']['name']} (sha256 {progress.source[:12]}) with seed {progress.seed}. "
+        f"The whole configuration is in `{CONFIG}`.\n\n| figure | value |\n| --- | --- |\n{figures}"
+    )
