@@ -1,31 +1,43 @@
 """From a source to batches: pure functions of (seed, step, piece), so that resuming means asking for the next step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from nested_learning.data.batch import Batch, collate
-from nested_learning.data.order import row_index
+from nested_learning.data.curriculum import Stage, constant, stage_at
+from nested_learning.data.order import Places, permute, row_indices
 from nested_learning.data.source import Row, Source
 from nested_learning.errors import ConfigError
+from nested_learning.seeds import derive_seed
 
 
 def train_batch(
     source: Source, seed: int, step: int, micro_batch: int, num_micro_batches: int, batch_size: int
 ) -> Batch:
-    """Return piece `micro_batch` of the global batch of `step` (counted from 0). Source: ours.
+    """Return piece `micro_batch` of the global batch of `step` of a run whose steps are all alike: see `read_piece`."""
+    stages = constant(batch_size, source.seq_len)
+    return read_piece(source, seed, stages, step, micro_batch, num_micro_batches)
 
-    The global batch is rows [step * batch_size, (step + 1) * batch_size) of the endless epoch-by-epoch order, cut
-    evenly into `num_micro_batches` pieces: joined they are one batch, however it was cut.
-    Raises ConfigError when `batch_size` cannot be cut evenly.
+
+def read_piece(source: Source, seed: int, stages: Sequence[Stage], step: int, piece: int, num_pieces: int) -> Batch:
+    """Return piece `piece` of the global batch of `step` (counted from 0). Source: ours.
+
+    The global batch is the next `batch_size` rows of the endless epoch-by-epoch order, cut evenly into `num_pieces`:
+    joined they are one batch, however it was cut. In a stage of shorter rows the rows of the order are cut, and their
+    parts are mixed within the stage and the epoch, so that still every part is read once an epoch.
+    Raises ConfigError when the batch cannot be cut evenly.
     """
-    if batch_size % num_micro_batches:
-        near = max(1, round(batch_size / num_micro_batches)) * num_micro_batches
+    stage = stage_at(stages, step)
+    if stage.batch_size % num_pieces:
+        near = max(1, round(stage.batch_size / num_pieces)) * num_pieces
         raise ConfigError(
-            f"data.batch_size={batch_size}: must divide by the {num_micro_batches} pieces of a step; "
+            f"data.batch_size={stage.batch_size}: must divide by the {num_pieces} pieces of a step; "
             f"use data.batch_size={near}, or another micro_batches"
         )
-    size = batch_size // num_micro_batches
-    start = step * batch_size + micro_batch * size
-    return collate([_train_row(source, seed, position) for position in range(start, start + size)])
+    size = stage.batch_size // num_pieces
+    start = stage.first_token // stage.seq_len + (step - stage.first_step) * stage.batch_size + piece * size
+    return collate(_train_rows(source, seed, stage, np.arange(start, start + size)))
 
 
 def validation_batches(
@@ -42,6 +54,41 @@ def validation_batches(
         yield collate([source.row("validation", 0, index) for index in indices[start : start + batch_size]])
 
 
-def _train_row(source: Source, seed: int, position: int) -> Row:
-    epoch, i = divmod(position, source.num_rows("train"))
-    return source.row("train", epoch, row_index(seed, epoch, source.num_rows("train"), i))
+def read_in_order(source: Source, seed: int, places: Places) -> list[Row]:
+    """Return the training rows at `places` of the endless epoch-by-epoch order. Source: ours."""
+    num_rows = source.num_rows("train")
+    epochs, inside = np.divmod(places, num_rows)
+    indices = np.empty_like(inside)
+    for epoch in np.unique(epochs).tolist():
+        here = epochs == epoch
+        indices[here] = row_indices(seed, epoch, num_rows, inside[here])
+    return [source.row("train", *place) for place in zip(epochs.tolist(), indices.tolist(), strict=True)]
+
+
+def _train_rows(source: Source, seed: int, stage: Stage, places: Places) -> list[Row]:
+    """Return the rows of a stage at `places` of the endless order, counted in rows of the stage."""
+    parts = source.seq_len // stage.seq_len
+    if parts == 1:
+        return read_in_order(source, seed, places)
+    whole, part = np.divmod(_mix(places, seed, stage, source.num_rows("train") * parts), parts)
+    rows = read_in_order(source, seed, whole)
+    return [_cut(row, start, stage.seq_len) for row, start in zip(rows, part * stage.seq_len, strict=True)]
+
+
+def _mix(places: Places, seed: int, stage: Stage, epoch_length: int) -> Places:
+    """Permute the places of a stage within each epoch: the parts of one row must not all come in one batch."""
+    assert stage.end_step is not None, "the last stage reads whole rows"
+    first = stage.first_token // stage.seq_len
+    end = first + (stage.end_step - stage.first_step) * stage.batch_size
+    mixed = np.empty_like(places)
+    for epoch in np.unique(places // epoch_length).tolist():
+        low, high = max(first, epoch * epoch_length), min(end, (epoch + 1) * epoch_length)
+        here = (places >= low) & (places < high)
+        mixed[here] = low + permute(derive_seed(seed, "parts", first, epoch), high - low, places[here] - low)
+    return mixed
+
+
+def _cut(row: Row, start: int, length: int) -> Row:
+    """Return `length` tokens of `row` from `start` on, its documents counted from 0 again."""
+    tokens, targets, documents = (column[start : start + length] for column in row)
+    return Row(tokens, targets, documents - documents[0])

@@ -1,6 +1,6 @@
 """Documents packed into rows of one length: every transition of the text is a target exactly once an epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nested_learning.data.documents import split_documents
-from nested_learning.data.source import IGNORE, SPLITS, DataConfig, Row, require_at_least
+from nested_learning.data.packing import PACKINGS, Packing, Stream
+from nested_learning.data.source import SPLITS, DataConfig, Row, require_at_least, require_one_of
 from nested_learning.data.tokenizer import ByteTokenizer, Tokenizer, cut_parts
 from nested_learning.errors import ConfigError, DataError
 
 TOKENIZERS = ("byte", "bpe")
+BOUNDARIES = ("carry", "reset")
 
 
 @dataclass(kw_only=True)
@@ -21,6 +23,8 @@ class PackedConfig(DataConfig):
 
     `tokenizer`: byte or bpe; `vocab_size` belongs to bpe, which is trained on the training split.
     `val_fraction`: at most this share of the text is kept for validation.
+    `packing`: concat cuts the text where a row is full; best_fit cuts no document that fits into a row.
+    `boundary`: what the state of a model does where a document of a row begins: carry goes on, reset begins afresh.
     """
 
     batch_size: int = 16
@@ -29,9 +33,13 @@ class PackedConfig(DataConfig):
     tokenizer: str = "byte"
     vocab_size: int | None = None
     val_fraction: float = 0.1
+    packing: str = "concat"
+    boundary: str = "carry"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_one_of(PACKINGS, packing=self.packing)
+        require_one_of(BOUNDARIES, boundary=self.boundary)
         require_at_least(1, seq_len=self.seq_len)
         if not 0 < self.val_fraction < 1:
             raise ConfigError(
@@ -65,7 +73,12 @@ class PackedConfig(DataConfig):
         # the shortest one, so that the length the error offers fits both
         split = min(streams, key=lambda split: len(streams[split]))
         _require_one_row(streams[split], self.seq_len, f"{where}, {split} split")
-        return PackedText(streams, tokenizer, self.seq_len)
+        return PackedText(streams, tokenizer, self.seq_len, packing=self.packing)
+
+    @property
+    def resets(self) -> bool:
+        """Say whether every document of a row is read from a fresh state."""
+        return self.boundary == "reset"
 
     def _make_tokenizer(self, texts: list[str]) -> Tokenizer:
         if self.vocab_size is None:
@@ -76,39 +89,41 @@ class PackedConfig(DataConfig):
 
 
 class PackedText:
-    """A Source of text: row `i` is tokens [i * seq_len, (i + 1) * seq_len) of its split's stream, whatever the epoch.
+    """A Source of text: the documents of each split's stream, packed into rows that are the same in every epoch.
 
-    The last row is padded with `end` tokens that have no target; the padding counts as one more document.
+    A stream is the tokens `end d1 end d2 ... end` of its documents, an array or anything that is cut and counted like
+    one. What a row lacks is filled with `end` tokens that have no target and count as one more document.
+    `starts`: where the documents of each split begin; None: at every `end` but the last. `fingerprint`: that of the
+    streams and the tokenizer, None to make it.
     """
 
-    def __init__(self, streams: dict[str, NDArray[np.unsignedinteger]], tokenizer: Tokenizer, seq_len: int) -> None:
+    def __init__(
+        self,
+        streams: Mapping[str, Stream],
+        tokenizer: Tokenizer,
+        seq_len: int,
+        *,
+        packing: str = "concat",
+        starts: Mapping[str, NDArray[np.int64]] | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
         self.vocab_size = tokenizer.vocab_size
         self.seq_len = seq_len
         self.tokenizer: Tokenizer | None = tokenizer
-        self._end = tokenizer.end
-        self._streams = streams
-        self.fingerprint = _fingerprint(streams, tokenizer)
+        self.fingerprint = _fingerprint(streams, tokenizer) if fingerprint is None else fingerprint
+        self.packings: dict[str, Packing] = {
+            split: PACKINGS[packing](stream, None if starts is None else starts[split], tokenizer.end, seq_len)
+            for split, stream in streams.items()
+        }
 
     def num_rows(self, split: str) -> int:
         """Count the rows of one epoch of `split`, "train" or "validation"."""
-        # n tokens have n - 1 transitions
-        return -(-(len(self._streams[split]) - 1) // self.seq_len)
+        return self.packings[split].num_rows
 
     def row(self, split: str, epoch: int, index: int) -> Row:
         """Return row `index`; `epoch` changes nothing, since only the order of rows differs between epochs."""
         assert 0 <= index < self.num_rows(split), f"row {index} of {self.num_rows(split)}"
-        start = index * self.seq_len
-        window = self._streams[split][start : start + self.seq_len + 1].astype(np.int64)
-        tokens, targets = window[:-1], window[1:]
-        begins = tokens == self._end
-        # a row that opens inside a document and one that opens with its first token both start at document 0
-        documents = np.cumsum(begins) - begins[0]
-        missing = self.seq_len - len(tokens)
-        return Row(
-            np.pad(tokens, (0, missing), constant_values=self._end),
-            np.pad(targets, (0, missing), constant_values=IGNORE),
-            np.pad(documents, (0, missing), constant_values=documents[-1] + 1),
-        )
+        return self.packings[split].row(index)
 
 
 def to_stream(documents: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.unsignedinteger]:
@@ -131,9 +146,9 @@ def _require_one_row(stream: NDArray[np.unsignedinteger], seq_len: int, where: s
         )
 
 
-def _fingerprint(streams: dict[str, NDArray[np.unsignedinteger]], tokenizer: Tokenizer) -> str:
+def _fingerprint(streams: Mapping[str, Stream], tokenizer: Tokenizer) -> str:
     digest = sha256(tokenizer.fingerprint.encode())
     for split in SPLITS:
         digest.update(f"{split} {len(streams[split])}\n".encode())
-        digest.update(streams[split].tobytes())
+        digest.update(streams[split][:].tobytes())
     return digest.hexdigest()

@@ -1,6 +1,7 @@
 """What every source of data gives: rows that are pure functions of their place, so nothing about them is saved."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -60,12 +61,26 @@ class DataConfig(ABC):
     def __post_init__(self) -> None:
         require_at_least(1, batch_size=self.batch_size, val_rows=self.val_rows)
 
+    @property
+    def resets(self) -> bool:
+        """Say whether every document of a row is read from a fresh state: a row that is a document always is."""
+        return False
+
     @abstractmethod
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> Source:
         """Read or prepare the data. `tokenizer`: that of a trained model, None to make the one the options describe.
 
         Raises DataError for data that cannot be used, ConfigError for options that contradict each other.
         """
+
+
+def require_one_of(allowed: Collection[str], **values: str) -> None:
+    """Raise ConfigError for the first of `values`, named as in `data.<name>`, that is not `allowed`."""
+    for name, value in values.items():
+        if value not in allowed:
+            raise ConfigError(
+                f"data.{name}={value}: must be one of {', '.join(allowed)}; data.{name}={next(iter(allowed))}"
+            )
 
 
 def require_at_least(least: int, **values: int) -> None:

@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 import torch
 
 from nested_learning.data.batch import Batch
 from nested_learning.data.copy import CopyConfig
 from nested_learning.data.loader import train_batch, validation_batches
-from nested_learning.data.order import row_index
+from nested_learning.data.order import row_indices
 from nested_learning.data.packed import PackedText, to_stream
 from nested_learning.data.source import Source
 from nested_learning.data.tokenizer import ByteTokenizer
@@ -92,6 +93,6 @@ def test_the_second_epoch_of_a_made_up_task_has_rows_of_its_own() -> None:
     source = CopyConfig(length=8).build(0)
     num_rows = source.num_rows("train")
     batch = train_batch(source, 3, num_rows, 0, 1, 1)
-    index = row_index(3, 1, num_rows, 0)
+    (index,) = row_indices(3, 1, num_rows, np.array([0])).tolist()
     assert batch.tokens[0].tolist() == source.row("train", 1, index).tokens.tolist()
     assert batch.tokens[0].tolist() != source.row("train", 0, index).tokens.tolist()

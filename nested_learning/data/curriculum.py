@@ -1,0 +1,80 @@
+"""The curriculum: how many rows of which length each step reads. Pure functions of the step, so nothing is saved."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nested_learning.errors import ConfigError
+
+
+@dataclass(kw_only=True)
+class StageConfig:
+    """An entry of `stages`: `steps` steps that read `batch_size` rows of `seq_len` tokens each."""
+
+    steps: int
+    batch_size: int
+    seq_len: int
+
+    def __post_init__(self) -> None:
+        for key, value in vars(self).items():
+            if value < 1:
+                raise ConfigError(f"stages: {key}={value} must be at least 1; for example {key}=1")
+
+
+class Stage(NamedTuple):
+    """Steps [first_step, end_step) that read `batch_size` rows of `seq_len` tokens; `end_step` None: to the end.
+
+    `first_token`: the tokens that all steps before have read, over all processes.
+    """
+
+    first_step: int
+    end_step: int | None
+    first_token: int
+    batch_size: int
+    seq_len: int
+
+
+def constant(batch_size: int, seq_len: int) -> list[Stage]:
+    """Return the stages of a run whose steps are all alike."""
+    return [Stage(0, None, 0, batch_size, seq_len)]
+
+
+def plan(stages: Sequence[StageConfig], batch_size: int, seq_len: int) -> list[Stage]:
+    """Return the stages of a run: those given, one after the other, then steps of `batch_size` rows of `seq_len`.
+
+    A stage cuts rows of `seq_len` tokens into shorter ones, and reads whole rows only, so that none is lost or read
+    twice between two stages. Raises ConfigError for one that cannot. Source: ours.
+    """
+    planned, step, tokens = [], 0, 0
+    for i, stage in enumerate(stages):
+        if seq_len % stage.seq_len:
+            raise ConfigError(
+                f"stages.{i}.seq_len={stage.seq_len}: must divide data.seq_len={seq_len}, whose rows it cuts; "
+                f"try stages.{i}.seq_len={_divisor(seq_len, stage.seq_len)}"
+            )
+        parts = seq_len // stage.seq_len
+        if stage.steps * stage.batch_size % parts:
+            raise ConfigError(
+                f"stages.{i}.steps={stage.steps}: its {stage.steps * stage.batch_size} rows must be a multiple of "
+                f"{parts}, the parts of a row of data.seq_len={seq_len}; "
+                f"try stages.{i}.steps={-(-stage.steps // parts) * parts}"
+            )
+        planned.append(Stage(step, step + stage.steps, tokens, stage.batch_size, stage.seq_len))
+        step, tokens = step + stage.steps, tokens + stage.steps * stage.batch_size * stage.seq_len
+    return [*planned, Stage(step, None, tokens, batch_size, seq_len)]
+
+
+def stage_at(stages: Sequence[Stage], step: int) -> Stage:
+    """Return the stage that `step` (0, 1, ...) belongs to."""
+    return next(stage for stage in stages if stage.end_step is None or step < stage.end_step)
+
+
+def tokens_before(stages: Sequence[Stage], step: int) -> int:
+    """Count the tokens that the first `step` steps read, over all processes, padding included."""
+    stage = stage_at(stages, step)
+    return stage.first_token + (step - stage.first_step) * stage.batch_size * stage.seq_len
+
+
+def _divisor(seq_len: int, near: int) -> int:
+    """Return the largest divisor of `seq_len` that is not above `near`, 1 if need be."""
+    return next(length for length in range(min(near, seq_len), 0, -1) if seq_len % length == 0)
