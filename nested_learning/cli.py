@@ -8,14 +8,16 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from nested_learning import __version__
 from nested_learning.compose import make_job, make_jobs
-from nested_learning.config import Config
+from nested_learning.config import Config, from_yaml
 from nested_learning.errors import ConfigError, NestedLearningError
+from nested_learning.launcher.command import stop_with_parent
 from nested_learning.option_files import ROOT, OptionFiles, open_option_files
-from nested_learning.sweep import run_sweep
+from nested_learning.sweep import directory_of, run_sweep, sweep_name, wait_for_others
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 # seconds
@@ -54,17 +56,31 @@ def run_phase(config: Config) -> Any:
 
 def _dispatch(arguments: Sequence[str]) -> None:
     flags = _read_flags(arguments)
+    if flags.job:
+        _run_job(Path(flags.job))
+        return
     files = open_option_files(flags.config_dir)
     if flags.shell_completion:
         _hand_to_hydra(files, flags)
     elif flags.multirun:
-        run_sweep(make_jobs(files, flags.overrides), run_phase)
+        run_sweep(make_jobs(files, flags.overrides), run_phase, sweep_name(flags.overrides))
     else:
         config = make_job(files, flags.overrides).config
         if flags.help or flags.cfg or flags.info:
             _hand_to_hydra(files, flags)
+        elif config.launcher.name != "serial":
+            raise ConfigError(f"launcher={config.launcher.name} runs the jobs of -m: add -m; one job is a sweep too")
         else:
             run_phase(config)
+
+
+def _run_job(file: Path) -> None:
+    """Run the configuration in `file`, as a launcher asks this process to."""
+    stop_with_parent()
+    config = from_yaml(file)
+    if config.phase.name == "train" and config.name is not None and os.environ.get("RANK", "0") == "0":
+        wait_for_others(directory_of(config))
+    run_phase(config)
 
 
 class _Flags(ArgumentParser):
@@ -79,6 +95,7 @@ def _read_flags(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--job")
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--package", "-p")

@@ -22,6 +22,9 @@ from nested_learning.data.stdlib import StdlibConfig
 from nested_learning.data.text import TextConfig
 from nested_learning.errors import ConfigError
 from nested_learning.evals.config import ByPositionConfig, MemoryPackConfig, ValidationConfig
+from nested_learning.launcher.joblib import JoblibConfig
+from nested_learning.launcher.serial import SerialConfig
+from nested_learning.launcher.submitit import SubmititConfig
 from nested_learning.logger.protocol import LoggerConfig
 from nested_learning.logger.tensorboard import TensorboardConfig
 from nested_learning.logger.wandb import WandbConfig
@@ -88,6 +91,7 @@ CHOICES: dict[str, dict[str, type]] = {
     "memory": {"online": MemoryConfig, "frozen": MemoryConfig},
     "phase": {"train": PhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig},
     "evals": {"validation": ValidationConfig, "by_position": ByPositionConfig, "memory": MemoryPackConfig},
+    "launcher": {"serial": SerialConfig, "joblib": JoblibConfig, "submitit": SubmititConfig},
     "logger": {"wandb": WandbConfig, "tensorboard": TensorboardConfig},
 }
 # groups of which a run takes any number of options, by name
@@ -133,6 +137,7 @@ class Config:
     phase: PhaseConfig
     evals: dict[str, ValidationConfig | ByPositionConfig | MemoryPackConfig]
     logger: dict[str, LoggerConfig]
+    launcher: SerialConfig | JoblibConfig | SubmititConfig
     seed: int
     name: str | None
     out: str

@@ -19,5 +19,9 @@ class CheckpointError(NestedLearningError):
     """A checkpoint that is missing, damaged, or made for something else."""
 
 
+class SweepError(NestedLearningError):
+    """Jobs of a sweep that failed, each with its own error."""
+
+
 class DivergedError(NestedLearningError):
     """Training left the finite numbers: says the step, the norms, and the last good checkpoint."""

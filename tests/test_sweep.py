@@ -1,6 +1,14 @@
-"""Sweeps: every job is checked before the first begins; what came out stands side by side at the end."""
+"""Sweeps: every job is checked before the first begins; a job that fails or dies takes no other with it; the same
+command goes on where it was stopped; what came out stands side by side at the end.
+"""
 
 import csv
+import json
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -8,9 +16,9 @@ import pytest
 from nested_learning import cli
 from nested_learning.compose import Job, make_jobs
 from nested_learning.config import Config
-from nested_learning.errors import ConfigError, DataError
+from nested_learning.errors import ConfigError, DataError, SweepError
 from nested_learning.option_files import open_option_files
-from nested_learning.sweep import place, run_sweep
+from nested_learning.sweep import place, run_name, run_sweep, sweep_name
 
 TINY = ["experiment=smoke", "model=transformer", "device=cpu", "steps=2", "save_every=2", "val_every=2"]
 
@@ -18,6 +26,20 @@ TINY = ["experiment=smoke", "model=transformer", "device=cpu", "steps=2", "save_
 def jobs(*lines: str) -> list[Job]:
     """Make the jobs of a sweep."""
     return make_jobs(open_option_files(None), lines)
+
+
+def in_new_process(lines: list[str]) -> ForkServerProcess:
+    """Give the command `lines` in a process that comes up at once: the server it forks from knows torch."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["nested_learning.phase.train", "torch._dynamo"])
+    process = server.Process(target=_command, args=(lines,))
+    process.start()
+    return process
+
+
+def _command(lines: list[str]) -> None:
+    os.setpgid(0, 0)
+    raise SystemExit(cli.main(lines))
 
 
 def test_every_combination_is_a_job_the_last_key_changing_fastest() -> None:
@@ -36,11 +58,23 @@ def test_a_sweep_file_stands_for_its_lines_and_the_command_line_wins() -> None:
     assert {job.config.steps for job in made} == {3}
 
 
-def test_a_sweep_of_several_processes_needs_a_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_same_command_is_the_same_sweep_however_its_jobs_are_launched() -> None:
+    name = sweep_name(["seed=0,1", "steps=2"])
+    assert name == sweep_name(["steps=2", "launcher=joblib", "seed=0,1", "launcher.n_jobs=3"])
+    assert name != sweep_name(["seed=0,2", "steps=2"])
+
+
+def test_only_one_process_each_may_do_the_jobs_of_other_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="name="):
-        run_sweep(jobs("seed=0,1", f"out={tmp_path}/runs"), lambda _config: None)
-    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="torchrun"):
+        run_sweep(jobs("seed=0,1", "launcher=joblib"), lambda _config: None, "s")
+
+
+def test_a_launcher_is_for_sweeps_and_is_not_swept_over(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*TINY, "launcher=joblib"]) == 2
+    assert "add -m" in capsys.readouterr().err
+    assert cli.main(["-m", *TINY, "launcher=joblib,serial"]) == 2
+    assert "one value" in capsys.readouterr().err
 
 
 def test_runs_are_named_after_their_overrides_and_never_twice(tmp_path: Path) -> None:
@@ -48,12 +82,14 @@ def test_runs_are_named_after_their_overrides_and_never_twice(tmp_path: Path) ->
     names = [job.config.name for job in made]
     assert names == ["out-a_resume-x", "out-a_resume-x+", "out-a_resume-x++", "out-a_resume-x+++"]
     assert {job.config.out for job in made} == {str(tmp_path)}
+    long = [run_name({"model.levels": f"{'x' * 300}{end}"}) for end in "ab"]
+    assert long[0] != long[1] and all(len(name) < 200 for name in long)
 
 
 def test_a_sweep_trains_every_job_and_compares_them(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["-m", *TINY, "seed=0,1", "optim=adamw,muon", "name=compared"]) == 0
     folder = empty_folder / "runs" / "compared"
-    rows = list(csv.DictReader((folder / "results.csv").open()))
+    rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert [(row["seed"], row["optim"]) for row in rows] == [
         ("0", "adamw"),
         ("0", "muon"),
@@ -62,30 +98,82 @@ def test_a_sweep_trains_every_job_and_compares_them(empty_folder: Path, capsys: 
     ]
     assert all((folder / row["run"] / "summary.json").exists() and float(row["val/loss"]) > 0 for row in rows)
     assert len({row["val/loss"] for row in rows}) == 4
+    # the seed decides the order of the data, the optimizer does not
+    assert rows[0]["data_order"] == rows[1]["data_order"] != rows[2]["data_order"] == rows[3]["data_order"]
     assert (folder / "results.png").stat().st_size > 1000
-    table = capsys.readouterr().out.split("\n\n")[-2]
+    table = capsys.readouterr().out.split("\n\n")[-3]
     assert [line.split()[:2] for line in table.splitlines()] == [["optim", "runs"], ["adamw", "2"], ["muon", "2"]]
-    assert table.count("±") == 2 * (len(rows[0]) - 3)
+    assert table.count("±") == 2 * (len(rows[0]) - 4)
     assert sorted(path.name for path in empty_folder.iterdir()) == ["runs"]
 
 
-def test_a_job_that_fails_ends_the_sweep_with_its_line(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_that_fail_are_told_and_the_others_go_on(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = []
+
+    def run(config: Config) -> None:
+        ran.append(config.seed)
+        if config.seed == 1:
+            raise DataError("gone")
+        if config.seed == 2:
+            raise RuntimeError("out of memory")
+        cli.run_phase(config)
+
+    with pytest.raises(SweepError, match=r"^2 of 4 jobs failed.*seed-1: gone; seed-2: RuntimeError: out of memory"):
+        run_sweep(jobs(*TINY, "seed=0,1,2,3", "name=half"), run, "s")
+    assert ran == [0, 1, 2, 3]
+    assert "job 2 of 4: seed=1: failed: gone" in capsys.readouterr().out
+    rows = csv.DictReader(Path("runs/half/results.csv").read_text().splitlines())
+    assert [row["seed"] for row in rows] == ["0", "3"]
+    # the same command tries those again that failed, and no other
+    run_sweep(jobs(*TINY, "seed=0,1,2,3", "name=half"), lambda config: ran.append(config.seed), "s")
+    assert ran == [0, 1, 2, 3, 1, 2]
+
+
+def test_bad_input_of_every_job_is_status_2_and_leaves_nothing(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     status = cli.main(["-m", "data=text", "data.path=nope,nothing"])
     out, err = capsys.readouterr()
-    assert status == 2 and err.startswith("error: data.path=nope") and err.count("\n") == 1
-    assert "job 1 of 2" in out and "job 2" not in out
+    assert status == 2 and err.startswith("error: 2 of 2 jobs failed") and err.count("\n") == 1
+    assert "job 1 of 2" in out and "job 2 of 2" in out
     assert list(empty_folder.iterdir()) == []
 
 
-def test_what_came_before_the_failure_is_kept(empty_folder: Path) -> None:
-    def run(config: Config) -> None:
-        if config.seed == 1:
-            raise DataError("gone")
-        cli.run_phase(config)
+def test_a_run_that_was_made_with_another_configuration_stops_the_sweep_before_it_begins(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["-m", *TINY, "seed=0,2", "name=s"]) == 0
+    ran: list[int] = []
+    with pytest.raises(ConfigError, match=r"seed-0 was made with another configuration: optim\.clip was"):
+        run_sweep(jobs(*TINY, "seed=1,0", "optim.clip=0.5", "name=s"), lambda config: ran.append(config.seed), "s")
+    assert ran == []
 
-    with pytest.raises(DataError):
-        run_sweep(jobs(*TINY, "seed=0,1,2", "name=half"), run)
-    assert (empty_folder / "runs/half/results.csv").read_text().count("\n") == 2
+
+def test_a_sweep_that_is_killed_goes_on_with_its_command_to_the_same_table(tmp_path: Path) -> None:
+    def command(out: str) -> list[str]:
+        longer = [line for line in TINY if not line.startswith(("steps", "save_every"))]
+        return ["-m", *longer, "steps=4", "save_every=1", "seed=range(0,6)", f"out={tmp_path / out}"]
+
+    folder = tmp_path / "killed" / sweep_name(command("killed")[1:])
+    process = in_new_process(command("killed"))
+    # in the middle of job 3
+    while not (folder / "seed-2/checkpoints/latest").exists():
+        assert process.is_alive()
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and not (folder / "seed-5").exists()
+    began = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/environment.json")}
+    assert cli.main(command("killed")) == 0
+    now = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/environment.json")}
+    # skipped, skipped, gone on with, begun
+    assert all(now[f"seed-{seed}"] == began[f"seed-{seed}"] for seed in (0, 1))
+    assert now["seed-2"]["from_step"] > 0 and len(now["seed-2"]["earlier"]) == 1
+    assert [now[f"seed-{seed}"]["from_step"] for seed in (3, 4, 5)] == [0, 0, 0]
+    assert cli.main(command("whole")) == 0
+    whole = next((tmp_path / "whole").iterdir())
+    for file in ("results.csv", "comparisons.csv"):
+        assert (folder / file).read_bytes() == (whole / file).read_bytes()
 
 
 def test_a_dry_sweep_leaves_nothing(empty_folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nested_learning.checkpoint import Progress
 from nested_learning.data.batch import Batch, to
+from nested_learning.data.fingerprint import order_fingerprint
 from nested_learning.data.loader import train_batch
 from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError
@@ -64,7 +65,7 @@ def run(config: "Config") -> Result:
                 ctx = place.begin(progress.step)
                 announce(ctx.directory, progress, parts, world)
                 Trainer(ctx, parts.source, parts.model, parts.objective, parts.optimizer, progress).fit()
-                write_summary(ctx.directory, progress, parts, world)
+                write_summary(ctx.directory, config, progress, parts, world)
         assert place.directory is not None
         return conclude(config, place.directory, progress, parts, world)
 
@@ -135,7 +136,7 @@ def announce(directory: Path, progress: Progress, parts: Parts, world: World) ->
     )
 
 
-def write_summary(directory: Path, progress: Progress, parts: Parts, world: World) -> None:
+def write_summary(directory: Path, config: "Config", progress: Progress, parts: Parts, world: World) -> None:
     """Write summary.json: the figures of the run, and what it cost."""
     if not world.is_first:
         return
@@ -150,6 +151,7 @@ def write_summary(directory: Path, progress: Progress, parts: Parts, world: Worl
         "tokens_per_second": progress.tokens / progress.seconds,
         "peak_memory_bytes": peak_memory_bytes(world.device),
         "parameters": count_parameters(parts.model),
+        "data_order": order_fingerprint(parts.source, config.seed, config.data.batch_size, overfit=config.overfit),
         "flops_per_token": flops,
     }
     write_atomic(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")

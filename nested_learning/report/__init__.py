@@ -2,6 +2,7 @@
 
 from nested_learning.report.plots import HINT, plot_panels
 from nested_learning.report.sweep import (
+    SUMMARY,
     RunResult,
     Summary,
     conclude,
@@ -16,6 +17,7 @@ from nested_learning.report.sweep import (
 
 __all__ = [
     "HINT",
+    "SUMMARY",
     "RunResult",
     "Summary",
     "conclude",

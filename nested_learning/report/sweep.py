@@ -1,6 +1,7 @@
 """What runs found, side by side: one row a run in results.csv, mean and standard error over seeds in a table; plots."""
 
 import csv
+import io
 import json
 import math
 from collections import defaultdict
@@ -9,19 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+from nested_learning.files import write_atomic
 from nested_learning.report.plots import HINT, plot_lines
+from nested_learning.report.verdicts import Measured, Verdict, compare_all, describe, render_verdicts
 
+SUMMARY = "summary.json"
 SEED = "seed"
+# the first that runs have is what settings are compared by; lower is better
 CURVES = ("val/bpb", "val/loss")
+# comparisons that are printed; all are in comparisons.csv
+MAX_PRINTED = 10
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One finished run: its directory, the overrides that set it apart, its final validation figures."""
+    """One finished run: its directory, the overrides that set it apart, its final validation figures.
+
+    `data_order` is the sha256 of what it read in which order, "" where that is not known.
+    """
 
     directory: Path
     swept: dict[str, str]
     metrics: dict[str, float]
+    data_order: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,22 +46,22 @@ class Summary:
 
 def read_run(directory: Path, swept: dict[str, str]) -> RunResult:
     """Read the final validation figures from the summary.json of a finished run."""
-    summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-    return RunResult(
-        directory, swept, {name: value for name, value in summary["final"].items() if name.startswith("val/")}
-    )
+    summary = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
+    metrics = {name: value for name, value in summary["final"].items() if name.startswith("val/")}
+    # runs made before it was noted have none
+    return RunResult(directory, swept, metrics, summary.get("data_order", ""))
 
 
 def write_csv(path: Path, results: Sequence[RunResult]) -> None:
-    """Write one line a run: its name, the swept overrides, the figures."""
-    names = list(results[0].metrics)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["run", *results[0].swept, *names])
-        for result in results:
-            writer.writerow(
-                [result.directory.name, *result.swept.values(), *(str(result.metrics[name]) for name in names)]
-            )
+    """Write one line a run: its name, the swept overrides, the figures ("" for one that it lacks), the data's order."""
+    names = _ordered(name for result in results for name in result.metrics)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["run", *results[0].swept, *names, "data_order"])
+    for result in results:
+        figures = [str(result.metrics[name]) if name in result.metrics else "" for name in names]
+        writer.writerow([result.directory.name, *result.swept.values(), *figures, result.data_order])
+    write_atomic(path, file.getvalue())
 
 
 def summarise(results: Sequence[RunResult]) -> list[Summary]:
@@ -86,9 +97,15 @@ def render(summaries: Sequence[Summary]) -> str:
 
 
 def conclude(directory: Path, results: Sequence[RunResult]) -> None:
-    """End a sweep in `directory`: print the table and say where results.csv and the plot are."""
+    """End a sweep in `directory`: print the table and which settings are apart; say where the files are."""
     print(f"\n{render(summarise(results))}\n")
-    print(f"every run: {directory / 'results.csv'}")
+    figure = _figure_of(results)
+    verdicts = compare_settings(results, figure)
+    write_comparisons(directory / "comparisons.csv", figure, verdicts)
+    if verdicts:
+        print(f"{figure}, differences with their 95 % intervals, all {len(verdicts)} together:")
+        print(f"{render_verdicts(_worth_printing(verdicts, results, figure))}\n")
+    print(f"every run: {directory / 'results.csv'}; every comparison: {directory / 'comparisons.csv'}")
     try:
         plot(directory / "results.png", results)
     except ImportError:
@@ -97,20 +114,40 @@ def conclude(directory: Path, results: Sequence[RunResult]) -> None:
         print(f"plot: {directory / 'results.png'}")
 
 
+def compare_settings(results: Sequence[RunResult], figure: str) -> list[Verdict]:
+    """Compare every two settings, which are runs that differ in their seed only, by `figure`. Source: ours."""
+    settings = {}
+    for label, group in _by_label(results).items():
+        runs = [(result.swept.get(SEED, ""), result) for result in group if figure in result.metrics]
+        settings[_name(label)] = {seed: Measured(run.metrics[figure], run.data_order) for seed, run in runs}
+    return compare_all(settings)
+
+
+def write_comparisons(path: Path, figure: str, verdicts: Sequence[Verdict]) -> None:
+    """Write one line a comparison: the two settings, the difference of `figure`, its interval, the verdict."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["first", "second", "figure", "difference", "low", "high", "num", "kind", "verdict"])
+    for each in verdicts:
+        low, high = ("", "") if each.interval is None else each.interval
+        numbers = [each.difference, low, high, each.num]
+        writer.writerow([each.first, each.second, figure, *numbers, each.kind, describe(each)])
+    write_atomic(path, file.getvalue())
+
+
 def plot(path: Path, results: Sequence[RunResult]) -> None:
     """Draw validation against tokens read, one line for runs that differ in their seed only; the band is the stderr.
 
     Raises ImportError where matplotlib is not installed.
     """
-    curve = next(name for name in CURVES if any(name in result.metrics for result in results))
+    curve = _figure_of(results)
     lines = {}
     for label, group in _by_label(results).items():
         points: dict[int, list[float]] = defaultdict(list)
         for result in group:
             for tokens, value in read_curve(result.directory, curve):
                 points[tokens].append(value)
-        name = " ".join(f"{key}={value}" for key, value in label) or "all runs"
-        lines[name] = [(float(tokens), *mean_and_stderr(points[tokens])) for tokens in sorted(points)]
+        lines[_name(label)] = [(float(tokens), *mean_and_stderr(points[tokens])) for tokens in sorted(points)]
     plot_lines(path, lines, ("tokens", curve))
 
 
@@ -125,6 +162,23 @@ def _by_label(results: Iterable[RunResult]) -> dict[tuple[tuple[str, str], ...],
     for result in results:
         groups[tuple((key, value) for key, value in result.swept.items() if key != SEED)].append(result)
     return dict(groups)
+
+
+def _name(label: Iterable[tuple[str, str]]) -> str:
+    return " ".join(f"{key}={value}" for key, value in label) or "all runs"
+
+
+def _figure_of(results: Sequence[RunResult]) -> str:
+    return next(name for name in CURVES if any(name in result.metrics for result in results))
+
+
+def _worth_printing(verdicts: Sequence[Verdict], results: Sequence[RunResult], figure: str) -> Sequence[Verdict]:
+    """Return all verdicts, or where they are many those about the setting with the lowest mean."""
+    if len(verdicts) <= MAX_PRINTED:
+        return verdicts
+    means = {_name(summary.swept.items()): summary.metrics for summary in summarise(results)}
+    best = min((name for name in means if figure in means[name]), key=lambda name: means[name][figure][0])
+    return [each for each in verdicts if best in (each.first, each.second)]
 
 
 def _ordered(names: Iterable[str]) -> list[str]:

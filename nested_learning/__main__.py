@@ -1,0 +1,8 @@
+"""`python -m nested_learning`: the same as `python train.py`."""
+
+import sys
+
+from nested_learning.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""What a run reads, in which order, as one hash: runs with the same one can be compared pair by pair."""
+
+import json
+from hashlib import sha256
+
+from nested_learning.data.source import Source
+
+
+def order_fingerprint(source: Source, seed: int, batch_size: int, *, overfit: bool) -> str:
+    """Return the sha256 of all that decides which rows of `source` each step reads: the order is a function of these.
+
+    How long the run is, in how many pieces a step is cut and by how many processes changes none of it. Source: ours.
+    """
+    tokenizer = None if source.tokenizer is None else source.tokenizer.fingerprint
+    decides = [source.fingerprint, tokenizer, source.seq_len, seed, batch_size, overfit]
+    return sha256(json.dumps(decides).encode()).hexdigest()

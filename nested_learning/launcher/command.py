@@ -1,0 +1,51 @@
+"""A job as a command: `python -m nested_learning --job <file>`, a process that trains one configuration and ends."""
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+from nested_learning.files import write_atomic
+from nested_learning.launcher.protocol import Task
+
+JOBS, LOGS = "jobs", "logs"
+PR_SET_PDEATHSIG = 1
+
+
+def write_job(task: Task, folder: Path) -> Path:
+    """Write the configuration of `task` into `folder`; return the file."""
+    path = folder / JOBS / f"{task.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, task.config)
+    return path.resolve()
+
+
+def job_command(path: Path) -> list[str]:
+    """Return the command that runs the job in the file `path`."""
+    return [sys.executable, "-m", "nested_learning", "--job", str(path)]
+
+
+def job_environment(**values: str) -> dict[str, str]:
+    """Return this process's environment with `values`, in which the package is found wherever the job works."""
+    package = str(Path(__file__).parents[2])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | values
+
+
+def describe_end(status: int, log: Path) -> str:
+    """Say how a job ended that left `status`, "" where all went well: its own last word, or which signal took it."""
+    if status == 0:
+        return ""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+    said = [line for line in lines if line.strip()]
+    if status > 0 and said and said[-1].startswith("error: "):
+        return said[-1].removeprefix("error: ")
+    how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return f"{how}; its output: {log}"
+
+
+def stop_with_parent() -> None:
+    """Ask Linux to stop this process, as Ctrl-C does, when the one that started it has died. Source: ours."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,65 @@
+"""`launcher=joblib`: several jobs at a time on this machine, each a process of its own."""
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from queue import SimpleQueue
+
+from nested_learning.errors import ConfigError
+from nested_learning.launcher.command import LOGS, describe_end, job_command, job_environment, write_job
+from nested_learning.launcher.protocol import Outcome, Task
+
+
+@dataclass(kw_only=True)
+class JoblibConfig:
+    """`n_jobs` jobs at a time, which take turns with `gpus` GPUs (0: every job sees what this process sees)."""
+
+    name: str
+    n_jobs: int
+    gpus: int
+
+    def __post_init__(self) -> None:
+        if self.n_jobs < 1:
+            raise ConfigError(f"launcher.n_jobs={self.n_jobs} must be at least 1; for example launcher.n_jobs=2")
+        if self.gpus and self.gpus < self.n_jobs:
+            raise ConfigError(
+                f"launcher.gpus={self.gpus} for launcher.n_jobs={self.n_jobs}: every job needs one; "
+                f"use launcher.n_jobs={max(1, self.gpus)}"
+            )
+
+    def check(self) -> None:
+        """Raise ConfigError where joblib is not installed."""
+        if find_spec("joblib") is None:
+            raise ConfigError("launcher=joblib: joblib is not installed; pip install 'nested-learning[sweep]'")
+
+    def launch(self, tasks: Sequence[Task], folder: Path) -> Iterator[Outcome]:
+        """Run `tasks`; what they print is in <folder>/logs. A job that is killed takes no other with it.
+
+        The threads here only wait: a job is a process, so that its memory is its own and is given back.
+        """
+        from joblib import Parallel, delayed
+
+        gpus: SimpleQueue[str] = SimpleQueue()
+        for gpu in range(self.gpus):
+            gpus.put(str(gpu))
+        (folder / LOGS).mkdir(parents=True, exist_ok=True)
+        together = Parallel(self.n_jobs, prefer="threads", return_as="generator_unordered", pre_dispatch="all")
+        yield from together(delayed(self._run)(task, folder, gpus) for task in tasks)
+
+    def _run(self, task: Task, folder: Path, gpus: "SimpleQueue[str]") -> Outcome:
+        threads = max(1, (os.cpu_count() or 1) // self.n_jobs)
+        given = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+        gpu = gpus.get() if self.gpus else None
+        if gpu is not None:
+            given["CUDA_VISIBLE_DEVICES"] = gpu
+        log = folder / LOGS / f"{task.name}.log"
+        print(f"{task.title} (output: {log})", flush=True)
+        with log.open("w", encoding="utf-8") as file:
+            command = job_command(write_job(task, folder))
+            done = subprocess.run(command, env=job_environment(**given), stdout=file, stderr=subprocess.STDOUT)
+        if gpu is not None:
+            gpus.put(gpu)
+        return Outcome(task, describe_end(done.returncode, log))

@@ -1,0 +1,38 @@
+"""What a launcher is given, and what it says about each job."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+
+@dataclass(frozen=True)
+class Task:
+    """One job: the name of its files, the line that announces it, its configuration as YAML, and how it is run here."""
+
+    name: str
+    title: str
+    config: str
+    run: Callable[[], object]
+
+
+class Outcome(NamedTuple):
+    """How a job ended: `error` is one line, "" where all went well."""
+
+    task: Task
+    error: str
+
+
+@runtime_checkable
+class LauncherConfig(Protocol):
+    """An option of the launcher group."""
+
+    name: str
+
+    def check(self) -> None:
+        """Raise ConfigError for what cannot work here, before anything is made."""
+        ...
+
+    def launch(self, tasks: Sequence[Task], folder: Path) -> Iterator[Outcome]:
+        """Run `tasks`, yielding each as it ends, however it ends; what is noted down goes into `folder`."""
+        ...
