@@ -1,7 +1,11 @@
 """Clocks of learning: a level is whatever learns at one rate, and its period is counted in tokens."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+# the tokens that the first n optimizer steps read, over all processes: what clocks in tokens are read from
+TokensBefore = Callable[[int], int]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nested_learning.errors import ConfigError
-from nested_learning.level import Level
+from nested_learning.level import Level, TokensBefore
 from nested_learning.optim.processes import ALONE, Processes
 from nested_learning.optim.schedule import ScheduleConfig
 
@@ -153,15 +153,17 @@ class OptimConfig:
         tokens_per_step: int,
         total_steps: int,
         processes: Processes = ALONE,
+        tokens_before: TokensBefore | None = None,
     ) -> "Optimizer":
         """Build the optimizer of `named_parameters`, where they lie. Raises ConfigError when the groups do not fit.
 
         `levels` are the slow clocks that the model declares, `tokens_per_step` the tokens of one optimizer step over
         all processes and micro-batches, `total_steps` the length of the run that the schedule is spread over,
-        `processes` those among which parameters may be sharded.
+        `processes` those among which parameters may be sharded. Where steps differ, `tokens_per_step` is the least of
+        any, and `tokens_before` counts the tokens of all steps before a step.
         """
         from nested_learning.optim.groups import partition
         from nested_learning.optim.optimizer import Optimizer
 
         groups = partition(self.groups, named_parameters, levels)
-        return Optimizer(groups, self.schedule, tokens_per_step, total_steps, processes)
+        return Optimizer(groups, self.schedule, tokens_per_step, total_steps, processes, tokens_before)

@@ -8,7 +8,7 @@ from torch import nn
 
 from nested_learning import tree
 from nested_learning.errors import CheckpointError, ConfigError
-from nested_learning.level import is_due
+from nested_learning.level import TokensBefore, is_due
 from nested_learning.ops.rules import RULES
 from nested_learning.optim.groups import Group
 from nested_learning.optim.inputs import Inputs, watch
@@ -53,6 +53,7 @@ class Optimizer:
         tokens_per_step: int,
         total_steps: int,
         processes: Processes = ALONE,
+        tokens_before: TokensBefore | None = None,
     ) -> None:
         if total_steps < 1:
             raise ConfigError(f"steps={total_steps} must be at least 1")
@@ -60,6 +61,7 @@ class Optimizer:
         self.groups = list(groups)
         self.schedule, self.tokens_per_step, self.total_steps = schedule, tokens_per_step, total_steps
         self.processes = processes
+        self.tokens_before: TokensBefore = tokens_before or (lambda step: step * tokens_per_step)
         self.states: dict[str, Any] = {}
         self.accumulated: dict[str, Accumulated] = {}
         self.inputs: dict[str, Inputs] = {}
@@ -83,11 +85,11 @@ class Optimizer:
         lr = self.lr(step)
         for inputs in self.inputs.values():
             inputs.agree(self.processes)
-        tokens_before, tokens_after = step * self.tokens_per_step, (step + 1) * self.tokens_per_step
+        before, after = self.tokens_before(step), self.tokens_before(step + 1)
         for group in self.groups:
             if group.period > self.tokens_per_step:
                 self._accumulate(group)
-            if is_due(group.period, tokens_before, tokens_after):
+            if is_due(group.period, before, after):
                 self._update(group, lr[group.name])
 
     def zero_grad(self) -> None:
@@ -95,6 +97,12 @@ class Optimizer:
         for group in self.groups:
             for parameter in group.parameters:
                 parameter.grad = None
+
+    def skip(self) -> None:
+        """Leave a step out: drop every gradient, and what layers have read since the step before."""
+        self.zero_grad()
+        for inputs in self.inputs.values():
+            inputs.fresh.zero_()
 
     def lr(self, step: int) -> dict[str, float]:
         """Return the learning rate of every group at `step`, by the group's name."""

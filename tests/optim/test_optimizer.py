@@ -130,6 +130,20 @@ def test_a_group_updates_exactly_once_a_period(period, tokens_per_step, updates)
     assert moved == list(updates)
 
 
+def test_a_period_is_counted_in_the_tokens_that_were_read_where_steps_differ():
+    named = parameters()
+    # three steps of 100 tokens, then steps of 300
+    optimizer = optim(group(period=400)).build(named, [], 100, 9, tokens_before=lambda n: 100 * n + 200 * max(0, n - 3))
+    moved = []
+    for step in range(9):
+        before = snapshot(named)
+        train(optimizer, named, [step])
+        if not torch.equal(named[0][1], before[named[0][0]]):
+            moved.append(step)
+    # read after each step: 100 200 300 600 900 1200 1500 1800 2100
+    assert moved == [3, 4, 5, 7, 8]
+
+
 @pytest.mark.parametrize("rule", ["adamw", "muon"])
 def test_a_slow_group_steps_with_the_mean_of_the_gradients_since_its_last_update(rule):
     slow, fast = ([(n, p) for n, p in parameters(torch.float64) if p.dim() >= 2] for _ in range(2))
