@@ -38,9 +38,9 @@ def describe_end(status: int, log: Path) -> str:
     if status == 0:
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-    said = [line for line in lines if line.strip()]
-    if status > 0 and said and said[-1].startswith("error: "):
-        return said[-1].removeprefix("error: ")
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if status > 0 and said:
+        return said[-1]
     how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     return f"{how}; its output: {log}"
 

@@ -71,7 +71,7 @@ class SubmititConfig:
 
     def launch(self, tasks: Sequence[Task], folder: Path) -> Iterator[Outcome]:
         """Submit `tasks` and wait for them; those that are in the queue from before are waited for, not sent again."""
-        from submitit.helpers import as_completed
+        from submitit.helpers import as_completed, environment_variables
 
         place = folder / FOLDER
         place.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,10 @@ class SubmititConfig:
             job = self._underway(place, ids[task.name]) if task.name in ids else None
             is_new = job is None
             if job is None:
-                job = self._executor(place, task.name).submit(Work(job_command(write_job(task, folder))))
+                work = Work(job_command(write_job(task, folder)))
+                # the processes of the cluster get this one's environment, and must find the package
+                with environment_variables(**job_environment()):
+                    job = self._executor(place, task.name).submit(work)
                 ids[task.name] = job.job_id
                 write_atomic(note, json.dumps(ids, indent=2) + "\n")
             print(
