@@ -3,13 +3,13 @@
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nested_learning.errors import ConfigError
 from nested_learning.level import Level, TokensBefore
 from nested_learning.optim.processes import ALONE, Processes
-from nested_learning.optim.schedule import ScheduleConfig
+from nested_learning.optim.schedule import Extent, ScheduleConfig
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
@@ -33,6 +33,8 @@ RULE_KEYS: dict[str, tuple[str, ...]] = {
 MATRIX_RULES = ("delta_momentum", "deep_momentum", "muon", "m3")
 MATRICES = ("batch", "flatten")
 ALL_GROUP_KEYS = sorted({"matrix", *(key for keys in RULE_KEYS.values() for key in keys)})
+# what no factor can be put on: a pair, and a count
+UNSCHEDULED = ("betas", "slow_every")
 
 
 class Allowed(NamedTuple):
@@ -63,7 +65,8 @@ class GroupConfig:
     `period` is in tokens: the group updates once in so many, with the mean of the gradients since its last update;
     0 is every step, and null leaves it to the levels that the model declares. `matrix` is for the rules of matrices:
     of a parameter of more than two dimensions, `batch` takes the last two as the matrix, and `flatten` the first
-    against all others.
+    against all others. `schedules` gives a hyper-parameter a course over the run: any number that the rule reads, and
+    `lr`, which otherwise follows the schedule of all groups.
     """
 
     name: str
@@ -84,6 +87,7 @@ class GroupConfig:
     input_decay: float | None = None
     slow_weight: float | None = None
     slow_every: int | None = None
+    schedules: dict[str, ScheduleConfig] = field(default_factory=dict)
 
     def options(self) -> dict[str, float | list[float]]:
         """Return the keys that the rule reads beside lr and weight_decay, with their values."""
@@ -106,6 +110,14 @@ class GroupConfig:
         if self.betas is not None and not (len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)):
             raise ConfigError(f"{where}.betas={self.betas} of group {self.name} must be two numbers in [0, 1)")
         self._check_rule(where)
+        allowed_keys = [key for key in ("lr", "weight_decay", *RULE_KEYS[self.rule]) if key not in UNSCHEDULED]
+        for key, schedule in self.schedules.items():
+            if key not in allowed_keys:
+                raise ConfigError(
+                    f"{where}.schedules.{key}: no number of group {self.name} that a schedule could change; "
+                    f"allowed: {', '.join(allowed_keys)}"
+                )
+            schedule.check(f"{where}.schedules.{key}")
 
     def _check_rule(self, where: str) -> None:
         if self.rule not in RULE_KEYS:
@@ -128,13 +140,16 @@ class GroupConfig:
 class OptimConfig:
     """An ordered list of groups, of which the first that matches a parameter takes it; a schedule; the clipping norm.
 
-    `clip` bounds the norm of all gradients together (null: measured, not bounded). Raises ConfigError.
+    `schedule` is the course of every learning rate that has none of its own. `clip` bounds the norm of all gradients
+    together (null: measured, not bounded). `ema` is what the running average of the weights keeps of itself at a step
+    (null: none is made). Raises ConfigError.
     """
 
     name: str
     groups: list[GroupConfig]
     schedule: ScheduleConfig
     clip: float | None
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         if not self.groups:
@@ -143,6 +158,9 @@ class OptimConfig:
             group.check(f"optim.groups.{index}")
             if group.name in [other.name for other in self.groups[:index]]:
                 raise ConfigError(f"optim.groups.{index}.name={group.name} is taken: two groups cannot share a name")
+        self.schedule.check("optim.schedule")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ConfigError(f"optim.ema={self.ema} must lie in (0, 1), such as 0.999; null averages nothing")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise ConfigError(f"optim.clip={self.clip} must be more than 0, or null for no clipping")
 
@@ -166,4 +184,12 @@ class OptimConfig:
         from nested_learning.optim.optimizer import Optimizer
 
         groups = partition(self.groups, named_parameters, levels)
-        return Optimizer(groups, self.schedule, tokens_per_step, total_steps, processes, tokens_before)
+        optimizer = Optimizer(groups, self.schedule, tokens_per_step, total_steps, processes, tokens_before, self.ema)
+        self._check_fit(Extent(total_steps, optimizer.tokens_before(total_steps)))
+        return optimizer
+
+    def _check_fit(self, run: Extent) -> None:
+        self.schedule.check_fits(run, "optim.schedule")
+        for index, group in enumerate(self.groups):
+            for key, schedule in group.schedules.items():
+                schedule.check_fits(run, f"optim.groups.{index}.schedules.{key}")

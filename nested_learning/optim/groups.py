@@ -10,6 +10,7 @@ from nested_learning.errors import ConfigError
 from nested_learning.level import Level
 from nested_learning.ops.rules import RULES
 from nested_learning.optim.config import GroupConfig
+from nested_learning.optim.schedule import ScheduleConfig
 from nested_learning.shapes import Tensor
 
 NamedParameter = tuple[str, Parameter]
@@ -20,7 +21,8 @@ class Group:
     """Parameters that share a rule, a learning rate, a weight decay and a clock (`period` in tokens, 0 = every step).
 
     `options` are the other keywords of the rule in `ops/rules`; `names` and `parameters` run in parallel. `flatten`
-    says whether the rule sees a parameter as its first dimension against all others.
+    says whether the rule sees a parameter as its first dimension against all others. `schedules`: the course that a
+    hyper-parameter takes over the run, where it has one of its own.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Group:
     names: list[str]
     parameters: list[Parameter]
     flatten: bool
+    schedules: dict[str, ScheduleConfig]
 
     def seen(self, tensor: Tensor) -> Tensor:
         """Return a parameter, or what has its shape, as the rule sees it; both share their memory."""
@@ -109,6 +112,7 @@ def _split(
 def _group(config: GroupConfig, name: str, period: int, members: list[NamedParameter]) -> Group:
     names, parameters = [name for name, _ in members], [parameter for _, parameter in members]
     flatten = config.matrix == "flatten"
+    options, schedules = config.options(), config.schedules
     return Group(
-        name, config.rule, config.lr, config.weight_decay, period, config.options(), names, parameters, flatten
+        name, config.rule, config.lr, config.weight_decay, period, options, names, parameters, flatten, schedules
     )

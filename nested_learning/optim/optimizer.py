@@ -1,6 +1,7 @@
 """The optimizer: every group follows its rule, at its own clock and learning rate."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ from nested_learning import tree
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.level import TokensBefore, is_due
 from nested_learning.ops.rules import RULES
+from nested_learning.optim.average import EMA, Average
 from nested_learning.optim.groups import Group
 from nested_learning.optim.inputs import Inputs, watch
 from nested_learning.optim.processes import ALONE, Processes
-from nested_learning.optim.schedule import ScheduleConfig, lr_factor
+from nested_learning.optim.schedule import Extent, ScheduleConfig, factor
 from nested_learning.optim.updates import update
 from nested_learning.shapes import Tensor
 
@@ -41,9 +43,10 @@ class Optimizer:
 
     A group with a period longer than a step adds its gradients up and updates once a period, with their mean; the
     other groups update at every step. A parameter without a gradient (`.grad` is None) is left alone. The clocks and
-    the learning rates are pure functions of the step. Parameters may be sharded among `processes`: a rule of matrices
-    gets them whole, one at a time, and each process keeps its part of the result. Source: the outer clock of Nested
-    Learning, arXiv 2512.24695, equation 71.
+    the hyper-parameters are pure functions of the step: rates follow `schedule` where the group has no other. With
+    `ema` the weights are averaged over the steps beside. Parameters may be sharded among `processes`: a rule of
+    matrices gets them whole, one at a time, and each process keeps its part of the result. Source: the outer clock of
+    Nested Learning, arXiv 2512.24695, equation 71.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Optimizer:
         total_steps: int,
         processes: Processes = ALONE,
         tokens_before: TokensBefore | None = None,
+        ema: float | None = None,
     ) -> None:
         if total_steps < 1:
             raise ConfigError(f"steps={total_steps} must be at least 1")
@@ -74,6 +78,7 @@ class Optimizer:
                     self.inputs[name] = Inputs(part)
                 if group.period > tokens_per_step:
                     self.accumulated[name] = Accumulated(parameter.detach())
+        self.average = None if ema is None else Average(ema, self._named_parameters())
 
     def watch(self, model: nn.Module) -> None:
         """Have the layers of `model` show their inputs to the rules that read them; without such rules, do nothing."""
@@ -82,7 +87,6 @@ class Optimizer:
     @torch.no_grad()
     def step(self, step: int) -> None:
         """Make step `step` (0, 1, ...): read every `.grad`, and update the groups that are due."""
-        lr = self.lr(step)
         for inputs in self.inputs.values():
             inputs.agree(self.processes)
         before, after = self.tokens_before(step), self.tokens_before(step + 1)
@@ -90,7 +94,9 @@ class Optimizer:
             if group.period > self.tokens_per_step:
                 self._accumulate(group)
             if is_due(group.period, before, after):
-                self._update(group, lr[group.name])
+                self._update(group, self.settings(group, step))
+        if self.average is not None:
+            self.average.add(self._named_parameters(), step)
 
     def zero_grad(self) -> None:
         """Drop every gradient."""
@@ -106,8 +112,29 @@ class Optimizer:
 
     def lr(self, step: int) -> dict[str, float]:
         """Return the learning rate of every group at `step`, by the group's name."""
-        factor = lr_factor(self.schedule, step, self.total_steps)
-        return {group.name: group.lr * factor for group in self.groups}
+        return {group.name: self.settings(group, step)["lr"] for group in self.groups}
+
+    def settings(self, group: Group, step: int) -> dict[str, Any]:
+        """Return the hyper-parameters of `group` at `step`: each value times the factor of its schedule, if any."""
+        done, run = (Extent(steps, self.tokens_before(steps)) for steps in (step + 1, self.total_steps))
+        values: dict[str, Any] = {"lr": group.lr, "weight_decay": group.weight_decay, **group.options}
+        schedules = {"lr": self.schedule} | group.schedules
+        return values | {key: values[key] * factor(schedule, done, run) for key, schedule in schedules.items()}
+
+    def figures(self, step: int) -> dict[str, float]:
+        """Return `optim/lr`, the largest of all groups, and `optim/<key>/<group>` of all that follows a schedule."""
+        figures = {"optim/lr": max(self.lr(step).values())}
+        for group in self.groups:
+            settings = self.settings(group, step)
+            figures |= {f"optim/{key}/{group.name}": settings[key] for key in ("lr", *group.schedules)}
+        return figures
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have the parameters hold the averaged weights while the context lasts; it needs `ema`."""
+        assert self.average is not None, "no weights are averaged"
+        with self.average.in_place_of(self._named_parameters()):
+            yield
 
     def table(self) -> list[tuple[str, str, float, float, int, int, int]]:
         """List of every group: name, rule, lr, weight decay, period, tensors, parameters (which sum to the model)."""
@@ -159,24 +186,33 @@ class Optimizer:
             slots |= {f"{name}/gradient_sum": accumulated.sum, f"{name}/gradient_count": accumulated.count}
             if name in self.inputs:
                 slots[f"{name}/input_sum"] = self.inputs[name].sum
+        if self.average is not None:
+            slots |= {f"{name}/{EMA}": weights for name, weights in self.average.weights.items()}
         return slots
+
+    def _named_parameters(self) -> dict[str, Tensor]:
+        return {
+            name: parameter.detach()
+            for group in self.groups
+            for name, parameter in zip(group.names, group.parameters, strict=True)
+        }
 
     def _accumulate(self, group: Group) -> None:
         for name, parameter in zip(group.names, group.parameters, strict=True):
             if parameter.grad is not None:
                 self.accumulated[name].add(parameter.grad)
 
-    def _update(self, group: Group, lr: float) -> None:
+    def _update(self, group: Group, settings: dict[str, Any]) -> None:
         gradients = {name: group.seen(gradient) for name, gradient in self._gradients(group).items()}
         parameters = zip(group.names, group.parameters, strict=True)
         parts = {name: group.seen(parameter.detach()) for name, parameter in parameters if name in gradients}
         # a rule of single coordinates works on any part of a tensor; one of matrices needs them whole, one at a time
         if RULES[group.rule].min_rank > 0 and any(self.processes.is_sharded(part) for part in parts.values()):
             for name in gradients:
-                self._update_sharded(group, lr, name, parts[name], gradients[name])
+                self._update_sharded(group, settings, name, parts[name], gradients[name])
         elif gradients:
             old = [self.states[name] for name in gradients]
-            new = self._apply(group, lr, list(gradients), list(parts.values()), list(gradients.values()), old)
+            new = self._apply(group, settings, list(gradients), list(parts.values()), list(gradients.values()), old)
             self.states |= dict(zip(gradients, new, strict=True))
         for name in group.names:
             if name in gradients and name in self.accumulated:
@@ -184,27 +220,28 @@ class Optimizer:
             if name in self.inputs:
                 self.inputs[name].clear()
 
-    def _update_sharded(self, group: Group, lr: float, name: str, part: Tensor, gradient: Tensor) -> None:
+    def _update_sharded(
+        self, group: Group, settings: dict[str, Any], name: str, part: Tensor, gradient: Tensor
+    ) -> None:
         """Gather one parameter, its gradient and its state; update them; keep this process's part."""
         whole = self.processes.whole
         weights, state = whole(part), tree.map(whole, self.states[name])
-        (state,) = self._apply(group, lr, [name], [weights], [whole(gradient)], [state])
+        (state,) = self._apply(group, settings, [name], [weights], [whole(gradient)], [state])
         part.copy_(self.processes.cut(weights, part))
         self.states[name] = self._cut(state, part)
 
     def _apply(
         self,
         group: Group,
-        lr: float,
+        settings: dict[str, Any],
         names: list[str],
         weights: list[Tensor],
         gradients: list[Tensor],
         states: list[Any],
     ) -> list[Any]:
-        """Update `weights` in place by the group's rule; return the new states."""
+        """Update `weights` in place by the group's rule with the hyper-parameters `settings`; return the new states."""
         extra = {"grams": [self._gram(group, name) for name in names]} if RULES[group.rule].reads_inputs else {}
-        keywords = group.options | extra
-        return update(group.rule, weights, gradients, states, lr=lr, weight_decay=group.weight_decay, **keywords)
+        return update(group.rule, weights, gradients, states, **settings, **extra)
 
     def _cut(self, state: Any, part: Tensor) -> Any:
         """Shard a whole state as its parameter is: the tensors that are shaped like it."""
@@ -229,10 +266,13 @@ class Optimizer:
 
 def _check_same(expected: dict[str, Any], found: dict[str, Tensor]) -> None:
     if missing := sorted(expected.keys() - found.keys()):
-        raise CheckpointError(f"optimizer state lacks {_some(missing)}: it was made for other groups, rules or periods")
+        raise CheckpointError(
+            f"optimizer state lacks {_some(missing)}: it was made for other groups, rules, periods or optim.ema"
+        )
     if unexpected := sorted(found.keys() - expected.keys()):
         raise CheckpointError(
-            f"optimizer state has {_some(unexpected)} too much: it was made for other groups, rules or periods"
+            f"optimizer state has {_some(unexpected)} too much: "
+            "it was made for other groups, rules, periods or optim.ema"
         )
     for key, value in expected.items():
         tensor = value if isinstance(value, Tensor) else torch.tensor(value)

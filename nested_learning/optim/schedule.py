@@ -1,63 +1,93 @@
-"""Schedules of the learning rate: pure functions of the step, so that there is nothing to save or to restore."""
+"""Schedules: pure functions of how far a run is, so that there is nothing to save or to restore."""
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from nested_learning.errors import ConfigError
 
-KINDS = ("constant", "cosine", "wsd")
+KINDS = ("constant", "cosine", "linear", "wsd")
+UNITS = ("share", "steps", "tokens")
+
+
+class Extent(NamedTuple):
+    """So much of a run: optimizer steps, and the tokens that they read, over all processes."""
+
+    steps: int
+    tokens: int
 
 
 @dataclass(kw_only=True)
 class ScheduleConfig:
-    """The course of the learning rate over a run: a linear warmup, then one of three kinds.
+    """The course of a number over a run, as a factor on its value: a linear warmup, then one of four kinds.
 
-    `constant` keeps the peak. `cosine` falls from the peak to `final` times the peak over the rest of the run. `wsd`
-    (warmup, stable, decay) keeps the peak and falls linearly to `final` times the peak over the last `decay` of the
-    run. `warmup` and `decay` are shares of the run's steps, so that they fit a run of any length. Raises ConfigError.
+    `constant` keeps the value. `cosine` and `linear` fall from it to `final` times the value over the rest of the run.
+    `wsd` (warmup, stable, decay) keeps it and falls linearly to `final` times the value over the last `decay` of the
+    run. A warmup rises from `start` times the value. `warmup` and `decay` are shares of the run's steps, so that they
+    fit a run of any length, or with `unit` numbers of steps, or of tokens.
     """
 
     kind: str
-    warmup: float
-    decay: float
     final: float
+    warmup: float = 0.0
+    decay: float = 0.0
+    start: float = 0.0
+    unit: str = "share"
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ConfigError(f"optim.schedule.kind={self.kind!r} must be one of {list(KINDS)}")
-        for key in ("warmup", "decay", "final"):
+    def check(self, where: str) -> None:
+        """Raise ConfigError for a value that no run can use; `where` is the path, such as `optim.schedule`."""
+        for key, allowed in (("kind", KINDS), ("unit", UNITS)):
+            if vars(self)[key] not in allowed:
+                raise ConfigError(f"{where}.{key}={vars(self)[key]!r} must be one of {list(allowed)}")
+        for key in ("final", "start"):
             if not 0 <= vars(self)[key] <= 1:
                 raise ConfigError(
-                    f"optim.schedule.{key}={vars(self)[key]} must lie in [0, 1]: it is a share of the "
-                    f"{'peak' if key == 'final' else 'run'}, such as optim.schedule.{key}=0.1"
+                    f"{where}.{key}={vars(self)[key]} must lie in [0, 1]: it is a share of the value, such as "
+                    f"{where}.{key}=0.1"
                 )
-        if self.kind == "wsd" and self.warmup + self.decay > 1:
+        for key in ("warmup", "decay"):
+            value = vars(self)[key]
+            if self.unit == "share" and not 0 <= value <= 1:
+                raise ConfigError(
+                    f"{where}.{key}={value} must lie in [0, 1]: it is a share of the run, such as {where}.{key}=0.1; "
+                    f"{where}.unit=steps counts steps"
+                )
+            if self.unit != "share" and not (0 <= value < math.inf and value == int(value)):
+                raise ConfigError(
+                    f"{where}.{key}={value} must be a whole number of {self.unit}; {where}.unit=share takes shares"
+                )
+
+    def check_fits(self, run: Extent, where: str) -> None:
+        """Raise ConfigError when warmup and decay together are longer than the whole `run`."""
+        used = self.warmup + (self.decay if self.kind == "wsd" else 0.0)
+        whole = {"share": 1, "steps": run.steps, "tokens": run.tokens}[self.unit]
+        if used > whole:
+            length = "the whole run" if self.unit == "share" else f"the run's {whole} {self.unit}"
+            key, rest = ("decay", whole - self.warmup) if self.warmup < whole else ("warmup", whole)
             raise ConfigError(
-                f"optim.schedule.warmup={self.warmup} and optim.schedule.decay={self.decay} exceed the whole run: "
-                f"try optim.schedule.decay={1 - self.warmup:g}"
+                f"{where}.warmup={self.warmup:g} and {where}.decay={self.decay:g} exceed {length}: "
+                f"try {where}.{key}={rest:g}"
             )
 
 
-def lr_factor(schedule: ScheduleConfig, step: int, total_steps: int) -> float:
-    """Return the factor on every group's learning rate at `step` (0, 1, ...) of `total_steps`. Source: ours.
+def factor(schedule: ScheduleConfig, done: Extent, run: Extent) -> float:
+    """Return the factor at the step after which `done` of the whole `run` is done.
 
-    The first step of a warmup over n steps has 1/n, so that no step is lost, and its last has 1; the last step of a
-    decay has `final` exactly, and a step beyond the run has what the last one had.
+    The first step of a warmup over n steps has 1/n with `start: 0`, so that no step is lost, and its last has 1; the
+    last step of a decay has `final` exactly, and a step beyond the run has what the last one had. Source: wsd is Hu et
+    al., arXiv 2404.06395, section 4; cosine is Loshchilov and Hutter, arXiv 1608.03983, equation 5.
     """
-    warmup_steps = round(schedule.warmup * total_steps)
-    step = min(step, total_steps - 1)
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
+    at, end = (done.tokens, run.tokens) if schedule.unit == "tokens" else (done.steps, run.steps)
+    if schedule.unit == "share":
+        warmup, stable = round(schedule.warmup * end), round((1 - schedule.decay) * end)
+    else:
+        warmup, stable = round(schedule.warmup), end - round(schedule.decay)
+    at, begin = min(at, end), stable if schedule.kind == "wsd" else warmup
+    if at <= warmup:
+        return schedule.start + (1 - schedule.start) * at / warmup
+    if schedule.kind == "constant" or at <= begin:
+        return 1.0
+    progress = (at - begin) / (end - begin)
     if schedule.kind == "cosine":
-        progress = _progress(warmup_steps, step, total_steps)
         return schedule.final + (1 - schedule.final) * (1 + math.cos(math.pi * progress)) / 2
-    decay_start = round((1 - schedule.decay) * total_steps)
-    if schedule.kind == "wsd" and step >= decay_start:
-        progress = _progress(decay_start, step, total_steps)
-        return (1 - progress) + progress * schedule.final
-    return 1.0
-
-
-def _progress(start: int, step: int, end: int) -> float:
-    """Return the share of the steps [start, end) that is done after `step`: 1 after the last."""
-    return (step + 1 - start) / (end - start)
+    return (1 - progress) + progress * schedule.final
