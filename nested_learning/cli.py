@@ -3,6 +3,7 @@
 Bad input is one line on stderr and exit status 2, in about a second: torch is imported by the phase, after the checks.
 """
 
+import errno
 import os
 import sys
 import time
@@ -39,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # whoever read our output has seen enough, as in `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _say(f"error: {error.filename or 'a file'}: {error.strerror}; free some and give the same command again")
+        return ConfigError.exit_code
     return 0
 
 

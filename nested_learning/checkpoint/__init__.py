@@ -15,7 +15,7 @@ from nested_learning.checkpoint.layout import (
     verify,
     write_config,
 )
-from nested_learning.checkpoint.saving import save
+from nested_learning.checkpoint.saving import save, tidy
 from nested_learning.checkpoint.tensors import load_model, load_optimizer
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "read_config",
     "read_progress",
     "save",
+    "tidy",
     "verify",
     "write_config",
 ]

@@ -62,6 +62,13 @@ def save(
     return target
 
 
+def tidy(run: Path) -> None:
+    """Remove what a process that was killed left in `run`; only the process that works there may. Source: ours."""
+    _remove_drafts(run / FOLDER)
+    for path in run.glob(".*.tmp"):
+        path.unlink()
+
+
 @contextmanager
 def _explained(run: Path, target: Path) -> Iterator[None]:
     """Tell what the disk did not take, and how to go on, having made room."""
@@ -154,7 +161,7 @@ def _remove_drafts(folder: Path) -> None:
         _take_place(named, named.with_name(named.name.removeprefix(DRAFT)))
     for path in folder.glob(f"{DRAFT}*"):
         shutil.rmtree(path)
-    for path in folder.glob(f".{LATEST}.*"):
+    for path in folder.glob(".*.tmp"):
         path.unlink()
 
 
