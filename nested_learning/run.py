@@ -183,6 +183,7 @@ class Claim:
     def _record(self, directory: Path, start_step: int) -> Logger:
         """Write what the run is made with, and open its logs."""
         plain = asdict(self.config)
+        checkpoint.tidy(directory)
         checkpoint.write_config(directory, plain)
         write_environment(directory, start_step, str(self.world.device))
         logged = LoggedRun(directory, directory.name, plain, self.config.steps, start_step)
