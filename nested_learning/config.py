@@ -20,6 +20,7 @@ from nested_learning.data.recall import RecallConfig
 from nested_learning.data.source import DataConfig
 from nested_learning.data.stdlib import StdlibConfig
 from nested_learning.data.text import TextConfig
+from nested_learning.divergence.policy import POLICIES as DIVERGENCES
 from nested_learning.errors import ConfigError
 from nested_learning.evals.config import ByPositionConfig, MemoryPackConfig, ValidationConfig
 from nested_learning.launcher.joblib import JoblibConfig
@@ -146,6 +147,9 @@ class Config:
     val_every: int
     save_every: int
     log_every: int
+    sample_every: int
+    divergence: str
+    profile: int
     device: str
     dtype: str
     compile: bool
@@ -155,7 +159,7 @@ class Config:
     overfit: bool
     checkpoint: str | None
     stack_from: str | None
-    prompt: str
+    prompt: str | list[str]
     sampling: SamplingConfig
     world: WorldConfig
 
@@ -164,7 +168,9 @@ class Config:
             _at_least(key, vars(self)[key], 1)
         if self.micro_batches is not None:
             _at_least("micro_batches", self.micro_batches, 1)
-        _at_least("seed", self.seed, 0)
+        for key in ("seed", "sample_every", "profile"):
+            _at_least(key, vars(self)[key], 0)
+        _one_of("divergence", self.divergence, DIVERGENCES)
         _one_of("device", self.device, DEVICES)
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("backend", self.backend, MEMORY_BACKENDS)
@@ -178,6 +184,11 @@ class Config:
             raise ConfigError(f"stack_from={self.stack_from} is for phase=train; leave it out")
         if self.phase.name == "train":
             self._check_training()
+
+    @property
+    def prompts(self) -> list[str]:
+        """The texts that samples begin with."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
     def _check_training(self) -> None:
         if self.checkpoint is not None:

@@ -1,14 +1,11 @@
 """The training loop: batch, objective, backward, finite check, clip, step, log, validate, save."""
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor
@@ -18,17 +15,24 @@ from nested_learning.checkpoint import Progress
 from nested_learning.data.batch import IGNORE, Batch, to
 from nested_learning.data.loader import train_batch
 from nested_learning.data.source import Source
-from nested_learning.errors import CheckpointError, DataError, DivergedError
+from nested_learning.errors import CheckpointError, DataError
 from nested_learning.evals.memory import observe
 from nested_learning.evals.validation import validate
+from nested_learning.logger.jsonl import JsonlLogger
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.objective.figures import Mean, add_means, means, memory_figures
 from nested_learning.objective.protocol import Objective, Step
 from nested_learning.objective.training import Training
 from nested_learning.optim.clip import clip_gradients
 from nested_learning.optim.optimizer import Optimizer
+from nested_learning.profiler import profiling
+from nested_learning.recovery import Recovery, load
 from nested_learning.run import RunContext, autocast, command_to_continue, count_pieces
+from nested_learning.samples import FILE as SAMPLES
+from nested_learning.samples import draw_samples
 from nested_learning.seeds import derive_seed
+from nested_learning.signals import watch_for_stop
+from nested_learning.stopwatch import Stopwatch, peak_memory_bytes
 
 
 class Trainer:
@@ -42,10 +46,14 @@ class Trainer:
         objective: Objective,
         optimizer: Optimizer,
         progress: Progress,
+        watch: Stopwatch | None = None,
     ) -> None:
+        """Take over the parts; `watch` has been running since the process began, or begins now."""
         self.ctx, self.config, self.world = ctx, ctx.config, ctx.world
         self.source, self.model, self.objective, self.optimizer = source, model, objective, optimizer
         self.progress = progress
+        self.watch = Stopwatch() if watch is None else watch
+        self.watch.go_on(progress.phases, progress.lost)
         # the pieces that the batch of a step is cut into, and those of this process
         self.num_pieces = count_pieces(self.config, self.world)
         self.own_pieces = self.world.share_of(self.num_pieces)
@@ -54,19 +62,26 @@ class Trainer:
         if self.config.compile:
             model.compile()
         # what is trained; validation and checkpoints use the model inside it
-        self.replica = self.world.replicate(Training(model, objective))
+        training = Training(model, objective)
+        self.replica = self.world.replicate(training)
+        self.recovery = Recovery(ctx, source, training, optimizer, progress, self.watch)
 
     def fit(self) -> Progress:
         """Train to the last step. Ctrl-C or SIGTERM: finish the step, save, raise KeyboardInterrupt that says where."""
         config, progress = self.config, self.progress
-        with watch_for_stop() as stop_asked:
+        with watch_for_stop() as stop_asked, profiling(self.ctx.directory, self.world.rank, config.profile) as profiler:
             if progress.step == 0:
                 self.validate()
+            if self.recovery.needs_checkpoint:
+                self.save()
             while progress.step < config.steps:
-                must_stop = self.train_step(stop_asked)
+                with profiler.step(progress.step + 1):
+                    must_stop = self.train_step(stop_asked)
                 is_last = progress.step == config.steps
                 if is_last or progress.step % config.val_every == 0:
                     self.validate()
+                if config.sample_every and (is_last or progress.step % config.sample_every == 0):
+                    self.sample()
                 if is_last or must_stop or progress.step % config.save_every == 0:
                     self.save()
                 if must_stop and not is_last:
@@ -75,25 +90,44 @@ class Trainer:
 
     def train_step(self, stop_asked: Callable[[], bool]) -> bool:
         """Make one optimizer step; say whether any process was asked to stop."""
-        start, cpu_start = time.perf_counter(), time.process_time()
-        step, progress = self.progress.step, self.progress
-        batches = self.pieces(step)
-        num_targets = self.count_targets(batches)
-        nats, memory = self.backward(batches, num_targets, step)
-        total, stops = self.world.sum([nats, float(stop_asked())])
-        loss, norm = total / num_targets, float(clip_gradients(self.model.parameters(), None))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise DivergedError(self.describe_divergence(loss, norm))
-        self.update(step, norm)
-        progress.step += 1
-        progress.tokens += self.config.data.batch_size * self.source.seq_len
-        progress.seconds += time.perf_counter() - start
-        progress.cpu_seconds += time.process_time() - cpu_start
+        cpu_start, step = time.process_time(), self.progress.step
+        if step + 1 in self.progress.skipped:
+            (stops,) = self.world.sum([float(stop_asked())])
+            self.count_step({}, cpu_start)
+            return stops > 0
+        with self.watch.phase("data"):
+            batches = self.pieces(step)
+            num_targets = self.count_targets(batches)
+        with self.watch.phase("forward_backward"):
+            nats, memory = self.backward(batches, num_targets, step)
+        with self.watch.phase("optimizer"):
+            norm = float(clip_gradients(self.model.parameters(), None))
+            # all processes decide by the same numbers
+            total, stops, broken = self.world.sum([nats, float(stop_asked()), float(not math.isfinite(norm))])
+            loss = total / num_targets
+            is_finite = math.isfinite(loss) and not broken
+            if is_finite:
+                self.update(step, norm)
+        if not is_finite:
+            self.recovery.diverge(loss, norm, lambda: self.backward(batches, num_targets, step))
+            self.logged = self.progress.tokens, self.progress.seconds
+            return self.train_step(stop_asked)
         figures = {"train/loss": loss} | means(memory, self.world)
         # all groups follow one schedule, each times its own constant: the largest says it for all
         figures |= {"optim/grad_norm": norm, "optim/lr": max(self.optimizer.lr(step).values())}
-        self.log_training(figures)
+        self.count_step(figures, cpu_start)
         return stops > 0
+
+    def count_step(self, figures: dict[str, float], cpu_start: float) -> None:
+        """Count a step, which was made or left out, and log its `figures`."""
+        progress = self.progress
+        progress.step += 1
+        progress.tokens += self.config.data.batch_size * self.source.seq_len
+        progress.seconds = self.watch.training()
+        progress.cpu_seconds += time.process_time() - cpu_start
+        if progress.skipped:
+            figures["optim/skipped"] = float(sum(each <= progress.step for each in progress.skipped))
+        self.log_training(figures)
 
     def pieces(self, step: int) -> list[Batch]:
         """Return this process's pieces of the global batch of `step`."""
@@ -155,43 +189,64 @@ class Trainer:
         if not self.is_logged(progress.step):
             return
         tokens, seconds = self.logged
-        figures["perf/tokens_per_second"] = (progress.tokens - tokens) / (progress.seconds - seconds)
+        if progress.seconds > seconds:
+            figures["perf/tokens_per_second"] = (progress.tokens - tokens) / (progress.seconds - seconds)
         self.logged = progress.tokens, progress.seconds
         self.log("train", figures)
 
     def validate(self) -> None:
         """Validate and log, beside what memories do; remember the figures of the best validation."""
         config, progress = self.config, self.progress
-        figures = validate(
-            self.model,
-            self.objective,
-            self.source,
-            num_rows=config.data.val_rows,
-            batch_size=config.data.batch_size // self.num_pieces,
-            world=self.world,
-            dtype=self.ctx.dtype,
-        )
-        progress.metrics |= figures
+        with self.watch.phase("validation"):
+            figures = validate(
+                self.model,
+                self.objective,
+                self.source,
+                num_rows=config.data.val_rows,
+                batch_size=config.data.batch_size // self.num_pieces,
+                world=self.world,
+                dtype=self.ctx.dtype,
+            )
+            memory = observe(self.model, self.objective, self.source, self.ctx.device, self.ctx.dtype)
+        progress.metrics |= figures | memory
         if not progress.best or figures["val/loss"] < progress.best["val/loss"]:
             progress.best = {"step": float(progress.step), **figures}
-        memory = observe(self.model, self.objective, self.source, self.ctx.device, self.ctx.dtype)
-        progress.metrics |= memory
         self.log("validation", figures | memory)
 
+    def sample(self) -> None:
+        """Let the model go on with the prompts, and keep what it writes in samples.jsonl."""
+        config, progress, tokenizer = self.config, self.progress, self.source.tokenizer
+        assert tokenizer is not None, "sample_every was checked when the parts were built"
+        samples = draw_samples(self.model, tokenizer, config.prompts, config.sampling, config.memory.name, config.seed)
+        if self.world.is_first:
+            # what a run that was stopped, or went back, wrote beyond this step is dropped here
+            file = JsonlLogger(self.ctx.directory / SAMPLES, progress.step - 1)
+            for each in samples:
+                file.log(progress.step, {"tokens": progress.tokens, **each})
+            file.close()
+
     def log(self, split: str, figures: Mapping[str, float]) -> None:
-        """Log `figures` of `split` as of now."""
+        """Log `figures` of `split` as of now, and what the run has spent until now."""
         progress = self.progress
-        spent = {"perf/seconds": progress.seconds, "perf/cpu_seconds": progress.cpu_seconds}
-        self.ctx.log.log(progress.step, {"tokens": progress.tokens, "split": split, **figures, **spent})
+        with self.watch.phase("log"):
+            spent = {"perf/seconds": progress.seconds, "perf/cpu_seconds": progress.cpu_seconds}
+            spent |= {f"perf/seconds/{name}": seconds for name, seconds in self.watch.read().items()}
+            spent |= {"perf/wall_seconds": self.watch.wall(), "perf/lost_seconds": self.watch.lost}
+            spent["perf/memory_bytes"] = float(peak_memory_bytes(self.ctx.device))
+            self.ctx.log.log(progress.step, {"tokens": progress.tokens, "split": split, **figures, **spent})
 
     def save(self) -> None:
         """Write a checkpoint of this step; the other processes wait for the first, which writes it."""
         plain, tokenizer = asdict(self.config), self.source.tokenizer
-        self.world.share(
-            lambda: str(
-                checkpoint.save(self.ctx.directory, self.model, self.optimizer, tokenizer, plain, self.progress)
+        with self.watch.phase("checkpoint"):
+            self.progress.phases, self.progress.lost = self.watch.read(), self.watch.lost
+            self.recovery.saved = Path(
+                self.world.share(
+                    lambda: str(
+                        checkpoint.save(self.ctx.directory, self.model, self.optimizer, tokenizer, plain, self.progress)
+                    )
+                )
             )
-        )
 
     def farewell(self) -> str:
         """Say where a run that was asked to stop has been saved, and how it goes on."""
@@ -199,26 +254,6 @@ class Trainer:
             f"stopped at step {self.progress.step} of {self.config.steps}, "
             f"saved in {checkpoint.find(self.ctx.directory)}; go on with: "
             f"{command_to_continue(self.ctx.directory, self.world.size)}"
-        )
-
-    def describe_divergence(self, loss: float, norm: float) -> str:
-        """Say where training left the finite numbers; no parameter has been changed by this step."""
-        norms = {
-            name: float(parameter.grad.norm())
-            for name, parameter in self.model.named_parameters()
-            if parameter.grad is not None
-        }
-        worst = sorted(norms, key=lambda name: (math.isfinite(norms[name]), -norms[name]))[:3]
-        run = self.ctx.directory
-        saved = (
-            f"last good checkpoint: {checkpoint.find(run)}"
-            if checkpoint.has_checkpoint(run)
-            else "nothing was saved yet"
-        )
-        return (
-            f"diverged at step {self.progress.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, largest in "
-            f"{', '.join(f'{name} ({norms[name]:.4g})' for name in worst)}; {saved}; "
-            "start another run with lower learning rates (optim.groups.<n>.lr) or a longer optim.schedule.warmup"
         )
 
 
@@ -237,31 +272,4 @@ def start(saved: Path | None, source: Source, model: LanguageModel, optimizer: O
             f"{saved}: the data is not what this run was trained on (its sha256 differs); "
             "bring the old files back, or start another run with another name="
         )
-    checkpoint.load_model(saved, model)
-    checkpoint.load_optimizer(saved, optimizer)
-    return progress
-
-
-@contextmanager
-def watch_for_stop() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether Ctrl-C or SIGTERM has come; a second one ends the process at once."""
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if threading.current_thread() is not threading.main_thread():
-        # only the main thread may handle signals: elsewhere whoever started the thread does
-        signals = []
-    before = {number: signal.getsignal(number) for number in signals}
-    asked = False
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in signals:
-        signal.signal(number, note)
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return load(saved, model, optimizer)

@@ -12,15 +12,16 @@ MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 8
 # from the ground up; a name is a folder or a file of the package, and no two of one floor know each other
 FLOORS: list[set[str]] = [
     {"errors", "shapes", "tree", "level", "seeds"},
-    {"files", "environment", "policy", "inherit", "option_files", "peaks", "typed"},
+    {"files", "environment", "policy", "inherit", "option_files", "peaks", "profiler", "signals", "stopwatch", "typed"},
     {"ops", "state_file"},
     {"nn"},
     {"model", "optim"},
     {"data", "launcher", "logger", "world"},
-    {"session"},
+    {"flops", "session"},
     {"objective", "checkpoint"},
     {"run"},
-    {"evals", "report"},
+    {"divergence", "evals", "report", "samples"},
+    {"recovery"},
     {"trainer"},
     {"config"},
     {"trained"},
@@ -42,6 +43,10 @@ RESERVED = {
     "tensorboard": {"logger/tensorboard.py"},
     "torch.utils.tensorboard": {"logger/tensorboard.py"},
     "tokenizers": {"data/bpe.py"},
+    "tiktoken": {"data/bpe.py"},
+    "pyarrow": {"data/readers.py"},
+    "zstandard": {"data/readers.py"},
+    "datasets": {"data/readers.py"},
     "matplotlib": {"report/plots.py"},
     "triton": {"ops/triton/gates.py", "ops/triton/scans.py", "ops/triton/systems.py", "ops/triton/tiles.py"},
     "fla": {"ops/fla.py"},
@@ -49,7 +54,20 @@ RESERVED = {
     "submitit": {"launcher/submitit.py"},
     "pickle": set(),
 }
-OPTIONAL = {"wandb", "tensorboard", "torch.utils.tensorboard", "tokenizers", "matplotlib", "fla", "joblib", "submitit"}
+OPTIONAL = {
+    "wandb",
+    "tensorboard",
+    "torch.utils.tensorboard",
+    "tokenizers",
+    "tiktoken",
+    "pyarrow",
+    "zstandard",
+    "datasets",
+    "matplotlib",
+    "fla",
+    "joblib",
+    "submitit",
+}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

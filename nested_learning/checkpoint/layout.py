@@ -25,7 +25,8 @@ class Progress:
 
     `seconds`: of training, without validation and saving; `cpu_seconds`: those that this process kept processors busy,
     all threads added up; `source`, `tokenizer`: fingerprints of the data; `metrics`: the last value of each figure;
-    `best`: the figures of the best validation, by loss.
+    `best`: the figures of the best validation, by loss; `phases`: seconds by phase; `lost`: seconds that were spent on
+    what was thrown away; `skipped`: the steps, counted from 1, whose batches were left out.
     """
 
     step: int = 0
@@ -37,6 +38,9 @@ class Progress:
     tokenizer: str | None
     metrics: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
+    phases: dict[str, float] = field(default_factory=dict)
+    lost: float = 0.0
+    skipped: list[int] = field(default_factory=list)
 
 
 def find(path: Path) -> Path:

@@ -51,6 +51,9 @@ class PlainConsole:
         parts = [f"step {step}/{self._clock.total_steps}", *describe(values), *_eta(self._clock, step)]
         print("  ".join(parts), flush=True)
 
+    def rewind(self, step: int) -> None:
+        """Do nothing: what was printed stays."""
+
     def close(self) -> None:
         """Nothing to close: standard output is not ours."""
 
@@ -80,6 +83,9 @@ class LiveConsole:
         figures = {name: value for name, value in values.items() if not name.startswith(("optim/", "memory/"))}
         line = "  ".join([*describe(figures), *_eta(self._clock, step)])
         self._progress.update(self._task, completed=step, description=line, refresh=True)
+
+    def rewind(self, step: int) -> None:
+        """Do nothing: the next line says the step."""
 
     def close(self) -> None:
         """Leave the last state of the line on the screen."""

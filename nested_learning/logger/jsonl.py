@@ -3,7 +3,9 @@
 import json
 import math
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from nested_learning.logger.protocol import Value
 
@@ -21,6 +23,7 @@ class JsonlLogger:
             path.unlink(missing_ok=True)
         elif path.exists():
             _keep_until(path, start_step)
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, step: int, values: Mapping[str, Value]) -> None:
@@ -30,9 +33,25 @@ class JsonlLogger:
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
 
+    def rewind(self, step: int) -> None:
+        """Drop the lines after `step`."""
+        self._file.close()
+        _keep_until(self._path, step)
+        self._file = self._path.open("a", encoding="utf-8")
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a file that `JsonlLogger` writes or wrote; one that a kill cut short is none of them.
+
+    Without a file there are none.
+    """
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in _whole_lines(path)]
 
 
 def _finite(value: Value) -> Value | None:
@@ -41,12 +60,12 @@ def _finite(value: Value) -> Value | None:
 
 def _keep_until(path: Path, start_step: int) -> None:
     """Drop the lines of `path` after `start_step`, and everything from the first line that is no whole JSON object."""
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("}\n"):
-            break
-        if json.loads(line)["step"] <= start_step:
-            kept.append(line)
+    kept = [line for line in _whole_lines(path) if json.loads(line)["step"] <= start_step]
     draft = path.with_suffix(".tmp")
     draft.write_text("".join(kept), encoding="utf-8")
     draft.replace(path)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return list(takewhile(lambda line: line.endswith("}\n"), lines))

@@ -19,6 +19,10 @@ class Logger(Protocol):
         """Record `values` as of optimizer step `step`."""
         ...
 
+    def rewind(self, step: int) -> None:
+        """Go on after `step`, which the run goes back to: later steps are made, and logged, again."""
+        ...
+
     def close(self) -> None:
         """Write out everything and let go; nothing is logged afterwards."""
         ...
@@ -60,6 +64,11 @@ class Fanout:
         for logger in self.loggers:
             logger.log(step, values)
 
+    def rewind(self, step: int) -> None:
+        """Have every logger go on after `step`."""
+        for logger in self.loggers:
+            logger.rewind(step)
+
     def close(self) -> None:
         """Close every logger."""
         for logger in self.loggers:
@@ -78,6 +87,11 @@ class Guarded:
         """Record `values`, unless it has failed before."""
         if (logger := self._logger) is not None:
             self._guard(lambda: logger.log(step, values))
+
+    def rewind(self, step: int) -> None:
+        """Go on after `step`, unless the logger has failed before."""
+        if (logger := self._logger) is not None:
+            self._guard(lambda: logger.rewind(step))
 
     def close(self) -> None:
         """Close the logger, unless it has failed before."""

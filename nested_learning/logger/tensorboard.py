@@ -26,8 +26,8 @@ class TensorboardLogger:
 
     def __init__(self, run: LoggedRun) -> None:
         # after a resume, TensorBoard hides what the stopped process wrote beyond the step it resumed from
-        purge_step = run.start_step + 1 if run.start_step else None
-        self._writer = _import()(str(run.directory / FOLDER), purge_step=purge_step)
+        self._folder = str(run.directory / FOLDER)
+        self._writer = _import()(self._folder, purge_step=run.start_step + 1 if run.start_step else None)
 
     def log(self, step: int, values: Mapping[str, Value]) -> None:
         """Write the numbers of `values`."""
@@ -35,6 +35,11 @@ class TensorboardLogger:
             if not isinstance(value, str):
                 self._writer.add_scalar(name, value, step)
         self._writer.flush()
+
+    def rewind(self, step: int) -> None:
+        """Begin another event file, which hides what the one before has after `step`."""
+        self._writer.close()
+        self._writer = _import()(self._folder, purge_step=step + 1)
 
     def close(self) -> None:
         """Close the event file."""

@@ -43,10 +43,17 @@ class WandbLogger:
             # our console says where the run is; W&B's own banner would break the live line
             settings=wandb.Settings(silent=True, console="off"),
         )
+        # figures are drawn over our step: W&B's own only counts calls, and refuses to go back after a resume
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
 
     def log(self, step: int, values: Mapping[str, Value]) -> None:
-        """Send the numbers of `values`; W&B leaves out steps that it already has from before a resume."""
-        self._run.log({name: value for name, value in values.items() if not isinstance(value, str)}, step=step)
+        """Send the numbers of `values` and the step that they are drawn over."""
+        numbers = {name: value for name, value in values.items() if not isinstance(value, str)}
+        self._run.log(numbers | {"step": step})
+
+    def rewind(self, step: int) -> None:
+        """Do nothing: W&B forgets nothing, and the steps that are made again give the figures that it has."""
 
     def close(self) -> None:
         """Finish the W&B run: upload, or leave it in the run directory for `wandb sync`."""

@@ -1,8 +1,5 @@
 """What a model costs: parameters by group, bytes of state, operations per token, memory of this process."""
 
-import resource
-import sys
-
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -56,15 +53,6 @@ def flops_per_token(model: LanguageModel, objective: Objective, batch: Batch) ->
     model.zero_grad()
     num_tokens = row.tokens.numel()
     return forward.get_total_flops() / num_tokens, (forward.get_total_flops() + backward.get_total_flops()) / num_tokens
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Return the most memory this process has held: of the GPU where it uses CUDA, else resident in main memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts bytes, Linux KiB
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _cell(value: str | float | int) -> str:

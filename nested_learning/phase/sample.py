@@ -6,6 +6,7 @@ from nested_learning.errors import ConfigError
 from nested_learning.phase import Result
 from nested_learning.phase.eval import given, refuse_other_model
 from nested_learning.run import prepare_process
+from nested_learning.samples import continuation, printable
 from nested_learning.session import Session
 from nested_learning.trained import open_trained
 from nested_learning.world import pick_device
@@ -27,21 +28,7 @@ def run(config: "Config") -> Result:
             f"phase=sample: {trained.checkpoint} has no tokenizer: data={trained.config.data.name} is no text; "
             "use phase=eval"
         )
-    session = Session(trained.model, trained.tokenizer, policy=config.memory.name)
-    print(printable(config.prompt + continuation(session, config)), flush=True)
+    for prompt in config.prompts:
+        session = Session(trained.model, trained.tokenizer, policy=config.memory.name)
+        print(printable(prompt + continuation(session, prompt, config.sampling, config.seed)), flush=True)
     return Result(trained.run, {})
-
-
-def printable(text: str) -> str:
-    """Return `text` with control characters replaced: a model that knows little must not steer the terminal."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
-
-
-def continuation(session: Session, config: "Config") -> str:
-    """Read the prompt with `session` and return the text that is drawn after it. Source: ours."""
-    session.feed(config.prompt)
-    how = config.sampling
-    tokens = session.generate(
-        how.num_tokens, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p, seed=config.seed
-    )
-    return session.text(tokens)[0]

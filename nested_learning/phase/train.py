@@ -12,6 +12,8 @@ from nested_learning.data.loader import train_batch
 from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError
 from nested_learning.files import write_atomic
+from nested_learning.logger.build import METRICS
+from nested_learning.logger.jsonl import read_lines
 from nested_learning.nn.backend import use_backend
 from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
@@ -19,10 +21,11 @@ from nested_learning.nn.stacking import stack
 from nested_learning.objective.protocol import Objective
 from nested_learning.optim.optimizer import Optimizer
 from nested_learning.phase import Result
-from nested_learning.phase.cost import flops_per_token, group_table, peak_memory_bytes, state_bytes
-from nested_learning.phase.sample import continuation, printable
+from nested_learning.phase.cost import flops_per_token, group_table, state_bytes
 from nested_learning.run import claim, count_pieces, prepare_process, program
+from nested_learning.samples import continuation, printable
 from nested_learning.session import Session
+from nested_learning.stopwatch import Stopwatch, peak_memory_bytes
 from nested_learning.trained import open_trained
 from nested_learning.trainer import Trainer, start
 from nested_learning.world import World, open_world
@@ -52,6 +55,7 @@ def run(config: "Config") -> Result:
 
     Nothing is created before all that can fail on the configuration, the data or a checkpoint has been tried.
     """
+    watch = Stopwatch()
     with open_world(config.device, config.world.backend) as world:
         prepare_process(config.seed, world.device)
         parts = build(config, world)
@@ -62,9 +66,10 @@ def run(config: "Config") -> Result:
             if place.directory is not None and is_complete(place.directory, progress, config.steps):
                 say(world, f"complete already: {place.directory}")
             else:
+                progress.lost += lost_seconds(place.directory, progress)
                 ctx = place.begin(progress.step)
                 announce(ctx.directory, progress, parts, world)
-                Trainer(ctx, parts.source, parts.model, parts.objective, parts.optimizer, progress).fit()
+                Trainer(ctx, parts.source, parts.model, parts.objective, parts.optimizer, progress, watch).fit()
                 write_summary(ctx.directory, config, progress, parts, world)
         assert place.directory is not None
         return conclude(config, place.directory, progress, parts, world)
@@ -75,6 +80,10 @@ def build(config: "Config", world: World) -> Parts:
     source, model = begin(config)
     model = model.to(world.device)
     backend = use_backend(model, config.backend, world.device)
+    if config.sample_every and source.tokenizer is None:
+        raise ConfigError(
+            f"sample_every={config.sample_every}: data={config.data.name} is no text to go on with; use sample_every=0"
+        )
     objective = config.objective.build()
     tokens_per_step = config.data.batch_size * source.seq_len
     optimizer = config.optim.build(list(model.named_parameters()), model.levels, tokens_per_step, config.steps, world)
@@ -149,12 +158,23 @@ def write_summary(directory: Path, config: "Config", progress: Progress, parts: 
         "seconds": progress.seconds,
         "cpu_seconds": progress.cpu_seconds,
         "tokens_per_second": progress.tokens / progress.seconds,
+        "phase_seconds": progress.phases,
+        "lost_seconds": progress.lost,
+        "wall_seconds": (wall := sum(progress.phases.values()) + progress.lost),
+        "goodput": progress.seconds / wall,
         "peak_memory_bytes": peak_memory_bytes(world.device),
         "parameters": count_parameters(parts.model),
         "data_order": order_fingerprint(parts.source, config.seed, config.data.batch_size, overfit=config.overfit),
         "flops_per_token": flops,
     }
     write_atomic(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def lost_seconds(directory: Path | None, progress: Progress) -> float:
+    """Return the seconds that an earlier process logged after the checkpoint that `progress` is from. Source: ours."""
+    lines = [] if directory is None else read_lines(directory / METRICS)
+    wall = max((line["perf/wall_seconds"] for line in lines), default=0.0)
+    return max(0.0, wall - sum(progress.phases.values()) - progress.lost)
 
 
 def is_complete(directory: Path, progress: Progress, steps: int) -> bool:
@@ -188,7 +208,8 @@ def write_sample(config: "Config", model: LanguageModel, source: Source) -> str:
     """Let the model go on with the configured prompt."""
     with evaluating(model):
         session = Session(model, source.tokenizer, policy=config.memory.name)
-        return printable(config.prompt + continuation(session, config))
+        prompt = config.prompts[0]
+        return printable(prompt + continuation(session, prompt, config.sampling, config.seed))
 
 
 def count_parameters(model: LanguageModel) -> int:

@@ -1,0 +1,74 @@
+"""Profiles on demand: chrome traces of single steps, asked for by `profile=` or, while a run trains, by a signal."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from torch import profiler
+
+FOLDER = "profile"
+# how many steps `kill -USR2 <process id>` asks for
+ON_SIGNAL = 3
+
+
+class Profiler:
+    """Writes `<run>/profile/step_NNNNNNNN_rank_N.json`, which chrome://tracing and ui.perfetto.dev open.
+
+    The first step of a process is never in it: it is spent on things that are done once.
+    """
+
+    def __init__(self, run: Path, rank: int, steps: int) -> None:
+        """Profile the next `steps` steps, 0 for none, after the first of this process."""
+        self.folder, self.rank, self.asked = run / FOLDER, rank, steps
+        self._is_warm = False
+        self._running: profiler.profile | None = None
+        self._left = 0
+
+    def ask(self, steps: int) -> None:
+        """Profile the next `steps` steps."""
+        self.asked = steps
+
+    @contextmanager
+    def step(self, step: int) -> Iterator[None]:
+        """Run step `step`, 1 being the first, and record it where it was asked for."""
+        if self.asked and self._is_warm and self._running is None:
+            self._running, self._left, self.asked = profiler.profile(), self.asked, 0
+            self._running.start()
+        self._is_warm = True
+        try:
+            yield
+        finally:
+            self._left -= 1
+            if self._left <= 0:
+                self.write(step)
+
+    def write(self, step: int) -> None:
+        """End the trace, if there is one, and write it under the last step that is in it."""
+        if self._running is None:
+            return
+        self._running.stop()
+        self.folder.mkdir(exist_ok=True)
+        self._running.export_chrome_trace(str(self.folder / f"step_{step:08d}_rank_{self.rank}.json"))
+        self._running = None
+
+
+@contextmanager
+def profiling(run: Path, rank: int, steps: int) -> Iterator[Profiler]:
+    """Yield the profiler of this process, which SIGUSR2 asks too while the context lasts. Source: ours."""
+    made = Profiler(run, rank, steps)
+    if threading.current_thread() is not threading.main_thread():
+        # only the main thread may handle signals
+        yield made
+        return
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        made.ask(ON_SIGNAL)
+
+    before = signal.signal(signal.SIGUSR2, ask)
+    try:
+        yield made
+    finally:
+        signal.signal(signal.SIGUSR2, before)
