@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nested_learning import checkpoint, config
-from nested_learning.data.tokenizer import FILE_NAME, Tokenizer, open_tokenizer
+from nested_learning.data.tokenizer import FILE_NAME, Tokenizer
+from nested_learning.data.tokenizer_files import open_tokenizer
 from nested_learning.errors import CheckpointError
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.world import pick_device

@@ -11,7 +11,8 @@ from tiny import tiny
 
 from nested_learning import checkpoint
 from nested_learning.checkpoint import Progress, saving
-from nested_learning.data.tokenizer import ByteTokenizer, open_tokenizer
+from nested_learning.data.tokenizer import ByteTokenizer
+from nested_learning.data.tokenizer_files import open_tokenizer
 from nested_learning.errors import CheckpointError
 
 CONFIG = {"model": {"name": "transformer", "dim": 16}, "data": {"name": "text"}, "name": None, "lr": 1e-5}

@@ -7,13 +7,13 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
+from nested_learning.data.choose_tokenizer import check_choice, make_tokenizer
 from nested_learning.data.documents import split_documents
 from nested_learning.data.packing import PACKINGS, Packing, Stream
 from nested_learning.data.source import SPLITS, DataConfig, Row, require_at_least, require_one_of
-from nested_learning.data.tokenizer import ByteTokenizer, Tokenizer, cut_parts
+from nested_learning.data.tokenizer import Tokenizer, cut_parts
 from nested_learning.errors import ConfigError, DataError
 
-TOKENIZERS = ("byte", "bpe")
 BOUNDARIES = ("carry", "reset")
 
 
@@ -21,7 +21,7 @@ BOUNDARIES = ("carry", "reset")
 class PackedConfig(DataConfig):
     """What the sources of text share.
 
-    `tokenizer`: byte or bpe; `vocab_size` belongs to bpe, which is trained on the training split.
+    `tokenizer`: byte, bpe, or the path of one that exists; `vocab_size` belongs to bpe, trained on the training split.
     `val_fraction`: at most this share of the text is kept for validation.
     `packing`: concat cuts the text where a row is full; best_fit cuts no document that fits into a row.
     `boundary`: what the state of a model does where a document of a row begins: carry goes on, reset begins afresh.
@@ -45,30 +45,13 @@ class PackedConfig(DataConfig):
             raise ConfigError(
                 f"data.val_fraction={self.val_fraction}: must lie between 0 and 1, e.g. data.val_fraction=0.1"
             )
-        self._check_tokenizer()
-
-    def _check_tokenizer(self) -> None:
-        if self.tokenizer not in TOKENIZERS:
-            raise ConfigError(
-                f"data.tokenizer={self.tokenizer}: must be one of {', '.join(TOKENIZERS)}; data.tokenizer=byte"
-            )
-        if self.tokenizer == "byte" and self.vocab_size is not None:
-            raise ConfigError(
-                f"data.vocab_size={self.vocab_size}: the byte tokenizer has a fixed vocabulary; "
-                "leave data.vocab_size=null, or use data.tokenizer=bpe"
-            )
-        if self.tokenizer == "bpe" and self.vocab_size is None:
-            raise ConfigError("data.tokenizer=bpe: needs a vocabulary size of at least 257, e.g. data.vocab_size=4096")
-        if self.vocab_size is not None and self.vocab_size < ByteTokenizer.vocab_size:
-            raise ConfigError(
-                f"data.vocab_size={self.vocab_size}: must be at least 257 (256 bytes, <|end|>); data.vocab_size=4096"
-            )
+        check_choice(self.tokenizer, self.vocab_size)
 
     def pack(self, documents: Sequence[str], where: str, tokenizer: Tokenizer | None) -> "PackedText":
         """Split `documents`, make the tokenizer unless one is given, and pack. `where` names the text in errors."""
         train, validation = split_documents(documents, self.val_fraction)
         if tokenizer is None:
-            tokenizer = self._make_tokenizer(train)
+            tokenizer = make_tokenizer(self.tokenizer, self.vocab_size, train)
         streams = {"train": to_stream(train, tokenizer), "validation": to_stream(validation, tokenizer)}
         # the shortest one, so that the length the error offers fits both
         split = min(streams, key=lambda split: len(streams[split]))
@@ -79,13 +62,6 @@ class PackedConfig(DataConfig):
     def resets(self) -> bool:
         """Say whether every document of a row is read from a fresh state."""
         return self.boundary == "reset"
-
-    def _make_tokenizer(self, texts: list[str]) -> Tokenizer:
-        if self.vocab_size is None:
-            return ByteTokenizer()
-        from nested_learning.data.bpe import train_bpe
-
-        return train_bpe(texts, self.vocab_size)
 
 
 class PackedText:

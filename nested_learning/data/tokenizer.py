@@ -1,7 +1,10 @@
-"""Text to tokens and back. The byte tokenizer lives here, the trained one in `bpe.py`; both are saved as plain JSON."""
+"""Text to tokens and back: what every tokenizer does, and the one of bytes. Others are in `bpe.py`; files are read in
+`tokenizer_files.py`.
+"""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -18,6 +21,8 @@ END_TEXT = "<|end|>"
 
 # encoding takes many bytes per token for a moment, so a long text is encoded in parts of about so many characters
 PART_LENGTH = 1 << 18
+# between words, where no tokenizer notices: after a line end, or before a space, that has no other space beside it
+CUTS = re.compile(r"(?<=\S)\n(?=\S)|(?<=[a-z])(?= [a-z])")
 
 Tokens = Iterable[int] | NDArray[np.integer]
 
@@ -40,8 +45,16 @@ class Tokenizer(Protocol):
         """Return the tokens of `text` [t]. Raises DataError for a lone surrogate, which is no text."""
         ...
 
+    def encode_bytes(self, data: bytes) -> NDArray[np.int64]:
+        """Return the tokens of `data` [t], which need not be utf-8."""
+        ...
+
     def decode(self, tokens: Tokens) -> str:
-        """Return the text of `tokens`: `end` is shown as <|end|>, half a character as the replacement character."""
+        """Return the text of `tokens`: `end` is shown by its name, half a character as the replacement character."""
+        ...
+
+    def decode_bytes(self, tokens: Tokens) -> bytes:
+        """Return the bytes that `tokens` stand for."""
         ...
 
     def save(self, directory: Path) -> None:
@@ -64,36 +77,23 @@ class ByteTokenizer:
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Return the utf-8 bytes of `text` [t]. Raises DataError for a lone surrogate, which is no text."""
-        return np.frombuffer(to_utf8(text), dtype=np.uint8).astype(np.int64)
+        return self.encode_bytes(to_utf8(text))
+
+    def encode_bytes(self, data: bytes) -> NDArray[np.int64]:
+        """Return `data` as numbers [t]."""
+        return np.frombuffer(data, dtype=np.uint8).astype(np.int64)
 
     def decode(self, tokens: Tokens) -> str:
         """Return the text of `tokens`: `end` is shown as <|end|>, half a character as the replacement character."""
-        return join_pieces(self._pieces, tokens)
+        return self.decode_bytes(tokens).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, tokens: Tokens) -> bytes:
+        """Return the bytes that `tokens` stand for."""
+        return b"".join([self._pieces[int(token)] for token in tokens])
 
     def save(self, directory: Path) -> None:
         """Write `tokenizer.json` into `directory`, which exists."""
         (directory / FILE_NAME).write_text(json.dumps({"name": self.name}) + "\n", encoding="utf-8")
-
-
-def open_tokenizer(directory: Path) -> Tokenizer:
-    """Open the tokenizer that `save` wrote into `directory`. Raises DataError when it is missing or damaged."""
-    path = directory / FILE_NAME
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a saved tokenizer ({error}); open a directory that holds {FILE_NAME}") from error
-    match saved:
-        case {"name": "byte"}:
-            return ByteTokenizer()
-        case {"name": "bpe", "merges": list(merges)} if all(_is_merge(merge) for merge in merges):
-            from nested_learning.data.bpe import BpeTokenizer
-
-            return BpeTokenizer([(a, b) for a, b in merges])
-    raise DataError(f"{path}: not a saved tokenizer, it must be a `byte` or a `bpe`; save the tokenizer again")
-
-
-def _is_merge(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(token, str) and token for token in value)
 
 
 def to_utf8(text: str) -> bytes:
@@ -104,15 +104,11 @@ def to_utf8(text: str) -> bytes:
         raise DataError(f"text at character {error.start}: not valid unicode; give it as utf-8") from error
 
 
-def join_pieces(pieces: Sequence[bytes], tokens: Tokens) -> str:
-    """Join the bytes each token stands for; bytes that form no character become the replacement character."""
-    return b"".join(pieces[int(token)] for token in tokens).decode("utf-8", errors="replace")
-
-
 def cut_parts(text: str) -> Iterator[str]:
-    """Cut `text` after the first line end beyond each PART_LENGTH characters; a part cut again stays as it is."""
+    """Cut `text` at the first of CUTS beyond each PART_LENGTH characters; a part cut again stays as it is."""
     start = 0
     while start < len(text):
-        end = text.find("\n", start + PART_LENGTH - 1) + 1 or len(text)
+        cut = CUTS.search(text, start + PART_LENGTH - 1)
+        end = cut.end() if cut else len(text)
         yield text[start:end]
         start = end

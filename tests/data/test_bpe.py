@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from nested_learning.data import tokenizer as tokenizer_module
-from nested_learning.data.bpe import BpeTokenizer, byte_letters, train_bpe
-from nested_learning.data.tokenizer import FILE_NAME, open_tokenizer
+from nested_learning.data.bpe import BpeTokenizer, train_bpe
+from nested_learning.data.byte_letters import byte_letters
+from nested_learning.data.tokenizer import FILE_NAME
+from nested_learning.data.tokenizer_files import open_tokenizer
 from nested_learning.errors import ConfigError, DataError
 
 TEXTS = [
@@ -66,7 +68,7 @@ def test_the_smallest_vocabulary_is_bytes_and_the_end() -> None:
 
 def test_a_saved_tokenizer_opens_as_itself_and_is_plain_json(tokenizer: BpeTokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
-    assert json.loads((tmp_path / FILE_NAME).read_text(encoding="utf-8"))["name"] == "bpe"
+    assert json.loads((tmp_path / FILE_NAME).read_text(encoding="utf-8"))["model"]["type"] == "BPE"
     opened = open_tokenizer(tmp_path)
     assert opened.fingerprint == tokenizer.fingerprint
     assert opened.vocab_size == tokenizer.vocab_size
@@ -99,7 +101,7 @@ def test_a_lone_surrogate_is_no_text(tokenizer: BpeTokenizer) -> None:
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ConfigError, match=r"pip install tokenizers, or use data\.tokenizer=byte"):
+    with pytest.raises(ConfigError, match=r"pip install nested-learning\[data\], or use data\.tokenizer=byte"):
         train_bpe(TEXTS, 300)
 
 

@@ -102,6 +102,11 @@ def test_a_tokenizer_that_is_given_is_used_instead_of_making_one() -> None:
     assert source.tokenizer is tokenizer
 
 
+def test_a_tokenizer_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.tokenizer=word: must be byte, bpe, or the path"):
+        config(tokenizer="word").pack(["some text " * 100, "other text " * 10], "here", None)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -110,7 +115,6 @@ def test_a_tokenizer_that_is_given_is_used_instead_of_making_one() -> None:
         ({"val_rows": -1}, r"data\.val_rows=-1: must be at least 1"),
         ({"val_fraction": 0.0}, r"data\.val_fraction=0\.0: must lie between 0 and 1"),
         ({"val_fraction": 1.0}, r"data\.val_fraction=1\.0: must lie between 0 and 1"),
-        ({"tokenizer": "word"}, r"data\.tokenizer=word: must be one of byte, bpe"),
         ({"tokenizer": "bpe"}, r"data\.tokenizer=bpe: needs .* data\.vocab_size=4096"),
         ({"tokenizer": "bpe", "vocab_size": 256}, r"data\.vocab_size=256: must be at least 257"),
         ({"vocab_size": 4096}, r"data\.vocab_size=4096: the byte tokenizer .* data\.tokenizer=bpe"),

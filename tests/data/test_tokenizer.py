@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nested_learning.data.tokenizer import FILE_NAME, ByteTokenizer, open_tokenizer
+from nested_learning.data.tokenizer import FILE_NAME, ByteTokenizer
+from nested_learning.data.tokenizer_files import open_tokenizer
 from nested_learning.errors import DataError
 
 

@@ -1,0 +1,42 @@
+"""Which tokenizer: bytes, one trained on the text, or one that exists as a file."""
+
+from collections.abc import Iterable
+
+from nested_learning.data.tokenizer import ByteTokenizer, Tokenizer
+from nested_learning.errors import ConfigError
+
+
+def check_choice(tokenizer: str, vocab_size: int | None, prefix: str = "data.") -> None:
+    """Raise ConfigError where `vocab_size` is missing, too small, or not the user's to choose.
+
+    `prefix` is what stands before `tokenizer` and `vocab_size` where they are given: `data.` or `--`.
+    """
+    fix = f"{prefix}vocab_size=4096"
+    if tokenizer == "bpe" and vocab_size is None:
+        raise ConfigError(f"{prefix}tokenizer=bpe: needs a vocabulary size of at least 257, e.g. {fix}")
+    if tokenizer != "bpe" and vocab_size is not None:
+        raise ConfigError(
+            f"{prefix}vocab_size={vocab_size}: the {tokenizer} tokenizer has a fixed vocabulary; "
+            f"leave {prefix}vocab_size out, or use {prefix}tokenizer=bpe"
+        )
+    if vocab_size is not None and vocab_size < ByteTokenizer.vocab_size:
+        raise ConfigError(f"{prefix}vocab_size={vocab_size}: must be at least 257 (256 bytes, <|end|>); {fix}")
+
+
+def make_tokenizer(tokenizer: str, vocab_size: int | None, texts: Iterable[str], prefix: str = "data.") -> Tokenizer:
+    """Make the tokenizer `byte`, train `bpe` on `texts`, or open the one at the path `tokenizer`.
+
+    Raises ConfigError for a path with no tokenizer, or texts that do not fill the vocabulary; DataError for a file that
+    is no byte-level tokenizer.
+    """
+    if tokenizer == "byte":
+        return ByteTokenizer()
+    # bpe.py costs nothing where bytes will do
+    if tokenizer == "bpe":
+        from nested_learning.data.bpe import train_bpe
+
+        assert vocab_size is not None, "check_choice comes first"
+        return train_bpe(texts, vocab_size, f"{prefix}vocab_size")
+    from nested_learning.data.tokenizer_files import read_tokenizer
+
+    return read_tokenizer(tokenizer, f"{prefix}tokenizer")
