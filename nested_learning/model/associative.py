@@ -1,5 +1,6 @@
 """Models whose mixer is an associative memory: one class, of which every YAML that names a paper's model is a case."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -91,6 +92,11 @@ class MemoryModelConfig(ModelConfig):
         super().__post_init__()
         if self.conv_width < 1:
             raise ConfigError(f"model.conv_width={self.conv_width} must be at least 1 token")
+
+    @property
+    def stretch(self) -> int:
+        """Return how many tokens of a row it takes until the work on them repeats itself."""
+        return math.lcm(super().stretch, self.memory.chunk)
 
     @property
     def hidden_dim(self) -> int:

@@ -1,5 +1,7 @@
 """What the configurations of all models have in common."""
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,8 +14,14 @@ if TYPE_CHECKING:
     from nested_learning.nn.memory import MemoryModule
 
 
+def windowed(seq_len: int, window: int) -> tuple[float, float]:
+    """Return what `attended` does, for attention whose tokens see `window` tokens up to themselves. Source: ours."""
+    window = min(window, seq_len)
+    return float(window), window - window * (window - 1) / (2 * seq_len)
+
+
 @dataclass(kw_only=True)
-class ModelConfig:
+class ModelConfig(ABC):
     """The keys every model has.
 
     `dim` is the width, `levels` the levels of the continuum memory (one level is the MLP of a Transformer),
@@ -48,6 +56,23 @@ class ModelConfig:
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout} must be at least 0 and below 1; try model.dropout=0.1")
         check_levels(self.cms, self.levels)
+
+    @abstractmethod
+    def build(self, vocab_size: int, seed: int) -> "LanguageModel":
+        """Build the model with the initial weights of `seed`."""
+
+    @property
+    def stretch(self) -> int:
+        """Return how many tokens of a row it takes until the work on them repeats itself: whole chunks and periods."""
+        return math.lcm(*(level.period for level in self.levels if level.context is not None))
+
+    def attended(self, seq_len: int) -> tuple[float, float]:
+        """Return how many tokens softmax attention compares a token with, as a mean over a row of `seq_len` tokens.
+
+        Twice: with those that a window holds, and with those that the token sees of them. A model without attention
+        compares none.
+        """
+        return 0.0, 0.0
 
     def assemble(self, mixer: Callable[[], "MemoryModule"], vocab_size: int, seed: int) -> "LanguageModel":
         """Build the model whose blocks each have a mixer made by `mixer`; the seed fixes the initial weights."""

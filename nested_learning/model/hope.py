@@ -1,5 +1,6 @@
 """`model=hope`: self-modifying Titans, then a continuum memory system; `model=self_modifying`: with one MLP instead."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,11 @@ class HopeConfig(MemoryModelConfig):
             raise ConfigError(f"model.adaptive={self.adaptive} must be a choice out of [{', '.join(ADAPTIVE)}]")
         if self.memory.norm:
             raise ConfigError("model.memory.norm=true: these memories have no norm; use model.memory.norm=false")
+
+    @property
+    def stretch(self) -> int:
+        """Return how many tokens of a row it takes until the work on them repeats itself."""
+        return math.lcm(super().stretch, self.generating_chunk)
 
     def build(self, vocab_size: int, seed: int) -> "LanguageModel":
         """Build the model with the initial weights of `seed`."""

@@ -1,10 +1,12 @@
 """`model=titans_mac`, `titans_mag`, `titans_mal`: Titans with attention, in the three ways of the paper."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nested_learning.errors import ConfigError
 from nested_learning.model.associative import AssociativeConfig
+from nested_learning.model.config import windowed
 
 if TYPE_CHECKING:
     from nested_learning.nn.hybrid import Hybrid
@@ -33,6 +35,17 @@ class TitansMACConfig(TitansHybridConfig):
         super().__post_init__()
         if self.segment < 1:
             raise ConfigError(f"model.segment={self.segment} must be at least 1 token")
+
+    @property
+    def stretch(self) -> int:
+        """Return how many tokens of a row it takes until the work on them repeats itself."""
+        return math.lcm(super().stretch, self.segment)
+
+    def attended(self, seq_len: int) -> tuple[float, float]:
+        """Return how many tokens a token is compared with: those that persist, and twice those of its segment."""
+        whole, rest = divmod(seq_len, self.segment)
+        held = (whole * self.segment**2 + rest**2) / seq_len
+        return self.num_persistent + 2 * held, self.num_persistent + held + 1
 
     def build(self, vocab_size: int, seed: int) -> "LanguageModel":
         """Build the model with the initial weights of `seed`."""
@@ -63,6 +76,11 @@ class TitansWindowConfig(TitansHybridConfig):
         super().__post_init__()
         if self.window < 2:
             raise ConfigError(f"model.window={self.window} must be at least 2 tokens")
+
+    def attended(self, seq_len: int) -> tuple[float, float]:
+        """Return how many tokens a token is compared with: those that persist, and those of the window."""
+        held, seen = windowed(seq_len, self.window)
+        return self.num_persistent + held, self.num_persistent + seen
 
     def assemble_hybrid(self, kind: "type[Hybrid]", vocab_size: int, seed: int) -> "LanguageModel":
         """Build the model whose mixers are of this kind."""

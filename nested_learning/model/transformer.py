@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nested_learning.errors import ConfigError
-from nested_learning.model.config import ModelConfig
+from nested_learning.model.config import ModelConfig, windowed
 
 if TYPE_CHECKING:
     from nested_learning.nn.language_model import LanguageModel
@@ -20,6 +20,10 @@ class TransformerConfig(ModelConfig):
         super().__post_init__()
         if self.window is not None and self.window < 2:
             raise ConfigError(f"model.window={self.window} must be at least 2 tokens, or null for all the past")
+
+    def attended(self, seq_len: int) -> tuple[float, float]:
+        """Return how many tokens a token is compared with: all, or those of the window."""
+        return windowed(seq_len, seq_len if self.window is None else self.window)
 
     def build(self, vocab_size: int, seed: int) -> "LanguageModel":
         """Build the model with the initial weights of `seed`."""

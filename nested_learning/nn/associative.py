@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
+from nested_learning.nn.islands import full_precision
 from nested_learning.nn.memory_weights import MemoryWeights
 from nested_learning.nn.norm import RMSNorm
 from nested_learning.nn.telemetry import Observation, observed
@@ -96,7 +97,7 @@ class MemoryHeads(nn.Module):
         if not write:
             return self.recall(q, memory.weight).to(x.dtype), AssociativeState(windows, memory)
         # the memory stays in the parameters' precision whatever autocast does around it
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             y, memory = associative(q, k, v, gates, memory, self.base(), self.design)
         return self.join(y).to(x.dtype), AssociativeState(windows, memory)
 
@@ -109,7 +110,7 @@ class MemoryHeads(nn.Module):
 
     def recall(self, q: Float[Tensor, "b h t k"], written: Weights) -> Float[Tensor, "b t d"]:
         """Return what a memory of which `written` is the state answers to the queries; nothing is written."""
-        with torch.autocast(q.device.type, enabled=False):
+        with full_precision(q.device):
             return self.join(answer(q, add(self.base(), written), self.design))
 
     def join(self, y: Float[Tensor, "b h t v"]) -> Float[Tensor, "b t d"]:
@@ -125,7 +126,7 @@ class MemoryHeads(nn.Module):
         q, k, v, windows = self.views(x, state.windows)
         logits = x.new_zeros(*x.shape[:2], 0) if self.gates is None else self.gates(x)
         dtype = state.memory.weight[0].dtype
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             q, k, v = F.normalize(q.to(dtype), dim=-1), F.normalize(k.to(dtype), dim=-1), v.to(dtype)
             v = F.normalize(v, dim=-1) if self.is_deep else v
             gates = self.kinds.open(rearrange(logits.to(dtype), "b t (g h) -> b h t g", h=self.num_heads))
@@ -136,7 +137,7 @@ class MemoryHeads(nn.Module):
     ) -> dict[str, Observation]:
         """Return what writing `x` did to the memory, whose name is that of the one that is read: there is one."""
         (_, k, v, gates), _ = self.project(x, before)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             return {READ: observed(watch(k, v, gates, before.memory, self.base(), self.design), after.memory)}
 
 

@@ -12,6 +12,8 @@ from nested_learning.shapes import Tensor
 def initialise(model: nn.Module, num_layers: int, seed: int) -> None:
     """Draw the weights of all linear maps and embeddings of `model`, in place; all else keeps its module's constants.
 
+    A model on the meta device has shapes and no numbers: nothing is drawn.
+
     Source: ours; the residual scale is GPT-2's.
 
     ========================  ==================================================================================
@@ -25,6 +27,8 @@ def initialise(model: nn.Module, num_layers: int, seed: int) -> None:
     other linear maps, LSTM   1 / sqrt(inputs)
     ========================  ==================================================================================
     """
+    if next(model.parameters()).is_meta:
+        return
     for name, module in model.named_modules():
         if isinstance(module, MemoryWeights):
             module.draw(torch.Generator().manual_seed(derive_seed(seed, "weights", name)))

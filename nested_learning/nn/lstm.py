@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
+from nested_learning.nn.islands import full_precision
 from nested_learning.shapes import Float, Tensor
 
 
@@ -47,7 +47,7 @@ class LSTM(nn.Module):
         """Read `x` token by token; without writing, every token is read from the same state, which stays."""
         rows, cells = x.shape[0], state.memory
         # the cells stay in the parameters' precision whatever autocast does around them
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             tokens = x.to(self.output.weight.dtype)
             if write:
                 y, (output, cell) = self.lstm(tokens, (cells.output[None], cells.cell[None]))

@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
+from nested_learning.nn.islands import full_precision
 from nested_learning.nn.memory_weights import MemoryWeights
 from nested_learning.nn.norm import RMSNorm
 from nested_learning.nn.telemetry import Observation, observed
@@ -91,7 +92,7 @@ class SelfModifyingMemory(nn.Module):
         views, windows = self.project(x, state)
         memory = state.memory
         # the memories stay in the parameters' precision whatever autocast does around them
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             base = self.weights()
             if write:
                 y, memory = ops.self_modifying(views, base, memory, self.design)
@@ -113,7 +114,7 @@ class SelfModifyingMemory(nn.Module):
     ) -> dict[str, Observation]:
         """Return what writing `x` did to each memory, by its name."""
         views, _ = self.project(x, before)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             watched = watch_self_modifying(views, self.weights(), before.memory, self.design)
             return {name: observed(each, after.memory[name]) for name, each in watched.items()}
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from nested_learning.errors import ConfigError
+from nested_learning.nn.islands import full_precision
 from nested_learning.optim.processes import Processes
 from nested_learning.shapes import Float, Tensor
 
@@ -29,7 +30,7 @@ class Inputs:
     @torch.no_grad()
     def add(self, x: Float[Tensor, "... i"]) -> None:
         """Take more inputs in."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             rows = x.flatten(0, -2).to(self.fresh.dtype)
             self.fresh[:-1] += (rows.mT @ rows).flatten()
             self.fresh[-1] += len(rows)
