@@ -27,7 +27,8 @@ class ModelConfig(ABC):
     `dim` is the width, `levels` the levels of the continuum memory (one level is the MLP of a Transformer),
     `cms` how they are connected (sequential, independent, nested), `expansion` the hidden width of each level as a
     multiple of `dim`, `tie_embedding` whether the head shares the embedding's weights, `dropout` the share of what the
-    embedding, a mixer or a level adds to the residual stream that is dropped in training.
+    embedding, a mixer or a level adds to the residual stream that is dropped in training, `softcap` a smooth bound on
+    the logits (null: none).
     """
 
     name: str
@@ -39,6 +40,7 @@ class ModelConfig(ABC):
     tie_embedding: bool
     cms: str = "sequential"
     dropout: float = 0.0
+    softcap: float | None = None
 
     def __post_init__(self) -> None:
         for key in ("dim", "num_layers", "num_heads"):
@@ -55,6 +57,10 @@ class ModelConfig(ABC):
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout} must be at least 0 and below 1; try model.dropout=0.1")
+        if self.softcap is not None and not 0 < self.softcap < math.inf:
+            raise ConfigError(
+                f"model.softcap={self.softcap} must be more than 0, such as model.softcap=30; null is no bound"
+            )
         check_levels(self.cms, self.levels)
 
     @abstractmethod
@@ -91,4 +97,4 @@ class ModelConfig(ABC):
             )
             for _ in range(self.num_layers)
         ]
-        return LanguageModel(vocab_size, self.dim, blocks, levels, self.tie_embedding, seed, self.dropout)
+        return LanguageModel(vocab_size, self.dim, blocks, levels, self.tie_embedding, seed, self.dropout, self.softcap)

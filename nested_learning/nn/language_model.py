@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -52,8 +53,8 @@ class LanguageModel(nn.Module):
     """Tokens to logits, carrying one state per row: `(tokens, state) -> (logits, state)`.
 
     Arguments: the vocabulary, the blocks, whether the head shares the embedding's weights, the seed of the initial
-    weights, `levels`: the parts of the model that learn more slowly than every step, and the share of the embedding
-    that is dropped in training.
+    weights, `levels`: the parts of the model that learn more slowly than every step, the share of the embedding that is
+    dropped in training, and `softcap`, which no logit exceeds (None: no bound).
     """
 
     def __init__(
@@ -65,9 +66,10 @@ class LanguageModel(nn.Module):
         tie_embedding: bool,
         seed: int,
         dropout: float = 0.0,
+        softcap: float | None = None,
     ) -> None:
         super().__init__()
-        self.vocab_size = vocab_size
+        self.vocab_size, self.softcap = vocab_size, softcap
         self.levels = tuple(level for level in levels if level.period > 0)
         self.embedding = nn.Embedding(vocab_size, dim)
         self.dropout = residual_dropout(dropout)
@@ -85,13 +87,28 @@ class LanguageModel(nn.Module):
         return tuple(block.init_state(batch) for block in blocks)
 
     def forward(
-        self, tokens: Int[Tensor, "b t"], state: tuple[BlockState, ...], *, write: bool = True
+        self, tokens: Int[Tensor, "b t"], state: tuple[BlockState, ...], *, write: bool = True, head: bool = True
     ) -> tuple[Float[Tensor, "b t v"], tuple[BlockState, ...]]:
-        """Read `tokens` on from `state`; `write=False` leaves every memory as it is."""
+        """Read `tokens` on from `state`; `write=False` leaves every memory as it is.
+
+        `head=False` returns what `logits` makes the logits of in their place, for a caller who makes a few at a time.
+        """
         x = self.embedding(tokens)
         x = self.dropout(F.rms_norm(x, x.shape[-1:]))
         states = []
         for block, before in zip(self.blocks, state, strict=True):
             x, after = block(x, before, write=write)
             states.append(after)
-        return self.head(self.norm(x)), tuple(states)
+        x = self.norm(x)
+        return self.logits(x) if head else x, tuple(states)
+
+    def logits(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... v"]:
+        """Return the logits of outputs; a softcap c makes l to c tanh(l / c), in float32 or better.
+
+        Source: Gemma 2, arXiv 2408.00118, section 2.
+        """
+        logits = self.head(x)
+        if self.softcap is None:
+            return logits
+        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return self.softcap * torch.tanh(exact / self.softcap)

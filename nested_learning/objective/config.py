@@ -1,5 +1,6 @@
 """The options of `objective=`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,22 +9,55 @@ from nested_learning.errors import ConfigError
 from nested_learning.model.levels import LevelConfig
 
 if TYPE_CHECKING:
+    from nested_learning.objective.loss import TokenLoss
     from nested_learning.objective.next_token import NextToken
     from nested_learning.objective.online import Online
     from nested_learning.objective.reconstruct import Reconstruct
 
 
 @dataclass(kw_only=True)
-class NextTokenConfig:
-    """Predict each next token in one parallel pass over the row; there is nothing to set."""
+class LossConfig:
+    """What training adds to the cross-entropy of each token, and how its logits fit into memory.
+
+    `z_loss`: the weight of the squared logarithm of the softmax's denominator, which keeps logits from drifting;
+    `label_smoothing`: the share of a target that is spread over all tokens; `chunk`: the tokens whose logits are made
+    at once, null for all. Figures show the plain cross-entropy. Raises ConfigError.
+    """
 
     name: str
+    z_loss: float = 0.0
+    label_smoothing: float = 0.0
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.z_loss < math.inf:
+            raise ConfigError(f"objective.z_loss={self.z_loss} must be at least 0, such as objective.z_loss=1e-4")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(
+                f"objective.label_smoothing={self.label_smoothing} must be at least 0 and below 1; "
+                "try objective.label_smoothing=0.1"
+            )
+        if self.chunk is not None and self.chunk < 1:
+            raise ConfigError(
+                f"objective.chunk={self.chunk} must be at least 1 token, such as 4096, or null for all at once"
+            )
+
+    def loss(self) -> "TokenLoss":
+        """Return the loss of a token."""
+        from nested_learning.objective.loss import TokenLoss
+
+        return TokenLoss(self.z_loss, self.label_smoothing, self.chunk)
+
+
+@dataclass(kw_only=True)
+class NextTokenConfig(LossConfig):
+    """Predict each next token in one parallel pass over the row."""
 
     def build(self) -> "NextToken":
         """Return the objective."""
         from nested_learning.objective.next_token import NextToken
 
-        return NextToken()
+        return NextToken(self.loss())
 
     def check(self, levels: Sequence[LevelConfig]) -> None:
         """Raise ConfigError for a model whose levels wait for the task's error, which this objective never brings."""
@@ -48,16 +82,16 @@ class ReconstructConfig:
 
 
 @dataclass(kw_only=True)
-class OnlineConfig:
+class OnlineConfig(LossConfig):
     """Predict each next token, piece by piece: the error of each piece writes the levels that are taught.
 
     `segment`: the most tokens that are read at once; null: as many as periods allow. It changes no result.
     """
 
-    name: str
     segment: int | None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.segment is not None and self.segment < 1:
             raise ConfigError(
                 f"objective.segment={self.segment} must be at least 1 token, or null for as many as periods allow"
@@ -67,7 +101,7 @@ class OnlineConfig:
         """Return the objective."""
         from nested_learning.objective.online import Online
 
-        return Online(self.segment)
+        return Online(self.segment, self.loss())
 
     def check(self, levels: Sequence[LevelConfig]) -> None:
         """Raise ConfigError when segments and periods would cut the row into shreds. Source: ours."""

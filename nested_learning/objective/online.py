@@ -11,7 +11,7 @@ from nested_learning import tree
 from nested_learning.data.batch import IGNORE, Batch
 from nested_learning.errors import ConfigError
 from nested_learning.nn.level_state import LevelState, MLPWeights, write_gradient
-from nested_learning.objective.next_token import count, cross_entropy, is_right
+from nested_learning.objective.loss import TokenLoss, count
 from nested_learning.objective.protocol import State, Step
 from nested_learning.shapes import Float, Tensor
 
@@ -26,11 +26,12 @@ class Online:
     piece's summed loss with respect to the change of the weights that each row has is the sum over its tokens of the
     gradient at that level's own output: it is added up in the state, and at the end of a period the level's rule
     applies it. What is read later finds the new weights; the loss is the sum over the pieces. Without such levels
-    this is `next_token`. Source: Nested Learning, arXiv 2512.24695, equation 71.
+    this is `next_token`. Levels learn from the cross-entropy alone, whatever `loss` adds to it for the weights. Source:
+    Nested Learning, arXiv 2512.24695, equation 71.
     """
 
-    def __init__(self, segment: int | None = None) -> None:
-        self.segment = segment
+    def __init__(self, segment: int | None = None, loss: TokenLoss | None = None) -> None:
+        self.segment, self.loss = segment, loss or TokenLoss()
         self._is_checked = False
 
     def __call__(self, model: nn.Module, batch: Batch, state: State) -> Step:
@@ -40,22 +41,20 @@ class Online:
         derivative.
         """
         is_recorded = torch.is_grad_enabled()
-        nats, right = [], []
+        scores = []
         with torch.enable_grad():
             for tokens, targets in self._pieces(batch, state):
                 state = watch(state)
                 with _twice_differentiable(state):
-                    logits, state = model(tokens, state)
-                nats.append(cross_entropy(logits, targets))
-                right.append(is_right(logits, targets))
-                state = self.write(nats[-1].sum(), state)
-            whole = torch.cat(nats, 1)
-            loss = whole.sum()
+                    piece, state = self.loss.read(model, tokens, targets, state)
+                scores.append(piece)
+                state = self.write(piece.nats.sum(), state)
+            losses, nats, right = (torch.cat(parts, 1) for parts in zip(*scores, strict=True))
+            loss = losses.sum()
         if not is_recorded:
             loss, state = loss.detach(), tree.map(torch.detach, state)
         valid = batch.targets != IGNORE
-        metrics = count(torch.cat(right, 1), valid)
-        return Step(loss, valid.sum(), metrics, whole.detach(), state)
+        return Step(loss, valid.sum(), count(right, valid), nats.detach(), state)
 
     def _pieces(self, batch: Batch, state: State) -> Iterator[tuple[Tensor, Tensor]]:
         levels = [level for level in tree.nodes(LevelState, state) if is_taught(level)]

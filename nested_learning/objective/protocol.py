@@ -13,9 +13,10 @@ State = Any
 class Step(NamedTuple):
     """What reading one batch gave. Everything is a sum, so that pieces of a batch simply add up. Source: ours.
 
-    `loss`: sum of nats over the valid targets (differentiable); `num_targets`: how many they are;
+    `loss`: what is differentiated, the nats of the valid targets and what training adds to them; `num_targets`: how
+    many they are;
     `metrics`: sums `correct` (targets guessed right), `rows` (with a valid target) and `rows_correct` (all right);
-    `nats`: the loss of each position (detached, 0 where there is no target); `state`: after the last token.
+    `nats`: the cross-entropy of each position (detached, 0 where there is no target); `state`: after the last token.
     """
 
     loss: Float[Tensor, ""]

@@ -4,7 +4,7 @@ from torch import nn
 
 from nested_learning.data.batch import IGNORE, Batch
 from nested_learning.errors import ConfigError
-from nested_learning.objective.next_token import count_correct, cross_entropy
+from nested_learning.objective.loss import count_correct, cross_entropy
 from nested_learning.objective.protocol import State, Step
 
 

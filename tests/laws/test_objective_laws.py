@@ -6,6 +6,7 @@ import torch
 from nested_learning.data.batch import IGNORE, Batch
 from nested_learning.model.levels import ContextConfig, LevelConfig
 from nested_learning.model.transformer import TransformerConfig
+from nested_learning.objective.loss import TokenLoss
 from nested_learning.objective.next_token import NextToken
 from nested_learning.objective.online import Online
 from nested_learning.objective.reconstruct import Reconstruct
@@ -14,6 +15,8 @@ OBJECTIVES = {
     "next_token": NextToken(),
     "online": Online(),
     "online_in_segments": Online(segment=3),
+    "next_token_in_chunks": NextToken(TokenLoss(chunk=3)),
+    "online_in_chunks": Online(loss=TokenLoss(chunk=5)),
     "reconstruct": Reconstruct(),
 }
 # those that may see the whole row before they answer

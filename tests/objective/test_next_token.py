@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from nested_learning.data.batch import IGNORE, Batch
-from nested_learning.objective.next_token import NextToken, count_correct, cross_entropy
+from nested_learning.objective.loss import count_correct, cross_entropy
+from nested_learning.objective.next_token import NextToken
 
 
 class Table(nn.Module):

@@ -12,7 +12,8 @@ from nested_learning.errors import ConfigError
 from nested_learning.model.hope_attention import HopeAttentionConfig
 from nested_learning.model.levels import ContextConfig, LevelConfig
 from nested_learning.nn.level_state import LevelState
-from nested_learning.objective.next_token import NextToken, cross_entropy
+from nested_learning.objective.loss import cross_entropy
+from nested_learning.objective.next_token import NextToken
 from nested_learning.objective.online import Online, refuse_single_derivatives
 from nested_learning.ops.rules import RULES
 

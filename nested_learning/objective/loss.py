@@ -1,0 +1,106 @@
+"""What the prediction of a token costs, and what training adds to it: all logits at once, or a few at a time."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from nested_learning.data.batch import IGNORE
+from nested_learning.nn.language_model import LanguageModel
+from nested_learning.objective.protocol import State
+from nested_learning.shapes import Bool, Float, Int, Tensor
+
+
+class Scores(NamedTuple):
+    """Of every token: `loss`, what is differentiated; `nats`, its cross-entropy; `right`: it was the likeliest token.
+
+    Where there is no target loss and nats are 0; `right` says nothing there.
+    """
+
+    loss: Float[Tensor, "..."]
+    nats: Float[Tensor, "..."]
+    right: Bool[Tensor, "..."]
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """Cross-entropy with its additions: `z_loss` and `label_smoothing` are their weights, 0 for none.
+
+    `chunk`: logits are made for so many tokens at a time, and again in the backward pass, so that no more of them are
+    ever in memory; None: for all. Values and gradients are the same. Source: z-loss is PaLM's, arXiv 2204.02311,
+    section 5; label smoothing is Szegedy et al., arXiv 1512.00567, section 7.
+    """
+
+    z_loss: float = 0.0
+    label_smoothing: float = 0.0
+    chunk: int | None = None
+
+    def read(
+        self, model: nn.Module, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State
+    ) -> tuple[Scores, State]:
+        """Read `tokens` on from `state`, and say what predicting `targets` costs, [b t]."""
+        if self.chunk is None:
+            logits, state = model(tokens, state)
+            return self.score(logits, targets), state
+        assert isinstance(model, LanguageModel), "only a model whose head can be left out is read in chunks"
+        x, state = model(tokens, state, head=False)
+        pieces = zip(x.flatten(0, 1).split(self.chunk), targets.flatten().split(self.chunk), strict=True)
+        scores = [
+            checkpoint(self._score_outputs, model, *piece, use_reentrant=False, preserve_rng_state=False)
+            for piece in pieces
+        ]
+        return Scores(*(torch.cat(parts).view_as(targets) for parts in zip(*scores, strict=True))), state
+
+    def score(self, logits: Float[Tensor, "*n v"], targets: Int[Tensor, "*n"]) -> Scores:
+        """Return what `logits` cost where `targets` are meant."""
+        loss = nats = cross_entropy(logits, targets)
+        if self.label_smoothing:
+            loss = cross_entropy(logits, targets, self.label_smoothing)
+        if self.z_loss:
+            log_z = _exact(logits).logsumexp(-1)
+            loss = loss + self.z_loss * log_z.square().masked_fill(targets == IGNORE, 0)
+        return Scores(loss, nats, is_right(logits, targets))
+
+    def _score_outputs(self, model: LanguageModel, x: Float[Tensor, "n d"], targets: Int[Tensor, "n"]) -> Scores:
+        return self.score(model.logits(x), targets)
+
+
+def cross_entropy(
+    logits: Float[Tensor, "*n v"], targets: Int[Tensor, "*n"], label_smoothing: float = 0.0
+) -> Float[Tensor, "*n"]:
+    """Return the nats of each target in float32 or better, 0 for IGNORE."""
+    flat = F.cross_entropy(
+        _exact(logits).flatten(0, -2),
+        targets.flatten(),
+        ignore_index=IGNORE,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+    return flat.view_as(targets)
+
+
+def count_correct(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"], valid: Tensor) -> dict[str, Tensor]:
+    """Count the targets and the whole rows whose likeliest token is the target; `valid` is [b t]."""
+    return count(is_right(logits, targets), valid)
+
+
+def is_right(logits: Float[Tensor, "*n v"], targets: Int[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
+    """Say where the likeliest token is the target."""
+    return logits.detach().argmax(-1) == targets
+
+
+def count(right: Bool[Tensor, "b t"], valid: Bool[Tensor, "b t"]) -> dict[str, Tensor]:
+    """Count the valid targets and the whole rows that are `right`."""
+    rows = valid.any(1)
+    return {
+        "correct": (right & valid).sum(),
+        "rows": rows.sum(),
+        "rows_correct": (rows & (right | ~valid).all(1)).sum(),
+    }
+
+
+def _exact(logits: Float[Tensor, "*n v"]) -> Float[Tensor, "*n v"]:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
