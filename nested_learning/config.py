@@ -159,7 +159,8 @@ class Config:
     overfit: bool
     checkpoint: str | None
     stack_from: str | None
-    prompt: str | list[str]
+    prompt: str
+    prompts: list[str]
     sampling: SamplingConfig
     world: WorldConfig
 
@@ -184,11 +185,6 @@ class Config:
             raise ConfigError(f"stack_from={self.stack_from} is for phase=train; leave it out")
         if self.phase.name == "train":
             self._check_training()
-
-    @property
-    def prompts(self) -> list[str]:
-        """The texts that samples begin with."""
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
     def _check_training(self) -> None:
         if self.checkpoint is not None:

@@ -34,7 +34,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # what may change when a run goes on: where and how it computes, shows and saves; anything else would make another run
 FREE = {"name", "out", "resume", "phase", "checkpoint", "prompt", "sampling", "dry_run", "memory", "evals", "logger"}
-FREE |= {"sample_every", "divergence", "profile"}
+FREE |= {"prompts", "sample_every", "divergence", "profile"}
 FREE |= {"launcher", "log_every", "save_every", "val_every", "device", "compile", "backend", "micro_batches", "world"}
 
 

@@ -217,7 +217,8 @@ class Trainer:
         """Let the model go on with the prompts, and keep what it writes in samples.jsonl."""
         config, progress, tokenizer = self.config, self.progress, self.source.tokenizer
         assert tokenizer is not None, "sample_every was checked when the parts were built"
-        samples = draw_samples(self.model, tokenizer, config.prompts, config.sampling, config.memory.name, config.seed)
+        prompts = config.prompts or [config.prompt]
+        samples = draw_samples(self.model, tokenizer, prompts, config.sampling, config.memory.name, config.seed)
         if self.world.is_first:
             # what a run that was stopped, or went back, wrote beyond this step is dropped here
             file = JsonlLogger(self.ctx.directory / SAMPLES, progress.step - 1)

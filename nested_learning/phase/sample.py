@@ -28,7 +28,7 @@ def run(config: "Config") -> Result:
             f"phase=sample: {trained.checkpoint} has no tokenizer: data={trained.config.data.name} is no text; "
             "use phase=eval"
         )
-    for prompt in config.prompts:
-        session = Session(trained.model, trained.tokenizer, policy=config.memory.name)
-        print(printable(prompt + continuation(session, prompt, config.sampling, config.seed)), flush=True)
+    session = Session(trained.model, trained.tokenizer, policy=config.memory.name)
+    text = continuation(session, config.prompt, config.sampling, config.seed)
+    print(printable(config.prompt + text), flush=True)
     return Result(trained.run, {})

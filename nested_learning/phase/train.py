@@ -208,8 +208,7 @@ def write_sample(config: "Config", model: LanguageModel, source: Source) -> str:
     """Let the model go on with the configured prompt."""
     with evaluating(model):
         session = Session(model, source.tokenizer, policy=config.memory.name)
-        prompt = config.prompts[0]
-        return printable(prompt + continuation(session, prompt, config.sampling, config.seed))
+        return printable(config.prompt + continuation(session, config.prompt, config.sampling, config.seed))
 
 
 def count_parameters(model: LanguageModel) -> int:
