@@ -1,19 +1,24 @@
 """Nested Learning: everything that learns is weights, a learning rule and a clock.
 
-`from nested_learning import Session` reads a trained run; `python train.py` makes one.
+`python train.py` trains a run, `from nested_learning import Session` reads it; `NestedModel` opens what it exported.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nested_learning.pretrained import NestedModel
     from nested_learning.session import Session
 
 __version__ = "0.1.0"
-__all__ = ["Session", "__version__"]
+__all__ = ["NestedModel", "Session", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Session` on first use: it needs torch, and a mistyped command must answer before torch is loaded."""
+    """Import a class on first use: both need torch, and a mistyped command must answer before torch is loaded."""
+    if name == "NestedModel":
+        from nested_learning.pretrained import NestedModel
+
+        return NestedModel
     if name == "Session":
         from nested_learning.session import Session
 

@@ -57,6 +57,8 @@ def run_phase(config: Config) -> Any:
             from nested_learning.phase.eval import run
         case "sample":
             from nested_learning.phase.sample import run
+        case "export":
+            from nested_learning.phase.export import run
     return run(config)
 
 

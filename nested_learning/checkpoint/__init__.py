@@ -11,22 +11,27 @@ from nested_learning.checkpoint.layout import (
     find,
     has_checkpoint,
     read_config,
+    read_json,
     read_progress,
     verify,
     write_config,
 )
 from nested_learning.checkpoint.saving import save, tidy
-from nested_learning.checkpoint.tensors import load_model, load_optimizer
+from nested_learning.checkpoint.tensors import fill_model, load_model, load_optimizer, model_tensors, plain
 
 __all__ = [
     "CONFIG",
     "FOLDER",
     "Progress",
+    "fill_model",
     "find",
     "has_checkpoint",
     "load_model",
     "load_optimizer",
+    "model_tensors",
+    "plain",
     "read_config",
+    "read_json",
     "read_progress",
     "save",
     "tidy",

@@ -14,7 +14,12 @@ from nested_learning.optim.optimizer import Optimizer
 
 def load_model(directory: Path, model: nn.Module) -> None:
     """Fill `model`, in place. Raises CheckpointError naming what is missing, too much, or of another shape."""
-    saved, wanted = _load_tensors(directory / MODEL), model_tensors(model)
+    fill_model(directory / MODEL, _load_tensors(directory / MODEL), model, directory / CONFIG)
+
+
+def fill_model(path: Path, saved: Mapping[str, Tensor], model: nn.Module, options: Path) -> None:
+    """Copy what was `saved` in `path` into `model`, or raise CheckpointError that names the file of its `options`."""
+    wanted = model_tensors(model)
     problems = [f"{name} is missing" for name in wanted.keys() - saved.keys()]
     problems += [f"{name} is unknown to the model" for name in saved.keys() - wanted.keys()]
     for name in wanted.keys() & saved.keys():
@@ -22,8 +27,8 @@ def load_model(directory: Path, model: nn.Module) -> None:
             problems.append(f"{name} is {_kind(saved[name])}, the model's is {_kind(wanted[name])}")
     if problems:
         raise CheckpointError(
-            f"{directory / MODEL}: made for another model: {'; '.join(sorted(problems)[:3])} ({len(problems)} in all); "
-            f"use the model options of {directory / CONFIG}"
+            f"{path}: made for another model: {'; '.join(sorted(problems)[:3])} ({len(problems)} in all); "
+            f"use the model options of {options}"
         )
     for name, tensor in wanted.items():
         tensor.data.copy_(saved[name])

@@ -1,0 +1,40 @@
+"""`phase=export`: write a trained model as a directory to give away."""
+
+from pathlib import Path
+from typing import Any
+
+from nested_learning.config import Config, ExportConfig
+from nested_learning.errors import ConfigError
+from nested_learning.phase import Result
+from nested_learning.phase.eval import given, refuse_other_model
+from nested_learning.pretrained import NestedModel
+from nested_learning.trained import Trained, open_trained
+
+
+def run(config: Config) -> Result:
+    """Write the model of `checkpoint=` to `phase.to`, by default the folder `export` of its run, and say how to use it.
+
+    Raises CheckpointError for a checkpoint that cannot be used, ConfigError for a directory that is there already.
+    """
+    assert isinstance(config.phase, ExportConfig)
+    trained = open_trained(given(config), "cpu")
+    refuse_other_model(config, trained)
+    target = trained.run / "export" if config.phase.to is None else Path(config.phase.to)
+    if target.exists():
+        raise ConfigError(f"phase.to={target}: exists already; give another phase.to=<directory>")
+    exported = NestedModel(trained.config.model, trained.model, trained.tokenizer, about(trained))
+    exported.save_pretrained(target)
+    print(
+        f"exported: {target}\nuse it:   from nested_learning import NestedModel; "
+        f'model = NestedModel.from_pretrained("{target}")',
+        flush=True,
+    )
+    return Result(trained.run, {})
+
+
+def about(trained: Trained) -> dict[str, Any]:
+    """Say how the model was trained: what its card tells."""
+    progress, config = trained.progress, trained.config
+    made = {"step": progress.step, "tokens": progress.tokens, "data": config.data.name, "optim": config.optim.name}
+    figures = {name: round(value, 6) for name, value in progress.metrics.items() if name.startswith("val/")}
+    return made | {"seed": config.seed, "data sha256": progress.source} | figures
