@@ -43,9 +43,16 @@ from nested_learning.typed import MisfitError, convert_dataclass, did_you_mean, 
 
 @dataclass(kw_only=True)
 class PhaseConfig:
-    """What to do: train, eval or sample."""
+    """What to do: train, eval, sample or export."""
 
     name: str
+
+
+@dataclass(kw_only=True)
+class ExportConfig(PhaseConfig):
+    """Where `phase=export` writes: the directory `to`, None for the folder `export` of the run."""
+
+    to: str | None
 
 
 # which class the `name` in a group's values stands for; a new option is one line here, one class, one file in configs/
@@ -90,7 +97,7 @@ CHOICES: dict[str, dict[str, type]] = {
     },
     "objective": {"next_token": NextTokenConfig, "online": OnlineConfig, "reconstruct": ReconstructConfig},
     "memory": {"online": MemoryConfig, "frozen": MemoryConfig},
-    "phase": {"train": PhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig},
+    "phase": {"train": PhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig, "export": ExportConfig},
     "evals": {"validation": ValidationConfig, "by_position": ByPositionConfig, "memory": MemoryPackConfig},
     "launcher": {"serial": SerialConfig, "joblib": JoblibConfig, "submitit": SubmititConfig},
     "logger": {"wandb": WandbConfig, "tensorboard": TensorboardConfig},
@@ -189,7 +196,7 @@ class Config:
     def _check_training(self) -> None:
         if self.checkpoint is not None:
             raise ConfigError(
-                f"checkpoint={self.checkpoint} is for phase=eval and phase=sample; to train on give "
+                f"checkpoint={self.checkpoint} is for phase=eval, sample and export; to train on give "
                 f"resume={self.checkpoint}, to begin with its weights stack_from={self.checkpoint}"
             )
         self.objective.check(self.model.levels)
@@ -226,6 +233,12 @@ def from_yaml(path: Path) -> Config:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the directory of a run") from error
     return _read(values, lambda _key: str(path))
+
+
+def read_model(values: Any) -> AnyModel:
+    """Turn the plain values of a model's options into their class; raise ConfigError as `load` does."""
+    model: AnyModel = _choose("model", values, "model")
+    return model
 
 
 def first_line(error: Exception) -> str:

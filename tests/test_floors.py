@@ -24,15 +24,15 @@ FLOORS: list[set[str]] = [
     {"recovery"},
     {"trainer"},
     {"config"},
-    {"trained"},
-    {"phase"},
+    {"pretrained", "trained"},
+    {"hf", "phase"},
     {"compose"},
     {"sweep"},
     {"cli"},
     {"__main__"},
 ]
-# the two imports that go up, both inside a function: the library's one public name, and the run that it opens
-UPWARD = {("__init__", "session"), ("session", "trained")}
+# the imports that go up, all inside a function: the library's public names, and the run that a session opens
+UPWARD = {("__init__", "session"), ("__init__", "pretrained"), ("session", "trained")}
 
 # package -> the files that may import it
 RESERVED = {
@@ -43,6 +43,7 @@ RESERVED = {
     "tensorboard": {"logger/tensorboard.py"},
     "torch.utils.tensorboard": {"logger/tensorboard.py"},
     "tokenizers": {"data/bpe.py"},
+    "transformers": {"hf.py"},
     "tiktoken": {"data/bpe.py"},
     "pyarrow": {"data/readers.py"},
     "zstandard": {"data/readers.py"},
@@ -63,6 +64,7 @@ OPTIONAL = {
     "pyarrow",
     "zstandard",
     "datasets",
+    "transformers",
     "matplotlib",
     "fla",
     "joblib",
