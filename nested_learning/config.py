@@ -37,6 +37,7 @@ from nested_learning.model.titans import TitansMACConfig, TitansMAGConfig, Titan
 from nested_learning.model.transformer import TransformerConfig
 from nested_learning.objective.config import NextTokenConfig, OnlineConfig, ReconstructConfig
 from nested_learning.optim.config import OptimConfig
+from nested_learning.plan import PlanConfig
 from nested_learning.policy import MemoryConfig, SamplingConfig
 from nested_learning.typed import MisfitError, convert_dataclass, did_you_mean, join
 
@@ -170,6 +171,7 @@ class Config:
     prompts: list[str]
     sampling: SamplingConfig
     world: WorldConfig
+    plan: PlanConfig
 
     def __post_init__(self) -> None:
         for key in ("steps", "val_every", "save_every", "log_every"):

@@ -34,8 +34,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # what may change when a run goes on: where and how it computes, shows and saves; anything else would make another run
 FREE = {"name", "out", "resume", "phase", "checkpoint", "prompt", "sampling", "dry_run", "memory", "evals", "logger"}
-FREE |= {"prompts", "sample_every", "divergence", "profile"}
-FREE |= {"launcher", "log_every", "save_every", "val_every", "device", "compile", "backend", "micro_batches", "world"}
+FREE |= {"prompts", "sample_every", "divergence", "profile", "launcher", "plan"}
+FREE |= {"log_every", "save_every", "val_every", "device", "compile", "backend", "micro_batches", "world"}
 
 
 @dataclass(frozen=True)

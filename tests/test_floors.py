@@ -13,11 +13,11 @@ MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 8
 FLOORS: list[set[str]] = [
     {"errors", "shapes", "tree", "level", "seeds"},
     {"files", "environment", "policy", "inherit", "option_files", "peaks", "profiler", "signals", "stopwatch", "typed"},
-    {"ops", "state_file"},
+    {"ops", "plan", "state_file"},
     {"nn"},
     {"model", "optim"},
     {"data", "launcher", "logger", "world"},
-    {"flops", "session"},
+    {"flops", "footprint", "session"},
     {"objective", "checkpoint"},
     {"run"},
     {"divergence", "evals", "report", "samples"},

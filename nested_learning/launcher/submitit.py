@@ -100,7 +100,7 @@ class SubmititConfig:
 
         executor = AutoExecutor(place, cluster=self.cluster, slurm_max_num_timeout=self.max_timeouts)
         slurm = {"partition": self.partition, "account": self.account, "qos": self.qos, "constraint": self.constraint}
-        asked = {f"slurm_{key}": value for key, value in slurm.items() if value is not None}
+        asked: dict[str, Any] = {f"slurm_{key}": value for key, value in slurm.items() if value is not None}
         if self.mem_gb is not None:
             asked["mem_gb"] = self.mem_gb
         executor.update_parameters(

@@ -21,7 +21,8 @@ from nested_learning.nn.stacking import stack
 from nested_learning.objective.protocol import Objective
 from nested_learning.optim.optimizer import Optimizer
 from nested_learning.phase import Result
-from nested_learning.phase.cost import flops_per_token, group_table, state_bytes
+from nested_learning.phase.cost import flops_per_token, group_table
+from nested_learning.phase.dry_run import dry_run
 from nested_learning.run import claim, count_pieces, prepare_process, program
 from nested_learning.samples import continuation, printable
 from nested_learning.session import Session
@@ -58,9 +59,9 @@ def run(config: "Config") -> Result:
     watch = Stopwatch()
     with open_world(config.device, config.world.backend) as world:
         prepare_process(config.seed, world.device)
-        parts = build(config, world)
         if config.dry_run:
-            return dry_run(config, parts, world)
+            return dry_run(config, world)
+        parts = build(config, world)
         with claim(config, world) as place:
             progress = start(place.checkpoint, parts.source, parts.model, parts.optimizer, config.seed)
             if place.directory is not None and is_complete(place.directory, progress, config.steps):
@@ -108,30 +109,6 @@ def begin(config: "Config") -> tuple[Source, LanguageModel]:
     model = config.model.build(source.vocab_size, config.seed)
     stack(model, trained.model)
     return source, model
-
-
-def dry_run(config: "Config", parts: Parts, world: World) -> Result:
-    """Print sizes and costs, having done one forward and one backward pass; create nothing."""
-    source, model, objective, optimizer, batch, backend = parts
-    before, after = state_bytes(model, batch)
-    forward, training = flops_per_token(model, objective, batch)
-    figures = {
-        "parameters": float(count_parameters(model)),
-        "state_bytes_per_row": float(before),
-        "state_bytes_per_row_read": float(after),
-        "forward_flops_per_token": forward,
-        "train_flops_per_token": training,
-    }
-    say(
-        world,
-        group_table(optimizer),
-        f"state of a row: {before:,} bytes at its start, {after:,} after {source.seq_len} tokens",
-        f"operations per token: {forward:,.0f} forward, {training:,.0f} forward and backward",
-        backend,
-        f"data: {source.num_rows('train'):,} training rows of {source.seq_len} tokens, vocabulary {source.vocab_size}",
-        f"a run of {config.steps} steps reads {config.steps * config.data.batch_size * source.seq_len:,} tokens",
-    )
-    return Result(None, figures)
 
 
 def announce(directory: Path, progress: Progress, parts: Parts, world: World) -> None:

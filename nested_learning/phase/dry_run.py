@@ -1,0 +1,200 @@
+"""`dry_run=true`: what a run would be and cost, known from its configuration; no weights are made, nothing trained."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from nested_learning.data.curriculum import Stage, constant
+from nested_learning.data.source import Source
+from nested_learning.errors import ConfigError, DataError
+from nested_learning.flops import Flops, flops
+from nested_learning.footprint import activations, state_bytes
+from nested_learning.nn.language_model import LanguageModel
+from nested_learning.ops.backend import resolve
+from nested_learning.optim.optimizer import Optimizer
+from nested_learning.peaks import peak
+from nested_learning.phase import Result
+from nested_learning.phase.cost import group_table
+from nested_learning.plan import GPUS
+from nested_learning.run import DTYPES
+from nested_learning.trained import open_trained
+from nested_learning.world import World
+
+if TYPE_CHECKING:
+    from nested_learning.config import Config
+
+GB = 1e9
+
+
+class Memory(NamedTuple):
+    """Bytes on one GPU. `gathered`: what FSDP puts together from all GPUs at a time, two blocks of the model."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    gathered: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        """Return their sum; what an operation needs for itself, and what lies between them, comes on top."""
+        return sum(self)
+
+
+class Outline(NamedTuple):
+    """A run, as far as it is known without weights: `source` is None where the data is not prepared yet."""
+
+    source: Source | None
+    reason: str
+    vocab_size: int
+    stages: list[Stage]
+    model: LanguageModel
+    optimizer: Optimizer
+
+
+def dry_run(config: "Config", world: World) -> Result:
+    """Print sizes and costs of the run that `config` asks for; create nothing. Raises NestedLearningError."""
+    run = outline(config)
+    costs = [flops(config.model, config.objective, run.vocab_size, stage.seq_len) for stage in run.stages]
+    tokens = [count_tokens(stage, config.steps) for stage in run.stages]
+    per_token = sum(cost.total * count for cost, count in zip(costs, tokens, strict=True)) / sum(tokens)
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    before, after = state_bytes(config.model, run.vocab_size, run.stages[-1].seq_len)
+    memory = memory_of(config, run)
+    hours, dollars = price(config, per_token * sum(tokens))
+    if world.is_first:
+        print(group_table(run.optimizer))
+        print(f"parameters: {parameters:,}")
+        print(f"state of a row: {before:,.0f} bytes at its start, {after:,.0f} after {run.stages[-1].seq_len} tokens")
+        print(*(describe_flops(stage, cost) for stage, cost in zip(run.stages, costs, strict=True)), sep="\n")
+        print(resolve(config.backend, world.device)[1])
+        print(describe_data(run))
+        print(f"a run of {config.steps} steps reads {sum(tokens):,} tokens")
+        print(describe_memory(config, memory), describe_price(config, hours, dollars), sep="\n", flush=True)
+    figures = {
+        "parameters": float(parameters),
+        "tokens": float(sum(tokens)),
+        "state_bytes_per_row": before,
+        "state_bytes_per_row_read": after,
+        "forward_flops_per_token": costs[-1].forward,
+        "train_flops_per_token": per_token,
+        **{f"{name}_bytes": value for name, value in memory._asdict().items()},
+        "memory_bytes": memory.total,
+    }
+    known = {"hours": hours, "dollars": dollars}
+    return Result(None, figures | {name: value for name, value in known.items() if value is not None})
+
+
+def outline(config: "Config") -> Outline:
+    """Open the data if it is there, and build model and optimizer on the meta device, which keeps shapes only."""
+    source, reason, vocab_size, seq_len = None, "", config.plan.vocab_size, 0
+    try:
+        source = _open_source(config)
+        vocab_size, seq_len = source.vocab_size, source.seq_len
+    except DataError as error:
+        if vocab_size is None:
+            raise
+        # as prepared data would be read
+        reason, seq_len = str(error), vars(config.data)["seq_len"]
+    assert vocab_size is not None
+    with torch.device("meta"):
+        model = config.model.build(vocab_size, config.seed)
+        optimizer = config.optim.build(
+            list(model.named_parameters()), model.levels, config.data.batch_size * seq_len, config.steps
+        )
+    stages = constant(config.data.batch_size, seq_len)
+    pieces = num_pieces(config)
+    for stage in stages:
+        if stage.batch_size % pieces:
+            near = max(1, round(stage.batch_size / pieces)) * pieces
+            raise ConfigError(
+                f"data.batch_size={stage.batch_size}: must divide by the {pieces} pieces of a step; "
+                f"use data.batch_size={near}, or another micro_batches"
+            )
+    return Outline(source, reason, vocab_size, stages, model, optimizer)
+
+
+def _open_source(config: "Config") -> Source:
+    """Open the data, in the tokens of the run that is stacked on, if any."""
+    tokenizer = None if config.stack_from is None else open_trained(Path(config.stack_from), "cpu").tokenizer
+    return config.data.build(config.seed, tokenizer)
+
+
+def num_pieces(config: "Config") -> int:
+    """Return how many pieces the batch of a step is cut into on the planned GPUs. Raises ConfigError."""
+    pieces, gpus = config.micro_batches or config.plan.num_gpus, config.plan.num_gpus
+    if pieces % gpus:
+        raise ConfigError(
+            f"micro_batches={pieces}: must be a multiple of the GPUs, plan.num_gpus={gpus}; "
+            f"use micro_batches={max(1, round(pieces / gpus)) * gpus}"
+        )
+    return pieces
+
+
+def memory_of(config: "Config", run: Outline) -> Memory:
+    """Return what one of the planned GPUs holds at the end of a forward pass. Source: ours."""
+    weights = sum(parameter.nbytes for parameter in run.model.parameters())
+    states = sum(tensor.nbytes for tensor in run.optimizer.state_dict().values())
+    dtype = DTYPES[config.dtype]
+    kept = []
+    for stage in run.stages:
+        one = activations(config.model, config.objective, run.vocab_size, stage.seq_len, dtype)
+        kept.append(one.of(stage.batch_size / num_pieces(config)))
+    return Memory(weights, weights, states, 0.0, max(kept))
+
+
+def count_tokens(stage: Stage, steps: int) -> int:
+    """Return how many tokens a run of `steps` steps reads in `stage`."""
+    end = steps if stage.end_step is None else min(steps, stage.end_step)
+    return max(0, end - stage.first_step) * stage.batch_size * stage.seq_len
+
+
+def price(config: "Config", operations: float) -> tuple[float | None, float | None]:
+    """Return the hours and the dollars of so many operations, None where the GPU's peak in this type is unknown."""
+    plan, gpu = config.plan, GPUS[config.plan.gpu]
+    fastest = peak(gpu.name, config.dtype)
+    if fastest is None:
+        return None, None
+    hours = operations / (fastest * plan.mfu * plan.num_gpus) / 3600
+    return hours, hours * plan.num_gpus * (gpu.dollars_per_hour if plan.price is None else plan.price)
+
+
+def describe_flops(stage: Stage, cost: Flops) -> str:
+    """Say what a token costs in rows of the stage."""
+    return (
+        f"operations per token: {cost.forward:,.0f} forward, {cost.total:,.0f} forward and backward, in rows of "
+        f"{stage.seq_len} tokens"
+    )
+
+
+def describe_data(run: Outline) -> str:
+    """Say what is read, or why nothing is."""
+    if run.source is None:
+        return f"data: not there yet, planned with a vocabulary of {run.vocab_size} (plan.vocab_size): {run.reason}"
+    rows = run.source.num_rows("train")
+    return f"data: {rows:,} training rows of {run.source.seq_len} tokens, vocabulary {run.vocab_size}"
+
+
+def describe_memory(config: "Config", memory: Memory) -> str:
+    """Say what one GPU must hold, and what to do where it cannot."""
+    gpu = GPUS[config.plan.gpu]
+    parts = ", ".join(f"{name} {value / GB:.2f}" for name, value in memory._asdict().items() if value)
+    fits = memory.total < gpu.memory_bytes
+    advice = "fits" if fits else f"does not fit; try micro_batches={2 * num_pieces(config)}"
+    return (
+        f"memory of each of {config.plan.num_gpus} {config.plan.gpu} in GB: {parts}; "
+        f"together {memory.total / GB:.2f} of {gpu.memory_bytes / GB:.0f}: {advice}"
+    )
+
+
+def describe_price(config: "Config", hours: float | None, dollars: float | None) -> str:
+    """Say how long it takes and what it costs, and what was assumed."""
+    plan, gpu = config.plan, GPUS[config.plan.gpu]
+    if hours is None:
+        return f"time: the peak of {plan.gpu} in {config.dtype} is not known; try dtype=bfloat16"
+    rate = gpu.dollars_per_hour if plan.price is None else plan.price
+    return (
+        f"time: {hours:,.2f} hours on {plan.num_gpus} {plan.gpu}, {dollars:,.2f} dollars; assumed: {plan.mfu:.0%} of "
+        f"the peak in {config.dtype} (plan.mfu), {rate:g} dollars an hour for each (plan.price)"
+    )
