@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from nested_learning.logger.console import open_console
-from nested_learning.logger.jsonl import JsonlLogger
+from nested_learning.logger.jsonl import JsonlLogger, read_lines
 from nested_learning.logger.protocol import Fanout, LoggedRun, Logger, LoggerConfig
 
 METRICS = "metrics.jsonl"
@@ -17,4 +17,5 @@ def open_loggers(configs: Mapping[str, LoggerConfig], run: LoggedRun) -> Logger:
     """
     chosen = [config.build(run) for config in configs.values()]
     jsonl = JsonlLogger(run.directory / METRICS, run.start_step)
-    return Fanout([jsonl, *chosen, open_console(run.total_steps, run.start_step)])
+    history = read_lines(run.directory / METRICS)
+    return Fanout([jsonl, *chosen, open_console(run.total_steps, run.start_step, history)])

@@ -5,16 +5,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from nested_learning.logger.console import (
-    Clock,
-    LiveConsole,
-    PlainConsole,
-    describe,
-    duration,
-    number,
-    open_console,
-    thousands,
-)
+from nested_learning.logger.console import PlainConsole, open_console
+from nested_learning.logger.live import LiveConsole
+from nested_learning.logger.words import Clock, describe, duration, number, thousands
 
 
 class Ticks:
@@ -78,9 +71,18 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_the_plain_console(monkeypat
     assert isinstance(open_console(10), PlainConsole)
 
 
-def test_a_terminal_keeps_validation_lines_and_one_live_line():
+def live(width, history=(), total=10):
     out = StringIO()
-    console = LiveConsole(Clock(10, 0), Console(file=out, force_terminal=True, width=60, _environ={"TERM": "xterm"}))
+    console = Console(file=out, force_terminal=True, width=width, _environ={"TERM": "xterm"})
+    return LiveConsole(Clock(total, 0), console, history), out
+
+
+SPENT = {"perf/wall_seconds": 100.0, "perf/lost_seconds": 5.0, "perf/memory_bytes": 2.5e9}
+SPENT |= {"perf/seconds/data": 15.0, "perf/seconds/forward_backward": 80.0, "perf/seconds/log": 0.0}
+
+
+def test_a_terminal_keeps_validation_lines_and_one_live_table():
+    console, out = live(60)
     console.log(1, {"split": "train", "train/loss": 3.5, "optim/grad_norm": 1.5})
     console.log(1, {"split": "validation", "val/loss": 3.25, "note": "[b]raw[/b]"})
     console.log(2, {"split": "train", "train/loss": 3.0})
@@ -90,7 +92,38 @@ def test_a_terminal_keeps_validation_lines_and_one_live_line():
     assert "step 1/10" in text and "step 2/10" in text
     assert "train/loss 3.5" in text and "train/loss 3 " in text
     assert "optim" not in text, "it would not fit"
-    assert "\x1b[2K" in text, "the live line is erased and written again"
+    assert "\x1b[2K" in text, "the live table is erased and written again"
+
+
+def test_a_wide_terminal_shows_losses_rates_time_and_memories_side_by_side():
+    console, out = live(160)
+    figures = {"tokens": 64, "split": "train", "train/loss": 3.5, "optim/lr": 0.01, "memory/fast/norm": 0.25, **SPENT}
+    console.log(1, figures)
+    console.log(1, {"tokens": 64, "split": "validation", "val/bpb": 2.5, "memory/read/rank": 4.0, **SPENT})
+    console.close()
+    text = out.getvalue()
+    for words in ("train/loss_ema 3.5", "val/bpb", "optim/lr 0.01", "forward_backward 80.0%", "data             15.0%"):
+        assert words in text
+    assert "lost             5.0%" in text and "2.5GB" in text and "1m40s" in text and " log " not in text
+    rows = [line.rstrip() for line in text.splitlines()]
+    assert any(line.endswith("memory norm rank") for line in rows)
+    assert any(line.endswith("fast   0.25") for line in rows) and any(line.endswith("read        4") for line in rows)
+
+
+def test_the_running_mean_goes_on_after_a_resume_where_it_was():
+    losses = [3.0, 2.0, 4.0, None, 1.0, 2.0]
+    lines = [{"step": i + 1, "tokens": 64 * (i + 1), "train/loss": loss} for i, loss in enumerate(losses)]
+    lines = [{name: value for name, value in line.items() if value is not None} for line in lines]
+    whole, _ = live(80, total=300)
+    for line in lines:
+        whole.log(line["step"], line)
+    resumed, _ = live(80, lines[:3], total=300)
+    for line in lines[3:]:
+        resumed.log(line["step"], line)
+    for console in (whole, resumed):
+        console.close()
+    assert whole._figures["train/loss_ema"] == resumed._figures["train/loss_ema"]
+    assert min(filter(None, losses)) < whole._figures["train/loss_ema"] < max(filter(None, losses))
 
 
 def test_a_validation_line_leaves_out_what_memories_do():

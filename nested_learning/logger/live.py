@@ -1,0 +1,119 @@
+"""The live view of a run on a terminal: one table over its whole width, written again at every log."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from nested_learning.logger.protocol import Value
+from nested_learning.logger.smoothing import Smoothed, half_life
+from nested_learning.logger.words import Clock, describe, duration, number, pace, thousands
+
+LOSS, SMOOTHED = "train/loss", "train/loss_ema"
+SECONDS, WALL, LOST, BYTES = "perf/seconds/", "perf/wall_seconds", "perf/lost_seconds", "perf/memory_bytes"
+# columns that a panel needs; a narrow terminal shows the first panels only
+PANEL = 38
+
+
+class LiveConsole:
+    """Keeps one live table of the latest figures; validations are printed above it and stay.
+
+    `history`: the lines that earlier processes logged, so that the running mean goes on where it was.
+    """
+
+    def __init__(self, clock: Clock, console: Console, history: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._clock, self._step = clock, clock.start_step
+        self._figures: dict[str, Value] = {}
+        self._smoothed: Smoothed | None = None
+        for line in history:
+            self._take(line["step"], {name: value for name, value in line.items() if value is not None})
+        self._live = Live(self.view(console.width), console=console, auto_refresh=False)
+        self._live.start()
+
+    def log(self, step: int, values: Mapping[str, Value]) -> None:
+        """Write the table again; print a line above it when the figures are not of training."""
+        self._take(step, values)
+        console = self._live.console
+        if "split" in values and values["split"] != "train":
+            console.print("  ".join([f"step {step}", *describe(values)]), highlight=False, markup=False)
+        self._live.update(self.view(console.width), refresh=True)
+
+    def rewind(self, step: int) -> None:
+        """Do nothing: the next line says the step."""
+
+    def close(self) -> None:
+        """Leave the last state of the table on the screen."""
+        self._live.stop()
+
+    def view(self, width: int) -> RenderableType:
+        """Return the table of the latest figures: as many panels side by side as `width` has room for."""
+        total, figures = self._clock.total_steps, self._figures
+        head = Table.grid(padding=(0, 2), expand=True)
+        head.add_column(no_wrap=True)
+        head.add_column(ratio=1)
+        head.add_column(no_wrap=True)
+        right = "  ".join([*pace(figures), *self._clock.eta(self._step)])
+        head.add_row(f"step {self._step}/{total}", ProgressBar(total=total, completed=self._step), right)
+        panels = [panel for panel in panels_of(figures) if panel][: max(1, width // PANEL)]
+        body = Table.grid(padding=(0, 2), expand=True)
+        for _ in panels:
+            body.add_column(ratio=1)
+        body.add_row(*(_grid(rows) for rows in panels))
+        return Group(head, body)
+
+    def _take(self, step: int, values: Mapping[str, Value]) -> None:
+        self._step = step
+        self._figures |= dict(values)
+        tokens, loss = values.get("tokens", 0), values.get(LOSS)
+        if not (isinstance(loss, float) and isinstance(tokens, int) and step and tokens):
+            return
+        if self._smoothed is None:
+            self._smoothed = Smoothed(half_life(step, tokens, self._clock.total_steps))
+        self._figures[SMOOTHED] = self._smoothed.add(tokens, loss)
+
+
+def panels_of(figures: Mapping[str, Value]) -> list[list[tuple[str, ...]]]:
+    """Return the rows of each panel: losses; the optimizer; where the time went; what memories do. Source: ours."""
+    losses = [LOSS, SMOOTHED, *(name for name in figures if name.startswith("val/") and name.count("/") == 1)]
+    return [
+        [(name, number(figures[name])) for name in losses if name in figures],
+        [(name, number(value)) for name, value in figures.items() if name.startswith("optim/")],
+        time_split(figures),
+        memories(figures),
+    ]
+
+
+def time_split(figures: Mapping[str, Value]) -> list[tuple[str, ...]]:
+    """Return the share of every phase in the wall, the largest first, and the peak of memory."""
+    if WALL not in figures or not float(figures[WALL]):
+        return []
+    wall = float(figures[WALL])
+    spent = {name.removeprefix(SECONDS): float(value) for name, value in figures.items() if name.startswith(SECONDS)}
+    spent["lost"] = float(figures[LOST])
+    rows = [(name, f"{seconds / wall:.1%}") for name, seconds in spent.items() if seconds >= 0.0005 * wall]
+    rows.sort(key=lambda row: -spent[row[0]])
+    return [("time", duration(wall)), *rows, ("memory", f"{thousands(float(figures[BYTES]))}B")]
+
+
+def memories(figures: Mapping[str, Value]) -> list[tuple[str, ...]]:
+    """Return a row for each memory or level, a column for each of its figures."""
+    found: dict[str, dict[str, str]] = {}
+    for name, value in figures.items():
+        if name.startswith("memory/") and name.count("/") == 2:
+            _, memory, figure = name.split("/")
+            found.setdefault(memory, {})[figure] = number(value)
+    names = list(dict.fromkeys(figure for row in found.values() for figure in row))
+    rows = [(memory, *(row.get(figure, "") for figure in names)) for memory, row in found.items()]
+    return [("memory", *names), *rows] if rows else []
+
+
+def _grid(rows: Sequence[tuple[str, ...]]) -> Table:
+    grid = Table.grid(padding=(0, 1), expand=False)
+    for _ in rows[0]:
+        grid.add_column(no_wrap=True)
+    for row in rows:
+        grid.add_row(*row)
+    return grid
