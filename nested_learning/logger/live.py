@@ -15,7 +15,7 @@ from nested_learning.logger.words import Clock, describe, duration, number, pace
 LOSS, SMOOTHED = "train/loss", "train/loss_ema"
 SECONDS, WALL, LOST, BYTES = "perf/seconds/", "perf/wall_seconds", "perf/lost_seconds", "perf/memory_bytes"
 # columns that a panel needs; a narrow terminal shows the first panels only
-PANEL = 38
+PANEL = 36
 
 
 class LiveConsole:
@@ -76,11 +76,11 @@ class LiveConsole:
 
 
 def panels_of(figures: Mapping[str, Value]) -> list[list[tuple[str, ...]]]:
-    """Return the rows of each panel: losses; the optimizer; where the time went; what memories do. Source: ours."""
-    losses = [LOSS, SMOOTHED, *(name for name in figures if name.startswith("val/") and name.count("/") == 1)]
+    """Return the rows of each panel: losses and the optimizer; where the time went; what memories do. Source: ours."""
+    names = [LOSS, SMOOTHED, *(name for name in figures if name.startswith("val/") and name.count("/") == 1)]
+    names += [name for name in figures if name.startswith("optim/")]
     return [
-        [(name, number(figures[name])) for name in losses if name in figures],
-        [(name, number(value)) for name, value in figures.items() if name.startswith("optim/")],
+        [(name, number(figures[name])) for name in names if name in figures],
         time_split(figures),
         memories(figures),
     ]
