@@ -7,6 +7,14 @@ from typing import Any
 
 import yaml
 
+try:
+    # ten times as fast, and in most wheels
+    from yaml import CSafeDumper as Dumper
+    from yaml import CSafeLoader as Loader
+except ImportError:
+    from yaml import SafeDumper as Dumper
+    from yaml import SafeLoader as Loader
+
 from nested_learning.errors import CheckpointError
 from nested_learning.files import hash_file, write_atomic
 
@@ -98,7 +106,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     """Read the configuration that a checkpoint or run directory was made with, as plain values; it cannot name code."""
     path = directory / CONFIG
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path}: unreadable ({type(error).__name__}); {way_out(directory)}") from error
     if not isinstance(values, dict):
@@ -108,7 +116,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def write_config(directory: Path, config: dict[str, Any]) -> None:
     """Write `config` as YAML, keys in their own order."""
-    write_atomic(directory / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    write_atomic(directory / CONFIG, yaml.dump(config, None, Dumper, sort_keys=False, allow_unicode=True))
 
 
 def way_out(damaged: Path) -> str:
