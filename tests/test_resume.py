@@ -33,19 +33,13 @@ def wait_for_lines(metrics: Path, count: int, process) -> None:
         time.sleep(0.001)
 
 
-@pytest.mark.parametrize(
-    ("model", "optim", "given"),
-    [
-        ("transformer", "adamw", {"micro_batches": 2}),
-        ("transformer", "mixed_muon", {"data": "copy", "data__length": 8}),
-        ("hope", "mixed_muon", {"model__levels": LEVELS}),
-        ("titans_lmm", "adamw", {}),
-    ],
-)
-def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path, model, optim, given):
-    config = tiny(tmp_path, model=model, optim=optim, name="killed", steps=24, val_every=5, save_every=3, **given)
+def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
+    config = tiny(
+        tmp_path, model="hope", optim="mixed_muon", name="killed", steps=24, val_every=5, save_every=3,
+        model__levels=LEVELS, model__dropout=0.1, micro_batches=2,
+    )  # fmt: skip
     metrics = tmp_path / "runs" / "killed" / "metrics.jsonl"
-    delay = random.Random(model + optim)
+    delay = random.Random(0)
     for lines in (2, 9, 17):
         process = in_new_process(config)
         wait_for_lines(metrics, lines, process)
