@@ -25,6 +25,18 @@ def plot_lines(path: Path, lines: Lines, labels: tuple[str, str]) -> None:
     figure.savefig(path, dpi=150)
 
 
+def plot_bars(path: Path, bars: Mapping[str, float], label: str) -> None:
+    """Draw a bar for each name in `bars`, the first on top; `label` says of what. Raises ImportError as above."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 0.8 + 0.25 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(list(bars), list(bars.values()))
+    axes.invert_yaxis()
+    axes.set(xlabel=label)
+    figure.savefig(path, dpi=150)
+
+
 def plot_panels(path: Path, panels: Mapping[str, Lines], label: str) -> None:
     """Draw a panel for each figure in `panels`, one line for each name in it; the band is the standard error.
 

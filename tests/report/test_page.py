@@ -1,0 +1,99 @@
+"""The page of one run, and its figures in other tools: made of metrics.jsonl alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny import tiny
+
+from nested_learning.phase.train import run
+from nested_learning.report.__main__ import main
+from nested_learning.report.charts import charts, smooth, time_split, title_of
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Train a model with memories, with samples."""
+    folder = tmp_path_factory.mktemp("report")
+    directory = run(tiny(folder, model="titans_lmm", name="a", sample_every=6, prompt="def ")).directory
+    assert directory is not None
+    return directory
+
+
+def logged(directory: Path) -> list[dict]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_page_has_a_plot_of_everything_that_was_logged(trained, capsys):
+    assert main([str(trained)]) == 0
+    page = trained / "report" / "README.md"
+    assert capsys.readouterr().out == f"written: {page}\n"
+    text = page.read_text()
+    plots = {line.split("(")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")}
+    assert plots == {path.name for path in page.parent.glob("*.png")}
+    assert {"time.png", "loss.png", "bits_per_byte.png", "learning_rate.png", "norms.png", "memory_rank.png"} <= plots
+    assert all((page.parent / name).read_bytes().startswith(b"\x89PNG") for name in plots)
+    final = json.loads((trained / "summary.json").read_text())["final"]
+    assert f"| `val/bpb` | {final['val/bpb']:.4f} |" in text
+    assert "Step 6, greedy:\n\n    def " in text and "forward_backward" in text
+
+
+def test_every_figure_of_training_validation_and_memories_is_in_one_chart(trained):
+    found = charts(logged(trained), 6)
+    drawn = [name for lines in found.values() for name in lines]
+    assert len(drawn) == len(set(drawn))
+    names = {name for line in logged(trained) for name in line if "/" in name and not name.startswith("perf/")}
+    assert names <= set(drawn) and {"train/loss_ema", "perf/tokens_per_second"} <= set(drawn)
+    losses = [point[1] for point in found["loss"]["train/loss"]]
+    assert losses == [line["train/loss"] for line in logged(trained) if line["split"] == "train"]
+
+
+def test_a_step_that_has_no_loss_is_no_point():
+    lines = [{"step": i, "tokens": 8 * i, "train/loss": loss} for i, loss in ((1, 2.0), (2, None), (3, 4.0))]
+    assert [point[0] for point in smooth(lines, 3)] == [1, 3]
+    assert [point[:2] for point in charts(lines, 3)["loss"]["train/loss"]] == [(1, 2.0), (3, 4.0)]
+
+
+def test_phases_and_what_was_lost_sum_to_the_wall(trained):
+    last = logged(trained)[-1]
+    assert sum(time_split(logged(trained)).values()) == pytest.approx(last["perf/wall_seconds"], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("memory/read/norm", "memory: norm"), ("val/memory/fast/norm", "memory: norm"), ("perf/memory_bytes", None)],
+)
+def test_figures_of_memories_have_a_chart_each(name, title):
+    assert title_of(name) == title
+
+
+def test_what_is_no_run_is_answered_in_one_line(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main([str(tmp_path), "--to", "tensorboard"]) == 2
+
+
+def test_tensorboard_is_written_anew_from_the_lines(trained):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (trained / "tensorboard").mkdir(exist_ok=True)
+    (trained / "tensorboard" / "events.out.tfevents.0.stale").write_bytes(b"")
+    assert main([str(trained), "--to", "tensorboard"]) == 0
+    events = EventAccumulator(str(trained / "tensorboard")).Reload()
+    for name in ("train/loss", "val/loss"):
+        points = [(event.step, pytest.approx(event.value, rel=1e-6)) for event in events.Scalars(name)]
+        assert points == [(line["step"], line[name]) for line in logged(trained) if name in line]
+    assert not (trained / "tensorboard" / "events.out.tfevents.0.stale").exists()
+
+
+def test_wandb_is_written_anew_under_a_new_id(trained, monkeypatch, tmp_path):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    (trained / "wandb_id").write_text("before")
+    assert main([str(trained), "--to", "wandb"]) == 0
+    new = (trained / "wandb_id").read_text()
+    assert new != "before"
+    (file,) = (trained / "wandb").rglob(f"run-{new}.wandb")
+    assert b"train/loss" in file.read_bytes()
