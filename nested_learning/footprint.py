@@ -28,7 +28,7 @@ class Activations(NamedTuple):
     once: float
     row: float
 
-    def of(self, num_rows: float) -> float:
+    def of(self, num_rows: int) -> float:
         """Return the bytes for `num_rows` rows at a time."""
         return self.once + num_rows * self.row
 

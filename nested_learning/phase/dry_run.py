@@ -140,7 +140,7 @@ def memory_of(config: "Config", run: Outline) -> Memory:
     kept = []
     for stage in run.stages:
         one = activations(config.model, config.objective, run.vocab_size, stage.seq_len, dtype)
-        kept.append(one.of(stage.batch_size / num_pieces(config)))
+        kept.append(one.of(stage.batch_size // num_pieces(config)))
     return Memory(weights, weights, states, 0.0, max(kept))
 
 
