@@ -20,6 +20,7 @@ from nested_learning.data.recall import RecallConfig
 from nested_learning.data.source import DataConfig
 from nested_learning.data.stdlib import StdlibConfig
 from nested_learning.data.text import TextConfig
+from nested_learning.data.tokens import TokensConfig
 from nested_learning.divergence.policy import POLICIES as DIVERGENCES
 from nested_learning.errors import ConfigError
 from nested_learning.evals.config import ByPositionConfig, MemoryPackConfig, ValidationConfig
@@ -80,6 +81,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "adamw": OptimConfig,
         "muon": OptimConfig,
         "mixed_muon": OptimConfig,
+        "mixed_muon_large": OptimConfig,
         "momentum": OptimConfig,
         "preconditioned_momentum": OptimConfig,
         "delta_momentum": OptimConfig,
@@ -90,6 +92,7 @@ CHOICES: dict[str, dict[str, type]] = {
     "data": {
         "stdlib": StdlibConfig,
         "text": TextConfig,
+        "tokens": TokensConfig,
         "recall": RecallConfig,
         "parity": ParityConfig,
         "copy": CopyConfig,
@@ -107,8 +110,9 @@ CHOICES: dict[str, dict[str, type]] = {
 LISTED = ("evals", "logger")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "float16", "float8")
 BACKENDS = ("auto", "gloo", "nccl")
+WEIGHTS = ("model", "ema")
 MEMORY_BACKENDS = ("auto", "eager", "cpp", "triton", "fla")
 
 Origin = Callable[[str], str]
@@ -167,6 +171,8 @@ class Config:
     overfit: bool
     checkpoint: str | None
     stack_from: str | None
+    branch_from: str | None
+    weights: str
     prompt: str
     prompts: list[str]
     sampling: SamplingConfig
@@ -184,6 +190,7 @@ class Config:
         _one_of("device", self.device, DEVICES)
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("backend", self.backend, MEMORY_BACKENDS)
+        _one_of("weights", self.weights, WEIGHTS)
         if self.name is not None and (not self.name or Path(self.name).name != self.name):
             raise ConfigError(
                 f"name={self.name!r} must be a folder name without slashes; the run directory is <out>/<name>"
@@ -192,6 +199,8 @@ class Config:
             raise ConfigError(f"phase={self.phase.name} reads a trained run: give checkpoint={self.out}/<run>")
         if self.phase.name != "train" and self.stack_from is not None:
             raise ConfigError(f"stack_from={self.stack_from} is for phase=train; leave it out")
+        if self.phase.name != "train" and self.branch_from is not None:
+            raise ConfigError(f"branch_from={self.branch_from} is for phase=train; leave it out")
         if self.phase.name == "train":
             self._check_training()
 
@@ -200,6 +209,14 @@ class Config:
             raise ConfigError(
                 f"checkpoint={self.checkpoint} is for phase=eval, sample and export; to train on give "
                 f"resume={self.checkpoint}, to begin with its weights stack_from={self.checkpoint}"
+            )
+        if self.branch_from is not None and self.stack_from is not None:
+            raise ConfigError(
+                f"branch_from={self.branch_from}: the model has the weights of that run; leave stack_from out"
+            )
+        if self.weights != "model":
+            raise ConfigError(
+                f"weights={self.weights} is for phase=eval, sample and export; what is trained is weights=model"
             )
         self.objective.check(self.model.levels)
         if self.compile and any(level.is_taught for level in self.model.levels):

@@ -58,7 +58,7 @@ class Recovery:
             weights_are_finite=all(math.isfinite(weight) for weight, _ in norms.values()),
         )
         found = self.read_again(read)
-        before = {name: progress.metrics[name] for name in ("train/loss", "optim/grad_norm") if progress.step}
+        before = {name: progress.metrics[name] for name in ("train/loss", "optim/grad_norm") if name in progress.metrics}
         command = f"{command_to_continue(self.ctx.directory, self.world.size)} divergence=rollback"
         self.write(
             Incident(

@@ -22,6 +22,7 @@ from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.files import write_atomic
 from nested_learning.logger.build import open_loggers
 from nested_learning.logger.protocol import Fanout, LoggedRun, Logger
+from nested_learning.precision import DTYPES
 from nested_learning.seeds import derive_seed
 from nested_learning.world import World
 
@@ -30,11 +31,10 @@ if TYPE_CHECKING:
 
 LOCK = "lock"
 ENVIRONMENT = "environment.json"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # what may change when a run goes on: where and how it computes, shows and saves; anything else would make another run
 FREE = {"name", "out", "resume", "phase", "checkpoint", "prompt", "sampling", "dry_run", "memory", "evals", "logger"}
-FREE |= {"prompts", "sample_every", "divergence", "profile", "launcher", "plan"}
+FREE |= {"weights", "prompts", "sample_every", "divergence", "profile", "launcher", "plan"}
 FREE |= {"log_every", "save_every", "val_every", "device", "compile", "backend", "micro_batches", "world"}
 
 
@@ -77,11 +77,6 @@ def count_pieces(config: "Config", world: World) -> int:
             f"use micro_batches={near}"
         )
     return config.micro_batches
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Return the context of a forward pass: matrices in `dtype`; parameters and sums stay float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 @contextmanager

@@ -20,14 +20,15 @@ from nested_learning.evals.memory import observe
 from nested_learning.evals.validation import validate
 from nested_learning.logger.jsonl import JsonlLogger
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.objective.figures import Mean, add_means, means, memory_figures
+from nested_learning.objective.figures import Mean, add_means, clipped, means, memory_figures
 from nested_learning.objective.protocol import Objective, Step
 from nested_learning.objective.training import Training
 from nested_learning.optim.clip import clip_gradients
 from nested_learning.optim.optimizer import Optimizer
+from nested_learning.precision import LossScale, autocast
 from nested_learning.profiler import profiling
 from nested_learning.recovery import Recovery, load
-from nested_learning.run import RunContext, autocast, command_to_continue, count_pieces
+from nested_learning.run import RunContext, command_to_continue, count_pieces
 from nested_learning.samples import FILE as SAMPLES
 from nested_learning.samples import draw_samples
 from nested_learning.seeds import derive_seed
@@ -52,6 +53,7 @@ class Trainer:
         self.ctx, self.config, self.world = ctx, ctx.config, ctx.world
         self.source, self.model, self.objective, self.optimizer = source, model, objective, optimizer
         self.progress = progress
+        self.scale = LossScale(progress, ctx.dtype)
         self.watch = Stopwatch() if watch is None else watch
         self.watch.go_on(progress.phases, progress.lost)
         # the pieces that the batch of a step is cut into, and those of this process
@@ -106,15 +108,20 @@ class Trainer:
             total, stops, broken = self.world.sum([nats, float(stop_asked()), float(not math.isfinite(norm))])
             loss = total / num_targets
             is_finite = math.isfinite(loss) and not broken
+            is_overflow = self.scale.is_overflow(loss, is_finite=is_finite)
             if is_finite:
                 self.update(step, norm)
-        if not is_finite:
+            elif is_overflow:
+                self.optimizer.skip()
+        if not (is_finite or is_overflow):
             self.recovery.diverge(loss, norm, lambda: self.backward(batches, num_targets, step))
             self.logged = self.progress.tokens, self.progress.seconds
             return self.train_step(stop_asked)
-        figures = {"train/loss": loss} | means(memory, self.world)
-        # all groups follow one schedule, each times its own constant: the largest says it for all
-        figures |= {"optim/grad_norm": norm, "optim/lr": max(self.optimizer.lr(step).values())}
+        figures = {"train/loss": loss, "optim/grad_norm": norm} | means(memory, self.world)
+        figures |= self.optimizer.figures(step)
+        figures |= clipped(self.progress.metrics, step, is_clipped=self.is_too_long(norm))
+        self.scale.note(is_overflow=is_overflow)
+        figures |= self.scale.figures()
         self.count_step(figures, cpu_start)
         return stops > 0
 
@@ -165,18 +172,23 @@ class Trainer:
                 with autocast(self.ctx.device, self.ctx.dtype):
                     done: Step = self.replica(batch)
                 # processes average their gradients, so each counts its share as many times as there are processes
-                (done.loss * (self.world.size / num_targets)).backward()
+                (done.loss * (self.scale.scale * self.world.size / num_targets)).backward()
             losses.append(done.nats.sum())
             if self.is_logged(step + 1):
                 memory += memory_figures(done.state).items()
+        self.scale.undo(self.model.parameters())
         return sum(loss.item() for loss in losses), add_means(memory)
 
     def update(self, step: int, norm: float) -> None:
         """Clip the gradients, whose norm is `norm`, and change the parameters."""
-        if self.config.optim.clip is not None and norm > self.config.optim.clip:
+        if self.is_too_long(norm):
             clip_gradients(self.model.parameters(), self.config.optim.clip)
         self.optimizer.step(step)
         self.optimizer.zero_grad()
+
+    def is_too_long(self, norm: float) -> bool:
+        """Say whether a gradient of such a `norm` is clipped."""
+        return self.config.optim.clip is not None and norm > self.config.optim.clip
 
     def is_logged(self, step: int) -> bool:
         """Say whether figures are logged after `step` steps: every `log_every` of them, and at the last."""
@@ -185,7 +197,8 @@ class Trainer:
     def log_training(self, figures: dict[str, float]) -> None:
         """Log the step that was just made, if it is logged at all."""
         progress = self.progress
-        progress.metrics |= figures
+        # a gradient that overflowed has no norm worth keeping
+        progress.metrics |= {name: value for name, value in figures.items() if math.isfinite(value)}
         if not self.is_logged(progress.step):
             return
         tokens, seconds = self.logged
@@ -196,22 +209,31 @@ class Trainer:
 
     def validate(self) -> None:
         """Validate and log, beside what memories do; remember the figures of the best validation."""
-        config, progress = self.config, self.progress
+        progress = self.progress
         with self.watch.phase("validation"):
-            figures = validate(
-                self.model,
-                self.objective,
-                self.source,
-                num_rows=config.data.val_rows,
-                batch_size=config.data.batch_size // self.num_pieces,
-                world=self.world,
-                dtype=self.ctx.dtype,
-            )
+            figures = self.measure()
+            if self.optimizer.average is not None:
+                with self.optimizer.averaged():
+                    averaged = self.measure()
+                figures |= {f"val/ema_{name.removeprefix('val/')}": value for name, value in averaged.items()}
             memory = observe(self.model, self.objective, self.source, self.ctx.device, self.ctx.dtype)
         progress.metrics |= figures | memory
         if not progress.best or figures["val/loss"] < progress.best["val/loss"]:
             progress.best = {"step": float(progress.step), **figures}
         self.log("validation", figures | memory)
+
+    def measure(self) -> dict[str, float]:
+        """Return the figures of validation of the weights that the model has now."""
+        config = self.config
+        return validate(
+            self.model,
+            self.objective,
+            self.source,
+            num_rows=config.data.val_rows,
+            batch_size=config.data.batch_size // self.num_pieces,
+            world=self.world,
+            dtype=self.ctx.dtype,
+        )
 
     def sample(self) -> None:
         """Let the model go on with the prompts, and keep what it writes in samples.jsonl."""

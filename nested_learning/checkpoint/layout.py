@@ -34,7 +34,9 @@ class Progress:
     `seconds`: of training, without validation and saving; `cpu_seconds`: those that this process kept processors busy,
     all threads added up; `source`, `tokenizer`: fingerprints of the data; `metrics`: the last value of each figure;
     `best`: the figures of the best validation, by loss; `phases`: seconds by phase; `lost`: seconds that were spent on
-    what was thrown away; `skipped`: the steps, counted from 1, whose batches were left out.
+    what was thrown away; `skipped`: the steps, counted from 1, whose batches were left out;
+    `loss_scale`, `scaled_steps`, `overflows`: of float16, the scale of the loss, how many steps went well since it last
+    changed, and how many were left out because it was too large.
     """
 
     step: int = 0
@@ -49,6 +51,9 @@ class Progress:
     phases: dict[str, float] = field(default_factory=dict)
     lost: float = 0.0
     skipped: list[int] = field(default_factory=list)
+    loss_scale: float = 1.0
+    scaled_steps: int = 0
+    overflows: int = 0
 
 
 def find(path: Path) -> Path:

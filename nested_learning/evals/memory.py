@@ -11,7 +11,7 @@ from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.nn.telemetry import Look, looks_at_levels, looks_at_memories, observing
 from nested_learning.objective.protocol import Objective
-from nested_learning.run import autocast
+from nested_learning.precision import autocast
 
 # a look costs two reads of a row: few rows show what they need to
 NUM_ROWS = 2

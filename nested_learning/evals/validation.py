@@ -13,7 +13,7 @@ from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.objective.figures import Mean, add_means, means, memory_figures
 from nested_learning.objective.protocol import Objective
-from nested_learning.run import autocast
+from nested_learning.precision import autocast
 from nested_learning.shapes import Int, Tensor
 from nested_learning.world import World
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from nested_learning.level import Context, Level
 from nested_learning.nn.dropout import residual_dropout
+from nested_learning.nn.islands import full_precision
 from nested_learning.nn.level_state import Inputs, LevelState, MLPWeights, note_inputs, read_on, start, write_gradient
 from nested_learning.nn.norm import RMSNorm
 from nested_learning.ops.swiglu import swiglu, swiglu_gradient
@@ -81,15 +82,19 @@ class MLPMemory(nn.Module):
     def _read_and_write(self, z: Tensor, state: LevelState) -> tuple[Tensor, LevelState]:
         """Read period by period; each finds the weights that the one before has written."""
         outputs, done = [], 0
-        keys, values = F.rms_norm(self.key(z), z.shape[-1:]), self.value(z)
+        keys = F.rms_norm(self.key(z).to(self.up.weight.dtype), z.shape[-1:])
+        values = self.value(z)
         while done < z.shape[1]:
             until = min(done + state.tokens_to_write, z.shape[1])
             key, weights = keys[:, done:until], self._weights(state)
             outputs.append(self._read(z[:, done:until], weights).y)
             answer, hidden, below = self._read(key, weights)
             down = self.down.weight if weights is None else weights.down
-            error = (answer - values[:, done:until]) / z.shape[-1]
-            gradient = swiglu_gradient(key, below, hidden, down, error)
+            # what is written is computed in the parameters' precision whatever autocast does around it
+            with full_precision(z.device):
+                answer, hidden, below = (x.to(key.dtype) for x in (answer, hidden, below))
+                error = (answer - values[:, done:until]) / z.shape[-1]
+                gradient = swiglu_gradient(key, below, hidden, down, error)
             state = read_on(note_inputs(state, Inputs(key, hidden)), until - done)
             state = write_gradient(state, MLPWeights(*gradient))
             done = until

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 
 from nested_learning.level import Context, Level
+from nested_learning.nn.islands import full_precision
 from nested_learning.ops.rules import RULES
 from nested_learning.shapes import Float, Tensor
 
@@ -106,7 +107,10 @@ def write_gradient(state: LevelState, gradient: MLPWeights) -> LevelState:
     written is a constant to the outer gradient.
     Source: Nested Learning, arXiv 2512.24695, equations 71 and 72 (of the latter the first-order gradient).
     """
-    with torch.set_grad_enabled(state.clocks[0].is_through and torch.is_grad_enabled()):
+    is_through, device = state.clocks[0].is_through, state.surprise.device
+    # what is written stays in the parameters' precision whatever autocast does around it
+    with torch.set_grad_enabled(is_through and torch.is_grad_enabled()), full_precision(device):
+        gradient = MLPWeights(*(matrix.to(state.surprise.dtype) for matrix in gradient))
         fast = tuple(_accumulate(each, gradient) for each in state.fast)
         due = [index for index, clock in enumerate(state.clocks) if state.position % clock.period == 0]
         if not due:

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from nested_learning.branch import branch
 from nested_learning.checkpoint import Progress
 from nested_learning.data.batch import Batch, to
 from nested_learning.data.fingerprint import order_fingerprint
@@ -12,6 +13,7 @@ from nested_learning.data.loader import train_batch
 from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError
 from nested_learning.files import write_atomic
+from nested_learning.float8 import use_float8
 from nested_learning.logger.build import METRICS
 from nested_learning.logger.jsonl import read_lines
 from nested_learning.nn.backend import use_backend
@@ -63,7 +65,7 @@ def run(config: "Config") -> Result:
             return dry_run(config, world)
         parts = build(config, world)
         with claim(config, world) as place:
-            progress = start(place.checkpoint, parts.source, parts.model, parts.optimizer, config.seed)
+            progress = begin_or_go_on(place.checkpoint, config, parts)
             if place.directory is not None and is_complete(place.directory, progress, config.steps):
                 say(world, f"complete already: {place.directory}")
             else:
@@ -76,11 +78,21 @@ def run(config: "Config") -> Result:
         return conclude(config, place.directory, progress, parts, world)
 
 
+def begin_or_go_on(saved: Path | None, config: "Config", parts: Parts) -> Progress:
+    """Return how far the run is: as far as the checkpoint `saved`, as the run it branches from, or at its beginning."""
+    source, model, _, optimizer, *_ = parts
+    if saved is None and config.branch_from is not None:
+        return branch(Path(config.branch_from), config.steps, source, model, optimizer, config.seed)
+    return start(saved, source, model, optimizer, config.seed)
+
+
 def build(config: "Config", world: World) -> Parts:
     """Build all parts on the device of `world`, and read a first batch, so that no bad input is found later."""
     source, model = begin(config)
     model = model.to(world.device)
     backend = use_backend(model, config.backend, world.device)
+    if config.dtype == "float8":
+        use_float8(model, world.device)
     if config.sample_every and source.tokenizer is None:
         raise ConfigError(
             f"sample_every={config.sample_every}: data={config.data.name} is no text to go on with; use sample_every=0"

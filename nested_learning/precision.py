@@ -1,0 +1,77 @@
+"""The types that a forward pass computes in, and the scale that keeps float16's gradients from vanishing."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch.nn import Parameter
+
+from nested_learning.checkpoint import Progress
+
+# what matrix products are computed in; with float8 the linear maps do theirs in it by themselves (float8.py)
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float8": torch.bfloat16,
+}
+
+# those of torch.amp.GradScaler
+START, GROWTH, BACKOFF, INTERVAL = 2.0**16, 2.0, 0.5, 2000
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return the context of a forward pass: matrices in `dtype`; parameters and sums stay float32."""
+    is_on = dtype != torch.float32
+    return torch.autocast(device.type, dtype=dtype if is_on else torch.bfloat16, enabled=is_on)
+
+
+class LossScale:
+    """What the loss is multiplied with before its gradient is taken, and the gradient divided by: 1 but for float16.
+
+    Float16 has no number below 6e-8, where gradients are. After INTERVAL steps without an overflow the scale grows, at
+    an overflow it shrinks and the step is left out, as in torch.amp.GradScaler (arXiv 1710.03740, section 3.2); but all
+    of it is kept in `progress`, so that it is saved with the run, and a power of 2, so that scaling changes no digit.
+    Once the scale is 1 an overflow is none of its doing.
+    """
+
+    def __init__(self, progress: Progress, dtype: torch.dtype) -> None:
+        """Begin with the scale of a run that goes on, or with START."""
+        self.progress = progress
+        self.is_on = dtype == torch.float16
+        if self.is_on and progress.step == 0:
+            progress.loss_scale = START
+
+    @property
+    def scale(self) -> float:
+        """Return the factor of the next step's loss."""
+        return self.progress.loss_scale
+
+    @torch.no_grad()
+    def undo(self, parameters: Iterable[Parameter]) -> None:
+        """Divide every gradient by the scale, in place; before anything looks at them."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.scale != 1.0 and gradients:
+            torch._foreach_mul_(gradients, 1.0 / self.scale)
+
+    def is_overflow(self, loss: float, *, is_finite: bool) -> bool:
+        """Say whether a step had too large a scale: its gradient is not finite, but its loss, which has none, is."""
+        return self.scale > 1.0 and math.isfinite(loss) and not is_finite
+
+    def note(self, *, is_overflow: bool) -> None:
+        """Set the scale of the next step by what came of this one."""
+        progress = self.progress
+        if not self.is_on:
+            return
+        progress.scaled_steps = 0 if is_overflow else progress.scaled_steps + 1
+        if is_overflow:
+            progress.overflows += 1
+            progress.loss_scale = max(1.0, progress.loss_scale * BACKOFF)
+        elif progress.scaled_steps == INTERVAL:
+            progress.scaled_steps, progress.loss_scale = 0, progress.loss_scale * GROWTH
+
+    def figures(self) -> dict[str, float]:
+        """Return what is logged of a step: the scale that follows, and the steps left out until then."""
+        if not self.is_on:
+            return {}
+        return {"optim/loss_scale": self.scale, "optim/overflows": float(self.progress.overflows)}
