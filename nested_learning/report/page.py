@@ -54,7 +54,7 @@ def _about(run: Path, config: Mapping[str, Any], last: Mapping[str, Any]) -> lis
             best = summary["best"].get(name)
             rows.append(f"| `{name}` | {_figure(value)} | {_figure(best)} |")
     spent = ("parameters", "tokens_per_second", "wall_seconds", "goodput", "peak_memory_bytes")
-    return [*rows, "", *(f"- `{name}`: {summary[name]:,.4g}" for name in spent)]
+    return [*rows, "", *(f"- `{name}`: {_amount(summary[name])}" for name in spent)]
 
 
 def _time(split: Mapping[str, float]) -> list[str]:
@@ -86,3 +86,7 @@ def _samples(lines: list[dict[str, Any]]) -> list[str]:
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+def _amount(value: float | int) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
