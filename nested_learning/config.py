@@ -7,7 +7,7 @@ import torch, so that a mistyped key answers at once.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -41,6 +41,9 @@ from nested_learning.optim.config import OptimConfig
 from nested_learning.plan import PlanConfig
 from nested_learning.policy import MemoryConfig, SamplingConfig
 from nested_learning.typed import MisfitError, convert_dataclass, did_you_mean, join
+
+if TYPE_CHECKING:
+    from nested_learning.world import Plan
 
 
 @dataclass(kw_only=True)
@@ -113,6 +116,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "bfloat16", "float16", "float8")
 BACKENDS = ("auto", "gloo", "nccl")
 WEIGHTS = ("model", "ema")
+PARALLEL = ("ddp", "fsdp")
+REDUCTIONS = ("fast", "deterministic")
 MEMORY_BACKENDS = ("auto", "eager", "cpp", "triton", "fla")
 
 Origin = Callable[[str], str]
@@ -130,12 +135,41 @@ AnyModel = (
 
 @dataclass(kw_only=True)
 class WorldConfig:
-    """How several processes talk to each other."""
+    """How several processes talk to each other, and share the work."""
 
     backend: str
+    parallel: str
+    shards: int | None
+    reduction: str
+    check_every: int
+    timeout: float
 
     def __post_init__(self) -> None:
         _one_of("world.backend", self.backend, BACKENDS)
+        _one_of("world.parallel", self.parallel, PARALLEL)
+        _one_of("world.reduction", self.reduction, REDUCTIONS)
+        _at_least("world.check_every", self.check_every, 1)
+        _at_least("world.timeout", self.timeout, 1)
+        if self.shards is not None:
+            _at_least("world.shards", self.shards, 1)
+            if self.parallel != "fsdp":
+                raise ConfigError(f"world.shards={self.shards} is for world.parallel=fsdp; give that, or leave it out")
+        if self.reduction == "deterministic" and self.parallel != "ddp":
+            raise ConfigError(
+                f"world.reduction=deterministic: world.parallel={self.parallel} adds gradients in an order of its "
+                "own; use world.parallel=ddp"
+            )
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Say whether the same bytes come out at any number of processes."""
+        return self.reduction == "deterministic"
+
+    def plan(self) -> "Plan":
+        """Return how the processes share the work."""
+        from nested_learning.world import Plan
+
+        return Plan(self.parallel, self.shards, self.reduction, self.timeout)
 
 
 @dataclass(kw_only=True)
@@ -219,6 +253,16 @@ class Config:
                 f"weights={self.weights} is for phase=eval, sample and export; what is trained is weights=model"
             )
         self.objective.check(self.model.levels)
+        if self.world.is_deterministic and self.micro_batches is None:
+            raise ConfigError(
+                "world.reduction=deterministic: the pieces of a step must not depend on the number of processes; "
+                "give micro_batches, for example micro_batches=4"
+            )
+        if self.world.parallel == "fsdp" and any(level.is_taught_through for level in self.model.levels):
+            raise ConfigError(
+                "world.parallel=fsdp: cannot gather parameters for a second derivative, which gradient=through of a "
+                "level with signal=teach takes; use gradient: first_order, or world.parallel=ddp"
+            )
         if self.compile and any(level.is_taught for level in self.model.levels):
             raise ConfigError(
                 "compile=true: a compiled model gives its gradient once, and levels that write ask for it first; "

@@ -23,5 +23,9 @@ class SweepError(NestedLearningError):
     """Jobs of a sweep that failed, each with its own error."""
 
 
+class ReplicaError(NestedLearningError):
+    """Processes that train together no longer hold the same numbers: says which tensor of which processes."""
+
+
 class DivergedError(NestedLearningError):
     """Training left the finite numbers: says the step, the norms, and the last good checkpoint."""

@@ -51,12 +51,18 @@ class RunContext:
     log: Logger
 
 
-def prepare_process(seed: int, device: torch.device) -> None:
+def prepare_process(seed: int, device: torch.device, *, is_elastic: bool = False) -> None:
     """Set up this process once, before anything is built: the same seed must give the same bytes. Source: ours.
 
-    Nothing should draw from the global generators; what does is at least fixed by the seed.
+    Nothing should draw from the global generators; what does is at least fixed by the seed. `is_elastic`: with any
+    number of processes, too, so that this one must not add in parallel as many threads as its share of the machine.
     """
     torch.manual_seed(derive_seed(seed, "process"))
+    if is_elastic:
+        torch.set_num_threads(1)
+        # read when the first matrices are multiplied; without it cuBLAS may add in any order
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_deterministic_debug_mode("error")
     if device.type == "cpu":
         # numbers near zero cost a hundred times more than others, and hold nothing
         torch.set_flush_denormal(True)
@@ -75,6 +81,12 @@ def count_pieces(config: "Config", world: World) -> int:
         raise ConfigError(
             f"micro_batches={config.micro_batches}: must be a multiple of the {world.size} processes; "
             f"use micro_batches={near}"
+        )
+    each = config.micro_batches // world.size
+    if config.world.is_deterministic and world.size > 1 and each & (each - 1):
+        raise ConfigError(
+            f"micro_batches={config.micro_batches}: with world.reduction=deterministic each of {world.size} processes "
+            f"must have 1, 2, 4, ... of them, not {each}; use micro_batches={world.size * 2 ** (each.bit_length() - 1)}"
         )
     return config.micro_batches
 
@@ -220,10 +232,12 @@ def run_directory(path: Path) -> Path:
 def refuse_changes(directory: Path, saved: dict[str, Any], given: dict[str, Any]) -> None:
     """Raise ConfigError when `given` would make another run than the one in `directory`, by key. Source: ours."""
     before, now = _flat(saved), _flat(given)
+    # with a fixed order of additions the pieces are part of what comes out
+    free = FREE - {"micro_batches"} if now["world.reduction"] == "deterministic" else FREE
     changed = [
         key
         for key in sorted(before.keys() | now.keys())
-        if key.split(".")[0] not in FREE and (key not in before or key not in now or before[key] != now[key])
+        if key.split(".")[0] not in free and (key not in before or key not in now or before[key] != now[key])
     ]
     if changed:
         shown = "; ".join(f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}" for key in changed[:5])

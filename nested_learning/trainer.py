@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -65,7 +64,7 @@ class Trainer:
             model.compile()
         # what is trained; validation and checkpoints use the model inside it
         training = Training(model, objective)
-        self.replica = self.world.replicate(training)
+        self.reduction = self.world.reduction(training)
         self.recovery = Recovery(ctx, source, training, optimizer, progress, self.watch)
 
     def fit(self) -> Progress:
@@ -80,6 +79,8 @@ class Trainer:
                 with profiler.step(progress.step + 1):
                     must_stop = self.train_step(stop_asked)
                 is_last = progress.step == config.steps
+                if progress.step % config.world.check_every == 0:
+                    self.check_replicas()
                 if is_last or progress.step % config.val_every == 0:
                     self.validate()
                 if config.sample_every and (is_last or progress.step % config.sample_every == 0):
@@ -103,7 +104,7 @@ class Trainer:
         with self.watch.phase("forward_backward"):
             nats, memory = self.backward(batches, num_targets, step)
         with self.watch.phase("optimizer"):
-            norm = float(clip_gradients(self.model.parameters(), None))
+            norm = float(clip_gradients(self.model.parameters(), None, self.world))
             # all processes decide by the same numbers
             total, stops, broken = self.world.sum([nats, float(stop_asked()), float(not math.isfinite(norm))])
             loss = total / num_targets
@@ -157,8 +158,8 @@ class Trainer:
             )
         return everywhere
 
-    def backward(self, batches: list[Batch], num_targets: int, step: int) -> tuple[float, dict[str, Mean]]:
-        """Leave the gradient of the global batch's mean loss in `.grad`; return the nats of this process's pieces.
+    def backward(self, batches: list[Batch], num_targets: int, step: int) -> tuple[list[float], dict[str, Mean]]:
+        """Leave the gradient of the global batch's mean loss in `.grad`; return the nats of each piece read here.
 
         Beside them, where the step is logged, what their rows wrote in memories.
         """
@@ -168,16 +169,16 @@ class Trainer:
             is_last = piece == self.own_pieces[-1]
             # what draws from the global generator draws the same for a piece wherever and whenever it is read
             torch.manual_seed(derive_seed(self.config.seed, "forward", step, piece))
-            with nullcontext() if is_last else self.world.only_locally(self.replica):
+            with self.reduction.piece(is_last=is_last):
                 with autocast(self.ctx.device, self.ctx.dtype):
-                    done: Step = self.replica(batch)
-                # processes average their gradients, so each counts its share as many times as there are processes
-                (done.loss * (self.scale.scale * self.world.size / num_targets)).backward()
+                    done: Step = self.reduction.module(batch)
+                (done.loss * (self.scale.scale * self.reduction.weight / num_targets)).backward()
             losses.append(done.nats.sum())
             if self.is_logged(step + 1):
                 memory += memory_figures(done.state).items()
+        self.reduction.finish()
         self.scale.undo(self.model.parameters())
-        return sum(loss.item() for loss in losses), add_means(memory)
+        return [loss.item() for loss in losses], add_means(memory)
 
     def update(self, step: int, norm: float) -> None:
         """Clip the gradients, whose norm is `norm`, and change the parameters."""
@@ -258,8 +259,14 @@ class Trainer:
             spent["perf/memory_bytes"] = float(peak_memory_bytes(self.ctx.device))
             self.ctx.log.log(progress.step, {"tokens": progress.tokens, "split": split, **figures, **spent})
 
+    def check_replicas(self) -> None:
+        """Compare what all processes have in common. Raises ReplicaError naming the first tensor that differs."""
+        if self.world.size > 1:
+            self.world.check_replicas(dict(self.model.named_parameters()) | self.optimizer.held())
+
     def save(self) -> None:
         """Write a checkpoint of this step; the other processes wait for the first, which writes it."""
+        self.check_replicas()
         plain, tokenizer = asdict(self.config), self.source.tokenizer
         with self.watch.phase("checkpoint"):
             self.progress.phases, self.progress.lost = self.watch.read(), self.watch.lost

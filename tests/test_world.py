@@ -35,11 +35,12 @@ with open_world("cpu", "auto") as world:
         raise AssertionError("an error of the first process must reach all")
     model = torch.nn.Linear(2, 1, bias=False)
     torch.nn.init.ones_(model.weight)
-    replica = world.replicate(model)
-    with world.only_locally(replica):
-        replica(torch.full((1, 2), float(world.rank))).sum().backward()
+    reduction = world.reduction(model)
+    with reduction.piece(is_last=False):
+        reduction.module(torch.full((1, 2), float(world.rank))).sum().backward()
     assert model.weight.grad.eq(world.rank).all()
-    replica(torch.full((1, 2), 10.0 * world.rank)).sum().backward()
+    with reduction.piece(is_last=True):
+        reduction.module(torch.full((1, 2), 10.0 * world.rank)).sum().backward()
     # the mean over processes of 0 and of 1 + 10
     assert model.weight.grad.eq(5.5).all(), model.weight.grad
 
@@ -101,7 +102,7 @@ def test_alone_every_word_is_a_local_one():
         model = torch.nn.Linear(2, 1)
         assert world.size == 1 and world.is_first
         assert world.sum([1.0, 2.0]) == [1.0, 2.0] and world.share(lambda: "x") == "x"
-        assert world.replicate(model) is model
+        assert world.reduction(model).module is model and not world.holds_parts
         assert not torch.distributed.is_initialized()
 
 

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import random
 from hashlib import sha256
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,17 @@ def tiny(folder: Path, **given: Any) -> Config:
     return make_job(open_option_files(None), lines).config
 
 
+def server() -> ForkServerContext:
+    """Return what makes processes that come up at once: the server that they are forked from knows torch."""
+    context = multiprocessing.get_context("forkserver")
+    # the counter of operations imports torch's compiler, which takes longer than a run; shards take half a second
+    context.set_forkserver_preload(["nested_learning.phase.train", "torch._dynamo", "torch.distributed.fsdp"])
+    return context
+
+
 def in_new_process(config: Config) -> ForkServerProcess:
-    """Start `phase=train` in a process of its own, which comes up at once: the server it forks from knows torch."""
-    server = multiprocessing.get_context("forkserver")
-    # the counter of operations imports torch's compiler, which takes longer than the run
-    server.set_forkserver_preload(["nested_learning.phase.train", "torch._dynamo"])
-    process = server.Process(target=_train, args=(config,))
+    """Start `phase=train` in a process of its own."""
+    process = server().Process(target=_train, args=(config,))
     process.start()
     return process
 

@@ -45,13 +45,19 @@ def validation_batches(
 ) -> Iterator[Batch]:
     """Yield this rank's share of `num_rows` fixed rows, evenly spaced over the validation split. Source: ours.
 
-    All rows of the split where it has fewer. The last batch may be short, and a rank may have one batch less.
+    All rows of the split where it has fewer. They are cut into batches, the same for any number of ranks, which take
+    turns; the last batch may be short, and a rank may have one batch less.
     """
     available = source.num_rows("validation")
     count = min(num_rows, available)
-    indices = [i * available // count for i in range(count)][rank::world_size]
-    for start in range(0, len(indices), batch_size):
+    indices = [i * available // count for i in range(count)]
+    for start in range(0, count, batch_size)[rank::world_size]:
         yield collate([source.row("validation", 0, index) for index in indices[start : start + batch_size]])
+
+
+def count_validation_batches(source: Source, num_rows: int, batch_size: int) -> int:
+    """Return how many batches `validation_batches` yields on all ranks together."""
+    return -(-min(num_rows, source.num_rows("validation")) // batch_size)
 
 
 def read_in_order(source: Source, seed: int, places: Places) -> list[Row]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from nested_learning.data.batch import IGNORE, Batch, to
-from nested_learning.data.loader import validation_batches
+from nested_learning.data.loader import count_validation_batches, validation_batches
 from nested_learning.data.source import Source
 from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.objective.figures import Mean, add_means, means, memory_figures
-from nested_learning.objective.protocol import Objective
+from nested_learning.objective.protocol import Objective, Step
 from nested_learning.precision import autocast
 from nested_learning.shapes import Int, Tensor
 from nested_learning.world import World
@@ -20,7 +20,7 @@ from nested_learning.world import World
 
 @dataclass
 class Sums:
-    """What validation adds up, in float64: a sum of sums over batches and processes, divided once at the end.
+    """What validation adds up, in float64: of one batch, or a sum over batches and processes, divided at the end.
 
     `nats`, `targets`, `correct`: of all valid targets; `rows`, `rows_correct`: of rows with a valid target;
     `text_nats`, `text_bytes`: of the targets that stand for text, and the utf-8 bytes they stand for.
@@ -56,16 +56,27 @@ def validate(
 
     `val/loss` (nats per target), `val/accuracy`, and with a tokenizer `val/bpb` (bits per utf-8 byte, over the targets
     that stand for text), without one `val/sequence_accuracy`. Where levels write while they read, what they wrote:
-    `val/memory/<level>/{writes,surprise,norm}`. `batch_size` bounds the memory and changes no result but by rounding.
+    `val/memory/<level>/{writes,surprise,norm}`. `batch_size` bounds the memory and changes no result but by rounding,
+    and the number of processes none at all.
     Draws no random number and leaves the model as it was.
     """
     batches = validation_batches(source, num_rows, batch_size, world.rank, world.size)
     token_bytes = None if source.tokenizer is None else torch.from_numpy(source.tokenizer.token_bytes)
     with evaluating(model):
         sums, memory = add_up(model, objective, (to(batch, world.device) for batch in batches), token_bytes, dtype)
-    total = Sums(*world.sum(list(vars(sums).values())))
+        if world.holds_parts and len(sums) * world.size < count_validation_batches(source, num_rows, batch_size):
+            # others have a batch more, for which they need this process's parts of the parameters
+            read(model, objective, to(next(validation_batches(source, 1, 1)), world.device), dtype)
+    total = Sums(*world.sum([[vars(each)[name] for each in sums] for name in vars(Sums())]))
     written = {f"val/{name}": value for name, value in means(memory, world).items()}
     return total.figures(of_text=token_bytes is not None) | written
+
+
+@torch.no_grad()
+def read(model: LanguageModel, objective: Objective, batch: Batch, dtype: torch.dtype) -> Step:
+    """Read `batch` from a fresh state."""
+    with autocast(batch.tokens.device, dtype):
+        return objective(model, batch, model.init_state(len(batch.tokens)))
 
 
 @torch.no_grad()
@@ -75,22 +86,22 @@ def add_up(
     batches: Iterable[Batch],
     token_bytes: Int[Tensor, "v"] | None,
     dtype: torch.dtype,
-) -> tuple[Sums, dict[str, Mean]]:
-    """Add up the figures of `batches`, each read from a fresh state; and of what memories wrote meanwhile."""
+) -> tuple[list[Sums], dict[str, Mean]]:
+    """Return the figures of each of `batches`, each read from a fresh state; and of what memories wrote meanwhile."""
     # the names are known where there is no batch too
-    sums, memory = Sums(), [*memory_figures(model.init_state(0)).items()]
+    found, memory = [], [*memory_figures(model.init_state(0)).items()]
     for batch in batches:
-        with autocast(batch.tokens.device, dtype):
-            step = objective(model, batch, model.init_state(len(batch.tokens)))
-        nats, targets = step.nats.cpu().double(), batch.targets.cpu()
-        sums.nats += nats.sum().item()
-        sums.targets += int(step.num_targets)
-        sums.correct += int(step.metrics["correct"])
-        sums.rows += int(step.metrics["rows"])
-        sums.rows_correct += int(step.metrics["rows_correct"])
+        step = read(model, objective, batch, dtype)
+        nats, targets, sums = step.nats.cpu().double(), batch.targets.cpu(), Sums()
+        found.append(sums)
+        sums.nats = nats.sum().item()
+        sums.targets = float(step.num_targets)
+        sums.correct, sums.rows, sums.rows_correct = (
+            float(step.metrics[name]) for name in ("correct", "rows", "rows_correct")
+        )
         if token_bytes is not None:
             size = torch.where(targets == IGNORE, 0, token_bytes[targets.clamp(min=0)])
-            sums.text_nats += nats[size > 0].sum().item()
-            sums.text_bytes += int(size.sum())
+            sums.text_nats = nats[size > 0].sum().item()
+            sums.text_bytes = float(size.sum())
         memory += memory_figures(step.state).items()
-    return sums, add_means(memory)
+    return found, add_means(memory)

@@ -100,6 +100,11 @@ class LevelConfig:
         """Say whether the task's error writes the level inside the context."""
         return self.context is not None and self.context.signal == "teach"
 
+    @property
+    def is_taught_through(self) -> bool:
+        """Say whether the outer gradient goes through what the task's error writes."""
+        return self.is_taught and self.context is not None and self.context.gradient == "through"
+
     def build(self) -> Level:
         """Return the level, by the names its parameters have in the model."""
         match = rf"\.cms\.levels\.{self.name}\."

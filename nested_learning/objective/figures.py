@@ -12,10 +12,10 @@ from nested_learning.world import World
 
 
 class Mean(NamedTuple):
-    """A figure as a sum and what to divide it by, so that the figures of the pieces of a batch add up too."""
+    """A figure as terms of a sum, and of what to divide it by; each piece of a batch brings its own."""
 
-    total: float
-    number: float
+    total: tuple[float, ...]
+    number: tuple[float, ...]
 
 
 @torch.no_grad()
@@ -29,25 +29,26 @@ def memory_figures(state: State) -> dict[str, Mean]:
 
 
 def add_means(figures: Iterable[tuple[str, Mean]]) -> dict[str, Mean]:
-    """Add up figures of the same name. Source: ours."""
+    """Join the terms of figures of the same name. Source: ours."""
     sums: dict[str, Mean] = {}
     for name, figure in figures:
-        before = sums[name] if name in sums else Mean(0.0, 0.0)
+        before = sums[name] if name in sums else Mean((), ())
         sums[name] = Mean(before.total + figure.total, before.number + figure.number)
     return sums
 
 
 def means(figures: dict[str, Mean], world: World) -> dict[str, float]:
     """Divide the sums of all processes; what none of them has seen, such as the surprise of no write, is left out."""
-    flat = world.sum([number for figure in figures.values() for number in figure]) if figures else []
+    flat = world.sum([terms for figure in figures.values() for terms in figure]) if figures else []
     sums = zip(figures, flat[::2], flat[1::2], strict=True)
     return {name: total / number for name, total, number in sums if number}
 
 
 def _figures(level: LevelState) -> list[tuple[str, Mean]]:
     rows, name = len(level.surprise), f"memory/{level.level.name}"
+    writes = float(level.writes * rows)
     return [
-        (f"{name}/writes", Mean(level.writes * rows, rows)),
-        (f"{name}/surprise", Mean(float(level.surprise.sum()), level.writes * rows)),
-        (f"{name}/norm", Mean(float(norm(level.delta()).sum()), rows)),
+        (f"{name}/writes", Mean((writes,), (float(rows),))),
+        (f"{name}/surprise", Mean((float(level.surprise.sum()),), (writes,))),
+        (f"{name}/norm", Mean((float(norm(level.delta()).sum()),), (float(rows),))),
     ]

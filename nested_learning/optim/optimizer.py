@@ -136,6 +136,11 @@ class Optimizer:
         with self.average.in_place_of(self._named_parameters()):
             yield
 
+    def held(self) -> dict[str, Tensor]:
+        """Return what `state_dict` names, as this process holds it: of sharded tensors its parts. Nothing is sent."""
+        slots = self._slots()
+        return {key: value if isinstance(value, Tensor) else torch.tensor(value) for key, value in slots.items()}
+
     def table(self) -> list[tuple[str, str, float, float, int, int, int]]:
         """List of every group: name, rule, lr, weight decay, period, tensors, parameters (which sum to the model)."""
         return [

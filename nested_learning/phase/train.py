@@ -59,8 +59,8 @@ def run(config: "Config") -> Result:
     Nothing is created before all that can fail on the configuration, the data or a checkpoint has been tried.
     """
     watch = Stopwatch()
-    with open_world(config.device, config.world.backend) as world:
-        prepare_process(config.seed, world.device)
+    with open_world(config.device, config.world.backend, config.world.plan()) as world:
+        prepare_process(config.seed, world.device, is_elastic=config.world.is_deterministic)
         if config.dry_run:
             return dry_run(config, world)
         parts = build(config, world)
@@ -91,6 +91,7 @@ def build(config: "Config", world: World) -> Parts:
     source, model = begin(config)
     model = model.to(world.device)
     backend = use_backend(model, config.backend, world.device)
+    world.shard(model, list(model.blocks))
     if config.dtype == "float8":
         use_float8(model, world.device)
     if config.sample_every and source.tokenizer is None:
@@ -104,6 +105,11 @@ def build(config: "Config", world: World) -> Parts:
     if config.compile and optimizer.inputs:
         raise ConfigError(
             "compile=true: a rule of optim reads the inputs of layers, which are compiled away; try compile=false"
+        )
+    if config.world.is_deterministic and optimizer.inputs:
+        raise ConfigError(
+            "world.reduction=deterministic: a rule of optim reads the inputs of layers, which are added up as they "
+            "come; use world.reduction=fast, or another rule than dgd"
         )
     num_pieces = count_pieces(config, world)
     first, *_ = world.share_of(num_pieces)
@@ -123,6 +129,16 @@ def begin(config: "Config") -> tuple[Source, LanguageModel]:
     return source, model
 
 
+def describe(world: World) -> str:
+    """Say how many processes there are, and how they share the work."""
+    words = [f"processes {world.size}"]
+    if world.holds_parts:
+        words.append(f"each with one of {world.plan.num_shards(world.size)} parts of the parameters")
+    if world.plan.is_deterministic:
+        words.append("deterministic sums, one thread a process")
+    return ", ".join(words)
+
+
 def announce(directory: Path, progress: Progress, parts: Parts, world: World) -> None:
     """Say what is about to be trained, and where."""
     goes_on = f", going on at step {progress.step}" if progress.step else ""
@@ -130,15 +146,16 @@ def announce(directory: Path, progress: Progress, parts: Parts, world: World) ->
         world,
         group_table(parts.optimizer),
         parts.backend,
-        f"run: {directory}{goes_on} (device {world.device}, processes {world.size})",
+        f"run: {directory}{goes_on} (device {world.device}, {describe(world)})",
     )
 
 
 def write_summary(directory: Path, config: "Config", progress: Progress, parts: Parts, world: World) -> None:
     """Write summary.json: the figures of the run, and what it cost."""
+    # reads a row, which takes all processes where each holds a part of the parameters
+    _, flops = flops_per_token(parts.model, parts.objective, parts.batch)
     if not world.is_first:
         return
-    _, flops = flops_per_token(parts.model, parts.objective, parts.batch)
     summary: dict[str, Any] = {
         "step": progress.step,
         "tokens": progress.tokens,
@@ -173,9 +190,10 @@ def is_complete(directory: Path, progress: Progress, steps: int) -> bool:
 
 def conclude(config: "Config", directory: Path, progress: Progress, parts: Parts, world: World) -> Result:
     """Print a sample of text, the final figures, the run directory and what to try next."""
+    # writing takes all processes where each holds a part of the parameters
+    if parts.source.tokenizer is not None and (world.is_first or world.holds_parts):
+        say(world, "", "sample:", write_sample(config, parts.model, parts.source), "")
     if world.is_first:
-        if parts.source.tokenizer is not None:
-            say(world, "", "sample:", write_sample(config, parts.model, parts.source), "")
         figures = "  ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items() if name.endswith(SHOWN))
         rate = progress.tokens / progress.seconds
         asked = ["phase=eval"] if parts.source.tokenizer is None else ["phase=sample", "prompt=def "]

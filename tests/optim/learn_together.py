@@ -1,13 +1,7 @@
 """What two processes run for `test_processes.py`: learn by a rule alone, replicated and sharded, and compare.
 
-    torchrun --nproc-per-node 2 learn_together.py <results.json> <case> ...
-
 A case is a rule, with `_flatten` or `_slow` behind it for a flattened matrix or a period of two steps.
 """
-
-import json
-import sys
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -78,7 +72,7 @@ def compare(case: str, kind: str, world: World) -> dict[str, float]:
     reference = make_optimizer(case, alone, ALONE)
     train(alone, reference, range(STEPS))
     before = weights(model, world)
-    replica = world.replicate(model) if kind == "ddp" else fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    replica = world.reduction(model).module if kind == "ddp" else fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
     optimizer = make_optimizer(case, model, world)
     train(replica, optimizer, range(STOP), world.rank, world.size)
     if kind == "fsdp":
@@ -94,12 +88,7 @@ def compare(case: str, kind: str, world: World) -> dict[str, float]:
     }
 
 
-def main(path: Path, cases: list[str]) -> None:
-    """Compare every case, and write what was found."""
+def compare_all(cases: list[str]) -> dict[str, dict[str, float]]:
+    """Compare every case, replicated and sharded."""
     with open_world("cpu", "gloo") as world:
-        found = {f"{kind}/{case}": compare(case, kind, world) for case in cases for kind in ("ddp", "fsdp")}
-        if world.is_first:
-            path.write_text(json.dumps(found))
-
-
-main(Path(sys.argv[1]), sys.argv[2:])
+        return {f"{kind}/{case}": compare(case, kind, world) for case in cases for kind in ("ddp", "fsdp")}

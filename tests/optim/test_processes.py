@@ -1,38 +1,23 @@
-"""Two processes, with whole or sharded parameters, learn what one process learns, by every rule: torchrun, gloo."""
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Two processes, with whole or sharded parameters, learn what one process learns, by every rule, over gloo."""
 
 import pytest
 import torch
+from together import together
 
 from nested_learning.optim.processes import ALONE, Processes
 from nested_learning.world import World
+from optim.learn_together import compare_all
 
-TESTS = Path(__file__).parents[1]
 RULES = [
     *("gd", "momentum", "preconditioned_momentum", "delta_momentum", "deep_momentum", "dgd", "adamw", "muon", "m3"),
     *("muon_flatten", "m3_slow", "dgd_slow"),
 ]
-SCRIPT = Path(__file__).parent / "learn_together.py"
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """Train by every rule under torchrun, once for all tests; return how far two processes are from one."""
-    folder = tmp_path_factory.mktemp("processes")
-    places = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*torchrun, str(SCRIPT), str(folder / "results.json"), *RULES],
-        env=os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads((folder / "results.json").read_text())
+def results():
+    """Train by every rule in two processes, once for all tests; return how far they are from one."""
+    return together(compare_all, 2, RULES)[0]
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])

@@ -1,0 +1,89 @@
+"""Joining the processes that torchrun started, and parting from them."""
+
+import ctypes
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from nested_learning.errors import ConfigError
+from nested_learning.world.plan import Plan
+from nested_learning.world.world import World
+
+PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def open_world(device: str, backend: str, plan: Plan | None = None) -> Iterator[World]:
+    """Join the processes that torchrun started (or be alone), and part from them at the end.
+
+    `device`: auto, cpu, cuda or mps; `backend`: auto, gloo or nccl. Raises ConfigError for what this machine lacks, and
+    for a `plan` that so many processes cannot follow.
+    """
+    plan = Plan() if plan is None else plan
+    rank, size, local_rank = (int(os.environ.get(name, alone)) for name, alone in _TORCHRUN)
+    place = pick_device(device, local_rank)
+    world = World(rank, size, local_rank, place, pick_backend(backend, place, size), plan)
+    plan.check(size)
+    if size == 1:
+        yield world
+        return
+    _die_with_parent()
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    patience = timedelta(seconds=plan.timeout)
+    # a process may open one world after another, and must not find the addresses of the one before
+    store, _, _ = next(distributed.rendezvous("env://", rank, size))
+    store = distributed.PrefixStore(f"world_{next(_OPENED)}", store)
+    distributed.init_process_group(world.backend, store=store, rank=rank, world_size=size, timeout=patience)
+    try:
+        yield world
+    finally:
+        distributed.destroy_process_group()
+
+
+_OPENED = itertools.count()
+_TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+
+
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """Return the device called `name`; auto is the first there is of cuda, mps, cpu. Raises ConfigError."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, available in here.items() if available)
+    if name not in here or not here[name]:
+        usable = ", ".join(kind for kind, available in here.items() if available)
+        raise ConfigError(f"device={name}: not available here; use device=auto, or one of: {usable}")
+    if name == "cuda" and local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device=cuda: process {local_rank} of this machine finds only {torch.cuda.device_count()} GPU; "
+            f"start torchrun with --nproc-per-node {torch.cuda.device_count()}, or use device=cpu"
+        )
+    return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
+
+
+def pick_backend(name: str, device: torch.device, size: int) -> str:
+    """Return the backend called `name`; auto is nccl on CUDA, else gloo. Raises ConfigError. Source: ours."""
+    if size > 1 and device.type == "mps":
+        raise ConfigError("device=mps: several processes cannot share it; use device=cpu, or start without torchrun")
+    if name == "nccl" and device.type != "cuda":
+        raise ConfigError(
+            f"world.backend=nccl: works on CUDA only, the device is {device.type}; use world.backend=auto"
+        )
+    if name not in ("auto", "gloo", "nccl"):
+        raise ConfigError(f"world.backend={name}: must be auto, gloo or nccl; use world.backend=auto")
+    if name == "auto":
+        return "nccl" if device.type == "cuda" else "gloo"
+    return name
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when torchrun is killed: two generations of workers must never write one run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

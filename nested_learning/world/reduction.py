@@ -1,0 +1,168 @@
+"""How the gradients of the pieces of a batch, read by several processes, become the gradient of the batch."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nested_learning.shapes import Tensor
+
+# numbers that are sent to all processes in one message
+MESSAGE = 2**23
+
+Gradients = list[Tensor | None]
+
+
+@runtime_checkable
+class Reduction(Protocol):
+    """Makes one gradient. `module` is what is called with a piece, whose loss counts `weight` times."""
+
+    module: nn.Module
+    weight: float
+
+    def piece(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Return the context of the forward and the backward pass of the next piece of this process."""
+        ...
+
+    def finish(self) -> None:
+        """Leave the sum over all pieces of all processes in `.grad`."""
+        ...
+
+
+class Averaged:
+    """Gradients are added as they come, and averaged over processes while the last piece goes backward.
+
+    Each process counts its share `weight` times, as many as there are processes. Gradients of sharded parameters
+    (`is_sharded`) are averaged at every piece, so that none is ever kept whole.
+    """
+
+    def __init__(self, training: nn.Module, size: int, device: torch.device, *, is_sharded: bool) -> None:
+        self.module, self.weight = training, float(size)
+        if size > 1 and not is_sharded:
+            devices = [device.index] if device.type == "cuda" else None
+            self.module = DistributedDataParallel(training, device_ids=devices, gradient_as_bucket_view=True)
+
+    def piece(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Keep quiet until the last piece, where whole gradients are kept."""
+        if isinstance(self.module, DistributedDataParallel) and not is_last:
+            return self.module.no_sync()
+        return nullcontext()
+
+    def finish(self) -> None:
+        """Do nothing: the last piece has done it."""
+
+
+class Node(NamedTuple):
+    """A node of the tree: the sum of the gradients of `size` pieces that follow one another."""
+
+    size: int
+    gradients: Gradients
+
+
+class FixedTree:
+    """The gradients of pieces are added in a tree that depends on the number of pieces only, not on who reads them.
+
+    The leaves are pieces in their order. Two nodes of one size that stand beside each other are added as soon as both
+    are there, as in a binary counter; in the end what is left is added from the right. A process that reads a stretch
+    of 2^n pieces computes exactly one node of the tree, and the nodes of all processes are added by the same rule, on
+    each of them: whatever the number of processes, every sum has the same two terms. It costs as many additions as
+    adding in order, and a copy of the gradients for each level of the tree. Source: ours; the order of additions is
+    that of pairwise summation.
+    """
+
+    def __init__(self, training: nn.Module, size: int) -> None:
+        self.module, self.weight = training, 1.0
+        self.size = size
+        self.parameters = list(training.parameters())
+        self.nodes: list[Node] = []
+
+    @contextmanager
+    def piece(self, *, is_last: bool) -> Iterator[None]:
+        """Take the gradients that the piece leaves; `.grad` must be empty before it, and is after it."""
+        if not self.nodes:
+            # a step that was given up may have left something
+            self._clear()
+        yield
+        gradients = [parameter.grad for parameter in self.parameters]
+        self._clear()
+        self.nodes = grown(self.nodes, Node(1, gradients))
+
+    def finish(self) -> None:
+        """Add up the nodes of this process, then those of all."""
+        if self.size == 1:
+            gradients = folded(self.nodes).gradients
+        else:
+            (node,) = self.nodes
+            gradients = self._everywhere(node)
+        self.nodes = []
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+    def _clear(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _everywhere(self, node: Node) -> Gradients:
+        """Add up the nodes of all processes, each of whole stretches of pieces, parameters in messages."""
+        number = torch.tensor([gradient is not None for gradient in node.gradients], device=self.parameters[0].device)
+        number = number.to(torch.int64)
+        distributed.all_reduce(number)
+        known: list[Tensor] = []
+        for parameter, gradient, count in zip(self.parameters, node.gradients, number.tolist(), strict=True):
+            if count:
+                # adding -0.0 leaves every number as it is, 0.0 would not leave -0.0
+                known.append(torch.full_like(parameter, -0.0) if gradient is None else gradient)
+        for message in messages(known):
+            own = torch.cat([gradient.flatten() for gradient in message])
+            everywhere = list(own.new_empty(self.size, len(own)).unbind())
+            distributed.all_gather(everywhere, own)
+            nodes: list[Node] = []
+            for each in everywhere:
+                nodes = grown(nodes, Node(node.size, [each]))
+            (summed,) = folded(nodes).gradients
+            assert summed is not None
+            for gradient, part in zip(message, summed.split([each.numel() for each in message]), strict=True):
+                gradient.copy_(part.view(gradient.shape))
+        rest = iter(known)
+        return [next(rest) if count else None for count in number.tolist()]
+
+
+def grown(nodes: Sequence[Node], node: Node) -> list[Node]:
+    """Return `nodes`, which stand side by side, with one more on their right; nodes of one size become one."""
+    nodes = list(nodes)
+    while nodes and nodes[-1].size == node.size:
+        node = _added(nodes.pop(), node)
+    return [*nodes, node]
+
+
+def folded(nodes: Sequence[Node]) -> Node:
+    """Add up nodes that are left, from the right."""
+    *nodes, node = nodes
+    while nodes:
+        node = _added(nodes.pop(), node)
+    return node
+
+
+def messages(tensors: Sequence[Tensor], most: int = MESSAGE) -> Iterator[list[Tensor]]:
+    """Cut a list of tensors into such of one type and at most `most` numbers, or of one tensor."""
+    message: list[Tensor] = []
+    for tensor in tensors:
+        is_full = sum(each.numel() for each in message) + tensor.numel() > most
+        if message and (is_full or message[0].dtype != tensor.dtype):
+            yield message
+            message = []
+        message.append(tensor)
+    if message:
+        yield message
+
+
+def _added(left: Node, right: Node) -> Node:
+    """Add two nodes; the tensors of the left one are overwritten, and the right one's are let go."""
+    pairs = [(a, b) for a, b in zip(left.gradients, right.gradients, strict=True) if a is not None and b is not None]
+    if pairs:
+        torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs])
+    gradients = [b if a is None else a for a, b in zip(left.gradients, right.gradients, strict=True)]
+    return Node(left.size + right.size, gradients)

@@ -1,0 +1,59 @@
+"""Whether the copies that several processes hold of one tensor are still the same, bit by bit."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+
+from nested_learning.errors import ReplicaError
+from nested_learning.shapes import Int, Tensor
+from nested_learning.world.sharding import is_sharded, part
+
+# numbers that are fingerprinted at a time
+CHUNK = 2**20
+WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def check(tensors: dict[str, Tensor], num_shards: int, gather: Callable[[Tensor], Tensor]) -> None:
+    """Compare the fingerprints of `tensors`; those that are sharded with the same part on other processes.
+
+    `gather` returns a tensor of every process. Raises ReplicaError, on all processes, naming the first that differs.
+    """
+    if not tensors:
+        return
+    prints = gather(torch.stack([fingerprint(part(tensor)) for tensor in tensors.values()])).cpu()
+    for index, (name, tensor) in enumerate(tensors.items()):
+        apart = num_shards if is_sharded(tensor) else 1
+        for rank in range(apart, len(prints)):
+            first = rank % apart
+            if prints[rank, index] != prints[first, index]:
+                raise ReplicaError(
+                    f"{name} is not the same on processes {first} and {rank}: their copies of the run are no longer "
+                    "one, and its figures mean nothing; start again from a checkpoint before, with resume=<step "
+                    "directory>, and report it if it comes again"
+                )
+
+
+@torch.no_grad()
+def fingerprint(tensor: Tensor) -> Int[Tensor, ""]:
+    """Return 64 bits that change with any one bit of `tensor`, and with the order of its numbers.
+
+    The bits of each number, as an integer, are multiplied by an odd one of its place and added up modulo 2^64: on any
+    device, and in one pass. Source: ours, after multilinear hashing.
+    """
+    bits = tensor.detach().contiguous().view(WHOLE[tensor.element_size()]).flatten()
+    total = torch.zeros((), dtype=torch.int64, device=bits.device)
+    factors = _factors(bits.device)
+    for chunk in bits.split(CHUNK):
+        total = total * FACTOR + (chunk * factors[: len(chunk)]).sum()
+    return total
+
+
+FACTOR = 0x5851F42D4C957F2D
+
+
+@lru_cache(maxsize=1)
+def _factors(device: torch.device) -> Tensor:
+    """Return fixed odd numbers, one for each place of a chunk."""
+    numbers = torch.randint(2**62, (CHUNK,), generator=torch.Generator().manual_seed(0), dtype=torch.int64)
+    return (2 * numbers + 1).to(device)

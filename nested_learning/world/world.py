@@ -1,0 +1,158 @@
+"""What one process says to the others."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import distributed, nn
+
+from nested_learning import errors
+from nested_learning.errors import NestedLearningError
+from nested_learning.world import replicas, sharding
+from nested_learning.world.plan import Plan
+from nested_learning.world.reduction import Averaged, FixedTree, Reduction
+
+# numbers that stand for an exact sum: 3 * 53 bits
+PARTS = 3
+
+
+@dataclass(frozen=True)
+class World:
+    """This process (`rank` of `size`, `local_rank` on its machine), its device, and how it reaches the others.
+
+    `plan` says how they share the work. With size 1 there is no process group, and every method is a local operation.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+    backend: str
+    plan: Plan = field(default_factory=Plan)
+
+    @property
+    def is_first(self) -> bool:
+        """Say whether this process is the one that writes files and prints."""
+        return self.rank == 0
+
+    @property
+    def holds_parts(self) -> bool:
+        """Say whether processes hold parameters together, so that all must be there whenever one calls the model."""
+        return self.plan.num_shards(self.size) > 1
+
+    def share_of(self, number: int) -> range:
+        """Return which of `number` things, a multiple of the number of processes, are this process's: one stretch."""
+        each = number // self.size
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    def gather(self, values: Sequence[float]) -> list[list[float]]:
+        """Return the `values` of every process, in float64; all must have as many."""
+        if self.size == 1:
+            return [[float(value) for value in values]]
+        own = torch.tensor(values, dtype=torch.float64, device=self.device)
+        return self._gather(own).tolist()
+
+    def sum(self, values: Sequence[float | Sequence[float]]) -> list[float]:
+        """Add up `values` over all processes, in one message; each may be several numbers, to be added up as well.
+
+        A sum is rounded once, at its end, so that it does not show which process had which of the numbers; that holds
+        while they lie within a factor of 2^100 of each other. Source: ours.
+        """
+        parts = [part for value in values for part in in_parts([value] if isinstance(value, float | int) else value)]
+        everywhere = self.gather(parts)
+        sums = [[part for of_one in everywhere for part in of_one[k : k + PARTS]] for k in range(0, len(parts), PARTS)]
+        return [add(each) for each in sums]
+
+    def share(self, make: Callable[[], str]) -> str:
+        """Call `make` on the first process and return its text on all. So is an error for the user."""
+        if self.size == 1:
+            return make()
+        kind, text = "", ""
+        if self.is_first:
+            try:
+                text = make()
+            except NestedLearningError as error:
+                kind, text = type(error).__name__, str(error)
+        kind, text = json.loads(self._broadcast(json.dumps([kind, text])))
+        if kind:
+            raise vars(errors)[kind](text)
+        return text
+
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Add `tensor` up over all processes, where it lies and in its own type."""
+        if self.size == 1:
+            return tensor
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    def is_sharded(self, tensor: torch.Tensor) -> bool:
+        """Say whether this process holds a part of `tensor` only, as `shard` leaves it."""
+        return sharding.is_sharded(tensor)
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the whole of a sharded tensor, gathered from all processes; any other tensor itself."""
+        return sharding.whole(tensor)
+
+    def cut(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """Return `whole` sharded as `like` is, each process keeping its part; `whole` itself when `like` is not.
+
+        `whole` must be the same on all processes: nothing is sent.
+        """
+        return sharding.cut(whole, like)
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        self.sum([0.0])
+
+    def shard(self, model: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
+        """Leave this process a part of each parameter of `model`, in place, where the plan is fsdp; return `model`.
+
+        The parameters of each of `blocks` are gathered when it is called, and let go after. Whatever calls `model` must
+        then do so on all processes.
+        """
+        if self.holds_parts:
+            sharding.shard(model, blocks, self.device.type, self.size, self.plan.num_shards(self.size))
+        return model
+
+    def reduction(self, training: nn.Module) -> Reduction:
+        """Return what makes one gradient of those of the pieces of a batch, on all processes, as the plan says."""
+        if self.plan.is_deterministic:
+            return FixedTree(training, self.size)
+        return Averaged(training, self.size, self.device, is_sharded=self.holds_parts)
+
+    def check_replicas(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Compare every tensor with its copies on other processes. Raises ReplicaError naming one that differs."""
+        if self.size > 1:
+            replicas.check(tensors, self.plan.num_shards(self.size), self._gather)
+
+    def _gather(self, own: torch.Tensor) -> torch.Tensor:
+        everywhere = own.new_empty(self.size, *own.shape)
+        distributed.all_gather(list(everywhere.unbind()), own)
+        return everywhere
+
+    def _broadcast(self, text: str) -> str:
+        payload = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+        size = torch.tensor([len(payload)], device=self.device)
+        distributed.broadcast(size, src=0)
+        if not self.is_first:
+            payload = torch.empty(int(size), dtype=torch.uint8, device=self.device)
+        distributed.broadcast(payload, src=0)
+        return bytes(payload.tolist()).decode()
+
+
+def add(numbers: Sequence[float]) -> float:
+    """Add up, rounding once, whatever the order; infinite numbers give what they give in any order."""
+    plain = sum(numbers, start=0.0)
+    return math.fsum(numbers) if math.isfinite(plain) else plain
+
+
+def in_parts(numbers: Sequence[float]) -> list[float]:
+    """Return the sum of `numbers` as `PARTS` numbers: the sum rounded, what that left out, and so on."""
+    parts: list[float] = []
+    for _ in range(PARTS):
+        finite = all(math.isfinite(part) for part in parts)
+        parts.append(add([*numbers, *(-part for part in parts)]) if finite else 0.0)
+    return parts

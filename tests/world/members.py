@@ -1,0 +1,140 @@
+"""What the processes of a test do, each of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from nested_learning.checkpoint import Progress
+from nested_learning.config import Config
+from nested_learning.data.batch import IGNORE
+from nested_learning.data.source import Row, Source
+from nested_learning.errors import ReplicaError
+from nested_learning.logger.protocol import Fanout
+from nested_learning.phase.train import build
+from nested_learning.run import RunContext, prepare_process
+from nested_learning.trainer import Trainer
+from nested_learning.world import Plan, World, open_world
+from nested_learning.world.reduction import FixedTree
+
+ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
+
+
+class Ragged:
+    """Rows of another source of which every one has a different number of targets: a mean of means would show."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.vocab_size, self.seq_len, self.tokenizer = source.vocab_size, source.seq_len, source.tokenizer
+        self.fingerprint = source.fingerprint
+
+    def num_rows(self, split: str) -> int:
+        return self.source.num_rows(split)
+
+    def row(self, split: str, epoch: int, index: int) -> Row:
+        row = self.source.row(split, epoch, index)
+        targets = row.targets.copy()
+        targets[: 7 * index % self.seq_len] = IGNORE
+        return row._replace(targets=targets)
+
+
+@contextmanager
+def trainer(config: Config, world: World, folder: Path) -> Iterator[Trainer]:
+    """Make a trainer in double precision, in which mistakes are not taken for rounding; it writes nothing."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        prepare_process(config.seed, world.device)
+        parts = build(config, world)
+        progress = Progress(seed=config.seed, source="", tokenizer=None)
+        ctx = RunContext(folder, config, config.seed, world.device, torch.float32, world, Fanout())
+        yield Trainer(ctx, Ragged(parts.source), parts.model, parts.objective, parts.optimizer, progress)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def learn(config: Config, world: World, folder: Path) -> list[list[float]]:
+    """Train, save the whole parameters in `folder`, and return the loss and gradient norm of every step."""
+    figures = []
+    with trainer(config, world, folder) as made:
+        for _ in range(config.steps):
+            made.train_step(lambda: False)
+            figures.append([made.progress.metrics[name] for name in ("train/loss", "optim/grad_norm")])
+        made.validate()
+        figures.append([made.progress.metrics["val/loss"]])
+        parameters = {name: world.whole(weight.detach()) for name, weight in made.model.named_parameters()}
+        if world.is_first:
+            save_file(parameters, folder / "model.safetensors")
+        figures.append([sum(world.is_sharded(weight) for weight in made.model.parameters())])
+    return figures
+
+
+def learn_all(cases: dict[str, Config], folder: Path) -> dict[str, list[list[float]]]:
+    """Learn every case as the world of its configuration says."""
+    found = {}
+    for name, config in cases.items():
+        with open_world("cpu", "gloo", config.world.plan()) as world:
+            (folder / name).mkdir(exist_ok=True)
+            found[name] = learn(config, world, folder / name)
+    return found
+
+
+def gradients_of_pieces(size: int | None) -> dict[str, str | None]:
+    """Read 8 pieces, this process its own, and add their gradients up in a tree; return their bits."""
+    if size is None:
+        return _gradients(ALONE)
+    with open_world("cpu", "gloo", Plan(reduction="deterministic")) as world:
+        return _gradients(world)
+
+
+def _gradients(world: World) -> dict[str, str | None]:
+    model = nn.ParameterDict({name: torch.ones(3, 5) for name in ("read", "late", "idle")})
+    tree = FixedTree(model, world.size)
+    for piece in world.share_of(8):
+        with tree.piece(is_last=False):
+            x = torch.randn(3, 5, generator=torch.Generator().manual_seed(piece))
+            loss = (model["read"] * x / 3).sum()
+            if piece == 7:
+                loss = loss + (model["late"] * -0.0).sum()
+            loss.backward()
+    tree.finish()
+    gradients = {name: parameter.grad for name, parameter in model.items()}
+    bits = {
+        name: None if grad is None else [number.hex() for number in grad.flatten().tolist()]
+        for name, grad in gradients.items()
+    }
+    return bits | {"late": bits["late"][0]}
+
+
+def find_what_differs(config: Config) -> dict[str, str]:
+    """Change a bit on one process and compare: nothing, a weight, a slot of the optimizer, a part of a weight."""
+    found = {}
+    for kind, plan in (("ddp", Plan()), ("hsdp", Plan(parallel="fsdp", shards=2))):
+        with open_world("cpu", "gloo", plan) as world, trainer(config, world, Path("/nowhere")) as made:
+            made.train_step(lambda: False)
+            found[kind] = compared(made)
+            weight = dict(made.model.named_parameters())["blocks.0.mixer.query.weight"].detach()
+            if kind == "ddp":
+                slot = made.optimizer.held()["embedding.weight/mean"]
+                found["ddp, state"] = compared(made, slot if world.rank == 1 else None)
+                found["ddp, weights"] = compared(made, weight if world.rank == 3 else None)
+            else:
+                found["hsdp, part"] = compared(made, weight.to_local() if world.rank == 3 else None)
+    return found
+
+
+def compared(made: Trainer, changed: torch.Tensor | None = None) -> str:
+    """Return what comparing the copies says, while one bit of `changed` is another."""
+    bits = None if changed is None else changed.view(torch.int64).flatten()[-1:]
+    if bits is not None:
+        bits ^= 1
+    try:
+        made.check_replicas()
+    except ReplicaError as error:
+        return str(error)
+    finally:
+        if bits is not None:
+            bits ^= 1
+    return ""

@@ -1,0 +1,51 @@
+"""Four processes learn what one learns, whoever holds the parameters; memories write meanwhile."""
+
+import pytest
+from safetensors.torch import load_file
+from tiny import tiny
+from together import together
+
+from world.members import ALONE, learn, learn_all
+
+SHARED = {"steps": 3, "data__batch_size": 8, "optim__clip": 0.05, "backend": "eager", "data__val_rows": 5}
+LEVELS = "[{name: fast, period: 8, context: {rule: gd, lr: 0.5}}, {name: slow, period: 0}]"
+MODELS = {
+    "transformer": {"model": "transformer", "model__tie_embedding": "true"},
+    "titans_lmm": {"model": "titans_lmm", "optim": "mixed_muon"},
+    "hope": {"model": "hope"},
+    "hope_online": {"model": "hope", "objective": "online", "model__levels": LEVELS},
+}
+PLANS = {"ddp": {}, "fsdp": {"world__parallel": "fsdp"}, "hsdp": {"world__parallel": "fsdp", "world__shards": 2}}
+CASES = [(model, plan) for model in MODELS for plan in PLANS]
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """Learn every case with four processes, once for all tests, and every model with one."""
+    folder = tmp_path_factory.mktemp("parallel")
+    cases = {
+        f"{model}_{plan}": tiny(folder, micro_batches=8, **SHARED, **MODELS[model], **PLANS[plan])
+        for model, plan in CASES
+    }
+    found = together(learn_all, 4, cases, folder)
+    for model in MODELS:
+        (folder / model).mkdir()
+        config = tiny(folder, micro_batches=2, **SHARED, **MODELS[model])
+        found[0][model] = learn(config, ALONE, folder / model)
+    return folder, found
+
+
+@pytest.mark.parametrize(("model", "plan"), CASES)
+def test_four_processes_learn_what_one_learns_from_rows_with_unequal_numbers_of_targets(model, plan, learned):
+    folder, found = learned
+    together_, alone = found[0][f"{model}_{plan}"], found[0][model]
+    assert all(of_one[f"{model}_{plan}"] == together_ for of_one in found[1:])
+    *figures, (sharded,) = together_
+    for here, there in zip(figures, alone[:-1], strict=True):
+        assert here == pytest.approx(there, rel=1e-10)
+    weights = load_file(folder / f"{model}_{plan}" / "model.safetensors")
+    expected = load_file(folder / model / "model.safetensors")
+    assert weights.keys() == expected.keys()
+    for name, weight in weights.items():
+        assert (weight - expected[name]).abs().max() < 1e-9, name
+    assert sharded == (0 if plan == "ddp" else len(expected))
