@@ -18,7 +18,14 @@ BPE = {"data__tokenizer": "bpe", "data__vocab_size": 300, "data__seq_len": 24}
 
 def parts(folder, **given):
     """Build model, objective and source in float64, where only what is added up in lower precision can differ."""
-    config = tiny(folder, backend="eager", **given)
+    texts = folder / "texts"
+    texts.mkdir(exist_ok=True)
+    # short documents, so that targets that are no text lie among the others
+    for number in range(40):
+        (texts / f"{number}.txt").write_text(
+            "for level in memory: return self.state\n"[number % 9 :] * (1 + number % 3)
+        )
+    config = tiny(folder, backend="eager", **({"data__path": texts, "data__seq_len": 32} | given))
     source = config.data.build(config.seed)
     model = config.model.build(source.vocab_size, config.seed).double()
     return model, config.objective.build(), source
