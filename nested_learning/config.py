@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nested_learning.data.copy import CopyConfig
+from nested_learning.data.curriculum import StageConfig
 from nested_learning.data.formal import FormalConfig
 from nested_learning.data.mad import MadConfig
 from nested_learning.data.parity import ParityConfig
@@ -190,6 +191,8 @@ class Config:
     out: str
     steps: int
     micro_batches: int | None
+    num_workers: int
+    stages: list[StageConfig]
     val_every: int
     save_every: int
     log_every: int
@@ -218,7 +221,7 @@ class Config:
             _at_least(key, vars(self)[key], 1)
         if self.micro_batches is not None:
             _at_least("micro_batches", self.micro_batches, 1)
-        for key in ("seed", "sample_every", "profile"):
+        for key in ("seed", "num_workers", "sample_every", "profile"):
             _at_least(key, vars(self)[key], 0)
         _one_of("divergence", self.divergence, DIVERGENCES)
         _one_of("device", self.device, DEVICES)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from nested_learning import checkpoint
 from nested_learning.checkpoint import Progress
-from nested_learning.data.loader import train_batch
 from nested_learning.data.source import Source
 from nested_learning.divergence.page import FILE as INCIDENT
 from nested_learning.divergence.page import Incident, worst_rows, write_incident
@@ -16,7 +15,7 @@ from nested_learning.errors import DivergedError
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.objective.training import Training
 from nested_learning.optim.optimizer import Optimizer
-from nested_learning.run import RunContext, command_to_continue, count_pieces
+from nested_learning.run import RunContext, command_to_continue, count_pieces, open_feed
 from nested_learning.stopwatch import Stopwatch
 
 
@@ -99,13 +98,8 @@ class Recovery:
         """Write `incident` down, with the text of its worst rows; the first process reads them for all."""
         if not self.world.is_first:
             return
-        config, step = self.config, 0 if self.config.overfit else self.progress.step
-        # a row is a piece of a batch that is cut into rows
-        num_rows = config.data.batch_size
-        batch = {
-            row: train_batch(self.source, config.seed, step, row, num_rows, num_rows)
-            for row in worst_rows(incident.rows)
-        }
+        feed = open_feed(self.config, self.source, self.world)
+        batch = {row: feed.row(self.progress.step, row) for row in worst_rows(incident.rows)}
         write_incident(self.ctx.directory, incident, batch, self.source.tokenizer)
 
     def go_back(self) -> None:

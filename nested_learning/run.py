@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nested_learning import checkpoint
+from nested_learning.data.curriculum import plan
+from nested_learning.data.feed import Feed
+from nested_learning.data.source import Source
 from nested_learning.environment import describe_environment
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.files import write_atomic
@@ -34,7 +37,7 @@ ENVIRONMENT = "environment.json"
 
 # what may change when a run goes on: where and how it computes, shows and saves; anything else would make another run
 FREE = {"name", "out", "resume", "phase", "checkpoint", "prompt", "sampling", "dry_run", "memory", "evals", "logger"}
-FREE |= {"weights", "prompts", "sample_every", "divergence", "profile", "launcher", "plan"}
+FREE |= {"weights", "prompts", "sample_every", "divergence", "profile", "launcher", "plan", "num_workers"}
 FREE |= {"log_every", "save_every", "val_every", "device", "compile", "backend", "micro_batches", "world"}
 
 
@@ -70,6 +73,15 @@ def prepare_process(seed: int, device: torch.device, *, is_elastic: bool = False
         torch.set_deterministic_debug_mode("error")
         # empty tensors are always written before they are read here; filling them first would only cost time
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def open_feed(config: "Config", source: Source, world: World) -> Feed:
+    """Return what the steps of a run read on this process. Raises ConfigError for stages that do not fit."""
+    pieces = count_pieces(config, world)
+    stages = plan(config.stages, config.data.batch_size, source.seq_len)
+    overfit, num_workers = config.overfit, config.num_workers
+    own = world.share_of(pieces)
+    return Feed(source, config.seed, stages, pieces, own, overfit=overfit, num_workers=num_workers)
 
 
 def count_pieces(config: "Config", world: World) -> int:

@@ -12,7 +12,6 @@ from torch import Tensor
 from nested_learning import checkpoint
 from nested_learning.checkpoint import Progress
 from nested_learning.data.batch import IGNORE, Batch, to
-from nested_learning.data.loader import train_batch
 from nested_learning.data.source import Source
 from nested_learning.errors import CheckpointError, DataError
 from nested_learning.evals.memory import observe
@@ -27,7 +26,7 @@ from nested_learning.optim.optimizer import Optimizer
 from nested_learning.precision import LossScale, autocast
 from nested_learning.profiler import profiling
 from nested_learning.recovery import Recovery, load
-from nested_learning.run import RunContext, command_to_continue, count_pieces
+from nested_learning.run import RunContext, command_to_continue, count_pieces, open_feed
 from nested_learning.samples import FILE as SAMPLES
 from nested_learning.samples import draw_samples
 from nested_learning.seeds import derive_seed
@@ -58,19 +57,22 @@ class Trainer:
         # the pieces that the batch of a step is cut into, and those of this process
         self.num_pieces = count_pieces(self.config, self.world)
         self.own_pieces = self.world.share_of(self.num_pieces)
+        self.feed = open_feed(self.config, source, self.world)
         # tokens and seconds at the last log, for the throughput since then
         self.logged = (progress.tokens, progress.seconds)
         if self.config.compile:
             model.compile()
         # what is trained; validation and checkpoints use the model inside it
-        training = Training(model, objective)
+        resets, evenly = self.config.data.resets, self.world.holds_parts
+        training = Training(model, objective, resets=resets, evenly=evenly)
         self.reduction = self.world.reduction(training)
         self.recovery = Recovery(ctx, source, training, optimizer, progress, self.watch)
 
     def fit(self) -> Progress:
         """Train to the last step. Ctrl-C or SIGTERM: finish the step, save, raise KeyboardInterrupt that says where."""
         config, progress = self.config, self.progress
-        with watch_for_stop() as stop_asked, profiling(self.ctx.directory, self.world.rank, config.profile) as profiler:
+        profile = profiling(self.ctx.directory, self.world.rank, config.profile)
+        with watch_for_stop() as stop_asked, profile as profiler, self.feed:
             if progress.step == 0:
                 self.validate()
             if self.recovery.needs_checkpoint:
@@ -129,8 +131,8 @@ class Trainer:
     def count_step(self, figures: dict[str, float], cpu_start: float) -> None:
         """Count a step, which was made or left out, and log its `figures`."""
         progress = self.progress
+        progress.tokens += self.feed.tokens_before(progress.step + 1) - self.feed.tokens_before(progress.step)
         progress.step += 1
-        progress.tokens += self.config.data.batch_size * self.source.seq_len
         progress.seconds = self.watch.training()
         progress.cpu_seconds += time.process_time() - cpu_start
         if progress.skipped:
@@ -139,14 +141,7 @@ class Trainer:
 
     def pieces(self, step: int) -> list[Batch]:
         """Return this process's pieces of the global batch of `step`."""
-        config, data_step = self.config, 0 if self.config.overfit else step
-        return [
-            to(
-                train_batch(self.source, config.seed, data_step, piece, self.num_pieces, config.data.batch_size),
-                self.ctx.device,
-            )
-            for piece in self.own_pieces
-        ]
+        return [to(batch, self.ctx.device) for batch in self.feed.read(step)]
 
     def count_targets(self, batches: list[Batch]) -> int:
         """Count the valid targets of the global batch: what its loss and its gradient are the mean over."""
@@ -234,6 +229,7 @@ class Trainer:
             batch_size=config.data.batch_size // self.num_pieces,
             world=self.world,
             dtype=self.ctx.dtype,
+            resets=config.data.resets,
         )
 
     def sample(self) -> None:

@@ -3,14 +3,15 @@
 import json
 from hashlib import sha256
 
-from nested_learning.data.source import Source
+from nested_learning.data.feed import Feed
 
 
-def order_fingerprint(source: Source, seed: int, batch_size: int, *, overfit: bool) -> str:
-    """Return the sha256 of all that decides which rows of `source` each step reads: the order is a function of these.
+def order_fingerprint(feed: Feed) -> str:
+    """Return the sha256 of all that decides which rows each step reads: the order is a function of these.
 
     How long the run is, in how many pieces a step is cut and by how many processes changes none of it. Source: ours.
     """
+    source = feed.source
     tokenizer = None if source.tokenizer is None else source.tokenizer.fingerprint
-    decides = [source.fingerprint, tokenizer, source.seq_len, seed, batch_size, overfit]
+    decides = [source.fingerprint, tokenizer, source.seq_len, feed.seed, feed.stages, feed.overfit]
     return sha256(json.dumps(decides).encode()).hexdigest()

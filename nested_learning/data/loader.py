@@ -29,15 +29,21 @@ def read_piece(source: Source, seed: int, stages: Sequence[Stage], step: int, pi
     Raises ConfigError when the batch cannot be cut evenly.
     """
     stage = stage_at(stages, step)
-    if stage.batch_size % num_pieces:
-        near = max(1, round(stage.batch_size / num_pieces)) * num_pieces
-        raise ConfigError(
-            f"data.batch_size={stage.batch_size}: must divide by the {num_pieces} pieces of a step; "
-            f"use data.batch_size={near}, or another micro_batches"
-        )
+    check_pieces(stage, num_pieces)
     size = stage.batch_size // num_pieces
     start = stage.first_token // stage.seq_len + (step - stage.first_step) * stage.batch_size + piece * size
     return collate(_train_rows(source, seed, stage, np.arange(start, start + size)))
+
+
+def check_pieces(stage: Stage, num_pieces: int) -> None:
+    """Raise ConfigError when the batches of `stage` cannot be cut evenly into `num_pieces`."""
+    if stage.batch_size % num_pieces:
+        key = "data.batch_size" if stage.end_step is None else "stages: batch_size"
+        near = max(1, round(stage.batch_size / num_pieces)) * num_pieces
+        raise ConfigError(
+            f"{key}={stage.batch_size}: must divide by the {num_pieces} pieces of a step; "
+            f"use {key}={near}, or another micro_batches"
+        )
 
 
 def validation_batches(
@@ -78,7 +84,7 @@ def _train_rows(source: Source, seed: int, stage: Stage, places: Places) -> list
         return read_in_order(source, seed, places)
     whole, part = np.divmod(_mix(places, seed, stage, source.num_rows("train") * parts), parts)
     rows = read_in_order(source, seed, whole)
-    return [_cut(row, start, stage.seq_len) for row, start in zip(rows, part * stage.seq_len, strict=True)]
+    return [_cut(row, start, stage.seq_len) for row, start in zip(rows, (part * stage.seq_len).tolist(), strict=True)]
 
 
 def _mix(places: Places, seed: int, stage: Stage, epoch_length: int) -> Places:

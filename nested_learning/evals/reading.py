@@ -11,6 +11,7 @@ from nested_learning.data.batch import IGNORE, Batch
 from nested_learning.data.loader import validation_batches
 from nested_learning.data.source import Source
 from nested_learning.evals.protocol import Metric, Subject, ratio
+from nested_learning.objective.documents import read_apart
 from nested_learning.session import SEGMENT, Session
 from nested_learning.shapes import Bool, Float, Int, Tensor
 
@@ -34,13 +35,22 @@ class Reading(NamedTuple):
         return {name: float(column.sum()) for name, column in sums.items()}
 
 
-def read_validation(subject: Subject, source: Source, num_rows: int, batch_size: int) -> Iterator[Reading]:
-    """Read `num_rows` fixed validation rows, `batch_size` at once, each from an empty state. Source: ours."""
+def read_validation(
+    subject: Subject, source: Source, num_rows: int, batch_size: int, *, resets: bool = False
+) -> Iterator[Reading]:
+    """Read `num_rows` fixed validation rows, `batch_size` at once, each from an empty state. Source: ours.
+
+    With `resets` every document of a row is read from an empty state.
+    """
     token_bytes = torch.zeros(source.vocab_size, dtype=torch.int64)
     if source.tokenizer is not None:
         token_bytes = torch.from_numpy(source.tokenizer.token_bytes)
+
+    def read(batch: Batch) -> tuple[Tensor, ...]:
+        return read_batch(subject.open_session(len(batch.tokens)), batch)
+
     for batch in validation_batches(source, num_rows, batch_size):
-        nats, correct = read_batch(subject.open_session(len(batch.tokens)), batch)
+        nats, correct = read_apart(batch, read) if resets else read(batch)
         valid = batch.targets != IGNORE
         num_bytes = token_bytes[batch.targets.clamp(min=0)] * valid
         for row in range(len(nats)):

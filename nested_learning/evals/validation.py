@@ -13,6 +13,7 @@ from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.objective.figures import Mean, add_means, means, memory_figures
 from nested_learning.objective.protocol import Objective, Step
+from nested_learning.objective.training import Training
 from nested_learning.precision import autocast
 from nested_learning.shapes import Int, Tensor
 from nested_learning.world import World
@@ -51,6 +52,7 @@ def validate(
     batch_size: int,
     world: World,
     dtype: torch.dtype = torch.float32,
+    resets: bool = False,
 ) -> dict[str, float]:
     """Return the figures of `model` on `num_rows` fixed validation rows, read by all processes together. Source: ours.
 
@@ -58,40 +60,41 @@ def validate(
     that stand for text), without one `val/sequence_accuracy`. Where levels write while they read, what they wrote:
     `val/memory/<level>/{writes,surprise,norm}`. `batch_size` bounds the memory and changes no result but by rounding,
     and the number of processes none at all.
-    Draws no random number and leaves the model as it was.
+    With `resets` every document of a row is read from a fresh state. Draws no random number and leaves the model as it
+    was.
     """
     batches = validation_batches(source, num_rows, batch_size, world.rank, world.size)
     token_bytes = None if source.tokenizer is None else torch.from_numpy(source.tokenizer.token_bytes)
     with evaluating(model):
-        sums, memory = add_up(model, objective, (to(batch, world.device) for batch in batches), token_bytes, dtype)
+        reader = Training(model, objective, resets=resets, evenly=world.holds_parts)
+        sums, memory = add_up(reader, (to(batch, world.device) for batch in batches), token_bytes, dtype)
         if world.holds_parts and len(sums) * world.size < count_validation_batches(source, num_rows, batch_size):
             # others have a batch more, for which they need this process's parts of the parameters
-            read(model, objective, to(next(validation_batches(source, 1, 1)), world.device), dtype)
+            read(reader, to(next(validation_batches(source, 1, 1)), world.device), dtype)
     total = Sums(*world.sum([[vars(each)[name] for each in sums] for name in vars(Sums())]))
     written = {f"val/{name}": value for name, value in means(memory, world).items()}
     return total.figures(of_text=token_bytes is not None) | written
 
 
 @torch.no_grad()
-def read(model: LanguageModel, objective: Objective, batch: Batch, dtype: torch.dtype) -> Step:
-    """Read `batch` from a fresh state."""
+def read(reader: Training, batch: Batch, dtype: torch.dtype) -> Step:
+    """Read `batch` from fresh states."""
     with autocast(batch.tokens.device, dtype):
-        return objective(model, batch, model.init_state(len(batch.tokens)))
+        return reader(batch)
 
 
 @torch.no_grad()
 def add_up(
-    model: LanguageModel,
-    objective: Objective,
+    reader: Training,
     batches: Iterable[Batch],
     token_bytes: Int[Tensor, "v"] | None,
     dtype: torch.dtype,
 ) -> tuple[list[Sums], dict[str, Mean]]:
-    """Return the figures of each of `batches`, each read from a fresh state; and of what memories wrote meanwhile."""
+    """Return the figures of each of `batches`, read by `reader`; and of what memories wrote meanwhile."""
     # the names are known where there is no batch too
-    found, memory = [], [*memory_figures(model.init_state(0)).items()]
+    found, memory = [], [*memory_figures(reader.model.init_state(0)).items()]
     for batch in batches:
-        step = read(model, objective, batch, dtype)
+        step = read(reader, batch, dtype)
         nats, targets, sums = step.nats.cpu().double(), batch.targets.cpu(), Sums()
         found.append(sums)
         sums.nats = nats.sum().item()

@@ -13,7 +13,8 @@ class ValidationPack:
     def run(self, subject: Subject) -> Report:
         """Ask `subject` about `data.val_rows` rows, `data.batch_size` at once."""
         source = subject.open_source()
-        readings = read_validation(subject, source, subject.data.val_rows, subject.data.batch_size)
+        data = subject.data
+        readings = read_validation(subject, source, data.val_rows, data.batch_size, resets=data.resets)
         rows = [{"row": row} | reading.sums(0, source.seq_len) for row, reading in enumerate(readings)]
         metrics = figures(rows)
         if source.tokenizer is None:

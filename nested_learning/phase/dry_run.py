@@ -1,11 +1,13 @@
 """`dry_run=true`: what a run would be and cost, known from its configuration; no weights are made, nothing trained."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from nested_learning.data.curriculum import Stage, constant
+from nested_learning.data.curriculum import Stage, plan, tokens_before
+from nested_learning.data.loader import check_pieces
 from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.flops import Flops, flops
@@ -98,20 +100,15 @@ def outline(config: "Config") -> Outline:
         # as prepared data would be read
         reason, seq_len = str(error), vars(config.data)["seq_len"]
     assert vocab_size is not None
+    stages = plan(config.stages, config.data.batch_size, seq_len)
+    for stage in stages:
+        check_pieces(stage, num_pieces(config))
     with torch.device("meta"):
         model = config.model.build(vocab_size, config.seed)
+        named, least = list(model.named_parameters()), min(stage.batch_size * stage.seq_len for stage in stages)
         optimizer = config.optim.build(
-            list(model.named_parameters()), model.levels, config.data.batch_size * seq_len, config.steps
+            named, model.levels, least, config.steps, tokens_before=partial(tokens_before, stages)
         )
-    stages = constant(config.data.batch_size, seq_len)
-    pieces = num_pieces(config)
-    for stage in stages:
-        if stage.batch_size % pieces:
-            near = max(1, round(stage.batch_size / pieces)) * pieces
-            raise ConfigError(
-                f"data.batch_size={stage.batch_size}: must divide by the {pieces} pieces of a step; "
-                f"use data.batch_size={near}, or another micro_batches"
-            )
     return Outline(source, reason, vocab_size, stages, model, optimizer)
 
 

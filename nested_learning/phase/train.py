@@ -25,7 +25,7 @@ from nested_learning.optim.optimizer import Optimizer
 from nested_learning.phase import Result
 from nested_learning.phase.cost import flops_per_token, group_table
 from nested_learning.phase.dry_run import dry_run
-from nested_learning.run import claim, count_pieces, prepare_process, program
+from nested_learning.run import claim, count_pieces, open_feed, prepare_process, program
 from nested_learning.samples import continuation, printable
 from nested_learning.session import Session
 from nested_learning.stopwatch import Stopwatch, peak_memory_bytes
@@ -99,8 +99,9 @@ def build(config: "Config", world: World) -> Parts:
             f"sample_every={config.sample_every}: data={config.data.name} is no text to go on with; use sample_every=0"
         )
     objective = config.objective.build()
-    tokens_per_step = config.data.batch_size * source.seq_len
-    optimizer = config.optim.build(list(model.named_parameters()), model.levels, tokens_per_step, config.steps, world)
+    feed = open_feed(config, source, world)
+    named, least = list(model.named_parameters()), feed.least_tokens()
+    optimizer = config.optim.build(named, model.levels, least, config.steps, world, feed.tokens_before)
     optimizer.watch(model)
     if config.compile and optimizer.inputs:
         raise ConfigError(
@@ -170,7 +171,7 @@ def write_summary(directory: Path, config: "Config", progress: Progress, parts: 
         "goodput": progress.seconds / wall,
         "peak_memory_bytes": peak_memory_bytes(world.device),
         "parameters": count_parameters(parts.model),
-        "data_order": order_fingerprint(parts.source, config.seed, config.data.batch_size, overfit=config.overfit),
+        "data_order": order_fingerprint(open_feed(config, parts.source, world)),
         "flops_per_token": flops,
     }
     write_atomic(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")
