@@ -178,7 +178,9 @@ class Claim:
             refuse_changes(directory, checkpoint.read_config(directory), asdict(config))
         if asked is None and not checkpoint.has_checkpoint(directory):
             return str(directory), ""
-        return str(directory), str(checkpoint.find(directory if asked is None else asked))
+        found = checkpoint.find(directory if asked is None else asked)
+        refuse_changes(found, checkpoint.read_config(found), asdict(config))
+        return str(directory), str(found)
 
     def _named(self) -> Path | None:
         return Path(self.config.out) / self.config.name if self.config.name is not None else None
@@ -242,7 +244,16 @@ def run_directory(path: Path) -> Path:
 
 
 def refuse_changes(directory: Path, saved: dict[str, Any], given: dict[str, Any]) -> None:
-    """Raise ConfigError when `given` would make another run than the one in `directory`, by key. Source: ours."""
+    """Raise ConfigError when `given` would make another run than the one in `directory`, by key.
+
+    Raises CheckpointError when the two were written by versions that know different keys. Source: ours.
+    """
+    if strange := sorted(_known_to_one(saved, given)):
+        shown = ", ".join(strange[:5]) + (" ..." if len(strange) > 5 else "")
+        raise CheckpointError(
+            f"{directory} was made by another version of nested_learning, one of the two has no {shown}; go on with "
+            f"the version whose commit its run's {ENVIRONMENT} names, or start another run with another name="
+        )
     before, now = _flat(saved), _flat(given)
     # with a fixed order of additions the pieces are part of what comes out
     free = FREE - {"micro_batches"} if now["world.reduction"] == "deterministic" else FREE
@@ -257,6 +268,16 @@ def refuse_changes(directory: Path, saved: dict[str, Any], given: dict[str, Any]
             f"{directory} was made with another configuration: {shown}{' ...' if len(changed) > 5 else ''}; "
             "go on with the old values, or start another run with another name="
         )
+
+
+def _known_to_one(saved: dict[str, Any], given: dict[str, Any]) -> set[str]:
+    """Name the keys that one configuration has and the other does not, though both chose the same options."""
+    strange = (saved.keys() ^ given.keys()) - FREE
+    for key in (saved.keys() & given.keys()) - FREE:
+        before, now = saved[key], given[key]
+        if isinstance(before, dict) and isinstance(now, dict) and before.get("name") == now.get("name"):
+            strange |= {f"{key}.{name}" for name in before.keys() ^ now.keys()}
+    return strange
 
 
 def write_environment(directory: Path, step: int, device: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from nested_learning import checkpoint, config
 from nested_learning.data.tokenizer import FILE_NAME, Tokenizer
 from nested_learning.data.tokenizer_files import open_tokenizer
-from nested_learning.errors import CheckpointError
+from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.world import pick_device
 
@@ -39,7 +39,7 @@ def open_trained(path: Path, device: str) -> Trained:
         )
     directory = checkpoint.find(path)
     checkpoint.verify(directory)
-    saved = config.from_yaml(directory / checkpoint.CONFIG)
+    saved = read_config(directory)
     tokenizer = open_tokenizer(directory) if (directory / FILE_NAME).exists() else None
     # a task without a tokenizer is made, not read: asking it for its vocabulary costs nothing
     vocab_size = saved.data.build(saved.seed).vocab_size if tokenizer is None else tokenizer.vocab_size
@@ -53,6 +53,17 @@ def open_trained(path: Path, device: str) -> Trained:
         tokenizer=tokenizer,
         model=model.to(place).eval(),
     )
+
+
+def read_config(directory: Path) -> config.Config:
+    """Read the configuration of a checkpoint. Raises CheckpointError for one that this version would not make."""
+    try:
+        return config.from_yaml(directory / checkpoint.CONFIG)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{directory} was made by another version of nested_learning: {error}; use the version whose commit the "
+            "environment.json of its run names"
+        ) from error
 
 
 def run_of(directory: Path) -> Path:

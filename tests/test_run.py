@@ -92,10 +92,18 @@ def test_how_a_run_is_shown_saved_and_cut_may_change(tmp_path):
 
 
 def test_a_key_that_only_one_configuration_has_counts_as_a_change(tmp_path):
+    saved = {"optim": {"groups": [{"lr": 1}]}, "model": {"name": "a"}}
+    given = {"optim": {"groups": [{"lr": 2}]}, "model": {"name": "b", "window": None}}
     with pytest.raises(ConfigError, match=r"model.window was absent, is None; optim.groups.0.lr was 1, is 2"):
-        refuse_changes(
-            tmp_path, {"optim": {"groups": [{"lr": 1}]}}, {"optim": {"groups": [{"lr": 2}]}, "model": {"window": None}}
-        )
+        refuse_changes(tmp_path, saved, given)
+
+
+def test_a_key_that_another_version_did_not_know_is_called_that(tmp_path):
+    saved = {"model": {"name": "a"}, "log_every": 1}
+    with pytest.raises(CheckpointError, match=r"another version .*has no model.window, stages; .*environment.json"):
+        refuse_changes(tmp_path, saved, {"model": {"name": "a", "window": None}, "stages": None, "log_every": 1})
+    # what may change may also be new
+    refuse_changes(tmp_path, saved, {"model": {"name": "a"}, "log_every": 1, "save_every": 2})
 
 
 def test_environment_keeps_what_earlier_processes_wrote(tmp_path):
