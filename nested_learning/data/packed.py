@@ -18,11 +18,9 @@ BOUNDARIES = ("carry", "reset")
 
 
 @dataclass(kw_only=True)
-class PackedConfig(DataConfig):
-    """What the sources of text share.
+class RowsConfig(DataConfig):
+    """What all sources of documents share, text or tokens.
 
-    `tokenizer`: byte, bpe, or the path of one that exists; `vocab_size` belongs to bpe, trained on the training split.
-    `val_fraction`: at most this share of the text is kept for validation.
     `packing`: concat cuts the text where a row is full; best_fit cuts no document that fits into a row.
     `boundary`: what the state of a model does where a document of a row begins: carry goes on, reset begins afresh.
     """
@@ -30,9 +28,6 @@ class PackedConfig(DataConfig):
     batch_size: int = 16
     val_rows: int = 64
     seq_len: int = 256
-    tokenizer: str = "byte"
-    vocab_size: int | None = None
-    val_fraction: float = 0.1
     packing: str = "concat"
     boundary: str = "carry"
 
@@ -41,6 +36,44 @@ class PackedConfig(DataConfig):
         require_one_of(PACKINGS, packing=self.packing)
         require_one_of(BOUNDARIES, boundary=self.boundary)
         require_at_least(1, seq_len=self.seq_len)
+
+    @property
+    def resets(self) -> bool:
+        """Say whether every document of a row is read from a fresh state."""
+        return self.boundary == "reset"
+
+    def pack_streams(
+        self,
+        streams: Mapping[str, Stream],
+        tokenizer: Tokenizer,
+        where: str,
+        *,
+        starts: Mapping[str, NDArray[np.int64]] | None = None,
+        fingerprint: str | None = None,
+    ) -> "PackedText":
+        """Pack the documents of each split into rows. `where` names them in errors; the rest is `PackedText`'s."""
+        # the shortest one, so that the length the error offers fits both
+        split = min(streams, key=lambda split: len(streams[split]))
+        _require_one_row(streams[split], self.seq_len, f"{where}, {split} split")
+        return PackedText(
+            streams, tokenizer, self.seq_len, packing=self.packing, starts=starts, fingerprint=fingerprint
+        )
+
+
+@dataclass(kw_only=True)
+class PackedConfig(RowsConfig):
+    """What the sources of text share.
+
+    `tokenizer`: byte, bpe, or the path of one that exists; `vocab_size` belongs to bpe, trained on the training split.
+    `val_fraction`: at most this share of the text is kept for validation.
+    """
+
+    tokenizer: str = "byte"
+    vocab_size: int | None = None
+    val_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.val_fraction < 1:
             raise ConfigError(
                 f"data.val_fraction={self.val_fraction}: must lie between 0 and 1, e.g. data.val_fraction=0.1"
@@ -53,15 +86,7 @@ class PackedConfig(DataConfig):
         if tokenizer is None:
             tokenizer = make_tokenizer(self.tokenizer, self.vocab_size, train)
         streams = {"train": to_stream(train, tokenizer), "validation": to_stream(validation, tokenizer)}
-        # the shortest one, so that the length the error offers fits both
-        split = min(streams, key=lambda split: len(streams[split]))
-        _require_one_row(streams[split], self.seq_len, f"{where}, {split} split")
-        return PackedText(streams, tokenizer, self.seq_len, packing=self.packing)
-
-    @property
-    def resets(self) -> bool:
-        """Say whether every document of a row is read from a fresh state."""
-        return self.boundary == "reset"
+        return self.pack_streams(streams, tokenizer, where)
 
 
 class PackedText:
@@ -113,7 +138,7 @@ def to_stream(documents: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.unsi
     return np.concatenate(pieces)
 
 
-def _require_one_row(stream: NDArray[np.unsignedinteger], seq_len: int, where: str) -> None:
+def _require_one_row(stream: Stream, seq_len: int, where: str) -> None:
     transitions = len(stream) - 1
     if transitions < seq_len:
         raise DataError(

@@ -1,6 +1,6 @@
 """`evals=by_position`: how the loss changes along the context, and beyond the length that was trained."""
 
-from nested_learning.data.packed import PackedConfig
+from nested_learning.data.packed import RowsConfig
 from nested_learning.errors import ConfigError
 from nested_learning.evals.protocol import Metric, Report, Subject
 from nested_learning.evals.reading import figures, read_validation
@@ -22,7 +22,7 @@ class ByPosition:
 
     def run(self, subject: Subject) -> Report:
         """Ask `subject`; figures are named such as `bpb/32-128`. Raises ConfigError for rows that cannot be longer."""
-        if not isinstance(subject.data, PackedConfig):
+        if not isinstance(subject.data, RowsConfig):
             raise ConfigError(
                 f"evals=by_position: the rows of data={subject.data.name} have a fixed length; "
                 "use data=stdlib or data=text, or leave by_position out"

@@ -7,7 +7,7 @@ from typing import Any
 
 from nested_learning.data.batch import Batch
 from nested_learning.data.loader import validation_batches
-from nested_learning.data.packed import PackedConfig
+from nested_learning.data.packed import RowsConfig
 from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError
 from nested_learning.evals.by_position import buckets
@@ -54,7 +54,7 @@ class MemoryPack:
         """Open the data with rows of the configured length."""
         if self.length_factor == 1:
             return subject.open_source()
-        if not isinstance(subject.data, PackedConfig):
+        if not isinstance(subject.data, RowsConfig):
             raise ConfigError(
                 f"evals.memory.length_factor={self.length_factor}: the rows of data={subject.data.name} have a fixed "
                 "length; use evals.memory.length_factor=1"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,14 +15,25 @@ from nested_learning.data.loader import train_batch, validation_batches
 from nested_learning.data.mad import MadConfig
 from nested_learning.data.mad_tasks import TASKS
 from nested_learning.data.parity import ParityConfig
+from nested_learning.data.prepare import Plan, prepare
 from nested_learning.data.recall import RecallConfig
 from nested_learning.data.source import IGNORE, SPLITS, DataConfig, Row, Source
 from nested_learning.data.stdlib import StdlibConfig
 from nested_learning.data.text import TextConfig
+from nested_learning.data.tokens import TokensConfig
+
+
+def shards_of(path: str) -> str:
+    """Prepare the texts in `path`, a folder; return the folder of their tokens."""
+    folder = Path(f"{path}_shards")
+    prepare(folder, Plan(sources=[path], val_fraction=0.3, shard_tokens=8000), say=lambda _: None)
+    return str(folder)
+
 
 SOURCES: dict[str, Callable[[str], DataConfig]] = {
     "text": lambda path: TextConfig(path=path, seq_len=64),
     "text_bpe": lambda path: TextConfig(path=path, seq_len=64, tokenizer="bpe", vocab_size=280),
+    "tokens": lambda path: TokensConfig(path=shards_of(path), seq_len=64),
     "stdlib": lambda _: StdlibConfig(seq_len=64),
     "recall": lambda _: RecallConfig(),
     "parity": lambda _: ParityConfig(),

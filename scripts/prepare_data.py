@@ -1,0 +1,92 @@
+"""Text of any size to token shards for `data=tokens`.
+
+    python scripts/prepare_data.py shards/notes notes/ more/*.jsonl.zst --tokenizer bpe --vocab-size 32768
+    python scripts/prepare_data.py shards/edu hf:HuggingFaceFW/fineweb-edu:sample-10BT --tokenizer gpt2/tokenizer.json
+    python scripts/prepare_data.py --check shards/edu
+    python train.py data=tokens data.path=shards/edu
+
+Sources: text files (each a document, or several with --separator), JSON lines, parquet and Arrow files, all but the
+last two also as .gz and .zst; folders and globs of these; data sets of Hugging Face, streamed. Killed at any moment,
+the same command goes on and ends with the same bytes; --jobs changes nothing but the time.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from nested_learning.data.prepare import Plan, prepare
+from nested_learning.data.readers import Reader
+from nested_learning.data.shards import Manifest, check, read_manifest
+from nested_learning.errors import NestedLearningError
+
+
+def main() -> None:
+    """Prepare or check a folder; print what it holds. Bad input is one line and exit code 2."""
+    given = parse(sys.argv[1:])
+    start = time.monotonic()
+    try:
+        if given.check:
+            manifest = read_manifest(given.folder)
+            check(given.folder, manifest)
+        else:
+            manifest = prepare(given.folder, plan_of(given), say=lambda line: print(line, flush=True))
+    except NestedLearningError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(*summary(manifest), sep="\n")
+    print(f"{time.monotonic() - start:.1f} s; next: python train.py data=tokens data.path={given.folder}")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the shards go, or are")
+    parser.add_argument("sources", nargs="*", help="files, folders, globs, hf:<data set>[@revision][:config][:split]")
+    parser.add_argument("--check", action="store_true", help="read the folder and compare every hash, nothing else")
+    parser.add_argument(
+        "--tokenizer", default="byte", help="byte, bpe (trained on the text), or a path (default: byte)"
+    )
+    parser.add_argument("--vocab-size", "--vocab_size", type=int, help="of --tokenizer bpe")
+    parser.add_argument("--train-characters", type=int, default=Plan.train_characters, help="that bpe is trained on")
+    parser.add_argument("--field", default="text", help="column or key that holds the text (default: text)")
+    parser.add_argument("--separator", help="what stands between the documents of a text file")
+    parser.add_argument("--val-fraction", type=float, default=Plan.val_fraction, help="documents kept for validation")
+    parser.add_argument("--shard-tokens", type=int, default=Plan.shard_tokens, help="a shard is closed at so many")
+    parser.add_argument("--max-documents", type=int, help="read no more than these")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all)")
+    given = parser.parse_args(arguments)
+    if bool(given.sources) == given.check:
+        parser.error("give sources to prepare, or --check alone")
+    return given
+
+
+def plan_of(given: argparse.Namespace) -> Plan:
+    """Return what the command line asks for."""
+    return Plan(
+        sources=given.sources,
+        reader=Reader(field=given.field, separator=given.separator),
+        tokenizer=given.tokenizer,
+        vocab_size=given.vocab_size,
+        train_characters=given.train_characters,
+        val_fraction=given.val_fraction,
+        shard_tokens=given.shard_tokens,
+        max_documents=given.max_documents,
+        jobs=given.jobs,
+    )
+
+
+def summary(manifest: Manifest) -> list[str]:
+    """Say what a manifest describes."""
+    lines = []
+    for split in ("train", "validation"):
+        shards = manifest.of(split)
+        tokens, size = sum(shard.tokens for shard in shards), sum(shard.bytes for shard in shards)
+        documents = sum(shard.documents for shard in shards)
+        lines.append(f"{split}: {documents:,} documents, {size:,} bytes, {tokens:,} tokens in {len(shards)} shards")
+    return [*lines, f"left out, no text: {manifest.left_out:,} of {manifest.documents_read:,}"]
+
+
+if __name__ == "__main__":
+    main()
