@@ -1,11 +1,12 @@
 """Validation is one sum over fixed targets: what counting by hand gives, whatever the batches; it changes nothing."""
 
 import math
+import random
 
 import numpy as np
 import pytest
 import torch
-from tiny import tiny
+from tiny import WORDS, tiny
 
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.loader import validation_batches
@@ -21,10 +22,10 @@ def parts(folder, **given):
     texts = folder / "texts"
     texts.mkdir(exist_ok=True)
     # short documents, so that targets that are no text lie among the others
+    pick = random.Random(0)
     for number in range(40):
-        (texts / f"{number}.txt").write_text(
-            "for level in memory: return self.state\n"[number % 9 :] * (1 + number % 3)
-        )
+        words = " ".join(pick.choice(WORDS) + str(pick.randrange(20)) for _ in range(3 + number % 12))
+        (texts / f"{number}.txt").write_text(words)
     config = tiny(folder, backend="eager", **({"data__path": texts, "data__seq_len": 32} | given))
     source = config.data.build(config.seed)
     model = config.model.build(source.vocab_size, config.seed).double()
