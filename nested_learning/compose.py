@@ -160,10 +160,12 @@ def _load(files: OptionFiles, overrides: Mapping[str, Override]) -> Config:
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
     trains = OmegaConf.select(composed, "phase.name") == "train"
-    if isinstance(OmegaConf.select(composed, "stack_from" if trains else "checkpoint"), str):
-        values: Any = OmegaConf.to_container(composed)
-        take_over = inherit_shape if trains else inherit
-        composed = OmegaConf.create(take_over(values, list(keys.values())))
+    values: Any = OmegaConf.to_container(composed)
+    origin = "branch_from" if trains else "checkpoint"
+    if isinstance(values[origin], str):
+        composed = OmegaConf.create(inherit(values, list(keys.values()), origin))
+    elif trains and isinstance(values["stack_from"], str):
+        composed = OmegaConf.create(inherit_shape(values, list(keys.values())))
     return load(composed, lambda key: _origin(files, typed, choices, key))
 
 

@@ -9,18 +9,18 @@ import yaml
 from nested_learning.errors import CheckpointError
 
 # what the model is, and what it was trained on and for; everything else is about this command, not about that run
-INHERITED = ("model", "optim", "data", "objective", "seed")
+INHERITED = ("model", "optim", "data", "objective", "seed", "stages")
 # what a model that begins with the weights of another does not share with it; all else that both have is its shape
 OWN = ("name", "levels", "cms", "dropout")
 
 
-def inherit(given: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
-    """Return `given`, a composed configuration with `checkpoint`, with the INHERITED keys of the run it names.
+def inherit(given: dict[str, Any], typed: Collection[str], origin: str = "checkpoint") -> dict[str, Any]:
+    """Return `given`, a composed configuration with the key `origin`, with the INHERITED keys of the run it names.
 
     `typed` are the keys of the command line. A group chosen there (`data=text`) counts as a whole; single keys of it
     (`data.val_rows`) are laid over those of the run. Raises CheckpointError when there is no run. Source: ours.
     """
-    saved = _read("checkpoint", given)
+    saved = _read(origin, given)
     result = dict(given)
     for key in INHERITED:
         if key in typed or key not in saved:

@@ -44,15 +44,24 @@ class Session:
         self.reset()
 
     @classmethod
-    def open(cls, path: str | Path, *, device: str = "auto", batch: int = 1, policy: str = "online") -> "Session":
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        batch: int = 1,
+        policy: str = "online",
+        weights: str = "model",
+    ) -> "Session":
         """Open what was trained: a run directory, or one of its `checkpoints/step_*`; `device`: auto, cpu, cuda or mps.
 
-        Raises CheckpointError for a checkpoint that is missing or damaged, ConfigError for a device or policy.
+        `weights`: model, those that were trained, or ema, the averages that `optim.ema` made. Raises CheckpointError
+        for a checkpoint that is missing or damaged, or has no averages, ConfigError for a device or policy.
         """
         # the one import that goes up: a run is opened by its whole configuration, which knows every part
         from nested_learning.trained import open_trained
 
-        trained = open_trained(Path(path), device)
+        trained = open_trained(Path(path), device, weights)
         return cls(trained.model, trained.tokenizer, batch=batch, policy=policy)
 
     def reset(self) -> None:

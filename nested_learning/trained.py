@@ -26,11 +26,12 @@ class Trained:
     model: LanguageModel
 
 
-def open_trained(path: Path, device: str) -> Trained:
+def open_trained(path: Path, device: str, weights: str = "model") -> Trained:
     """Open the checkpoint `path`, or the latest of the run directory `path`, on `device`: auto, cpu, cuda or mps.
 
-    Every file is checked against its hash first. Raises CheckpointError when the checkpoint is missing or damaged,
-    ConfigError when it was made with options that this version does not have, or the device is not there. Source: ours.
+    `weights`: model, those that were trained, or ema, their average. Every file is checked against its hash first.
+    Raises CheckpointError when the checkpoint is missing or damaged, or has no average, ConfigError when it was made
+    with options that this version does not have, or the device is not there. Source: ours.
     """
     place = pick_device(device)
     if not path.is_dir():
@@ -45,6 +46,8 @@ def open_trained(path: Path, device: str) -> Trained:
     vocab_size = saved.data.build(saved.seed).vocab_size if tokenizer is None else tokenizer.vocab_size
     model = saved.model.build(vocab_size, saved.seed)
     checkpoint.load_model(directory, model)
+    if weights == "ema":
+        checkpoint.load_averaged(directory, model)
     return Trained(
         run=run_of(directory),
         checkpoint=directory,

@@ -1,6 +1,6 @@
 """What the rows of a batch wrote on the levels of the continuum memory, as figures."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -26,6 +26,12 @@ def memory_figures(state: State) -> dict[str, Mean]:
     follows; `norm`: that of the change of the weights as it is now. Source: ours.
     """
     return add_means(figure for level in tree.nodes(LevelState, state) for figure in _figures(level))
+
+
+def clipped(metrics: Mapping[str, float], step: int, *, is_clipped: bool) -> dict[str, float]:
+    """Return `optim/clipped`, the share of steps until `step` (0, 1, ...) whose gradient was too long. Source: ours."""
+    last = metrics.get("optim/clipped", 0.0)
+    return {"optim/clipped": last + (is_clipped - last) / (step + 1)}
 
 
 def add_means(figures: Iterable[tuple[str, Mean]]) -> dict[str, Mean]:

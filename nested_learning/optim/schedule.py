@@ -45,7 +45,8 @@ class ScheduleConfig:
                     f"{where}.{key}={vars(self)[key]} must lie in [0, 1]: it is a share of the value, such as "
                     f"{where}.{key}=0.1"
                 )
-        for key in ("warmup", "decay"):
+        # only wsd reads the decay
+        for key in ("warmup", "decay") if self.kind == "wsd" else ("warmup",):
             value = vars(self)[key]
             if self.unit == "share" and not 0 <= value <= 1:
                 raise ConfigError(

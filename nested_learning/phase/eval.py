@@ -23,14 +23,15 @@ def run(config: "Config") -> Result:
     """Run every pack of `evals=` on the model of `checkpoint=` and write `<run>/evals/<pack>.json` (rows, plot).
 
     Model and tokenizer are those of the checkpoint; the data, its seed and the memory policy are those of `config`.
-    Results under `memory=frozen` get names of their own: `<pack>_frozen.json`. Raises ConfigError when there is
-    nothing to run, CheckpointError for a checkpoint that cannot be used.
+    Results under `memory=frozen` and with `weights=ema` get names of their own: `<pack>_frozen.json`,
+    `<pack>_ema.json`. Raises ConfigError when there is nothing to run, CheckpointError for a checkpoint that cannot be
+    used.
     """
     if not config.evals:
         raise ConfigError("evals=[]: nothing to evaluate; use evals=validation or evals=[validation,by_position]")
     packs = {name: options.build() for name, options in config.evals.items()}
     prepare_process(config.seed, pick_device(config.device))
-    trained = open_trained(given(config), config.device)
+    trained = open_trained(given(config), config.device, config.weights)
     refuse_other_model(config, trained)
     policy = config.memory.name
     subject = Subject(
@@ -43,7 +44,9 @@ def run(config: "Config") -> Result:
     metrics: dict[str, float] = {}
     for name, pack in packs.items():
         report = pack.run(subject)
-        label = name if policy == "online" else f"{name}_{policy}"
+        label = "_".join(
+            [name, *([policy] if policy != "online" else []), *(["ema"] if config.weights == "ema" else [])]
+        )
         path = write_report(trained.run, label, report, about(config, trained))
         console.print(table(label, report))
         console.print(f"written: {path}", soft_wrap=True, highlight=False)
@@ -88,4 +91,5 @@ def about(config: "Config", trained: Trained) -> dict[str, Any]:
         "data": config.data.name,
         "seed": config.seed,
         "memory": config.memory.name,
+        "weights": config.weights,
     }

@@ -17,7 +17,7 @@ def run(config: Config) -> Result:
     Raises CheckpointError for a checkpoint that cannot be used, ConfigError for a directory that is there already.
     """
     assert isinstance(config.phase, ExportConfig)
-    trained = open_trained(given(config), "cpu")
+    trained = open_trained(given(config), "cpu", config.weights)
     refuse_other_model(config, trained)
     target = trained.run / "export" if config.phase.to is None else Path(config.phase.to)
     if target.exists():

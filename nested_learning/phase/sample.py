@@ -21,7 +21,7 @@ def run(config: "Config") -> Result:
     Raises CheckpointError for a checkpoint that cannot be used, ConfigError for a model that was not trained on text.
     """
     prepare_process(config.seed, pick_device(config.device))
-    trained = open_trained(given(config), config.device)
+    trained = open_trained(given(config), config.device, config.weights)
     refuse_other_model(config, trained)
     if trained.tokenizer is None:
         raise ConfigError(

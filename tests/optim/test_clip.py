@@ -24,7 +24,7 @@ def test_a_norm_above_the_bound_comes_down_to_it_in_the_same_direction():
     norm = clip_gradients(parameters, 0.5)
     after = flat_gradient(parameters)
     torch.testing.assert_close(norm, before.norm())
-    assert after.norm() == pytest.approx(0.5, rel=1e-5)
+    assert 0.5 * (1 - 1e-5) < after.norm() <= 0.5 * (1 + 1e-6)
     assert torch.cosine_similarity(before, after, dim=0) == pytest.approx(1.0, abs=1e-6)
 
 

@@ -66,6 +66,22 @@ def test_muon_equals_the_muon_of_torch_within_bfloat16(device):
         assert (our - their).norm() < 0.05 * (their - before[name]).norm(), name
 
 
+def test_muon_equals_the_muon_of_torch_in_float32(monkeypatch):
+    # torch's orthogonalises in bfloat16 everywhere, ours only on CUDA
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+    ours, theirs = ([(n, p) for n, p in parameters() if p.dim() == 2] for _ in range(2))
+    optimizer = optim(group(rule="muon", weight_decay=0.1)).build(ours, [], 100, 5)
+    reference = torch.optim.Muon(
+        [p for _, p in theirs], lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    for step in range(5):
+        train(optimizer, ours, [step])
+        give_gradients(theirs, step)
+        reference.step()
+    for (name, our), (_, their) in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their, atol=1e-6, rtol=0, msg=name)
+
+
 @pytest.mark.parametrize("shape", [(8, 3, 4), (5, 2, 3, 3)])
 def test_a_convolution_is_flattened_to_the_matrix_that_the_muon_of_torch_would_be_given(shape):
     start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
