@@ -27,5 +27,9 @@ class ReplicaError(NestedLearningError):
     """Processes that train together no longer hold the same numbers: says which tensor of which processes."""
 
 
+class LostError(NestedLearningError):
+    """Another process of the run is gone, or does not answer."""
+
+
 class DivergedError(NestedLearningError):
     """Training left the finite numbers: says the step, the norms, and the last good checkpoint."""

@@ -12,7 +12,7 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-from nested_learning.errors import ConfigError
+from nested_learning.errors import ConfigError, LostError
 from nested_learning.world.plan import Plan
 from nested_learning.world.world import World
 
@@ -24,7 +24,8 @@ def open_world(device: str, backend: str, plan: Plan | None = None) -> Iterator[
     """Join the processes that torchrun started (or be alone), and part from them at the end.
 
     `device`: auto, cpu, cuda or mps; `backend`: auto, gloo or nccl. Raises ConfigError for what this machine lacks, and
-    for a `plan` that so many processes cannot follow.
+    for a `plan` that so many processes cannot follow; LostError, out of whatever waits for the others, when one of them
+    is gone.
     """
     plan = Plan() if plan is None else plan
     rank, size, local_rank = (int(os.environ.get(name, alone)) for name, alone in _TORCHRUN)
@@ -44,6 +45,15 @@ def open_world(device: str, backend: str, plan: Plan | None = None) -> Iterator[
     distributed.init_process_group(world.backend, store=store, rank=rank, world_size=size, timeout=patience)
     try:
         yield world
+    except RuntimeError as error:
+        # gloo has no error of its own, but says where in its source it was
+        if isinstance(error, distributed.DistError) or "/gloo/" in str(error):
+            raise LostError(
+                f"process {rank}: another process is gone, or has not answered for world.timeout={plan.timeout:g} "
+                "seconds; its own words, if any, are above or below. Give the same command again, with any number of "
+                "processes: the run goes on from its last checkpoint"
+            ) from error
+        raise
     finally:
         distributed.destroy_process_group()
 

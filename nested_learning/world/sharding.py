@@ -26,7 +26,8 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], device: str, size: int,
     else:
         mesh = init_device_mesh(device, (size // num_shards, num_shards), mesh_dim_names=("copies", "shards"))
     for module in (*blocks, model):
-        fully_shard(module, mesh=mesh)
+        # also the model: between its calls, parameters are parts, whoever reads or fills them
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)
         register_fsdp_forward_method(module, "init_state")
 
 

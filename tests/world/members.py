@@ -1,10 +1,15 @@
 """What the processes of a test do, each of them."""
 
-from collections.abc import Iterator
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from pytest import MonkeyPatch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -12,9 +17,9 @@ from nested_learning.checkpoint import Progress
 from nested_learning.config import Config
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.source import Row, Source
-from nested_learning.errors import ReplicaError
+from nested_learning.errors import DivergedError, ReplicaError
 from nested_learning.logger.protocol import Fanout
-from nested_learning.phase.train import build
+from nested_learning.phase.train import build, run
 from nested_learning.run import RunContext, prepare_process
 from nested_learning.trainer import Trainer
 from nested_learning.world import Plan, World, open_world
@@ -138,3 +143,45 @@ def compared(made: Trainer, changed: torch.Tensor | None = None) -> str:
         if bits is not None:
             bits ^= 1
     return ""
+
+
+def run_all(configs: list[Config]) -> None:
+    """Train every run to its end."""
+    for config in configs:
+        run(config)
+
+
+def run_with_accident(config: Config, rank: int, step: int, accident: str) -> str:
+    """Train, with an accident before `step` of process `rank`; return what a divergence says."""
+
+    def train_step(trainer: Trainer, stop_asked: Callable[[], bool]) -> bool:
+        if (trainer.world.rank, trainer.progress.step + 1) == (rank, step):
+            ACCIDENTS[accident](trainer)
+        return whole(trainer, stop_asked)
+
+    whole = Trainer.train_step
+    with MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "train_step", train_step)
+        try:
+            run(config)
+        except DivergedError as error:
+            return str(error)
+    return ""
+
+
+def make_infinite(trainer: Trainer) -> None:
+    """Have the gradients of the next step, and of no later one, be infinite here."""
+    step = trainer.progress.step
+
+    def break_gradient(_module: nn.Module, _read: tuple[Any, ...], found: tuple[torch.Tensor, Any]) -> None:
+        if trainer.progress.step == step and found[0].requires_grad:
+            found[0].register_hook(lambda gradient: gradient / 0)
+
+    trainer.model.register_forward_hook(break_gradient)
+
+
+ACCIDENTS: dict[str, Callable[[Trainer], object]] = {
+    "killed": lambda trainer: os.kill(os.getpid(), signal.SIGKILL),
+    "hangs": lambda trainer: time.sleep(1000),
+    "infinite": make_infinite,
+}
