@@ -126,11 +126,9 @@ def looking(training: nn.Module, model: nn.Module, world: World) -> Iterator[Fin
 def agree(found: Findings, world: World) -> list[Origin]:
     """Return the origins of this process, or, where it saw none, the first that another process saw."""
     text = "" if found.first is None else json.dumps(found.first)[:LONGEST]
-    # each writes into a place of its own, so that the sum has what all have written
-    codes = [0.0] * (LONGEST * world.size)
-    codes[LONGEST * world.rank : LONGEST * world.rank + len(text)] = [float(ord(letter)) for letter in text]
-    letters = "".join(chr(int(code)) for code in world.sum(codes))
-    told = [letters[start : start + LONGEST].rstrip("\0") for start in range(0, len(letters), LONGEST)]
+    # text travels as the numbers of its letters
+    codes = [float(ord(letter)) for letter in text.ljust(LONGEST)]
+    told = ["".join(chr(int(code)) for code in each).strip() for each in world.gather(codes)]
     return found.origins or [Origin(*json.loads(each)) for each in told if each][:1]
 
 

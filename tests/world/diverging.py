@@ -1,0 +1,65 @@
+"""A run of several processes of which one is at fault."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nested_learning.config import Config
+from nested_learning.phase.train import run
+from nested_learning.trainer import Trainer
+
+
+def _of_a_negative(_module: Any, given: Any) -> Any:
+    return (-1 - given[0] ** 2).log(), *given[1:]
+
+
+def diverge(configs: dict[str, Config]) -> dict[str, Any]:
+    """Train each run; say what was left out, and what was learned.
+
+    In step 3 the second process reads what it cannot take, in step 5 its gradient is broken behind the reduction.
+    """
+    real = Trainer.backward
+
+    def backward(self: Trainer, batches: Any, num_targets: int, step: int) -> Any:
+        broken = list(self.model.blocks[1].children())[-1]
+        is_bad = self.world.rank == 1 and step == 2
+        hook = (
+            broken.register_forward_pre_hook(lambda _, given: ((-1 - given[0] ** 2).log(), *given[1:]))
+            if is_bad
+            else None
+        )
+        result = real(self, batches, num_targets, step)
+        if hook is not None:
+            hook.remove()
+        if self.world.rank == 1 and step == 4:
+            gradient = next(parameter.grad for parameter in self.model.parameters())
+            gradient *= torch.tensor(math.nan)
+        return result
+
+    Trainer.backward = backward  # type: ignore[method-assign]
+    try:
+        return {name: _train(config) for name, config in configs.items()}
+    finally:
+        Trainer.backward = real  # type: ignore[method-assign]
+
+
+def _train(config: Config) -> list[Any]:
+    kept = []
+    real = Trainer.fit
+
+    def fit(self: Trainer) -> Any:
+        kept.append(self)
+        return real(self)
+
+    Trainer.fit = fit  # type: ignore[method-assign]
+    try:
+        result = run(config)
+    finally:
+        Trainer.fit = real  # type: ignore[method-assign]
+    (trainer,) = kept
+    whole = [trainer.world.whole(parameter.detach()) for parameter in trainer.model.parameters()]
+    sums = [float(parameter.double().sum()) for parameter in whole]
+    assert isinstance(result.directory, Path)
+    return [trainer.progress.skipped, result.metrics["train/loss"], sums]
