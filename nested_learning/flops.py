@@ -8,7 +8,7 @@ device, as torch would compute them; softmax attention follows from what a token
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch.nn import functional as F
@@ -62,6 +62,9 @@ def flops(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_
     Layers cost the same, and so do stretches of `model.stretch` tokens after the first two: few of each are counted,
     and the others follow.
     """
+    if "chunk" in vars(objective):
+        # logits that are made again in the backward pass are no work of the model's
+        objective = replace(cast("NextTokenConfig", objective), chunk=None)
     counted = _rows(model.stretch, seq_len)
     ends = [_of_layers(model, objective, vocab_size, length) for length in counted]
     row = {name: _line(counted, [end[name] for end in ends], seq_len) for name in ends[0]}

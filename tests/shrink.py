@@ -11,6 +11,9 @@ DATA = {
     "formal": ["data.max_length=8", "data.batch_size=2", "data.val_rows=2"],
     "mad": ["data.length=8", "data.batch_size=2", "data.val_rows=2"],
 }
+# what is planned for many GPUs and data that must be prepared
+LADDER = ("pilot", "mid", "target")
+ONE_PROCESS = ["world.parallel=ddp", "world.shards=null", "micro_batches=null", "num_workers=0", "stages=[]"]
 
 
 def shrink(arguments: list[str]) -> list[str]:
@@ -19,6 +22,8 @@ def shrink(arguments: list[str]) -> list[str]:
     if "phase" in given and given["phase"] != "train":
         # model and data are those of the checkpoint
         tiny = ["device=cpu", "sampling.num_tokens=2"]
+    elif given.get("experiment") in LADDER:
+        tiny = [*RUN, *MODEL, *ONE_PROCESS, *DATA["text"], "data=text", "data.path=text.py", "objective.chunk=16"]
     elif "experiment" in given:
         tiny = [*RUN, "data.batch_size=2", "data.val_rows=2"]
     else:

@@ -91,6 +91,11 @@ def test_a_transformer_costs_six_a_weight_and_twelve_a_token_seen():
     assert known.head == 2 * 32 * VOCAB
 
 
+def test_logits_that_are_made_again_are_not_counted():
+    whole, chunked = (configure("hope", SIZES[0], f"objective.chunk={chunk}") for chunk in ("null", "8"))
+    assert flops(chunked.model, chunked.objective, VOCAB, 17) == flops(whole.model, whole.objective, VOCAB, 17)
+
+
 def test_a_window_bounds_what_a_token_sees():
     config = configure("transformer", (32, 2, 3, 0, 64), "model.window=8")
     known = flops(config.model, config.objective, VOCAB, seq_len=1024)

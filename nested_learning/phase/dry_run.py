@@ -1,5 +1,6 @@
 """`dry_run=true`: what a run would be and cost, known from its configuration; no weights are made, nothing trained."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +22,7 @@ from nested_learning.phase.cost import group_table
 from nested_learning.plan import GPUS
 from nested_learning.run import DTYPES
 from nested_learning.trained import open_trained
-from nested_learning.world import World
+from nested_learning.world import pick_device
 
 if TYPE_CHECKING:
     from nested_learning.config import Config
@@ -30,7 +31,10 @@ GB = 1e9
 
 
 class Memory(NamedTuple):
-    """Bytes on one GPU. `gathered`: what FSDP puts together from all GPUs at a time, two blocks of the model."""
+    """Bytes on one GPU.
+
+    `gathered`: what FSDP puts together from all GPUs at a time: what is outside of blocks, and two blocks.
+    """
 
     weights: float
     gradients: float
@@ -55,8 +59,9 @@ class Outline(NamedTuple):
     optimizer: Optimizer
 
 
-def dry_run(config: "Config", world: World) -> Result:
+def dry_run(config: "Config") -> Result:
     """Print sizes and costs of the run that `config` asks for; create nothing. Raises NestedLearningError."""
+    config.world.plan().check(config.plan.num_gpus)
     run = outline(config)
     costs = [flops(config.model, config.objective, run.vocab_size, stage.seq_len) for stage in run.stages]
     tokens = [count_tokens(stage, config.steps) for stage in run.stages]
@@ -65,15 +70,19 @@ def dry_run(config: "Config", world: World) -> Result:
     before, after = state_bytes(config.model, run.vocab_size, run.stages[-1].seq_len)
     memory = memory_of(config, run)
     hours, dollars = price(config, per_token * sum(tokens))
-    if world.is_first:
-        print(group_table(run.optimizer))
-        print(f"parameters: {parameters:,}")
-        print(f"state of a row: {before:,.0f} bytes at its start, {after:,.0f} after {run.stages[-1].seq_len} tokens")
-        print(*(describe_flops(stage, cost) for stage, cost in zip(run.stages, costs, strict=True)), sep="\n")
-        print(resolve(config.backend, world.device)[1])
-        print(describe_data(run))
-        print(f"a run of {config.steps} steps reads {sum(tokens):,} tokens")
-        print(describe_memory(config, memory), describe_price(config, hours, dollars), sep="\n", flush=True)
+    lines = [
+        group_table(run.optimizer),
+        f"parameters: {parameters:,}",
+        f"state of a row: {before:,.0f} bytes at its start, {after:,.0f} after {run.stages[-1].seq_len} tokens",
+        *(describe_flops(stage, cost) for stage, cost in zip(run.stages, costs, strict=True)),
+        resolve(config.backend, pick_device(config.device))[1],
+        describe_data(run),
+        f"a run of {config.steps} steps reads {sum(tokens):,} tokens",
+        describe_memory(config, memory),
+        describe_price(config, hours, dollars),
+    ]
+    if os.environ.get("RANK", "0") == "0":
+        print("\n".join(lines), flush=True)
     figures = {
         "parameters": float(parameters),
         "tokens": float(sum(tokens)),
@@ -131,14 +140,17 @@ def num_pieces(config: "Config") -> int:
 
 def memory_of(config: "Config", run: Outline) -> Memory:
     """Return what one of the planned GPUs holds at the end of a forward pass. Source: ours."""
+    shards = config.world.plan().num_shards(config.plan.num_gpus)
     weights = sum(parameter.nbytes for parameter in run.model.parameters())
     states = sum(tensor.nbytes for tensor in run.optimizer.state_dict().values())
+    blocks = [sum(parameter.nbytes for parameter in block.parameters()) for block in run.model.blocks]
+    gathered = weights - sum(blocks) + 2 * max(blocks) if shards > 1 else 0.0
     dtype = DTYPES[config.dtype]
     kept = []
     for stage in run.stages:
         one = activations(config.model, config.objective, run.vocab_size, stage.seq_len, dtype)
         kept.append(one.of(stage.batch_size // num_pieces(config)))
-    return Memory(weights, weights, states, 0.0, max(kept))
+    return Memory(weights / shards, weights / shards, states / shards, gathered, max(kept))
 
 
 def count_tokens(stage: Stage, steps: int) -> int:
@@ -177,12 +189,18 @@ def describe_memory(config: "Config", memory: Memory) -> str:
     """Say what one GPU must hold, and what to do where it cannot."""
     gpu = GPUS[config.plan.gpu]
     parts = ", ".join(f"{name} {value / GB:.2f}" for name, value in memory._asdict().items() if value)
-    fits = memory.total < gpu.memory_bytes
-    advice = "fits" if fits else f"does not fit; try micro_batches={2 * num_pieces(config)}"
+    verdict = "fits" if memory.total < gpu.memory_bytes else _advise(config, memory)
     return (
-        f"memory of each of {config.plan.num_gpus} {config.plan.gpu} in GB: {parts}; "
-        f"together {memory.total / GB:.2f} of {gpu.memory_bytes / GB:.0f}: {advice}"
+        f"memory of each of {config.plan.num_gpus} {config.plan.gpu} in GB ({config.world.parallel}): {parts}; "
+        f"together {memory.total / GB:.2f} of {gpu.memory_bytes / GB:.0f}: {verdict}"
     )
+
+
+def _advise(config: "Config", memory: Memory) -> str:
+    """Say what makes a run fit that does not."""
+    if memory.activations > memory.total / 2:
+        return f"does not fit; try micro_batches={2 * num_pieces(config)}"
+    return "does not fit; try world.parallel=fsdp, or more GPUs (plan.num_gpus)"
 
 
 def describe_price(config: "Config", hours: float | None, dollars: float | None) -> str:

@@ -58,11 +58,11 @@ def run(config: "Config") -> Result:
 
     Nothing is created before all that can fail on the configuration, the data or a checkpoint has been tried.
     """
+    if config.dry_run:
+        return dry_run(config)
     watch = Stopwatch()
     with open_world(config.device, config.world.backend, config.world.plan()) as world:
         prepare_process(config.seed, world.device, is_elastic=config.world.is_deterministic)
-        if config.dry_run:
-            return dry_run(config, world)
         parts = build(config, world)
         with claim(config, world) as place:
             progress = begin_or_go_on(place.checkpoint, config, parts)

@@ -1,0 +1,146 @@
+"""A dry run says what a run is before there is one: what it says is measured here, on runs that are small enough."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny
+
+from nested_learning.compose import make_job
+from nested_learning.config import Config
+from nested_learning.errors import ConfigError, DataError
+from nested_learning.flops import flops
+from nested_learning.objective.config import NextTokenConfig
+from nested_learning.option_files import open_option_files
+from nested_learning.peaks import peak
+from nested_learning.phase.train import build, run
+from nested_learning.plan import GPUS
+from nested_learning.world import open_world
+
+FILES = open_option_files(None)
+LADDER = {"pilot": (160e6, 3e9), "mid": (760e6, 30e9), "target": (1.3e9, 100e9)}
+# the sparsest, the baseline and the densest; others with -m slow
+QUICK = ("hope", "transformer", "ttt_mlp")
+
+
+def rung(name: str, *lines: str) -> Config:
+    """Compose a rung of the ladder."""
+    return make_job(FILES, [f"experiment={name}", *lines]).config
+
+
+def count_parameters(config: Config) -> int:
+    """Count the numbers that are trained, on the meta device."""
+    assert config.plan.vocab_size is not None
+    with torch.device("meta"):
+        model = config.model.build(config.plan.vocab_size, config.seed)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [*QUICK, *(pytest.param(each, marks=pytest.mark.slow) for each in FILES.options("model") if each not in QUICK)],
+)
+@pytest.mark.parametrize("name", LADDER)
+def test_every_model_has_the_parameters_that_the_rung_is_named_for(name: str, model: str) -> None:
+    assert count_parameters(rung(name, f"model={model}")) == pytest.approx(LADDER[name][0], rel=0.03)
+
+
+@pytest.mark.parametrize("name", [*(pytest.param(each, marks=pytest.mark.slow) for each in ("pilot", "mid")), "target"])
+def test_a_rung_is_planned_without_weights_or_data(
+    name: str, empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = rung(name, "dry_run=true", "device=cpu", "model=deltanet")
+    figures = run(config).metrics
+    parameters, tokens = LADDER[name]
+    assert figures["parameters"] == pytest.approx(parameters, rel=0.03)
+    assert figures["tokens"] == pytest.approx(tokens, rel=0.001)
+    # six operations for each parameter, and what memories add
+    assert 6 < figures["train_flops_per_token"] / figures["parameters"] < 7.5
+    fastest = peak("H100", "bfloat16")
+    assert fastest is not None
+    seconds = figures["train_flops_per_token"] * figures["tokens"] / (fastest * 0.4 * config.plan.num_gpus)
+    assert figures["hours"] == pytest.approx(seconds / 3600)
+    assert figures["dollars"] == pytest.approx(figures["hours"] * config.plan.num_gpus * GPUS["h100"].dollars_per_hour)
+    shards = config.world.plan().num_shards(config.plan.num_gpus)
+    assert figures["weights_bytes"] == 4 * figures["parameters"] / shards
+    out = capsys.readouterr().out
+    assert "planned with a vocabulary of 50257" in out and "of 80: fits" in out
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_the_long_context_comes_last_and_the_tokens_of_a_step_stay() -> None:
+    config = rung("target")
+    (short,) = config.stages
+    assert (short.seq_len, vars(config.data)["seq_len"]) == (2048, 8192)
+    assert short.seq_len * short.batch_size == 8192 * config.data.batch_size
+    assert short.steps / config.steps == pytest.approx(0.9, abs=0.001)
+
+
+@pytest.mark.parametrize("optim", ["adamw", "mixed_muon", "m3"])
+@pytest.mark.parametrize("model", ["transformer", "hope"])
+def test_bytes_of_weights_and_optimizer_are_those_of_a_real_run(model: str, optim: str, tmp_path: Path) -> None:
+    config = tiny(tmp_path, model=model, optim=optim, dry_run="true")
+    figures = run(config).metrics
+    with open_world("cpu", "auto") as world:
+        parts = build(config, world)
+    real = sum(parameter.nbytes for parameter in parts.model.parameters())
+    assert figures["weights_bytes"] == figures["gradients_bytes"] == real
+    assert figures["optimizer_bytes"] == sum(each.nbytes for each in parts.optimizer.state_dict().values()) > 0
+
+
+def test_parts_of_sharded_parameters_and_rows_of_each_gpu_are_counted(tmp_path: Path) -> None:
+    def planned(**given: Any) -> dict[str, float]:
+        given = {"plan__num_gpus": 4, "data__batch_size": 16, **given}
+        return run(tiny(tmp_path, dry_run="true", **given)).metrics
+
+    copies, parts, pairs = planned(), planned(world__parallel="fsdp"), planned(world__parallel="fsdp", world__shards=2)
+    for name in ("weights_bytes", "gradients_bytes", "optimizer_bytes"):
+        assert copies[name] == 4 * parts[name] == 2 * pairs[name]
+    assert (
+        copies["gathered_bytes"]
+        == 0
+        < parts["gathered_bytes"]
+        == pairs["gathered_bytes"]
+        < copies["weights_bytes"] * 1.01
+    )
+    # four rows each, or one at a time
+    assert copies["activations_bytes"] == pytest.approx(4 * planned(micro_batches=16)["activations_bytes"], rel=0.05)
+
+
+def test_a_run_of_stages_costs_what_its_stages_do(tmp_path: Path) -> None:
+    stages = "[{steps: 4, batch_size: 8, seq_len: 8}]"
+    config = tiny(tmp_path, dry_run="true", steps=10, stages=stages)
+    figures = run(config).metrics
+    short, long = (flops(config.model, NextTokenConfig(name="next_token"), 257, seq_len).total for seq_len in (8, 32))
+    assert figures["tokens"] == 4 * 64 + 6 * 128
+    assert figures["train_flops_per_token"] * figures["tokens"] == pytest.approx(4 * 64 * short + 6 * 128 * long)
+
+
+def test_data_that_is_not_there_is_an_error_unless_a_vocabulary_is_planned(empty_folder: Path) -> None:
+    with pytest.raises(DataError, match=r"shards/fineweb_edu"):
+        run(rung("pilot", "dry_run=true", "plan.vocab_size=null"))
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("plan.gpu=h10", "did you mean h100"),
+        ("plan.num_gpus=0", "at least 1"),
+        ("plan.mfu=40", r"\(0, 1\]"),
+        ("plan.price=-1", "0 or more"),
+        ("plan.vocab_size=0", "or null"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(line: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make_job(FILES, [line])
+
+
+def test_what_does_not_fit_is_told_with_what_helps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tiny(tmp_path, dry_run="true", model__dim=65536, plan__gpu="l4"))
+    assert "does not fit; try world.parallel=fsdp" in capsys.readouterr().out
+    run(tiny(tmp_path, dry_run="true", data__batch_size=1048576, plan__gpu="l4"))
+    assert "does not fit; try micro_batches=2" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="multiple of the GPUs"):
+        run(tiny(tmp_path, dry_run="true", micro_batches=3, plan__num_gpus=2))
