@@ -1,11 +1,12 @@
 """The skeleton that all models share: embedding, blocks of a mixer and a continuum memory, norm, head."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from nested_learning.level import Level
 from nested_learning.nn.cms import CMSState, ContinuumMemory
@@ -74,6 +75,8 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(vocab_size, dim)
         self.dropout = residual_dropout(dropout)
         self.blocks = nn.ModuleList(blocks)
+        # see nn/recomputing.py
+        self.recomputes_blocks = False
         self.norm = RMSNorm(dim)
         self.head = nn.Linear(dim, vocab_size, bias=False)
         initialise(self, len(blocks), seed)
@@ -87,20 +90,28 @@ class LanguageModel(nn.Module):
         return tuple(block.init_state(batch) for block in blocks)
 
     def forward(
-        self, tokens: Int[Tensor, "b t"], state: tuple[BlockState, ...], *, write: bool = True, head: bool = True
-    ) -> tuple[Float[Tensor, "b t v"], tuple[BlockState, ...]]:
-        """Read `tokens` on from `state`; `write=False` leaves every memory as it is.
+        self,
+        tokens: Int[Tensor, "b t"],
+        state: tuple[BlockState, ...],
+        *,
+        write: bool = True,
+        answer: Callable[[Float[Tensor, "b t d"]], Any] | None = None,
+    ) -> tuple[Any, tuple[BlockState, ...]]:
+        """Read `tokens` on from `state` and return the logits, [b t v]; `write=False` leaves every memory as it is.
 
-        `head=False` returns what `logits` makes the logits of in their place, for a caller who makes a few at a time.
+        `answer` takes the place of `logits`, for a caller who makes a few at a time. It is called here, where all
+        parameters are at hand: outside of a forward pass each process may have a part of them.
         """
         x = self.embedding(tokens)
         x = self.dropout(F.rms_norm(x, x.shape[-1:]))
         states = []
         for block, before in zip(self.blocks, state, strict=True):
-            x, after = block(x, before, write=write)
+            if self.recomputes_blocks and torch.is_grad_enabled():
+                x, after = checkpoint(block, x, before, use_reentrant=False, write=write)
+            else:
+                x, after = block(x, before, write=write)
             states.append(after)
-        x = self.norm(x)
-        return self.logits(x) if head else x, tuple(states)
+        return (answer or self.logits)(self.norm(x)), tuple(states)
 
     def logits(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... v"]:
         """Return the logits of outputs; a softcap c makes l to c tanh(l / c), in float32 or better.

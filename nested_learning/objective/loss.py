@@ -1,6 +1,7 @@
 """What the prediction of a token costs, and what training adds to it: all logits at once, or a few at a time."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -45,14 +46,8 @@ class TokenLoss:
         if self.chunk is None:
             logits, state = model(tokens, state)
             return self.score(logits, targets), state
-        assert isinstance(model, LanguageModel), "only a model whose head can be left out is read in chunks"
-        x, state = model(tokens, state, head=False)
-        pieces = zip(x.flatten(0, 1).split(self.chunk), targets.flatten().split(self.chunk), strict=True)
-        scores = [
-            checkpoint(self._score_outputs, model, *piece, use_reentrant=False, preserve_rng_state=False)
-            for piece in pieces
-        ]
-        return Scores(*(torch.cat(parts).view_as(targets) for parts in zip(*scores, strict=True))), state
+        scores: tuple[Scores, State] = model(tokens, state, answer=partial(self._score_chunks, model, targets))
+        return scores
 
     def score(self, logits: Float[Tensor, "*n v"], targets: Int[Tensor, "*n"]) -> Scores:
         """Return what `logits` cost where `targets` are meant."""
@@ -63,6 +58,16 @@ class TokenLoss:
             log_z = _exact(logits).logsumexp(-1)
             loss = loss + self.z_loss * log_z.square().masked_fill(targets == IGNORE, 0)
         return Scores(loss, nats, is_right(logits, targets))
+
+    def _score_chunks(self, model: nn.Module, targets: Int[Tensor, "b t"], x: Float[Tensor, "b t d"]) -> Scores:
+        """Say what predicting `targets` from the outputs `x` costs, having the logits of one chunk at a time."""
+        assert isinstance(model, LanguageModel) and self.chunk is not None
+        pieces = zip(x.flatten(0, 1).split(self.chunk), targets.flatten().split(self.chunk), strict=True)
+        scores = [
+            checkpoint(self._score_outputs, model, *piece, use_reentrant=False, preserve_rng_state=False)
+            for piece in pieces
+        ]
+        return Scores(*(torch.cat(parts).view_as(targets) for parts in zip(*scores, strict=True)))
 
     def _score_outputs(self, model: LanguageModel, x: Float[Tensor, "n d"], targets: Int[Tensor, "n"]) -> Scores:
         return self.score(model.logits(x), targets)

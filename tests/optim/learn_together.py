@@ -40,6 +40,7 @@ def make_optimizer(case: str, model: nn.Module, processes: Processes) -> Optimiz
     # the convolution is no linear layer
     match = r"[35]\.weight" if rule == "dgd" else "weight"
     config = optim(group("matrices", match, rule=rule, weight_decay=0.1, **keys), group("rest"))
+    config.ema = 0.9
     optimizer = config.build(list(model.named_parameters()), [], 100, STEPS, processes)
     optimizer.watch(model)
     return optimizer

@@ -9,8 +9,9 @@ from world.members import ALONE, learn, learn_all
 
 SHARED = {"steps": 3, "data__batch_size": 8, "optim__clip": 0.05, "backend": "eager", "data__val_rows": 5}
 LEVELS = "[{name: fast, period: 8, context: {rule: gd, lr: 0.5}}, {name: slow, period: 0}]"
+CHUNKS = {"objective__chunk": 24, "objective__z_loss": 0.01, "objective__label_smoothing": 0.1, "model__softcap": 5.0}
 MODELS = {
-    "transformer": {"model": "transformer", "model__tie_embedding": "true"},
+    "transformer": {"model": "transformer", "model__tie_embedding": "true", **CHUNKS, "optim__ema": 0.9},
     "titans_lmm": {"model": "titans_lmm", "optim": "mixed_muon"},
     "hope": {"model": "hope"},
     "hope_online": {"model": "hope", "objective": "online", "model__levels": LEVELS},
