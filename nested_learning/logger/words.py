@@ -31,8 +31,8 @@ class Clock:
 def describe(values: Mapping[str, Value]) -> list[str]:
     """Return `name value` for every figure worth a place on a line, the pace last. Source: ours."""
     is_training = "split" not in values or values["split"] == "train"
-    # what is spent, and what memories do at a validation, is many figures: they are in metrics.jsonl
-    unshown = ("perf/",) if is_training else ("perf/", "memory/")
+    # what is spent, the rates of single groups, and what memories do at a validation are in metrics.jsonl
+    unshown = ("perf/", "optim/lr/") if is_training else ("perf/", "memory/")
     names = [name for name in values if name not in ("tokens", "split") and not name.startswith(unshown)]
     return [f"{name} {number(values[name])}" for name in names] + pace(values)
 
