@@ -16,6 +16,7 @@ from nested_learning.data.copy import CopyConfig
 from nested_learning.data.curriculum import StageConfig
 from nested_learning.data.formal import FormalConfig
 from nested_learning.data.mad import MadConfig
+from nested_learning.data.mixture import MixtureConfig
 from nested_learning.data.parity import ParityConfig
 from nested_learning.data.recall import RecallConfig
 from nested_learning.data.source import DataConfig
@@ -97,6 +98,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "stdlib": StdlibConfig,
         "text": TextConfig,
         "tokens": TokensConfig,
+        "mixture": MixtureConfig,
         "recall": RecallConfig,
         "parity": ParityConfig,
         "copy": CopyConfig,
@@ -116,6 +118,8 @@ LISTED = ("evals", "logger")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "bfloat16", "float16", "float8")
 BACKENDS = ("auto", "gloo", "nccl")
+COMPILES = ("off", "regional", "full")
+RECOMPUTES = ("off", "block", "chunk")
 WEIGHTS = ("model", "ema")
 PARALLEL = ("ddp", "fsdp")
 REDUCTIONS = ("fast", "deterministic")
@@ -201,7 +205,8 @@ class Config:
     profile: int
     device: str
     dtype: str
-    compile: bool
+    compile: str
+    recompute: str
     backend: str
     resume: str
     dry_run: bool
@@ -227,6 +232,8 @@ class Config:
         _one_of("device", self.device, DEVICES)
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("backend", self.backend, MEMORY_BACKENDS)
+        _one_of("compile", self.compile, COMPILES)
+        _one_of("recompute", self.recompute, RECOMPUTES)
         _one_of("weights", self.weights, WEIGHTS)
         if self.name is not None and (not self.name or Path(self.name).name != self.name):
             raise ConfigError(
@@ -266,10 +273,10 @@ class Config:
                 "world.parallel=fsdp: cannot gather parameters for a second derivative, which gradient=through of a "
                 "level with signal=teach takes; use gradient: first_order, or world.parallel=ddp"
             )
-        if self.compile and any(level.is_taught for level in self.model.levels):
+        if self.compile != "off" and any(level.is_taught for level in self.model.levels):
             raise ConfigError(
-                "compile=true: a compiled model gives its gradient once, and levels that write ask for it first; "
-                "use compile=false"
+                f"compile={self.compile}: a compiled model gives its gradient once, and levels that write ask for it "
+                "first; use compile=off"
             )
 
 
@@ -341,7 +348,9 @@ def _choose(group: str, value: Any, key: str) -> Any:
     if not isinstance(name, str) or name not in options:
         fix = f"{did_you_mean(str(name), list(options))}allowed: {', '.join(options)}"
         raise MisfitError(f"{key}.name", f"={name}: no such {group}", fix)
-    return convert_dataclass(value, options[name], key)
+    # the sources of a mixture are options themselves
+    special = {"sources": _list_chooser(group)} if group == "data" else None
+    return convert_dataclass(value, options[name], key, special)
 
 
 def _mapping(value: Any, key: str) -> dict[str, Any]:

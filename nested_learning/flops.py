@@ -8,7 +8,7 @@ device, as torch would compute them; softmax attention follows from what a token
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from nested_learning.data.batch import Batch
+from nested_learning.objective.config import LossConfig
+from nested_learning.peaks import peak
 
 if TYPE_CHECKING:
     from nested_learning.model.config import ModelConfig
@@ -62,9 +64,9 @@ def flops(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_
     Layers cost the same, and so do stretches of `model.stretch` tokens after the first two: few of each are counted,
     and the others follow.
     """
-    if "chunk" in vars(objective):
-        # logits that are made again in the backward pass are no work of the model's
-        objective = replace(cast("NextTokenConfig", objective), chunk=None)
+    if isinstance(objective, LossConfig):
+        # logits that are made twice are no work of the model
+        objective = replace(objective, chunk=None)
     counted = _rows(model.stretch, seq_len)
     ends = [_of_layers(model, objective, vocab_size, length) for length in counted]
     row = {name: _line(counted, [end[name] for end in ends], seq_len) for name in ends[0]}
@@ -157,3 +159,26 @@ class _Products(TorchDispatchMode):
 def parameters_in_products(model: torch.nn.Module) -> int:
     """Count the weights of linear maps, the head among them: each costs a token two operations in a forward pass."""
     return sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
+
+
+def utilisation(known: Flops, tokens_per_second: float, most: float | None) -> dict[str, float | None]:
+    """Return the MFU, by both conventions, of a run whose devices could make `most` operations a second together.
+
+    None where nobody knows that number: 0 would be a claim. What is recomputed does not count. Source: ours.
+    """
+    if most is None:
+        return {"mfu_12": None, "mfu_causal": None}
+    return {
+        "mfu_12": known.total * tokens_per_second / most,
+        "mfu_causal": known.total_causal * tokens_per_second / most,
+    }
+
+
+def most_operations(device: torch.device, dtype: str, number: int) -> float | None:
+    """Return the operations a second of `number` devices like this one in `dtype` (see `peaks.py`); None: unknown."""
+    if device.type != "cuda":
+        return None
+    if dtype == "float32" and torch.get_float32_matmul_precision() != "highest":
+        dtype = "tfloat32"
+    each = peak(torch.cuda.get_device_name(device), dtype)
+    return None if each is None else each * number

@@ -57,7 +57,8 @@ class Recovery:
             weights_are_finite=all(math.isfinite(weight) for weight, _ in norms.values()),
         )
         found = self.read_again(read)
-        before = {name: progress.metrics[name] for name in ("train/loss", "optim/grad_norm") if name in progress.metrics}
+        shown = ("train/loss", "optim/grad_norm")
+        before = {name: value for name, value in progress.metrics.items() if name in shown}
         command = f"{command_to_continue(self.ctx.directory, self.world.size)} divergence=rollback"
         self.write(
             Incident(

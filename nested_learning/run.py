@@ -38,7 +38,7 @@ ENVIRONMENT = "environment.json"
 # what may change when a run goes on: where and how it computes, shows and saves; anything else would make another run
 FREE = {"name", "out", "resume", "phase", "checkpoint", "prompt", "sampling", "dry_run", "memory", "evals", "logger"}
 FREE |= {"weights", "prompts", "sample_every", "divergence", "profile", "launcher", "plan", "num_workers"}
-FREE |= {"log_every", "save_every", "val_every", "device", "compile", "backend", "micro_batches", "world"}
+FREE |= {"log_every", "save_every", "val_every", "device", "compile", "recompute", "backend", "micro_batches", "world"}
 
 
 @dataclass(frozen=True)
@@ -288,6 +288,12 @@ def write_environment(directory: Path, step: int, device: str) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
         now["earlier"] = [*before.pop("earlier"), before]
     write_atomic(path, json.dumps(now, indent=2) + "\n")
+
+
+def note_environment(directory: Path, **facts: Any) -> None:
+    """Add to environment.json what was found out after it was written."""
+    path = directory / ENVIRONMENT
+    write_atomic(path, json.dumps(json.loads(path.read_text(encoding="utf-8")) | facts, indent=2) + "\n")
 
 
 def command_to_continue(directory: Path, world_size: int) -> str:

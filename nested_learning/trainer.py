@@ -11,11 +11,13 @@ from torch import Tensor
 
 from nested_learning import checkpoint
 from nested_learning.checkpoint import Progress
+from nested_learning.compiling import compile_training
 from nested_learning.data.batch import IGNORE, Batch, to
 from nested_learning.data.source import Source
 from nested_learning.errors import CheckpointError, DataError
 from nested_learning.evals.memory import observe
 from nested_learning.evals.validation import validate
+from nested_learning.flops import Flops, flops, most_operations, utilisation
 from nested_learning.logger.jsonl import JsonlLogger
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.objective.figures import Mean, add_means, clipped, means, memory_figures
@@ -46,8 +48,12 @@ class Trainer:
         optimizer: Optimizer,
         progress: Progress,
         watch: Stopwatch | None = None,
+        trial: Batch | None = None,
     ) -> None:
-        """Take over the parts; `watch` has been running since the process began, or begins now."""
+        """Take over the parts; `watch` has been running since the process began, or begins now.
+
+        `trial`: a batch like those that will be read, with which compiling is tried.
+        """
         self.ctx, self.config, self.world = ctx, ctx.config, ctx.world
         self.source, self.model, self.objective, self.optimizer = source, model, objective, optimizer
         self.progress = progress
@@ -60,11 +66,16 @@ class Trainer:
         self.feed = open_feed(self.config, source, self.world)
         # tokens and seconds at the last log, for the throughput since then
         self.logged = (progress.tokens, progress.seconds)
-        if self.config.compile:
-            model.compile()
         # what is trained; validation and checkpoints use the model inside it
         resets, evenly = self.config.data.resets, self.world.holds_parts
         training = Training(model, objective, resets=resets, evenly=evenly)
+        with self.watch.phase("compile"):
+            self.compiled = compile_training(training, self.config.compile, trial, ctx.dtype, self.world)
+        # what the devices could compute, and what a token costs: known where the MFU is
+        self.most = most_operations(ctx.device, self.config.dtype, self.world.size)
+        self.flops: Flops | None = None
+        if self.most is not None:
+            self.flops = flops(self.config.model, self.config.objective, source.vocab_size, source.seq_len)
         self.reduction = self.world.reduction(training)
         self.recovery = Recovery(ctx, source, training, optimizer, progress, self.watch)
 
@@ -199,7 +210,11 @@ class Trainer:
             return
         tokens, seconds = self.logged
         if progress.seconds > seconds:
-            figures["perf/tokens_per_second"] = (progress.tokens - tokens) / (progress.seconds - seconds)
+            rate = (progress.tokens - tokens) / (progress.seconds - seconds)
+            figures["perf/tokens_per_second"] = rate
+            if self.flops is not None:
+                shares = utilisation(self.flops, rate, self.most)
+                figures |= {f"perf/{name}": share for name, share in shares.items() if share is not None}
         self.logged = progress.tokens, progress.seconds
         self.log("train", figures)
 
@@ -261,17 +276,13 @@ class Trainer:
             self.world.check_replicas(dict(self.model.named_parameters()) | self.optimizer.held())
 
     def save(self) -> None:
-        """Write a checkpoint of this step; the other processes wait for the first, which writes it."""
+        """Write a checkpoint of this step; all processes do so together."""
         self.check_replicas()
         plain, tokenizer = asdict(self.config), self.source.tokenizer
         with self.watch.phase("checkpoint"):
             self.progress.phases, self.progress.lost = self.watch.read(), self.watch.lost
-            self.recovery.saved = Path(
-                self.world.share(
-                    lambda: str(
-                        checkpoint.save(self.ctx.directory, self.model, self.optimizer, tokenizer, plain, self.progress)
-                    )
-                )
+            self.recovery.saved = checkpoint.save(
+                self.ctx.directory, self.model, self.optimizer, tokenizer, plain, self.progress, self.world
             )
 
     def farewell(self) -> str:

@@ -38,7 +38,7 @@ MISTAKES = {
     "text where a number belongs": ("model.dim=wide", ["model.dim='wide'", "whole number", "model.dim=16"]),
     "a fraction where a whole number belongs": ("steps=1.5", ["steps=1.5", "whole number"]),
     "a number where text belongs": ("name=3", ["name=3", "quote it"]),
-    "a number where a switch belongs": ("compile=1", ["compile=1", "true or false"]),
+    "a number where a switch belongs": ("overfit=1", ["overfit=1", "true or false"]),
     "null where a number belongs": ("steps=null", ["steps=null", "whole number"]),
     "nothing where a number belongs": ("steps=", ["steps=''", "steps=16"]),
     "a value that must be given": ("data=text", ["data.path", "missing"]),

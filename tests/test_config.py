@@ -122,7 +122,7 @@ def test_every_key_is_read_somewhere() -> None:
         ("name=run-1", lambda c: c.name == "run-1"),
         ('prompt="def f(x):"', lambda c: c.prompt == "def f(x):"),
         ("sampling.temperature=0", lambda c: c.sampling.temperature == 0.0),
-        ("compile=true", lambda c: c.compile is True),
+        ("overfit=true", lambda c: c.overfit is True),
         ("evals=[]", lambda c: c.evals == {}),
         ("evals=[by_position,validation]", lambda c: sorted(c.evals) == ["by_position", "validation"]),
         ("logger=wandb", lambda c: list(c.logger) == ["wandb"]),

@@ -1,8 +1,9 @@
 """Residual dropout, and the mode in which a model drops nothing."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
+import torch
 from torch import nn
 
 
@@ -17,10 +18,16 @@ def residual_dropout(share: float) -> nn.Module:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put `model` into eval mode, in which nothing is dropped, while the context lasts."""
+    """Put `model` into eval mode, in which nothing is dropped, and compiled parts run as written, while it lasts.
+
+    Compiled parts would be compiled again, for eval mode and for each new shape.
+    """
     was_training = model.training
+    is_compiled = any(module._compiled_call_impl is not None for module in model.modules())
     model.eval()
     try:
-        yield
+        # imports the compiler
+        with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
+            yield
     finally:
         model.train(was_training)

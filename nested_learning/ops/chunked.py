@@ -1,5 +1,6 @@
 """A memory that reads a sequence, in torch: `naive_associative` of every design, computed chunk by chunk."""
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -9,7 +10,7 @@ from nested_learning import tree
 from nested_learning.ops import deep, fla, matrix
 from nested_learning.ops.gates import Gates
 from nested_learning.ops.memory import Design, Memory, Weights, chunk_sizes
-from nested_learning.ops.recompute import recomputed
+from nested_learning.ops.recompute import recomputed, stretches
 from nested_learning.shapes import Float, Tensor
 
 
@@ -49,6 +50,14 @@ def chunked(
             return deep.piece(q, k, v, gates, memory, base, design)
 
         return recomputed(step, sizes, (q, k, v, gates), memory, base)
+    if design.recompute and len(sizes) > 1:
+        plain = replace(design, recompute=False)
+
+        def read_on(here: Any, memory: Memory, base: Weights | None) -> tuple[Tensor, Memory]:
+            q, k, v, gates = here
+            return chunked(q, k, v, gates, memory, base, plain)
+
+        return recomputed(read_on, stretches(sizes), (q, k, v, gates), memory, base)
     num_whole = sizes.count(design.chunk)
     if form is matrix and num_whole > 1:
         # the chunks that are whole lie side by side: at most the first and the last are not

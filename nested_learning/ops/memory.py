@@ -26,7 +26,8 @@ class Design:
     each "token" finds, or at those of the start of its "chunk". `read`: from the weights that each "token" leaves, or
     from those of the start of its "chunk". `residual`: whether M adds its input to its output; `norm`: whether the
     output is normalised before that. `chunk`: its tokens; with "token" twice it has no effect on the result. `backend`:
-    what computes it, the same to rounding: "eager" (torch), or one of ops/backend.py.
+    what computes it, the same to rounding: "eager" (torch), or one of ops/backend.py. `recompute`: whether the backward
+    pass of a matrix computes stretches of chunks again instead of keeping them (where "cpp" does not do so anyway).
     """
 
     objective: str
@@ -37,6 +38,7 @@ class Design:
     norm: bool
     chunk: int
     backend: str = "eager"
+    recompute: bool = False
 
     @property
     def erasures(self) -> int:

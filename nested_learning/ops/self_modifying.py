@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from nested_learning.ops.associative import associative, write_piece
 from nested_learning.ops.gates import GateKinds, Gates
 from nested_learning.ops.memory import Design, Memory, Weights, add, answer, naive_associative
+from nested_learning.ops.recompute import recomputed, stretches
 from nested_learning.shapes import Float, Tensor
 
 GENERATED = ("key", "value", "gates", "query")
@@ -115,9 +116,16 @@ def self_modifying(
     views: Views, base: Memories, state: State, design: SelfDesign
 ) -> tuple[Float[Tensor, "b h t k"], State]:
     """`naive_self_modifying`, from boundary to boundary of the two chunk sizes, exact to rounding. Source: ours."""
-    outputs = []
+    outputs, sizes = [], cut(views.query.shape[2], state, design)
+    if design.generating.recompute and len(sizes) > 1:
+        plain = replace(design, generating=replace(design.generating, recompute=False))
+
+        def read_on(here: Views, state: State, base: Memories) -> tuple[Tensor, State]:
+            return self_modifying(here, base, state, plain)
+
+        return recomputed(read_on, stretches(sizes), views, state, base)
     # split at once: the gradient of slicing chunk by chunk would fill the whole sequence with zeros for each chunk
-    for here in zip(*(x.split(cut(views.query.shape[2], state, design), dim=2) for x in views), strict=True):
+    for here in zip(*(x.split(sizes, dim=2) for x in views), strict=True):
         found = found_by_chunk(base, state)
         made = generate(Views(*here), found, design)
         targets = {name: answer(made.value, found[name], design.of(name)) for name in state}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nested_learning.branch import branch
 from nested_learning.checkpoint import Progress
+from nested_learning.compiling import Compiled
 from nested_learning.data.batch import Batch, to
 from nested_learning.data.fingerprint import order_fingerprint
 from nested_learning.data.loader import train_batch
@@ -14,18 +15,20 @@ from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError
 from nested_learning.files import write_atomic
 from nested_learning.float8 import use_float8
+from nested_learning.flops import flops, utilisation
 from nested_learning.logger.build import METRICS
 from nested_learning.logger.jsonl import read_lines
 from nested_learning.nn.backend import use_backend
 from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
+from nested_learning.nn.recomputing import use_recompute
 from nested_learning.nn.stacking import stack
 from nested_learning.objective.protocol import Objective
 from nested_learning.optim.optimizer import Optimizer
 from nested_learning.phase import Result
-from nested_learning.phase.cost import flops_per_token, group_table
+from nested_learning.phase.cost import group_table
 from nested_learning.phase.dry_run import dry_run
-from nested_learning.run import claim, count_pieces, open_feed, prepare_process, program
+from nested_learning.run import claim, count_pieces, note_environment, open_feed, prepare_process, program
 from nested_learning.samples import continuation, printable
 from nested_learning.session import Session
 from nested_learning.stopwatch import Stopwatch, peak_memory_bytes
@@ -72,8 +75,12 @@ def run(config: "Config") -> Result:
                 progress.lost += lost_seconds(place.directory, progress)
                 ctx = place.begin(progress.step)
                 announce(ctx.directory, progress, parts, world)
-                Trainer(ctx, parts.source, parts.model, parts.objective, parts.optimizer, progress, watch).fit()
-                write_summary(ctx.directory, config, progress, parts, world)
+                trainer = Trainer(
+                    ctx, parts.source, parts.model, parts.objective, parts.optimizer, progress, watch, parts.batch
+                )
+                announce_compiled(ctx.directory, trainer.compiled, world)
+                trainer.fit()
+                write_summary(ctx.directory, trainer, parts)
         assert place.directory is not None
         return conclude(config, place.directory, progress, parts, world)
 
@@ -91,9 +98,10 @@ def build(config: "Config", world: World) -> Parts:
     source, model = begin(config)
     model = model.to(world.device)
     backend = use_backend(model, config.backend, world.device)
-    world.shard(model, list(model.blocks))
     if config.dtype == "float8":
         use_float8(model, world.device)
+    use_recompute(model, config.recompute)
+    world.shard(model, list(model.blocks))
     if config.sample_every and source.tokenizer is None:
         raise ConfigError(
             f"sample_every={config.sample_every}: data={config.data.name} is no text to go on with; use sample_every=0"
@@ -103,9 +111,10 @@ def build(config: "Config", world: World) -> Parts:
     named, least = list(model.named_parameters()), feed.least_tokens()
     optimizer = config.optim.build(named, model.levels, least, config.steps, world, feed.tokens_before)
     optimizer.watch(model)
-    if config.compile and optimizer.inputs:
+    if config.compile != "off" and optimizer.inputs:
         raise ConfigError(
-            "compile=true: a rule of optim reads the inputs of layers, which are compiled away; try compile=false"
+            f"compile={config.compile}: a rule of optim reads the inputs of layers, which are compiled away; "
+            "try compile=off"
         )
     if config.world.is_deterministic and optimizer.inputs:
         raise ConfigError(
@@ -151,12 +160,21 @@ def announce(directory: Path, progress: Progress, parts: Parts, world: World) ->
     )
 
 
-def write_summary(directory: Path, config: "Config", progress: Progress, parts: Parts, world: World) -> None:
+def announce_compiled(directory: Path, compiled: Compiled, world: World) -> None:
+    """Say whether the model was compiled as asked, and record it in environment.json."""
+    if world.is_first:
+        note_environment(directory, compile=compiled._asdict())
+    if compiled.asked != "off":
+        say(world, str(compiled))
+
+
+def write_summary(directory: Path, trainer: Trainer, parts: Parts) -> None:
     """Write summary.json: the figures of the run, and what it cost."""
-    # reads a row, which takes all processes where each holds a part of the parameters
-    _, flops = flops_per_token(parts.model, parts.objective, parts.batch)
+    config, progress, world = trainer.config, trainer.progress, trainer.world
     if not world.is_first:
         return
+    known = flops(config.model, config.objective, parts.source.vocab_size, parts.source.seq_len)
+    rate = progress.tokens / progress.seconds
     summary: dict[str, Any] = {
         "step": progress.step,
         "tokens": progress.tokens,
@@ -164,7 +182,7 @@ def write_summary(directory: Path, config: "Config", progress: Progress, parts: 
         "best": progress.best,
         "seconds": progress.seconds,
         "cpu_seconds": progress.cpu_seconds,
-        "tokens_per_second": progress.tokens / progress.seconds,
+        "tokens_per_second": rate,
         "phase_seconds": progress.phases,
         "lost_seconds": progress.lost,
         "wall_seconds": (wall := sum(progress.phases.values()) + progress.lost),
@@ -172,7 +190,10 @@ def write_summary(directory: Path, config: "Config", progress: Progress, parts: 
         "peak_memory_bytes": peak_memory_bytes(world.device),
         "parameters": count_parameters(parts.model),
         "data_order": order_fingerprint(open_feed(config, parts.source, world)),
-        "flops_per_token": flops,
+        "flops_per_token": known.total,
+        "memory_flops_per_token": known.memory,
+        **utilisation(known, rate, trainer.most),
+        "compile": trainer.compiled._asdict(),
     }
     write_atomic(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")
 

@@ -77,8 +77,8 @@ def test_objectives_and_levels_must_fit():
         assert configure(TAUGHT, f"objective.segment={segment}").objective.segment == segment
     with pytest.raises(ConfigError, match="use objective=online, or signal: local"):
         make_job(open_option_files(None), ["model=hope_attention", f"model.levels=[{TAUGHT}]"])
-    assert "use compile=false" in refusal(TAUGHT, "compile=true")
-    assert configure(SLOW, "compile=true").compile
+    assert "use compile=off" in refusal(TAUGHT, "compile=regional")
+    assert configure(SLOW, "compile=full").compile == "full"
 
 
 def test_a_model_that_begins_with_another_takes_over_its_sizes(tmp_path):

@@ -134,5 +134,5 @@ def test_a_layer_that_has_read_nothing_is_refused_by_its_name():
 
 
 def test_a_compiled_model_shows_no_inputs_and_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="try compile=false"):
-        run(tiny(tmp_path, optim="dgd", compile=True))
+    with pytest.raises(ConfigError, match="try compile=off"):
+        run(tiny(tmp_path, optim="dgd", compile="full"))
