@@ -68,7 +68,7 @@ def learn(config: Config, world: World, folder: Path) -> list[list[float]]:
             made.train_step(lambda: False)
             figures.append([made.progress.metrics[name] for name in ("train/loss", "optim/grad_norm")])
         made.validate()
-        figures.append([made.progress.metrics["val/loss"]])
+        figures.append([value for name, value in made.progress.metrics.items() if name.startswith("val/")])
         parameters = {name: world.whole(weight.detach()) for name, weight in made.model.named_parameters()}
         if world.is_first:
             save_file(parameters, folder / "model.safetensors")
