@@ -17,7 +17,14 @@ from nested_learning.checkpoint.layout import (
     write_config,
 )
 from nested_learning.checkpoint.saving import save, tidy
-from nested_learning.checkpoint.tensors import fill_model, load_model, load_optimizer, model_tensors, plain
+from nested_learning.checkpoint.tensors import (
+    fill_model,
+    load_averaged,
+    load_model,
+    load_optimizer,
+    model_tensors,
+    plain,
+)
 
 __all__ = [
     "CONFIG",
@@ -26,6 +33,7 @@ __all__ = [
     "fill_model",
     "find",
     "has_checkpoint",
+    "load_averaged",
     "load_model",
     "load_optimizer",
     "model_tensors",

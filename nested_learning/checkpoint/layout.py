@@ -82,12 +82,21 @@ def has_checkpoint(run: Path) -> bool:
     return (run / FOLDER / LATEST).is_file()
 
 
+def parts_of(file: Path) -> Path:
+    """Return the folder that stands in the place of `file`, of tensors, where each process wrote its parts."""
+    return file.with_suffix("")
+
+
 def verify(directory: Path) -> None:
     """Check every file of a checkpoint against its sha256. Raises CheckpointError naming the file."""
     hashes = read_json(directory / HASHES)
-    for name in (MODEL, CONFIG, PROGRESS):
-        if name not in hashes:
+    listed = {name.partition("/")[0] for name in hashes}
+    for name in (MODEL, OPTIMIZER, CONFIG, PROGRESS):
+        if not {name, parts_of(Path(name)).name} & listed:
             raise CheckpointError(f"{directory / HASHES}: does not list {name}; {way_out(directory)}")
+    for path in directory.glob("*/*"):
+        if path.relative_to(directory).as_posix() not in hashes:
+            raise CheckpointError(f"{path}: does not belong to this checkpoint; remove it, or {way_out(directory)}")
     for name, expected in hashes.items():
         if not (directory / name).is_file():
             raise CheckpointError(f"{directory / name}: missing from the checkpoint; {way_out(directory)}")

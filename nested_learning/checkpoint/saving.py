@@ -2,15 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from nested_learning.checkpoint.layout import (
     CARD,
@@ -25,6 +26,7 @@ from nested_learning.checkpoint.layout import (
     Progress,
     find,
     has_checkpoint,
+    parts_of,
     steps,
     write_config,
 )
@@ -33,9 +35,15 @@ from nested_learning.data.tokenizer import Tokenizer
 from nested_learning.errors import CheckpointError
 from nested_learning.files import hash_file, sync, write_atomic
 from nested_learning.optim.optimizer import Optimizer
+from nested_learning.world import World
+from nested_learning.world.storage import own_file, write_parts
 
 # the last one, and the one before in case the disk damages the last; more would fill disks unasked
 KEPT = 2
+SHA256_BYTES = 32
+
+
+ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
 
 def save(
@@ -45,20 +53,35 @@ def save(
     tokenizer: Tokenizer | None,
     config: dict[str, Any],
     progress: Progress,
+    world: World = ALONE,
 ) -> Path:
-    """Write a checkpoint of `run` and make it the latest; return its directory. Source: ours.
+    """Write a checkpoint of `run` and make it the latest; return its directory. All processes must call it.
 
-    A kill at any moment leaves the checkpoint before it in place and named by `latest`. Only one process may save.
-    Raises CheckpointError when the disk does not take it; what was written of it is then removed.
+    A kill at any moment leaves the checkpoint before it in place and named by `latest`. Only the first process writes,
+    unless each holds a part of the parameters: then each writes its part. Raises CheckpointError on all processes when
+    the disk does not take it; what was written of it is then removed. Source: ours.
     """
-    folder = run / FOLDER
-    target = folder / f"step_{progress.step:08d}"
-    with _explained(run, target):
-        _begin(folder)
-        draft = folder / f"{DRAFT}{target.name}"
-        draft.mkdir()
-        _write(draft, model, optimizer, tokenizer, config, progress)
-        _finish(draft, target)
+    target = run / FOLDER / f"step_{progress.step:08d}"
+    draft = target.with_name(f"{DRAFT}{target.name}")
+
+    def first(do: Callable[[], None]) -> None:
+        def explained() -> str:
+            with _explained(run, target):
+                do()
+            return ""
+
+        world.share(explained)
+
+    first(lambda: _begin(draft))
+    hashes: dict[str, str] = {}
+    if world.holds_parts:
+        with _explained(run, target):
+            hashes = _write_parts(draft, {MODEL: model_tensors(model), OPTIMIZER: optimizer.held()}, world)
+    else:
+        first(lambda: _write_whole(draft, {MODEL: model_tensors(model), OPTIMIZER: optimizer.state_dict()}))
+    card = _card(model, config, progress)
+    first(lambda: _describe(draft, tokenizer, config, progress, card, hashes))
+    first(lambda: _finish(draft, target))
     return target
 
 
@@ -85,12 +108,14 @@ def _explained(run: Path, target: Path) -> Iterator[None]:
         ) from error
 
 
-def _begin(folder: Path) -> None:
-    """Make the folder of checkpoints, or tidy up what a process that was killed left in it."""
+def _begin(draft: Path) -> None:
+    """Make the directory `draft` and the folder that it is in, without what a process that was killed left there."""
+    folder = draft.parent
     if not folder.exists():
         folder.mkdir()
         sync(folder.parent)
     _remove_drafts(folder)
+    draft.mkdir()
 
 
 def _finish(draft: Path, target: Path) -> None:
@@ -119,26 +144,45 @@ def _take_place(draft: Path, target: Path) -> None:
     sync(target.parent)
 
 
-def _write(
+def _write_whole(draft: Path, files: dict[str, dict[str, Tensor]]) -> None:
+    """Write each of `files` as one file."""
+    for name, tensors in files.items():
+        save_file(plain(tensors), draft / name)
+        # safetensors lets only the owner read; a checkpoint is as readable as the rest of the run
+        (draft / name).chmod(draft.stat().st_mode & 0o666)
+
+
+def _write_parts(draft: Path, files: dict[str, dict[str, Tensor]], world: World) -> dict[str, str]:
+    """Write each of `files` as a folder with a file of each process; return the sha256 of them all."""
+    own: list[float] = []
+    for name, tensors in files.items():
+        file = write_parts(parts_of(draft / name), tensors, world.rank)
+        # who holds no part, of few parameters among many processes, has no file: 32 zeros
+        own += bytes(SHA256_BYTES) if file is None else bytes.fromhex(hash_file(file))
+    hashes = {}
+    for rank, digests in enumerate(world.gather(own)):
+        for place, name in enumerate(files):
+            digest = bytes(int(byte) for byte in digests[place * SHA256_BYTES : (place + 1) * SHA256_BYTES])
+            if any(digest):
+                hashes[own_file(parts_of(draft / name), rank).relative_to(draft).as_posix()] = digest.hex()
+    return hashes
+
+
+def _describe(
     draft: Path,
-    model: nn.Module,
-    optimizer: Optimizer,
     tokenizer: Tokenizer | None,
     config: dict[str, Any],
     progress: Progress,
+    card: str,
+    hashes: dict[str, str],
 ) -> None:
-    """Fill the directory `draft` and see it reach the disk."""
-    save_file(plain(model_tensors(model)), draft / MODEL)
-    save_file(plain(optimizer.state_dict()), draft / OPTIMIZER)
+    """Write what is no tensor, the sha256 of all (`hashes` are those of parts), and see everything reach the disk."""
     write_config(draft, config)
-    for name in (MODEL, OPTIMIZER):
-        # safetensors lets only the owner read; a checkpoint is as readable as the rest of the run
-        (draft / name).chmod((draft / CONFIG).stat().st_mode)
     if tokenizer is not None:
         tokenizer.save(draft)
     (draft / PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
-    (draft / CARD).write_text(_card(model, config, progress), encoding="utf-8")
-    hashes = {path.name: hash_file(path) for path in sorted(draft.iterdir())}
+    (draft / CARD).write_text(card, encoding="utf-8")
+    hashes |= {path.name: hash_file(path) for path in sorted(draft.iterdir()) if path.is_file()}
     (draft / HASHES).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
     for path in [*draft.iterdir(), draft]:
         sync(path)

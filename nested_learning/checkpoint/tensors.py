@@ -7,18 +7,33 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nested_learning.checkpoint.layout import CONFIG, MODEL, OPTIMIZER, way_out
+from nested_learning.checkpoint.layout import CONFIG, MODEL, OPTIMIZER, parts_of, way_out
 from nested_learning.errors import CheckpointError
+from nested_learning.optim.average import EMA
 from nested_learning.optim.optimizer import Optimizer
+from nested_learning.world.sharding import cut
+from nested_learning.world.storage import describe_parts, read_parts
 
 
 def load_model(directory: Path, model: nn.Module) -> None:
     """Fill `model`, in place. Raises CheckpointError naming what is missing, too much, or of another shape."""
-    fill_model(directory / MODEL, _load_tensors(directory / MODEL), model, directory / CONFIG)
+    path, options = directory / MODEL, directory / CONFIG
+    if not parts_of(path).is_dir():
+        fill_model(path, _load_tensors(path), model, options)
+        return
+    check_model(path, _described(path), model, options)
+    _fill_from_parts(path, {name: tensor.data for name, tensor in model_tensors(model).items()})
 
 
 def fill_model(path: Path, saved: Mapping[str, Tensor], model: nn.Module, options: Path) -> None:
     """Copy what was `saved` in `path` into `model`, or raise CheckpointError that names the file of its `options`."""
+    check_model(path, saved, model, options)
+    for name, tensor in model_tensors(model).items():
+        tensor.data.copy_(cut(saved[name].to(tensor.device), tensor.data))
+
+
+def check_model(path: Path, saved: Mapping[str, Tensor], model: nn.Module, options: Path) -> None:
+    """Raise CheckpointError, naming the file of its `options`, unless `saved` in `path` is what `model` is made of."""
     wanted = model_tensors(model)
     problems = [f"{name} is missing" for name in wanted.keys() - saved.keys()]
     problems += [f"{name} is unknown to the model" for name in saved.keys() - wanted.keys()]
@@ -30,13 +45,36 @@ def fill_model(path: Path, saved: Mapping[str, Tensor], model: nn.Module, option
             f"{path}: made for another model: {'; '.join(sorted(problems)[:3])} ({len(problems)} in all); "
             f"use the model options of {options}"
         )
-    for name, tensor in wanted.items():
-        tensor.data.copy_(saved[name])
+
+
+def load_averaged(directory: Path, model: nn.Module) -> None:
+    """Put averaged weights in the place of the parameters of `model`, which is filled already; buffers stay.
+
+    Raises CheckpointError when the run averages none (optim.ema=null).
+    """
+    path, wanted = directory / OPTIMIZER, {f"{name}/{EMA}": weights for name, weights in model.named_parameters()}
+    found = _described(path) if parts_of(path).is_dir() else _load_tensors(path)
+    if not wanted.keys() <= found.keys():
+        raise CheckpointError(
+            f"{directory}: has no averaged weights, it was made with optim.ema=null; use weights=model"
+        )
+    if parts_of(path).is_dir():
+        _fill_from_parts(path, {key: weights.data for key, weights in wanted.items()})
+    else:
+        for key, weights in wanted.items():
+            weights.data.copy_(found[key])
 
 
 def load_optimizer(directory: Path, optimizer: Optimizer) -> None:
     """Give `optimizer` its state back; it checks the names itself. Raises CheckpointError when the file is damaged."""
-    optimizer.load_state_dict(_load_tensors(directory / OPTIMIZER))
+    path = directory / OPTIMIZER
+    if not parts_of(path).is_dir():
+        optimizer.load_state_dict(_load_tensors(path))
+        return
+    optimizer.check(_described(path))
+    held = optimizer.held()
+    _fill_from_parts(path, held)
+    optimizer.take_numbers(held)
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -49,6 +87,21 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return `tensors` as safetensors takes them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _described(path: Path) -> dict[str, Tensor]:
+    """Return what the parts in the place of `path` make up, without the numbers."""
+    try:
+        return describe_parts(parts_of(path))
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{parts_of(path)}: unreadable ({error}); {way_out(path.parent)}") from error
+
+
+def _fill_from_parts(path: Path, tensors: dict[str, Tensor]) -> None:
+    try:
+        read_parts(parts_of(path), tensors)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{parts_of(path)}: unreadable ({error}); {way_out(path.parent)}") from error
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -172,10 +172,18 @@ class Optimizer:
 
         Raises CheckpointError, changing nothing, unless names, shapes and dtypes agree.
         """
-        _check_same(self._slots(), tensors)
+        self.check(tensors)
         for key, value in self._slots().items():
             if isinstance(value, Tensor):
                 value.copy_(self.processes.cut(tensors[key].to(value.device), value))
+        self.take_numbers(tensors)
+
+    def check(self, tensors: dict[str, Tensor]) -> None:
+        """Raise CheckpointError unless `tensors` have the names, shapes and dtypes of `state_dict`."""
+        _check_same(self._slots(), tensors)
+
+    def take_numbers(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what is a plain number here and a tensor in `tensors`, as `held` and `state_dict` return it."""
         for name, state in self.states.items():
             counts = {slot: value for slot, value in state._asdict().items() if not isinstance(value, Tensor)}
             self.states[name] = state._replace(**{slot: int(tensors[f"{name}/{slot}"]) for slot in counts})
