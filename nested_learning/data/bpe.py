@@ -56,14 +56,14 @@ class BpeTokenizer:
         self.merges, self.words = list(merges), words
         made = _in_order(self.merges)
         plain = {token: i for i, token in enumerate(made)}
-        self._vocab = plain if ids is None else {token: _id_of(token, ids) for token in dict.fromkeys([*made, *ids])}
+        self._vocab = plain if ids is None else _with_ids([*made, *ids], ids)
         self._num_made = len(made)
         self.specials = dict(specials or {end: max(self._vocab.values()) + 1})
         self.end = self.specials[end]
         self.vocab_size = max(*self._vocab.values(), *self.specials.values()) + 1
         self._pieces = [b""] * self.vocab_size
-        for token, i in self._vocab.items():
-            self._pieces[i] = from_letters(token)
+        for piece, i in zip(from_letters(self._vocab), self._vocab.values(), strict=True):
+            self._pieces[i] = piece
         self.token_bytes = np.array([len(piece) for piece in self._pieces], dtype=np.int64)
         for text, i in self.specials.items():
             self._pieces[i] = text.encode()
@@ -134,7 +134,7 @@ class BpeTokenizer:
             import tiktoken
         except ImportError:
             return None
-        ranks = {from_letters(token): rank for rank, token in enumerate(self._vocab)}
+        ranks = {piece: rank for rank, piece in enumerate(from_letters(self._vocab))}
         words = GPT2_FAST if self.words == GPT2_WORDS else self.words
         return tiktoken.Encoding(self.name, pat_str=words, mergeable_ranks=ranks, special_tokens={})
 
@@ -203,10 +203,11 @@ def _in_order(merges: list[Merge]) -> dict[str, None]:
     return made
 
 
-def _id_of(token: str, ids: Mapping[str, int]) -> int:
-    if token not in ids:
-        raise DataError(f"tokenizer: the token {token!r} has no id; its files belong to different tokenizers")
-    return ids[token]
+def _with_ids(tokens: list[str], ids: Mapping[str, int]) -> dict[str, int]:
+    try:
+        return {token: ids[token] for token in dict.fromkeys(tokens)}
+    except KeyError as error:
+        raise DataError(f"tokenizer: the token {error} has no id; its files belong to different tokenizers") from None
 
 
 def _cutter(words: str | dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Bytes as letters: how `tokenizers`, and GPT-2 before it, writes tokens of bytes into files of text."""
 
+from collections.abc import Iterable
+
 from nested_learning.errors import DataError
 
 
@@ -14,14 +16,16 @@ BYTES = byte_letters()
 LETTERS = {byte: letter for letter, byte in BYTES.items()}
 
 
-def to_letters(piece: bytes) -> str:
-    """Write bytes as letters."""
-    return "".join([LETTERS[byte] for byte in piece])
+def to_letters(pieces: Iterable[bytes]) -> list[str]:
+    """Write pieces of bytes as letters."""
+    return ["".join([LETTERS[byte] for byte in piece]) for piece in pieces]
 
 
-def from_letters(token: str) -> bytes:
-    """Return the bytes that letters stand for. Raises DataError for another letter."""
+def from_letters(tokens: Iterable[str]) -> list[bytes]:
+    """Return the bytes that the letters of each token stand for. Raises DataError for another letter."""
     try:
-        return bytes([BYTES[letter] for letter in token])
-    except KeyError:
-        raise DataError(f"tokenizer: the token {token!r} is not written in bytes; it must be byte-level") from None
+        return [bytes([BYTES[letter] for letter in token]) for token in tokens]
+    except KeyError as error:
+        raise DataError(
+            f"tokenizer: {error} in a token is no byte written as a letter; it must be byte-level"
+        ) from None

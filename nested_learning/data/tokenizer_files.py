@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def _from_huggingface(saved: dict[str, Any]) -> BpeTokenizer:
     # NFC changes no text that is already composed, as nearly all is; leaving it out keeps the rest as it was
     if saved["normalizer"] not in (None, {"type": "NFC"}):
         raise DataError("its normalizer changes the text; it must be a byte-level BPE, such as GPT-2's")
-    merges = [_pair(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]]
+    merges = _pairs(merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
     vocab, made = dict(model["vocab"]), {a + b for a, b in merges}
     specials = {token["content"]: token["id"] for token in saved["added_tokens"] if token["content"] not in made}
     ids = {token: i for token, i in vocab.items() if token not in specials}
@@ -117,9 +117,10 @@ def _one_merge_each(merges: list[Merge], num_made: int) -> list[Merge]:
     """
     if len(merges) == num_made:
         return merges
-    ranks = {from_letters(token): rank for rank, token in enumerate(dict.fromkeys(a + b for a, b in merges), start=256)}
+    made = from_letters(dict.fromkeys(a + b for a, b in merges))
+    ranks = {token: rank for rank, token in enumerate(made, start=256)}
     found = find_merges({bytes([byte]): byte for byte in range(256)} | ranks)
-    kept = [(to_letters(a), to_letters(b)) for token in ranks for a, b in [found.get(token, (b"", b""))]]
+    kept = _in_letters([found.get(token, (b"", b"")) for token in ranks])
     return kept if set(kept) <= set(merges) else merges
 
 
@@ -141,10 +142,8 @@ def _words_of(cutter: dict[str, Any]) -> str | dict[str, Any]:
 def _read_pair(vocabulary: Path, merges: Path) -> Tokenizer:
     """Read GPT-2's files: ids by token, and merges a line; what no merge makes is a special token."""
     ids = json.loads(vocabulary.read_text(encoding="utf-8"))
-    lines = [
-        line for line in merges.read_text(encoding="utf-8").split("\n") if line and not line.startswith("#version")
-    ]
-    pairs = [_pair(line.split(" ")) for line in lines]
+    lines = merges.read_text(encoding="utf-8").split("\n")
+    pairs = _pairs(line.split(" ") for line in lines if line and not line.startswith("#version"))
     made = {a + b for a, b in pairs}
     specials = {token: i for token, i in ids.items() if token not in made and len(token) > 1}
     return _with_end(pairs, {token: i for token, i in ids.items() if token not in specials}, GPT2_WORDS, specials)
@@ -162,8 +161,8 @@ def _read_ranks(path: Path) -> Tokenizer:
     words = beside.read_text(encoding="utf-8").rstrip("\n") if beside.is_file() else KNOWN_WORDS[path.stem]
     found = find_merges(ranks)
     order = sorted(found, key=ranks.__getitem__)
-    pairs = [(to_letters(a), to_letters(b)) for a, b in map(found.__getitem__, order)]
-    return _with_end(pairs, {to_letters(token): rank for token, rank in ranks.items()}, words, {})
+    pairs = _in_letters([found[token] for token in order])
+    return _with_end(pairs, dict(zip(to_letters(ranks), ranks.values(), strict=True)), words, {})
 
 
 def _with_end(
@@ -174,12 +173,17 @@ def _with_end(
     return BpeTokenizer(merges, ids, words, {end: max([*ids.values(), *specials.values()]) + 1} | specials, end)
 
 
-def _pairs(merges: list[Any]) -> list[Merge]:
-    return [_pair(merge) for merge in merges]
+def _in_letters(merges: list[tuple[bytes, bytes]]) -> list[Merge]:
+    first, second = to_letters(a for a, _ in merges), to_letters(b for _, b in merges)
+    return list(zip(first, second, strict=True))
 
 
-def _pair(merge: Any) -> Merge:
-    match merge:
-        case [str(a), str(b)] if a and b:
-            return a, b
-    raise DataError(f"{merge!r} is no merge of two tokens; save the tokenizer again")
+def _pairs(merges: Iterable[Any]) -> list[Merge]:
+    pairs = []
+    for merge in merges:
+        match merge:
+            case [str(a), str(b)] if a and b:
+                pairs.append((a, b))
+            case _:
+                raise DataError(f"{merge!r} is no merge of two tokens; save the tokenizer again")
+    return pairs

@@ -44,9 +44,8 @@ def every_kind_of_text(code: list[str]) -> str:
 
 def ranks_file(tokenizer: BpeTokenizer, path: Path) -> Path:
     """Write the ranks of `tokenizer` as tiktoken's files have them."""
-    tokens = json.loads(json.dumps(tokenizer.merges))
-    pieces = [bytes([i]) for i in range(256)]
-    pieces = [from_letters(token) for token in dict.fromkeys([*map(to_letters, pieces), *(a + b for a, b in tokens)])]
+    single = to_letters(bytes([i]) for i in range(256))
+    pieces = from_letters(dict.fromkeys([*single, *(a + b for a, b in tokenizer.merges)]))
     path.write_text("".join(f"{base64.b64encode(piece).decode()} {i}\n" for i, piece in enumerate(pieces)))
     return path
 
@@ -169,7 +168,7 @@ def test_added_tokens_have_ids_but_no_text_makes_them(trained: BpeTokenizer, tmp
 def test_merges_that_never_happen_do_not_slow_reading_down(
     trained: BpeTokenizer, code: list[str], tmp_path: Path
 ) -> None:
-    vocab = {a + b for a, b in trained.merges} | set(map(to_letters, (bytes([i]) for i in range(256))))
+    vocab = {a + b for a, b in trained.merges} | set(to_letters(bytes([i]) for i in range(256)))
     every = [
         (token[:i], token[i:])
         for token in (a + b for a, b in trained.merges)
