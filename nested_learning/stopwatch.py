@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import torch
 
-# of a step that is kept; the first step of a compiled model is `compile`
-TRAINING = ("data", "forward_backward", "optimizer", "compile")
-PHASES = (*TRAINING, "validation", "checkpoint", "log", "other")
+# of a step that is kept
+TRAINING = ("data", "forward_backward", "optimizer")
+PHASES = (*TRAINING, "validation", "checkpoint", "log", "compile", "other")
 
 
 class Stopwatch:
