@@ -37,7 +37,7 @@ UPWARD = {("__init__", "session"), ("__init__", "pretrained"), ("session", "trai
 
 # package -> the files that may import it
 RESERVED = {
-    "torch.distributed": {"world/joining.py", "world/world.py", "world/sharding.py", "world/reduction.py"},
+    "torch.distributed": {"world/joining.py", "world/world.py", "world/sharding.py", "world/reduction.py", "world/storage.py"},
     "hydra": {"cli.py", "compose.py", "config.py"},
     "omegaconf": {"cli.py", "compose.py", "config.py"},
     "wandb": {"logger/wandb.py"},
