@@ -5,6 +5,8 @@ MODEL = ["model.dim=16", "model.num_layers=1", "model.num_heads=2"]
 DATA = {
     "stdlib": ["data.seq_len=32", "data.batch_size=2", "data.val_rows=2"],
     "text": ["data.seq_len=32", "data.batch_size=2", "data.val_rows=2"],
+    "tokens": ["data.seq_len=32", "data.batch_size=2", "data.val_rows=2"],
+    "mixture": ["data.seq_len=32", "data.batch_size=2", "data.val_rows=2"],
     "recall": ["data.gap=4", "data.batch_size=2", "data.val_rows=2"],
     "parity": ["data.max_length=8", "data.batch_size=2", "data.val_rows=2"],
     "copy": ["data.length=4", "data.batch_size=2", "data.val_rows=2"],

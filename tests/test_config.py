@@ -26,7 +26,13 @@ PACKAGE = Path(config.__file__).parent
 FILES = open_option_files(None)
 OPTIONS = [(group, option) for group in CHOICES for option in FILES.options(group)]
 # what an option cannot do without, where nothing can be shipped
-NEEDED = {("data", "text"): "data.path=text.py", ("phase", "eval"): "checkpoint=x", ("phase", "sample"): "checkpoint=x"}
+NEEDED = {
+    ("data", "text"): "data.path=text.py",
+    ("data", "tokens"): "data.path=shards",
+    ("data", "mixture"): "data.sources={a:{name:stdlib}} data.weights={a:1}",
+    ("phase", "eval"): "checkpoint=x",
+    ("phase", "sample"): "checkpoint=x",
+}
 
 
 def load(*lines: str) -> Config:
@@ -41,7 +47,7 @@ def spell(group: str, option: str) -> str:
 
 def compose(group: str, option: str) -> Config:
     """Compose the default configuration with one other option; the run that eval and sample read need not exist."""
-    needed = [NEEDED[group, option]] if (group, option) in NEEDED and group != "phase" else []
+    needed = NEEDED[group, option].split() if (group, option) in NEEDED and group != "phase" else []
     return load(spell(group, option), *needed)
 
 

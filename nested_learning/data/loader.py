@@ -6,7 +6,7 @@ import numpy as np
 
 from nested_learning.data.batch import Batch, collate
 from nested_learning.data.curriculum import Stage, constant, stage_at
-from nested_learning.data.order import Places, permute, row_indices
+from nested_learning.data.order import Places, in_order, permute
 from nested_learning.data.source import Row, Source
 from nested_learning.errors import ConfigError
 from nested_learning.seeds import derive_seed
@@ -68,12 +68,7 @@ def count_validation_batches(source: Source, num_rows: int, batch_size: int) -> 
 
 def read_in_order(source: Source, seed: int, places: Places) -> list[Row]:
     """Return the training rows at `places` of the endless epoch-by-epoch order. Source: ours."""
-    num_rows = source.num_rows("train")
-    epochs, inside = np.divmod(places, num_rows)
-    indices = np.empty_like(inside)
-    for epoch in np.unique(epochs).tolist():
-        here = epochs == epoch
-        indices[here] = row_indices(seed, epoch, num_rows, inside[here])
+    epochs, indices = in_order(seed, source.num_rows("train"), places)
     return [source.row("train", *place) for place in zip(epochs.tolist(), indices.tolist(), strict=True)]
 
 

@@ -22,6 +22,16 @@ def row_indices(seed: int, epoch: int, num_rows: int, places: Places) -> Places:
     return permute(derive_seed(seed, "order", epoch), num_rows, places)
 
 
+def in_order(seed: int, num_rows: int, places: Places) -> tuple[Places, Places]:
+    """Return the epochs and the rows at `places` of the endless order, whose epochs are of `num_rows` rows each."""
+    epochs, inside = np.divmod(places, num_rows)
+    indices = np.empty_like(inside)
+    for epoch in np.unique(epochs).tolist():
+        here = epochs == epoch
+        indices[here] = row_indices(seed, epoch, num_rows, inside[here])
+    return epochs, indices
+
+
 def permute(key: int, size: int, places: Places) -> Places:
     """Return where the permutation of [0, size) that `key` stands for sends each of `places`.
 

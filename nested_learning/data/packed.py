@@ -112,6 +112,9 @@ class PackedText:
         self.seq_len = seq_len
         self.tokenizer: Tokenizer | None = tokenizer
         self.fingerprint = _fingerprint(streams, tokenizer) if fingerprint is None else fingerprint
+        if packing != "concat":
+            # other rows of the same text
+            self.fingerprint = sha256(f"{packing} {self.fingerprint}".encode()).hexdigest()
         self.packings: dict[str, Packing] = {
             split: PACKINGS[packing](stream, None if starts is None else starts[split], tokenizer.end, seq_len)
             for split, stream in streams.items()

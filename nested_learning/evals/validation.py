@@ -1,13 +1,14 @@
 """Validation: one reduction over fixed rows, whose result does not depend on how the rows are cut into batches."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from nested_learning.data.batch import IGNORE, Batch, to
 from nested_learning.data.loader import count_validation_batches, validation_batches
+from nested_learning.data.mixture import shares
 from nested_learning.data.source import Source
 from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
@@ -60,20 +61,41 @@ def validate(
     that stand for text), without one `val/sequence_accuracy`. Where levels write while they read, what they wrote:
     `val/memory/<level>/{writes,surprise,norm}`. `batch_size` bounds the memory and changes no result but by rounding,
     and the number of processes none at all.
-    With `resets` every document of a row is read from a fresh state. Draws no random number and leaves the model as it
-    was.
+    With `resets` every document of a row is read from a fresh state. Of a mixture each source has its share of the
+    rows, and figures of its own, such as `val/<source>/loss`. Draws no random number and leaves the model as it was.
     """
+    reader = Training(model, objective, resets=resets, evenly=world.holds_parts)
+    everything: list[Sums] = []
+    memory: list[tuple[str, Mean]] = []
+    figures: dict[str, float] = {}
+    for name, (part, number) in shares(source, num_rows).items():
+        with evaluating(model):
+            sums, written = read_share(reader, part, number, batch_size, world, dtype)
+        everything += sums
+        memory += written.items()
+        if name:
+            alone = total(sums, world).figures(of_text=True)
+            figures |= {f"val/{name}/{figure.removeprefix('val/')}": value for figure, value in alone.items()}
+    figures |= {f"val/{name}": value for name, value in means(add_means(memory), world).items()}
+    return total(everything, world).figures(of_text=source.tokenizer is not None) | figures
+
+
+def total(sums: Sequence[Sums], world: World) -> Sums:
+    """Add up the figures of the batches of all processes."""
+    return Sums(*world.sum([[vars(each)[name] for each in sums] for name in vars(Sums())]))
+
+
+def read_share(
+    reader: Training, source: Source, num_rows: int, batch_size: int, world: World, dtype: torch.dtype
+) -> tuple[list[Sums], dict[str, Mean]]:
+    """Read this process's share of `num_rows` validation rows of one source."""
     batches = validation_batches(source, num_rows, batch_size, world.rank, world.size)
     token_bytes = None if source.tokenizer is None else torch.from_numpy(source.tokenizer.token_bytes)
-    with evaluating(model):
-        reader = Training(model, objective, resets=resets, evenly=world.holds_parts)
-        sums, memory = add_up(reader, (to(batch, world.device) for batch in batches), token_bytes, dtype)
-        if world.holds_parts and len(sums) * world.size < count_validation_batches(source, num_rows, batch_size):
-            # others have a batch more, for which they need this process's parts of the parameters
-            read(reader, to(next(validation_batches(source, 1, 1)), world.device), dtype)
-    total = Sums(*world.sum([[vars(each)[name] for each in sums] for name in vars(Sums())]))
-    written = {f"val/{name}": value for name, value in means(memory, world).items()}
-    return total.figures(of_text=token_bytes is not None) | written
+    sums, memory = add_up(reader, (to(batch, world.device) for batch in batches), token_bytes, dtype)
+    if world.holds_parts and len(sums) * world.size < count_validation_batches(source, num_rows, batch_size):
+        # others have a batch more, for which they need this process's parts of the parameters
+        read(reader, to(next(validation_batches(source, 1, 1)), world.device), dtype)
+    return sums, memory
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from nested_learning.branch import branch
 from nested_learning.checkpoint import Progress
 from nested_learning.compiling import Compiled
 from nested_learning.data.batch import Batch, to
+from nested_learning.data.describe import describe_rows, packing_reports
 from nested_learning.data.fingerprint import order_fingerprint
 from nested_learning.data.loader import train_batch
 from nested_learning.data.source import Source
@@ -156,6 +157,7 @@ def announce(directory: Path, progress: Progress, parts: Parts, world: World) ->
         world,
         group_table(parts.optimizer),
         parts.backend,
+        *describe_rows(parts.source),
         f"run: {directory}{goes_on} (device {world.device}, {describe(world)})",
     )
 
@@ -190,6 +192,7 @@ def write_summary(directory: Path, trainer: Trainer, parts: Parts) -> None:
         "peak_memory_bytes": peak_memory_bytes(world.device),
         "parameters": count_parameters(parts.model),
         "data_order": order_fingerprint(open_feed(config, parts.source, world)),
+        "packing": {name: report._asdict() for name, report in packing_reports(parts.source).items()},
         "flops_per_token": known.total,
         "memory_flops_per_token": known.memory,
         **utilisation(known, rate, trainer.most),

@@ -27,7 +27,7 @@ def test_without_stages_all_steps_are_alike() -> None:
 
 
 def test_a_step_reads_rows_of_its_stage() -> None:
-    feed = Feed(make_source(seq_len=8, num_tokens=89), 0, plan(SHORT_FIRST, 2, 8), 2, range(1, 2))
+    feed = Feed(make_source(seq_len=8, num_tokens=88), 0, plan(SHORT_FIRST, 2, 8), 2, range(1, 2))
     assert [tuple(feed.read(step)[0].tokens.shape) for step in (0, 5, 6, 9, 10)] == [
         (2, 2),
         (2, 2),
@@ -42,7 +42,7 @@ def test_a_step_reads_rows_of_its_stage() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_an_epoch_that_runs_through_stages_has_every_target_exactly_once(seed: int) -> None:
     # 88 targets: 11 rows of 8; 6 of them are read in 12 steps of the first stages, then 5 by whole rows
-    source = make_source(seq_len=8, num_tokens=89)
+    source = make_source(seq_len=8, num_tokens=88)
     stages = [StageConfig(steps=6, batch_size=2, seq_len=2), StageConfig(steps=3, batch_size=2, seq_len=4)]
     feed = Feed(source, seed, plan(stages, 1, 8))
     every = sorted(int(t) for i in range(11) for t in source.row("train", 0, i).targets)
@@ -55,7 +55,7 @@ def test_an_epoch_that_runs_through_stages_has_every_target_exactly_once(seed: i
 
 
 def test_a_stage_longer_than_an_epoch_reads_each_epoch_exactly_once() -> None:
-    source = make_source(seq_len=8, num_tokens=89)
+    source = make_source(seq_len=8, num_tokens=88)
     feed = Feed(source, 0, plan([StageConfig(steps=88, batch_size=1, seq_len=4)], 1, 8))
     read = [feed.read(step)[0].targets.flatten().tolist() for step in range(88)]
     every = sorted(int(t) for i in range(11) for t in source.row("train", 0, i).targets)
@@ -67,7 +67,7 @@ def test_a_stage_longer_than_an_epoch_reads_each_epoch_exactly_once() -> None:
 
 
 def test_documents_of_a_part_count_from_zero() -> None:
-    source = make_source(seq_len=8, num_tokens=89)
+    source = make_source(seq_len=8, num_tokens=88)
     feed = Feed(source, 0, plan([StageConfig(steps=44, batch_size=1, seq_len=2)], 1, 8))
     assert all(feed.read(step)[0].documents[0, 0] == 0 for step in range(44))
 

@@ -1,0 +1,22 @@
+"""What rows are made of, in words and numbers: how many documents, what is padded, what is cut."""
+
+from nested_learning.data.mixture import shares
+from nested_learning.data.packed import PackedText
+from nested_learning.data.packing import Report
+from nested_learning.data.source import Source
+
+
+def packing_reports(source: Source) -> dict[str, Report]:
+    """Return by name what packing made of the training text of each source that `source` mixes; a task has none."""
+    parts = {name: part for name, (part, _) in shares(source, 1).items()}
+    return {name: part.packings["train"].report() for name, part in parts.items() if isinstance(part, PackedText)}
+
+
+def describe_rows(source: Source) -> list[str]:
+    """Say in a line for each source what its rows are made of."""
+    return [
+        f"data{f' {name}' if name else ''}: {report.rows:,} rows of {source.seq_len} tokens from {report.documents:,} "
+        f"documents; padding {report.padding:.2%}, targets dropped {report.dropped}, cut although they fit into a row "
+        f"{report.cut:.1%}"
+        for name, report in packing_reports(source).items()
+    ]
