@@ -37,7 +37,13 @@ UPWARD = {("__init__", "session"), ("__init__", "pretrained"), ("session", "trai
 
 # package -> the files that may import it
 RESERVED = {
-    "torch.distributed": {"world/joining.py", "world/world.py", "world/sharding.py", "world/reduction.py", "world/storage.py"},
+    "torch.distributed": {
+        "world/joining.py",
+        "world/reduction.py",
+        "world/sharding.py",
+        "world/storage.py",
+        "world/world.py",
+    },
     "hydra": {"cli.py", "compose.py", "config.py"},
     "omegaconf": {"cli.py", "compose.py", "config.py"},
     "wandb": {"logger/wandb.py"},
