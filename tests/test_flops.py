@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nested_learning.compose import make_job
 from nested_learning.config import CHOICES
 from nested_learning.data.batch import Batch
-from nested_learning.flops import flops, parameters_in_products
+from nested_learning.flops import Flops, flops, most_operations, parameters_in_products, utilisation
 from nested_learning.objective.config import NextTokenConfig
 from nested_learning.option_files import open_option_files
 from nested_learning.peaks import PEAKS, peak
@@ -22,6 +22,8 @@ NEXT = NextTokenConfig(name="next_token")
 pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration")
 # width, heads, layers, tokens, and what chunks are cut to, so that few tokens have many of them
 SIZES = [(16, 2, 2, 9, 2), (24, 3, 1, 3, 2)]
+# those whose first size runs by default; what the others' says these say as well, sooner
+QUICK = ("transformer", "deltanet", "titans_lmm", "titans_mac", "hope", "lstm")
 CHUNKS = ("model.memory.chunk", "model.generating_chunk", "model.segment", "model.window")
 
 
@@ -64,8 +66,15 @@ def counted(config, num_tokens: int):
     return forward / num_tokens - own, (forward + backward) / num_tokens - 3 * own, own
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("name", CHOICES["model"])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        pytest.param(name, size, marks=pytest.mark.slow if size == SIZES[0] and name not in QUICK else ())
+        for name in CHOICES["model"]
+        for size in SIZES
+    ],
+    ids=str,
+)
 def test_every_models_operations_are_those_that_are_counted(name, size):
     config, num_tokens = configure(name, size), size[3]
     known = flops(config.model, config.objective, VOCAB, num_tokens)
@@ -121,6 +130,29 @@ def test_a_large_model_is_counted_without_being_built():
     config = configure("hope", (2048, 16, 24, 0, 64))
     known = flops(config.model, config.objective, 50304, seq_len=8192)
     assert 1e9 < known.linear < 2e10 and 0 < known.memory < known.linear
+
+
+def test_utilisation_has_two_names_and_is_unknown_where_the_peak_is():
+    known = Flops(linear=6.0, memory=1.0, attention=2.0, causal=1.0, forward=3.0, head=1.0)
+    assert utilisation(known, 100.0, 1000.0) == {"mfu_12": pytest.approx(0.9), "mfu_causal": pytest.approx(0.8)}
+    assert utilisation(known, 100.0, None) == {"mfu_12": None, "mfu_causal": None}
+    assert most_operations(torch.device("cpu"), "float32", 2) is None
+
+
+def test_what_devices_could_do_is_their_number_times_the_peak_of_the_type_that_multiplies(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
+    device = torch.device("cuda", 0)
+    assert most_operations(device, "bfloat16", 8) == 8 * 312e12
+    assert most_operations(device, "float32", 1) == 19.5e12
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    assert most_operations(device, "float32", 1) == 156e12
+    assert most_operations(device, "float8", 1) is None
+
+
+def test_logits_that_are_made_twice_are_counted_once():
+    model = configure("transformer", SIZES[1]).model
+    twice = NextTokenConfig(name="next_token", chunk=2)
+    assert flops(model, twice, VOCAB, 8) == flops(model, NEXT, VOCAB, 8)
 
 
 def test_peaks_are_known_by_name_and_type_and_else_not_at_all():

@@ -43,8 +43,17 @@ def gradients(line, kind: str, backend: str = "eager"):
     return step.loss.detach(), {name: weight.grad for name, weight in model.named_parameters()}
 
 
-@pytest.mark.parametrize("kind", ["block", "chunk"])
-@pytest.mark.parametrize("name", MODELS)
+DEFAULT = [("transformer", "block"), ("hope", "block"), ("hope", "chunk"), ("titans_lmm", "chunk"), ("taught", "block")]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=() if (name, kind) in DEFAULT else pytest.mark.slow)
+        for name in MODELS
+        for kind in ("block", "chunk")
+    ],
+)
 def test_loss_and_gradients_are_the_same(name, kind):
     loss, wanted = gradients(MODELS[name], "off")
     again, found = gradients(MODELS[name], kind)
@@ -83,6 +92,7 @@ def _step(line, kind, queue) -> None:
     queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "kind", "share"),
     [(("model=transformer",), "block", 0.55), (("model=hope",), "chunk", 0.65)],
