@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from gpt2 import FOLDER, needs_gpt2
 
-from nested_learning.data.bpe import BYTE_LEVEL, BpeTokenizer, find_merges, train_bpe
+from nested_learning.data import tokenizer as tokenizer_module
+from nested_learning.data.bpe import BYTE_LEVEL, GPT2_WORDS, BpeTokenizer, find_merges, train_bpe
 from nested_learning.data.byte_letters import from_letters, to_letters
 from nested_learning.data.stdlib import read_sources
 from nested_learning.data.tokenizer import FILE_NAME, ByteTokenizer, Tokenizer
@@ -228,3 +229,15 @@ def test_a_path_with_no_tokenizer_is_refused_with_what_is_allowed(tmp_path: Path
 def test_what_earlier_versions_saved_still_opens_as_itself(trained: BpeTokenizer, tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text(json.dumps({"name": "bpe", "merges": trained.merges}))
     assert open_tokenizer(tmp_path).fingerprint == trained.fingerprint
+
+
+@pytest.mark.parametrize("words", [GPT2_WORDS, CL100K_WORDS, O200K_WORDS], ids=["gpt2", "cl100k", "o200k"])
+def test_no_tokenizer_notices_that_a_long_text_is_cut(
+    trained: BpeTokenizer, code: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = BpeTokenizer(trained.merges, words=words)
+    text = every_kind_of_text(code)
+    whole = tokenizer.encode(text)
+    monkeypatch.setattr(tokenizer_module, "PART_LENGTH", 50)
+    assert len(list(tokenizer_module.cut_parts(text))) > 1000
+    assert np.array_equal(tokenizer.encode(text), whole)

@@ -96,3 +96,13 @@ def test_a_folder_without_shards_is_refused(tmp_path: Path) -> None:
 def test_a_sequence_longer_than_a_split_is_refused_with_one_that_fits(shards: Path) -> None:
     with pytest.raises(DataError, match=r"validation split: \d+ tokens .* at most data\.seq_len"):
         TokensConfig(path=str(shards), seq_len=100_000).build(0)
+
+
+def test_a_vocabulary_beyond_two_bytes_is_held_in_four(tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    BpeTokenizer([("a", "b")], specials={"<|end|>": 70_000}).save(tmp_path / "large")
+    lines = write_lines(tmp_path / "lines", make_documents())
+    plan = Plan(sources=[lines], val_fraction=0.2, tokenizer=str(tmp_path / "large"))
+    assert prepare(tmp_path / "shards", plan, say=lambda _: None).dtype == "<u4"
+    source = TokensConfig(path=str(tmp_path / "shards"), seq_len=32).build(0)
+    assert source.row("train", 0, 0).tokens[0] == 70_000
