@@ -63,7 +63,9 @@ def test_a_branch_that_was_stopped_goes_on_from_its_own_checkpoint(origin: Path,
 
 def test_a_branch_leaves_its_origin_alone_and_counts_on(origin: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in origin.rglob("*") if path.is_file()}
-    branch = train(tmp_path, "branch", branch_from=origin, optim__ema=0.5, steps=6, seed=5)
+    # a rate that spoils it: what was best in the origin was not made here
+    spoiled = {"optim__groups__0__lr": 100.0, "optim__ema": 0.5}
+    branch = train(tmp_path, "branch", branch_from=origin, steps=6, seed=5, **spoiled)
     assert {path: path.read_bytes() for path in origin.rglob("*") if path.is_file()} == before
     progress = checkpoint.read_progress(checkpoint.find(branch))
     assert (progress.step, progress.seed, progress.tokens) == (6, 5, 6 * 4 * 32)

@@ -1,12 +1,17 @@
 """Groups are a partition: every parameter in exactly one, by rule, rank and clock; anything left over is an error."""
 
 import pytest
+import torch
 
+from nested_learning.compose import make_job
 from nested_learning.errors import ConfigError
 from nested_learning.level import Level
 from nested_learning.optim.groups import partition
+from nested_learning.option_files import open_option_files
 
 from .shipped import SHAPES, SHIPPED, SLOW, group, optim, parameters, shipped
+
+FILES = open_option_files(None)
 
 
 def names_by_group(config, levels=()):
@@ -24,6 +29,20 @@ def refusal(*groups, levels=()) -> str:
 def test_a_shipped_optimizer_takes_every_parameter_once(name):
     groups = partition(shipped(name).groups, parameters(), [SLOW])
     assert sorted(key for found in groups for key in found.names) == sorted(SHAPES)
+
+
+@pytest.mark.parametrize("model", FILES.options("model"))
+def test_every_parameter_of_every_shipped_model_is_in_one_group_and_a_tied_embedding_is_there_once(model):
+    config = make_job(FILES, [f"model={model}", "model.tie_embedding=true", "model.num_layers=2"]).config
+    with torch.device("meta"):
+        built = config.model.build(300, 0)
+    named = list(built.named_parameters())
+    for name in SHIPPED:
+        groups = partition(shipped(name).groups, named, built.levels)
+        assert sorted(key for found in groups for key in found.names) == sorted(key for key, _ in named), name
+        found = [parameter for found in groups for parameter in found.parameters]
+        assert len({id(parameter) for parameter in found}) == len(found), name
+        assert any(parameter is built.head.weight is built.embedding.weight for parameter in found), name
 
 
 @pytest.mark.parametrize("name", SHIPPED)
