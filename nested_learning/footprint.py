@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from nested_learning import tree
 from nested_learning.data.batch import Batch
+from nested_learning.nn.recomputing import use_recompute
 
 if TYPE_CHECKING:
     from nested_learning.model.config import ModelConfig
@@ -34,18 +35,31 @@ class Activations(NamedTuple):
 
 
 def activations(
-    model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_len: int, dtype: torch.dtype
+    model: "ModelConfig",
+    objective: "AnyObjective",
+    vocab_size: int,
+    seq_len: int,
+    dtype: torch.dtype,
+    recompute: str = "off",
 ) -> Activations:
     """Return what a forward pass over rows of `seq_len` tokens keeps, by torch's own operators.
 
     Few layers, and rows of few stretches of `model.stretch` tokens are read, and the others follow: what is kept grows
-    by as much with each. Kernels for memories keep less than torch's operators do. Source: ours.
+    by as much with each. Kernels for memories keep less than torch's operators do. With `recompute=block` the backward
+    pass makes the activations of one block at a time again, which are added. Source: ours.
     """
 
-    def of_rows(num_rows: int) -> float:
+    def kept(model: "ModelConfig", num_rows: int, recompute: str) -> float:
         return _extrapolate(
-            model, seq_len, lambda small, length: _kept(small, objective, vocab_size, length, num_rows, dtype)
+            model, seq_len, lambda small, t: _kept(small, objective, vocab_size, t, num_rows, dtype, recompute)
         )
+
+    def of_rows(num_rows: int) -> float:
+        found = kept(model, num_rows, recompute)
+        if recompute == "block":
+            one, two = (kept(replace(model, num_layers=number), num_rows, "off") for number in (1, 2))
+            found += two - one
+        return found
 
     # of a single row, copies for each row are views
     two, three = of_rows(2), of_rows(3)
@@ -85,11 +99,18 @@ def _line(x: list[int], y: list[float], at: int) -> float:
 
 
 def _kept(
-    model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_len: int, num_rows: int, dtype: torch.dtype
+    model: "ModelConfig",
+    objective: "AnyObjective",
+    vocab_size: int,
+    seq_len: int,
+    num_rows: int,
+    dtype: torch.dtype,
+    recompute: str,
 ) -> float:
     """Return the bytes of all that a forward pass keeps, the parameters themselves left out."""
     with FakeTensorMode():
         built = model.build(vocab_size, seed=0)
+        use_recompute(built, recompute)
         tokens = torch.zeros(num_rows, seq_len, dtype=torch.int64)
         state = built.init_state(num_rows)
         own = {_place(parameter) for parameter in built.parameters()}

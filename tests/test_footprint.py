@@ -12,15 +12,19 @@ from nested_learning.config import CHOICES, Config
 from nested_learning.data.batch import Batch
 from nested_learning.flops import parameters_in_products
 from nested_learning.footprint import activations, state_bytes
+from nested_learning.nn.recomputing import use_recompute
 from nested_learning.option_files import open_option_files
 
 VOCAB, LENGTH = 61, 36
-SIZES = ["model.dim=16", "model.num_heads=2", "model.num_layers=4"]
+SIZES = ["model.dim=16", "model.num_heads=2"]
 
 
 def configure(*lines: str) -> Config:
     """Compose a small configuration, with chunks so short that a row has several of them."""
-    config = make_job(open_option_files(None), [*SIZES, *lines]).config
+    config = make_job(
+        open_option_files(None),
+        [*SIZES, *(["model.num_layers=4"] if not any("num_layers" in line for line in lines) else []), *lines],
+    ).config
     for owner in (config.model, *(vars(config.model)[key] for key in ("memory",) if key in vars(config.model))):
         for key in ("chunk", "generating_chunk", "segment"):
             if key in vars(owner):
@@ -28,9 +32,10 @@ def configure(*lines: str) -> Config:
     return config
 
 
-def really_kept(config: Config, num_rows: int, dtype: torch.dtype) -> int:
+def really_kept(config: Config, num_rows: int, dtype: torch.dtype, recompute: str = "off") -> int:
     """Count the bytes that a real forward pass keeps for its backward pass, parameters left out."""
     model = config.model.build(VOCAB, seed=0)
+    use_recompute(model, recompute)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -72,6 +77,14 @@ def test_activations_are_those_that_a_forward_pass_keeps(name: str, dtype: torch
         with torch.device("meta"):
             model = config.model.build(VOCAB, seed=0)
         assert known.once >= 2 * parameters_in_products(model)
+
+
+def test_blocks_that_are_computed_again_keep_what_they_read_and_one_of_them_all() -> None:
+    config, dtype = configure("model=transformer"), torch.float32
+    known = activations(config.model, config.objective, VOCAB, LENGTH, dtype, "block")
+    one, two = (really_kept(configure("model=transformer", f"model.num_layers={n}"), 3, dtype) for n in (1, 2))
+    assert known.of(3) == pytest.approx(really_kept(config, 3, dtype, "block") + two - one, rel=0.02)
+    assert known.row < 0.6 * activations(config.model, config.objective, VOCAB, LENGTH, dtype).row
 
 
 QUICK = ("transformer", "deltanet")

@@ -148,7 +148,7 @@ def memory_of(config: "Config", run: Outline) -> Memory:
     dtype = DTYPES[config.dtype]
     kept = []
     for stage in run.stages:
-        one = activations(config.model, config.objective, run.vocab_size, stage.seq_len, dtype)
+        one = activations(config.model, config.objective, run.vocab_size, stage.seq_len, dtype, config.recompute)
         kept.append(one.of(stage.batch_size // num_pieces(config)))
     return Memory(weights / shards, weights / shards, states / shards, gathered, max(kept))
 
@@ -199,7 +199,8 @@ def describe_memory(config: "Config", memory: Memory) -> str:
 def _advise(config: "Config", memory: Memory) -> str:
     """Say what makes a run fit that does not."""
     if memory.activations > memory.total / 2:
-        return f"does not fit; try micro_batches={2 * num_pieces(config)}"
+        helps = " or recompute=block" if config.recompute == "off" else ""
+        return f"does not fit; try micro_batches={2 * num_pieces(config)}{helps}"
     return "does not fit; try world.parallel=fsdp, or more GPUs (plan.num_gpus)"
 
 
