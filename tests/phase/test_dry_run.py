@@ -1,5 +1,6 @@
 """A dry run says what a run is before there is one: what it says is measured here, on runs that are small enough."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from tiny import tiny
 
-from nested_learning.compose import make_job
+from nested_learning.compose import make_job, make_jobs
 from nested_learning.config import Config
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.flops import flops
@@ -67,6 +68,17 @@ def test_a_rung_is_planned_without_weights_or_data(
     out = capsys.readouterr().out
     assert "planned with a vocabulary of 50257" in out and "of 80: fits" in out
     assert list(empty_folder.iterdir()) == []
+
+
+def test_the_lines_that_launch_the_ladder_compose() -> None:
+    page = (Path(__file__).parents[2] / "docs/scaling.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.partition("train.py ")[2] for line in page.splitlines() if " train.py " in line]
+    assert len(lines) == 7
+    for words in map(shlex.split, lines):
+        if words[0] == "-m":
+            assert {job.config.launcher.name for job in make_jobs(FILES, words[1:])} == {"submitit"}
+        else:
+            make_job(FILES, words)
 
 
 def test_the_long_context_comes_last_and_the_tokens_of_a_step_stay() -> None:
