@@ -1,5 +1,6 @@
 """A run may begin where another is: a decay branched off a stable phase is the uninterrupted run, to the bit."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,12 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_branch_that_was_stopped_goes_on_from_its_own_checkpoint(origin: Path, tmp_path: Path) -> None:
-    given = {"branch_from": origin, "optim__ema": 0.5, "optim__schedule__decay": 2, "steps": 8, "save_every": 2}
+    copy = shutil.copytree(origin, tmp_path / "copy")
+    given = {"branch_from": copy, "optim__ema": 0.5, "optim__schedule__decay": 2, "steps": 8, "save_every": 2}
     whole = train(tmp_path, "whole", **given)
     branch = train(tmp_path, "again", **given)
-    # as if it had been killed after step 6
+    # as if it had been killed after step 6; its origin has gone on meanwhile, and left no such checkpoint
+    shutil.rmtree(copy / "checkpoints")
     config = tiny(tmp_path, **SHORT | WSD | given | {"resume": branch / "checkpoints" / "step_00000006"})
     assert run(config).directory is not None
     assert fingerprints(branch) == fingerprints(whole)
