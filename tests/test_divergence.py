@@ -28,7 +28,7 @@ class KilledError(Exception):
 
 def make(folder, name="a", **given) -> Trainer:
     """Build a trainer in the run directory `name`, going on where it was."""
-    config = tiny(folder, **({"steps": 8, "save_every": 3, "val_every": 4} | given))
+    config = tiny(folder, **({"steps": 7, "save_every": 3, "val_every": 9, "data__val_rows": 1} | given))
     directory = folder / name
     directory.mkdir(exist_ok=True)
     source = config.data.build(config.seed)
@@ -37,7 +37,7 @@ def make(folder, name="a", **given) -> Trainer:
     optimizer = config.optim.build(list(model.named_parameters()), model.levels, tokens_per_step, config.steps)
     optimizer.watch(model)
     saved = checkpoint.find(directory) if checkpoint.has_checkpoint(directory) else None
-    progress = start(saved, source, model, optimizer, config.seed)
+    progress = start(saved, source, model, optimizer, config.seed, ALONE)
     log = Fanout([JsonlLogger(directory / "metrics.jsonl", progress.step)])
     ctx = RunContext(directory, config, config.seed, ALONE.device, torch.float32, ALONE, log)
     return Trainer(ctx, source, model, config.objective.build(), optimizer, progress)
@@ -111,13 +111,12 @@ def test_skip_and_rollback_learn_what_a_run_that_never_read_the_batch_learns(tmp
         assert fingerprints(tmp_path / policy) == fingerprints(tmp_path / "without")
         assert trainer.watch.lost > 0 if policy == "rollback" else trainer.watch.lost == 0
         lines = [line for line in trace(tmp_path / policy) if line["split"] == "train"]
-        assert [line["step"] for line in lines] == list(range(1, 9)), "one series without gaps"
+        assert [line["step"] for line in lines] == list(range(1, 8)), "one series without gaps"
         assert [line["optim/skipped"] for line in lines if "optim/skipped" in line][-1] == 1
         assert "train/loss" not in lines[4] and all("train/loss" in line for line in lines if line["step"] != 5)
 
 
-@pytest.mark.parametrize("policy", ["skip", "rollback"])
-@pytest.mark.parametrize("killed_at", [6, 8])
+@pytest.mark.parametrize(("policy", "killed_at"), [("skip", 6), ("skip", 7), ("rollback", 6), ("rollback", 7)])
 def test_a_run_that_is_killed_leaves_out_the_same_steps_again(tmp_path, monkeypatch, policy, killed_at):
     break_gradient(monkeypatch, 5)
     make(tmp_path, "whole", divergence=policy).fit()
@@ -151,10 +150,9 @@ def test_weights_that_an_update_broke_are_undone_by_rollback_only(tmp_path, monk
 
 def test_a_run_that_diverges_again_and_again_stops_and_says_so(tmp_path, monkeypatch):
     break_gradient(monkeypatch, *range(2, 20))
-    for policy in ("skip", "rollback"):
-        with pytest.raises(DivergedError, match=f"{MOST + 1} of the last 100 steps were not finite"):
-            make(tmp_path, policy, divergence=policy).fit()
-        assert page(tmp_path, policy).count("## Step") == MOST + 1
+    with pytest.raises(DivergedError, match=f"{MOST + 1} of the last 100 steps were not finite"):
+        make(tmp_path, divergence="rollback").fit()
+    assert page(tmp_path).count("## Step") == MOST + 1
 
 
 def test_a_run_that_stopped_goes_on_when_another_policy_is_given(tmp_path, monkeypatch):

@@ -116,7 +116,7 @@ def test_what_a_rollback_throws_away_is_lost(tmp_path, ticks, monkeypatch):
 
 def test_a_sink_that_fails_in_the_middle_changes_nothing(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorboard")
-    plain = run(tiny(tmp_path, name="plain")).directory
+    plain = run(tiny(tmp_path, name="plain", steps=4)).directory
     real = TensorboardLogger.log
 
     def log(self, step, values):
@@ -125,6 +125,6 @@ def test_a_sink_that_fails_in_the_middle_changes_nothing(tmp_path, monkeypatch, 
         real(self, step, values)
 
     monkeypatch.setattr(TensorboardLogger, "log", log)
-    watched = run(tiny(tmp_path, name="watched", logger="[tensorboard]")).directory
+    watched = run(tiny(tmp_path, name="watched", steps=4, logger="[tensorboard]")).directory
     assert trace(watched) == trace(plain) and fingerprints(watched) == fingerprints(plain)
     assert capsys.readouterr().err.count("no space left") == 1
