@@ -70,8 +70,10 @@ def main() -> None:
         return
     lines = [
         "# Plans beside measurements", "",
-        f"`python scripts/bench_ladder.py --steps {given.steps}`. 4 layers, vocabulary {VOCAB}, {LENGTH} tokens, {ROWS}",
-        "rows, float32, one CPU thread, memories by torch's operators. The rate of the least width plans the others.", "",
+        f"`python scripts/bench_ladder.py --steps {given.steps}`. 4 layers, vocabulary {VOCAB}, {LENGTH} tokens,",
+        f"{ROWS} rows, float32, one CPU thread, memories by torch's operators. The rate of the least width plans the",
+        "time of the others, which make more of the same machine; what the process grew by has beside what is planned",
+        "(weights, gradients, optimizer, activations) what single operations need, and the allocator's.", "",
         "| model | width | CPU seconds of forward and backward | measured / planned | MiB grown | measured / planned |",
         "|---|---|---|---|---|---|",
     ]  # fmt: skip
