@@ -16,6 +16,7 @@ from nested_learning.compose import make_job
 from nested_learning.data.batch import Batch
 from nested_learning.errors import ConfigError, DivergedError
 from nested_learning.float8 import is_hidden, use_float8
+from nested_learning.nn.level_state import MLPWeights, read_on, start, write_gradient
 from nested_learning.option_files import open_option_files
 from nested_learning.phase.train import run
 from nested_learning.precision import LossScale, autocast
@@ -82,11 +83,27 @@ def test_products_are_narrow_and_islands_are_not(name, dtype):
         assert found[island] == {torch.float32}, island
     assert {"rms_norm", "cross_entropy"} <= found.keys()
     assert (name in ("transformer", "local", "taught")) or {"sigmoid", "log_sigmoid"} <= found.keys()
+    if name in ("titans_lmm", "titans_deep", "hope"):
+        # the products of linear maps are narrow, those of memories are not
+        assert found["matmul"] == {torch.float32}
     assert step.nats.dtype == step.loss.dtype == torch.float32
     for where, leaf in tree.named_leaves(step.state).items():
         is_memory = ".memory." in where or ".cms" in where or "['" in where
         assert leaf.dtype == torch.float32 or not is_memory, where
     assert all(parameter.grad.dtype == torch.float32 for parameter in model.parameters() if parameter.grad is not None)
+
+
+def test_what_a_level_writes_is_computed_as_without_autocast():
+    level = configure(*MODELS["taught"]).model.levels[0].build()
+    weights = MLPWeights(torch.ones(6, 4), torch.ones(4, 3))
+    pick = torch.Generator().manual_seed(0)
+    gradient = MLPWeights(*(torch.randn(2, *matrix.shape, generator=pick) for matrix in weights))
+    written = []
+    for dtype in (torch.float32, torch.bfloat16):
+        state = read_on(start(level, (level.context,), weights, 2), level.context.period)
+        with autocast(CPU, dtype):
+            written.append(write_gradient(state, gradient))
+    assert torch.equal(written[0].delta().up, written[1].delta().up) and written[0].writes == 1
 
 
 def test_the_census_finds_narrow_numbers_where_they_are_wanted():
