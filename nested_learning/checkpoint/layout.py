@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 try:
@@ -17,6 +18,7 @@ except ImportError:
 
 from nested_learning.errors import CheckpointError
 from nested_learning.files import hash_file, write_atomic
+from nested_learning.world import World
 
 FOLDER = "checkpoints"
 LATEST = "latest"
@@ -25,6 +27,8 @@ MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 CONFIG, PROGRESS, CARD, HASHES = "config.yaml", "progress.json", "README.md", "hashes.json"
 # what a directory is called until it is whole
 DRAFT = ".draft_"
+# the world of a process that is asked by itself
+ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
 
 @dataclass(kw_only=True)
@@ -87,8 +91,11 @@ def parts_of(file: Path) -> Path:
     return file.with_suffix("")
 
 
-def verify(directory: Path) -> None:
-    """Check every file of a checkpoint against its sha256. Raises CheckpointError naming the file."""
+def verify(directory: Path, world: World = ALONE) -> None:
+    """Check every file of a checkpoint against its sha256. Raises CheckpointError naming the file.
+
+    Several processes share the files out, and all of them learn what one finds.
+    """
     hashes = read_json(directory / HASHES)
     listed = {name.partition("/")[0] for name in hashes}
     for name in (MODEL, OPTIMIZER, CONFIG, PROGRESS):
@@ -97,13 +104,17 @@ def verify(directory: Path) -> None:
     for path in directory.glob("*/*"):
         if path.relative_to(directory).as_posix() not in hashes:
             raise CheckpointError(f"{path}: does not belong to this checkpoint; remove it, or {way_out(directory)}")
-    for name, expected in hashes.items():
+    names = sorted(hashes)
+    for name in names:
         if not (directory / name).is_file():
             raise CheckpointError(f"{directory / name}: missing from the checkpoint; {way_out(directory)}")
-        if hash_file(directory / name) != expected:
-            raise CheckpointError(
-                f"{directory / name}: damaged, its sha256 is not that of hashes.json; {way_out(directory)}"
-            )
+    own = range(world.rank, len(names), world.size)
+    damaged = [float(index) for index in own if hash_file(directory / names[index]) != hashes[names[index]]]
+    first = min(found for (found,) in world.gather([*damaged, float(len(names))][:1]))
+    if first < len(names):
+        raise CheckpointError(
+            f"{directory / names[int(first)]}: damaged, its sha256 is not that of hashes.json; {way_out(directory)}"
+        )
 
 
 def read_progress(directory: Path) -> Progress:

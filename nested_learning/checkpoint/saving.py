@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nested_learning.checkpoint.layout import (
+    ALONE,
     CARD,
     CONFIG,
     DRAFT,
@@ -41,9 +41,6 @@ from nested_learning.world.storage import own_file, write_parts
 # the last one, and the one before in case the disk damages the last; more would fill disks unasked
 KEPT = 2
 SHA256_BYTES = 32
-
-
-ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
 
 def save(
