@@ -34,6 +34,7 @@ from nested_learning.samples import draw_samples
 from nested_learning.seeds import derive_seed
 from nested_learning.signals import watch_for_stop
 from nested_learning.stopwatch import Stopwatch, peak_memory_bytes
+from nested_learning.world import World
 
 
 class Trainer:
@@ -294,7 +295,9 @@ class Trainer:
         )
 
 
-def start(saved: Path | None, source: Source, model: LanguageModel, optimizer: Optimizer, seed: int) -> Progress:
+def start(
+    saved: Path | None, source: Source, model: LanguageModel, optimizer: Optimizer, seed: int, world: World
+) -> Progress:
     """Return the progress of a new run, or fill model and optimizer from the checkpoint `saved`.
 
     Raises CheckpointError when the checkpoint is damaged or made for something else, or when the data has changed.
@@ -302,7 +305,7 @@ def start(saved: Path | None, source: Source, model: LanguageModel, optimizer: O
     tokenizer = None if source.tokenizer is None else source.tokenizer.fingerprint
     if saved is None:
         return Progress(seed=seed, source=source.fingerprint, tokenizer=tokenizer)
-    checkpoint.verify(saved)
+    checkpoint.verify(saved, world)
     progress = checkpoint.read_progress(saved)
     if (progress.source, progress.tokenizer) != (source.fingerprint, tokenizer):
         raise CheckpointError(

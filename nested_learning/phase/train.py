@@ -69,7 +69,7 @@ def run(config: "Config") -> Result:
         prepare_process(config.seed, world.device, is_elastic=config.world.is_deterministic)
         parts = build(config, world)
         with claim(config, world) as place:
-            progress = begin_or_go_on(place.checkpoint, config, parts)
+            progress = begin_or_go_on(place.checkpoint, config, parts, world)
             if place.directory is not None and is_complete(place.directory, progress, config.steps):
                 say(world, f"complete already: {place.directory}")
             else:
@@ -86,12 +86,12 @@ def run(config: "Config") -> Result:
         return conclude(config, place.directory, progress, parts, world)
 
 
-def begin_or_go_on(saved: Path | None, config: "Config", parts: Parts) -> Progress:
+def begin_or_go_on(saved: Path | None, config: "Config", parts: Parts, world: World) -> Progress:
     """Return how far the run is: as far as the checkpoint `saved`, as the run it branches from, or at its beginning."""
     source, model, _, optimizer, *_ = parts
     if saved is None and config.branch_from is not None:
         return branch(Path(config.branch_from), config.steps, source, model, optimizer, config.seed)
-    return start(saved, source, model, optimizer, config.seed)
+    return start(saved, source, model, optimizer, config.seed, world)
 
 
 def build(config: "Config", world: World) -> Parts:
