@@ -6,7 +6,9 @@ from data.letters import make_source
 
 from nested_learning.data.curriculum import StageConfig, constant, plan, stage_at, tokens_before
 from nested_learning.data.feed import Feed
+from nested_learning.data.packed import PackedText, to_stream
 from nested_learning.data.source import IGNORE
+from nested_learning.data.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
 
 SHORT_FIRST = [StageConfig(steps=6, batch_size=4, seq_len=2), StageConfig(steps=4, batch_size=4, seq_len=4)]
@@ -67,9 +69,12 @@ def test_a_stage_longer_than_an_epoch_reads_each_epoch_exactly_once() -> None:
 
 
 def test_documents_of_a_part_count_from_zero() -> None:
-    source = make_source(seq_len=8, num_tokens=88)
-    feed = Feed(source, 0, plan([StageConfig(steps=44, batch_size=1, seq_len=2)], 1, 8))
-    assert all(feed.read(step)[0].documents[0, 0] == 0 for step in range(44))
+    tokenizer = ByteTokenizer()
+    stream = to_stream(["a", "bc", "defghi", "j", "k"] * 10, tokenizer)
+    source = PackedText({"train": stream, "validation": stream}, tokenizer, 8)
+    feed = Feed(source, 0, plan([StageConfig(steps=2 * source.num_rows("train"), batch_size=1, seq_len=4)], 1, 8))
+    parts = [feed.read(step)[0].documents[0] for step in range(2 * source.num_rows("train"))]
+    assert all(part[0] == 0 for part in parts) and max(int(part[-1]) for part in parts) >= 2
 
 
 @pytest.mark.parametrize(
