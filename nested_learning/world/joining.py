@@ -43,6 +43,8 @@ def open_world(device: str, backend: str, plan: Plan | None = None) -> Iterator[
     store, _, _ = next(distributed.rendezvous("env://", rank, size))
     store = distributed.PrefixStore(f"world_{next(_OPENED)}", store)
     distributed.init_process_group(world.backend, store=store, rank=rank, world_size=size, timeout=patience)
+    # its end waits for threads that may wait for Python, which would then wait for it: it must not end with the world
+    _KEPT.append(distributed.group.WORLD)
     try:
         yield world
     except RuntimeError as error:
@@ -50,7 +52,7 @@ def open_world(device: str, backend: str, plan: Plan | None = None) -> Iterator[
         if isinstance(error, distributed.DistError) or "/gloo/" in str(error):
             raise LostError(
                 f"process {rank}: another process is gone, or has not answered for world.timeout={plan.timeout:g} "
-                "seconds; its own words, if any, are above or below. Give the same command again, with any number of "
+                "seconds; its own words, if any, stand beside these. Give the same command again, with any number of "
                 "processes: the run goes on from its last checkpoint"
             ) from error
         raise
@@ -59,6 +61,7 @@ def open_world(device: str, backend: str, plan: Plan | None = None) -> Iterator[
 
 
 _OPENED = itertools.count()
+_KEPT: list[distributed.ProcessGroup | None] = []
 _TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 

@@ -151,22 +151,23 @@ def run_all(configs: list[Config]) -> None:
         run(config)
 
 
-def run_with_accident(config: Config, rank: int, step: int, accident: str) -> str:
-    """Train, with an accident before `step` of process `rank`; return what a divergence says."""
+def run_with_accident(configs: list[Config], rank: int, step: int, accident: str) -> list[str]:
+    """Train every run, with an accident before `step` of process `rank`; return what the divergences say."""
 
     def train_step(trainer: Trainer, stop_asked: Callable[[], bool]) -> bool:
         if (trainer.world.rank, trainer.progress.step + 1) == (rank, step):
             ACCIDENTS[accident](trainer)
         return whole(trainer, stop_asked)
 
-    whole = Trainer.train_step
+    whole, words = Trainer.train_step, []
     with MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "train_step", train_step)
-        try:
-            run(config)
-        except DivergedError as error:
-            return str(error)
-    return ""
+        for config in configs:
+            try:
+                run(config)
+            except DivergedError as error:
+                words.append(str(error))
+    return words
 
 
 def make_infinite(trainer: Trainer) -> None:
