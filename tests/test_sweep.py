@@ -149,7 +149,9 @@ def test_a_run_that_was_made_with_another_configuration_stops_the_sweep_before_i
     assert ran == []
 
 
-def test_a_sweep_that_is_killed_goes_on_with_its_command_to_the_same_table(tmp_path: Path) -> None:
+def test_a_sweep_that_is_killed_goes_on_with_its_command_to_the_same_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def command(out: str) -> list[str]:
         longer = [line for line in TINY if not line.startswith(("steps", "save_every"))]
         return ["-m", *longer, "steps=4", "save_every=1", "seed=range(0,6)", f"out={tmp_path / out}"]
@@ -165,6 +167,8 @@ def test_a_sweep_that_is_killed_goes_on_with_its_command_to_the_same_table(tmp_p
     assert process.exitcode == -signal.SIGKILL and not (folder / "seed-5").exists()
     began = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/environment.json")}
     assert cli.main(command("killed")) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("job ")]
+    assert [line.endswith("finished already") for line in told] == [True, True, False, False, False, False]
     now = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/environment.json")}
     # skipped, skipped, gone on with, begun
     assert all(now[f"seed-{seed}"] == began[f"seed-{seed}"] for seed in (0, 1))
