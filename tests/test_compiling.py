@@ -150,7 +150,7 @@ def run_compiled(folder: Path, model: str, how: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "how"),
-    [("transformer", "full"), ("transformer", "regional"), ("titans_lmm", "regional"), ("hope", "full")],
+    [("transformer", "full"), ("transformer", "regional"), ("titans_lmm", "regional")],
 )
 def test_compiled_learns_what_is_written_and_is_compiled_once(tmp_path, model, how):
     apart(run_compiled, tmp_path, model, how)
