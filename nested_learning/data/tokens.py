@@ -19,6 +19,7 @@ class TokensConfig(RowsConfig):
     """
 
     name: str = "tokens"
+    seq_len: int = 1024
     path: str | None = None
     verify: bool = True
 
