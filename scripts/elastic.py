@@ -172,9 +172,10 @@ def write(args: argparse.Namespace, tables: list[str], costs: dict[str, dict[str
         "CPU and gloo, one thread a process.",
         "",
         "`world.reduction=deterministic`, Muon + AdamW, dropout 0.1, 40 steps of 8 pieces. A killed run goes on with "
-        "another number of processes, from its last checkpoint (every 4 steps).",
+        "another number of processes, from its last checkpoint (every 4 steps). Compared: the first 16 digits of the "
+        "sha256 of all tensors in the last checkpoint, and of all losses and gradient norms in hexadecimal.",
         "",
-        "| model | processes | sha256 of model and optimizer | sha256 of all losses and gradient norms, in hex |",
+        "| model | processes | model and optimizer | losses and gradient norms |",
         "| --- | --- | --- | --- |",
         *tables,
         "",

@@ -4,7 +4,7 @@ import torch
 
 from nested_learning.data.batch import Batch
 from nested_learning.data.copy import CopyConfig
-from nested_learning.data.loader import train_batch, validation_batches
+from nested_learning.data.loader import count_validation_batches, train_batch, validation_batches
 from nested_learning.data.order import row_indices
 from nested_learning.data.packed import PackedText, to_stream
 from nested_learning.data.source import Source
@@ -76,6 +76,14 @@ def test_ranks_share_fixed_validation_rows_without_overlap(source: Source, num_r
     alone = read(0, 1)
     assert len(alone) == len(set(alone)) == num_rows
     assert sorted(first for rank in range(world) for first in read(rank, world)) == sorted(alone)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_take_turns_at_the_batches_that_one_rank_reads(source: Source, world: int) -> None:
+    alone = [firsts(batch) for batch in validation_batches(source, 7, 2)]
+    assert len(alone) == count_validation_batches(source, 7, 2) == 4
+    for rank in range(world):
+        assert [firsts(batch) for batch in validation_batches(source, 7, 2, rank, world)] == alone[rank::world]
 
 
 def test_validation_rows_are_evenly_spaced_and_the_last_batch_may_be_short(source: Source) -> None:

@@ -17,7 +17,7 @@ from nested_learning.errors import ConfigError
 from nested_learning.phase.train import run
 from world.members import run_all, run_with_accident
 
-EXACT = {"micro_batches": 4, "data__batch_size": 4, "world__reduction": "deterministic", "model__dropout": 0.1}
+EXACT = {"micro_batches": 4, "data__batch_size": 8, "world__reduction": "deterministic", "model__dropout": 0.1}
 MODELS = ("transformer", "titans_lmm", "hope")
 
 
