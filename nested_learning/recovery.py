@@ -59,7 +59,8 @@ class Recovery:
         found = self.read_again(read)
         shown = ("train/loss", "optim/grad_norm")
         before = {name: value for name, value in progress.metrics.items() if name in shown}
-        command = f"{command_to_continue(self.ctx.directory, self.world.size)} divergence=rollback"
+        words = command_to_continue(self.ctx.directory, self.world.size).split(" ")
+        command = " ".join([*(word for word in words if not word.startswith("divergence=")), "divergence=rollback"])
         self.write(
             Incident(
                 step=progress.step + 1,

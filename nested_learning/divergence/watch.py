@@ -76,8 +76,10 @@ class Watch(TorchDispatchMode):
         given = tree_leaves((args, kwargs))
         before = [count for leaf in given if (count := not_finite(leaf)) != (0, 0)]
         output = func(*args, **kwargs)
-        # memory that nothing was written to holds anything, and a constant is what it was meant to be
-        if len(self.found) == OPERATIONS or "empty" in str(func) or any(is_constant(leaf) for leaf in given):
+        # memory that nothing was written to holds anything, messages bring what another process made, and a constant is
+        # what it was meant to be
+        is_empty_or_message = any(word in str(func) for word in ("empty", "c10d", "fsdp"))
+        if len(self.found) == OPERATIONS or is_empty_or_message or any(is_constant(leaf) for leaf in given):
             return output
         for leaf in tree_leaves(output):
             num_nan, num_inf = not_finite(leaf)

@@ -1,7 +1,6 @@
 """A run of several processes of which one is at fault."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,20 +45,19 @@ def diverge(configs: dict[str, Config]) -> dict[str, Any]:
 
 
 def _train(config: Config) -> list[Any]:
-    kept = []
+    learned: list[Any] = []
     real = Trainer.fit
 
     def fit(self: Trainer) -> Any:
-        kept.append(self)
-        return real(self)
+        progress = real(self)
+        whole = [self.world.whole(parameter.detach()) for parameter in self.model.parameters()]
+        learned.extend([progress.skipped, [float(parameter.double().sum()) for parameter in whole]])
+        return progress
 
     Trainer.fit = fit  # type: ignore[method-assign]
     try:
-        result = run(config)
+        loss = run(config).metrics["train/loss"]
     finally:
         Trainer.fit = real  # type: ignore[method-assign]
-    (trainer,) = kept
-    whole = [trainer.world.whole(parameter.detach()) for parameter in trainer.model.parameters()]
-    sums = [float(parameter.double().sum()) for parameter in whole]
-    assert isinstance(result.directory, Path)
-    return [trainer.progress.skipped, result.metrics["train/loss"], sums]
+    skipped, sums = learned
+    return [skipped, loss, sums]

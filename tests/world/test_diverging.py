@@ -8,7 +8,11 @@ from together import together
 
 from world.diverging import diverge
 
-PLANS = {"ddp": {}, "deterministic": {"world__reduction": "deterministic"}}
+PLANS = {
+    "ddp": {},
+    "fsdp": {"world__parallel": "fsdp"},
+    "deterministic": {"world__reduction": "deterministic"},
+}
 CASES = [(plan, policy) for plan in PLANS for policy in ("skip", "rollback")]
 
 
