@@ -30,6 +30,9 @@ def shrink(arguments: list[str]) -> list[str]:
         tiny = [*RUN, "data.batch_size=2", "data.val_rows=2"]
     else:
         tiny = [*RUN, *MODEL, *DATA[given.get("data", "stdlib")]]
+    if "branch_from" in given or any("unit" in argument for argument in arguments):
+        # the number of steps has to fit to other numbers of them
+        tiny.remove("steps=2")
     if "data.vocab_size" in given:
         tiny.append("data.vocab_size=258")
     if "sweep" in given or "," in given.get("seed", ""):

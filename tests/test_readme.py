@@ -27,7 +27,9 @@ def blocks(page: str) -> Iterator[tuple[str, str]]:
 
 def commands(page: str) -> list[list[str]]:
     """Return every command of a page, split as a shell does."""
-    lines = [line for language, text in blocks(page) if language == "sh" for line in text.splitlines()]
+    # a command may go on in the next line
+    texts = [text.replace("\\\n", " ") for language, text in blocks(page) if language == "sh"]
+    lines = [line for text in texts for line in text.splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
