@@ -63,8 +63,7 @@ def observed(watched: Watched, after: Memory) -> Observation:
 def observing(blocks: nn.ModuleList) -> Iterator[Seen]:
     """Observe every memory in `blocks` as long as the context lasts; what was seen is kept by (layer, memory).
 
-    A memory that reads in several calls is seen as often. Nothing is left behind, and compiled models run as they were
-    written meanwhile. Source: ours.
+    A memory that reads in several calls is seen as often. Nothing is left behind. Source: ours.
     """
     seen: Seen = {}
     hooks = [
@@ -74,8 +73,7 @@ def observing(blocks: nn.ModuleList) -> Iterator[Seen]:
         if isinstance(module, Observable)
     ]
     try:
-        with torch.compiler.set_stance("force_eager"):
-            yield seen
+        yield seen
     finally:
         for hook in hooks:
             hook.remove()

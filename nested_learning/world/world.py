@@ -90,18 +90,19 @@ class World:
 
     def is_sharded(self, tensor: torch.Tensor) -> bool:
         """Say whether this process holds a part of `tensor` only, as `shard` leaves it."""
-        return sharding.is_sharded(tensor)
+        # alone nothing is, and asking costs half a second of imports
+        return self.size > 1 and sharding.is_sharded(tensor)
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the whole of a sharded tensor, gathered from all processes; any other tensor itself."""
-        return sharding.whole(tensor)
+        return tensor if self.size == 1 else sharding.whole(tensor)
 
     def cut(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Return `whole` sharded as `like` is, each process keeping its part; `whole` itself when `like` is not.
 
         `whole` must be the same on all processes: nothing is sent.
         """
-        return sharding.cut(whole, like)
+        return whole if self.size == 1 else sharding.cut(whole, like)
 
     def barrier(self) -> None:
         """Wait for all processes."""
