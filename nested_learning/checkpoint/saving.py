@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -75,7 +76,7 @@ def save(
         with _explained(run, target):
             hashes = _write_parts(draft, {MODEL: model_tensors(model), OPTIMIZER: optimizer.held()}, world)
     else:
-        first(lambda: _write_whole(draft, {MODEL: model_tensors(model), OPTIMIZER: optimizer.state_dict()}))
+        first(lambda: hashes.update(_write_whole(draft, model_tensors(model), optimizer.state_dict())))
     card = _card(model, config, progress)
     first(lambda: _describe(draft, tokenizer, config, progress, card, hashes))
     first(lambda: _finish(draft, target))
@@ -141,12 +142,19 @@ def _take_place(draft: Path, target: Path) -> None:
     sync(target.parent)
 
 
-def _write_whole(draft: Path, files: dict[str, dict[str, Tensor]]) -> None:
-    """Write each of `files` as one file."""
-    for name, tensors in files.items():
-        save_file(plain(tensors), draft / name)
-        # safetensors lets only the owner read; a checkpoint is as readable as the rest of the run
-        (draft / name).chmod(draft.stat().st_mode & 0o666)
+def _write_whole(draft: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor]) -> dict[str, str]:
+    """Write each as one file and see it reach the disk; return the sha256 of the files."""
+    with ThreadPoolExecutor() as pool:
+        done = []
+        for path, tensors in ((draft / MODEL, model), (draft / OPTIMIZER, optimizer)):
+            save_file(plain(tensors), path)
+            # safetensors lets only the owner read; a checkpoint is as readable as the rest of the run
+            path.chmod(draft.stat().st_mode & 0o666)
+            # the disk takes one file while the next is written, and while both are hashed
+            done.append((path.name, pool.submit(sync, path), pool.submit(hash_file, path)))
+        for _, synced, _ in done:
+            synced.result()
+        return {name: hashed.result() for name, _, hashed in done}
 
 
 def _write_parts(draft: Path, files: dict[str, dict[str, Tensor]], world: World) -> dict[str, str]:
@@ -173,13 +181,14 @@ def _describe(
     card: str,
     hashes: dict[str, str],
 ) -> None:
-    """Write what is no tensor, the sha256 of all (`hashes` are those of parts), and see everything reach the disk."""
+    """Write what is no tensor and the sha256 of all (`hashes`: of tensors, synced), and see it reach the disk."""
     write_config(draft, config)
     if tokenizer is not None:
         tokenizer.save(draft)
     (draft / PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
     (draft / CARD).write_text(card, encoding="utf-8")
-    hashes |= {path.name: hash_file(path) for path in sorted(draft.iterdir()) if path.is_file()}
+    others = [path for path in sorted(draft.iterdir()) if path.is_file() and path.name not in hashes]
+    hashes |= {path.name: hash_file(path) for path in others}
     (draft / HASHES).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
     for path in [*draft.iterdir(), draft]:
         sync(path)
