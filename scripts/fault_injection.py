@@ -226,8 +226,9 @@ class Trial:
 
 
 def is_a_way_out(said: str) -> bool:
-    """Say whether `said` is one line that says what is full and how to go on."""
-    return said.count("\n") <= 1 and "No space left" in said and "the same command again" in said
+    """Say whether `said` is one line that says what is full and how to go on, or, where no run could be made, begin."""
+    ways = ("the same command again", "give another out=")
+    return said.count("\n") <= 1 and "No space left" in said and any(way in said for way in ways)
 
 
 def describe_end(status: int) -> str:
