@@ -12,6 +12,7 @@ from shrink import shrink
 from nested_learning import cli
 from nested_learning.compose import make_job
 from nested_learning.option_files import open_option_files
+from nested_learning.report import __main__ as report
 
 ROOT = Path(__file__).parents[1]
 # in reading order: later pages use the runs of earlier ones
@@ -37,8 +38,10 @@ def check_command(words: list[str]) -> None:
     """Run a training command at tiny sizes; of any other command check that what it names is there."""
     program, *rest = words
     if words[:2] == ["python", "train.py"]:
-        shrunk = rest[1:] if "--help" in rest else shrink(rest[1:])
+        shrunk = rest[1:] if "--help" in rest or "dry_run=true" in rest else shrink(rest[1:])
         assert cli.main(shrunk) == 0, f"{shlex.join(words)}, run as {shlex.join(shrunk)}"
+    elif words[:3] == ["python", "-m", "nested_learning.report"]:
+        assert report.main(rest[2:]) == 0, shlex.join(words)
     elif program == "torchrun":
         make_job(open_option_files(None), rest[rest.index("train.py") + 1 :])
     elif program == "python":
