@@ -9,23 +9,31 @@ import yaml
 from nested_learning.data.copy import CopyConfig
 from nested_learning.data.formal import FormalConfig
 from nested_learning.data.mad import MadConfig
+from nested_learning.data.mixture import MixtureConfig
 from nested_learning.data.parity import ParityConfig
 from nested_learning.data.recall import RecallConfig
 from nested_learning.data.source import DataConfig
 from nested_learning.data.stdlib import StdlibConfig
 from nested_learning.data.text import TextConfig
+from nested_learning.data.tokens import TokensConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"
 
 OPTIONS: list[DataConfig] = [
     StdlibConfig(),
     TextConfig(path="given"),
+    TokensConfig(path="given"),
+    MixtureConfig(sources={"code": StdlibConfig()}, weights={"code": 1.0}),
     RecallConfig(),
     ParityConfig(),
     CopyConfig(),
     FormalConfig(),
     MadConfig(),
 ]
+
+
+# what has no default: an option without it is refused
+NEEDED = {"text": {"path": None}, "tokens": {"path": None}, "mixture": {"sources": {}, "weights": {}}}
 
 
 def test_every_shipped_option_has_a_class() -> None:
@@ -36,8 +44,7 @@ def test_every_shipped_option_has_a_class() -> None:
 def test_a_shipped_option_states_every_key_and_the_same_defaults_as_its_class(option: DataConfig) -> None:
     text = (CONFIGS / f"{option.name}.yaml").read_text(encoding="utf-8")
     assert text.startswith("# ")
-    expected = asdict(option) | ({"path": None} if option.name == "text" else {})
-    assert yaml.safe_load(text) == expected
+    assert yaml.safe_load(text) == asdict(option) | NEEDED.get(option.name, {})
 
 
 def test_options_and_tokenizers_are_known_without_torch() -> None:
