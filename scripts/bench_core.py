@@ -61,7 +61,7 @@ def ours(optim: str, steps: int) -> dict[str, Any]:
             return Row(tokens[:-1], tokens[1:], np.zeros(LENGTH, np.int64))
 
     shape = [f"model.dim={DIM}", f"model.num_layers={LAYERS}", f"model.num_heads={HEADS}"]
-    rhythm = [f"steps={steps}", "val_every=1000000", "save_every=1000000", "log_every=1", "data.val_rows=1"]
+    rhythm = [f"steps={steps}", "val_every=1000000", "save_every=1000000", "data.val_rows=1"]
     with tempfile.TemporaryDirectory() as out:
         lines = ["model=transformer", f"optim={optim}", "data=copy", f"data.batch_size={ROWS}", "device=cpu"]
         config = make_job(open_option_files(None), [*lines, *shape, *rhythm, f"out={out}", "name=x"]).config
@@ -109,12 +109,14 @@ def plain(steps: int) -> dict[str, Any]:
         def __init__(self) -> None:
             super().__init__()
             self.norms = nn.ModuleList(nn.RMSNorm(DIM) for _ in range(2))
+            self.query_norm, self.key_norm = nn.RMSNorm(DIM // HEADS), nn.RMSNorm(DIM // HEADS)
             self.qkv, self.output = nn.Linear(DIM, 3 * DIM, bias=False), nn.Linear(DIM, DIM, bias=False)
             self.up, self.down = nn.Linear(DIM, 2 * HIDDEN, bias=False), nn.Linear(HIDDEN, DIM, bias=False)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             q, k, v = self.qkv(self.norms[0](x)).view(ROWS, LENGTH, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
-            y = F.scaled_dot_product_attention(rotate(q), rotate(k), v, is_causal=True)
+            q, k = rotate(self.query_norm(q)), rotate(self.key_norm(k))
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + self.output(y.transpose(1, 2).flatten(2))
             gate, value = self.up(self.norms[1](x)).chunk(2, -1)
             return x + self.down(F.silu(gate) * value)
@@ -126,7 +128,8 @@ def plain(steps: int) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
 
     def step(tokens: torch.Tensor) -> None:
-        logits = F.linear(body(embedding(tokens[:, :-1])), embedding.weight)
+        x = embedding(tokens[:, :-1])
+        logits = F.linear(body(F.rms_norm(x, x.shape[-1:])), embedding.weight)
         loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -296,7 +299,7 @@ def main() -> None:
         f"{' --nanochat <checkout>' if given.nanochat else ''}`, commit {commit.stdout.strip()}. Width {DIM},",
         f"{LAYERS} layers, {HEADS} heads, vocabulary {VOCAB}, {LENGTH} tokens, {ROWS} rows a step, float32, one CPU",
         f"thread; median of {given.rounds} rounds in which the subjects take turns. A step is the whole loop; ours has",
-        "its logs (every step), checks and loader in it.", "", "## Speed and memory", "", *rows_of(results), "",
+        "its logs (every tenth step, as by default), checks and loader in it.", "", "## Speed and memory", "", *rows_of(results), "",
         "## What the loop adds to a step", "", overhead(results["ours, AdamW"]), "",
         "## From the command to the end of the first step", "",
         "| `python train.py ...` | CPU seconds, least of the rounds | of it the validation before | of it the step |",
