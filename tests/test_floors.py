@@ -12,7 +12,19 @@ MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 8
 # from the ground up; a name is a folder or a file of the package, and no two of one floor know each other
 FLOORS: list[set[str]] = [
     {"errors", "shapes", "tree", "level", "seeds"},
-    {"files", "environment", "policy", "inherit", "option_files", "parent", "peaks", "profiler", "signals", "stopwatch", "typed"},
+    {
+        "files",
+        "environment",
+        "policy",
+        "inherit",
+        "option_files",
+        "parent",
+        "peaks",
+        "profiler",
+        "signals",
+        "stopwatch",
+        "typed",
+    },
     {"ops", "plan", "state_file"},
     {"float8", "nn"},
     {"model", "optim"},

@@ -102,7 +102,13 @@ def test_a_wide_terminal_shows_losses_rates_time_and_memories_side_by_side():
     console.log(1, {"tokens": 64, "split": "validation", "val/bpb": 2.5, "memory/read/rank": 4.0, **SPENT})
     console.close()
     text = out.getvalue()
-    for words in ("train/loss_ema 3.5", "val/bpb", "optim/lr       0.01", "forward_backward 80.0%", "data             15.0%"):
+    for words in (
+        "train/loss_ema 3.5",
+        "val/bpb",
+        "optim/lr       0.01",
+        "forward_backward 80.0%",
+        "data             15.0%",
+    ):
         assert words in text
     assert "lost             5.0%" in text and "2.5GB" in text and "1m40s" in text and " log " not in text
     rows = [line.rstrip() for line in text.splitlines()]
