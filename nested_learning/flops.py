@@ -108,7 +108,18 @@ def _of_layers(model: "ModelConfig", objective: "AnyObjective", vocab_size: int,
 
 
 def _count(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_len: int) -> dict[str, float]:
-    """Count the operations of one row, without softmax attention, on the meta device."""
+    """Count the operations of one row, without softmax attention, once for each configuration in this process."""
+    key = repr((model, objective, vocab_size, seq_len))
+    if key not in _COUNTED:
+        _COUNTED[key] = _count_on_meta(model, objective, vocab_size, seq_len)
+    return _COUNTED[key]
+
+
+# configurations hold lists, so that they cannot be keys themselves
+_COUNTED: dict[str, dict[str, float]] = {}
+
+
+def _count_on_meta(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_len: int) -> dict[str, float]:
     with torch.device("meta"):
         built = model.build(vocab_size, seed=0)
         tokens = torch.zeros(1, seq_len, dtype=torch.int64)

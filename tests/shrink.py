@@ -15,7 +15,14 @@ DATA = {
 }
 # what is planned for many GPUs and data that must be prepared
 LADDER = ("pilot", "mid", "target")
-ONE_PROCESS = ["world.parallel=ddp", "world.shards=null", "micro_batches=null", "num_workers=0", "stages=[]"]
+ONE_PROCESS = [
+    "plan.num_gpus=1",
+    "world.parallel=ddp",
+    "world.shards=null",
+    "micro_batches=null",
+    "num_workers=0",
+    "stages=[]",
+]
 
 
 def shrink(arguments: list[str]) -> list[str]:
@@ -30,6 +37,9 @@ def shrink(arguments: list[str]) -> list[str]:
         tiny = [*RUN, "data.batch_size=2", "data.val_rows=2"]
     else:
         tiny = [*RUN, *MODEL, *DATA[given.get("data", "stdlib")]]
+    if "stages" in given:
+        # stages cut the rows that there are
+        tiny.remove("data.seq_len=32")
     if "branch_from" in given or any("unit" in argument for argument in arguments):
         # the number of steps has to fit to other numbers of them
         tiny.remove("steps=2")

@@ -47,7 +47,8 @@ def test_every_model_has_the_parameters_that_the_rung_is_named_for(name: str, mo
     assert count_parameters(rung(name, f"model={model}")) == pytest.approx(LADDER[name][0], rel=0.03)
 
 
-@pytest.mark.parametrize("name", [*(pytest.param(each, marks=pytest.mark.slow) for each in ("pilot", "mid")), "target"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LADDER)
 def test_a_rung_is_planned_without_weights_or_data(
     name: str, empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
