@@ -99,11 +99,12 @@ def test_a_key_that_only_one_configuration_has_counts_as_a_change(tmp_path):
 
 
 def test_a_key_that_another_version_did_not_know_is_called_that(tmp_path):
-    saved = {"model": {"name": "a"}, "log_every": 1}
+    rest = {"log_every": 1, "world": {"reduction": "fast"}}
+    saved = {"model": {"name": "a"}, **rest}
     with pytest.raises(CheckpointError, match=r"another version .*has no model.window, stages; .*environment.json"):
-        refuse_changes(tmp_path, saved, {"model": {"name": "a", "window": None}, "stages": None, "log_every": 1})
+        refuse_changes(tmp_path, saved, {"model": {"name": "a", "window": None}, "stages": None, **rest})
     # what may change may also be new
-    refuse_changes(tmp_path, saved, {"model": {"name": "a"}, "log_every": 1, "save_every": 2})
+    refuse_changes(tmp_path, saved, {"model": {"name": "a"}, "save_every": 2, **rest})
 
 
 def test_environment_keeps_what_earlier_processes_wrote(tmp_path):
