@@ -92,8 +92,8 @@ def test_how_a_run_is_shown_saved_and_cut_may_change(tmp_path):
 
 
 def test_a_key_that_only_one_configuration_has_counts_as_a_change(tmp_path):
-    saved = {"optim": {"groups": [{"lr": 1}]}, "model": {"name": "a"}}
-    given = {"optim": {"groups": [{"lr": 2}]}, "model": {"name": "b", "window": None}}
+    saved = {"optim": {"groups": [{"lr": 1}]}, "model": {"name": "a"}, "world": {"reduction": "fast"}}
+    given = {"optim": {"groups": [{"lr": 2}]}, "model": {"name": "b", "window": None}, "world": {"reduction": "fast"}}
     with pytest.raises(ConfigError, match=r"model.window was absent, is None; optim.groups.0.lr was 1, is 2"):
         refuse_changes(tmp_path, saved, given)
 
