@@ -31,7 +31,9 @@ def run_script(out: Path, *arguments: str) -> str:
     return (out / "report.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("part", ["formal", "mad", "recall", "ablation"])
+@pytest.mark.parametrize(
+    "part", ["mad", "ablation", *(pytest.param(part, marks=pytest.mark.slow) for part in ("formal", "recall"))]
+)
 def test_every_subject_and_every_case_composes(script: Any, part: str) -> None:
     trials = script("capabilities_trials").PARTS[part].trials
     merge = script("capabilities_run").last_of_each_key

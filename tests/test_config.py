@@ -216,17 +216,22 @@ def test_the_configuration_is_free_of_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
+# tokens have to be prepared first: data/test_tokens.py
 TRAINED = [
-    *(["data=copy", f"model={model}"] for model in FILES.options("model")),
-    *(["data=copy", "model=hope", f"optim={optim}"] for optim in FILES.options("optim")),
-    # tokens have to be prepared first: data/test_tokens.py
     *(["model=transformer", f"data={data}"] for data in FILES.options("data") if data != "tokens"),
     *(["model=titans_lmm", "data=copy", f"memory={memory}"] for memory in FILES.options("memory")),
+]
+# every model and optimizer also goes through a kill in test_resume_matrix.py
+ALSO_TRAINED = [
+    *(["data=copy", f"model={model}"] for model in FILES.options("model")),
+    *(["data=copy", "model=hope", f"optim={optim}"] for optim in FILES.options("optim")),
     *([f"experiment={experiment}"] for experiment in FILES.options("experiment")),
 ]
 
 
-@pytest.mark.parametrize("lines", TRAINED, ids=" ".join)
+@pytest.mark.parametrize(
+    "lines", [*TRAINED, *(pytest.param(lines, marks=pytest.mark.slow) for lines in ALSO_TRAINED)], ids=" ".join
+)
 def test_every_configuration_trains_two_steps(lines: list[str], empty_folder: Path) -> None:
     (empty_folder / "text.py").write_text("def f(x):\n    return x\n" * 40)
     needed = [each for (group, option), line in NEEDED.items() if f"{group}={option}" in lines for each in line.split()]

@@ -18,7 +18,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     return import_module("stream")
 
 
-@pytest.mark.parametrize("model", ["hope", "titans_lmm", "titans_deep"])
+@pytest.mark.parametrize(
+    "model", ["hope", *(pytest.param(model, marks=pytest.mark.slow) for model in ("titans_lmm", "titans_deep"))]
+)
 def test_fifty_thousand_tokens_take_what_five_thousand_take(script: Any, model: str) -> None:
     marks = script.stream_apart(model, Namespace(tokens=50_000, piece=1024, set=TINY))
     assert [mark.tokens for mark in marks] == [5000 * (i + 1) for i in range(10)]

@@ -102,6 +102,7 @@ def test_bytes_of_weights_and_optimizer_are_those_of_a_real_run(model: str, opti
     assert figures["optimizer_bytes"] == sum(each.nbytes for each in parts.optimizer.state_dict().values()) > 0
 
 
+@pytest.mark.slow
 def test_parts_of_sharded_parameters_and_rows_of_each_gpu_are_counted(tmp_path: Path) -> None:
     def planned(**given: Any) -> dict[str, float]:
         given = {"plan__num_gpus": 4, "data__batch_size": 16, **given}
