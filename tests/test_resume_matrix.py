@@ -25,6 +25,7 @@ PAIRS = [
     ("titans_mac", "muon"),
     ("self_modifying", "m3"),
     ("hope", "mixed_muon"),
+    ("titans_lmm", "mixed_muon_large"),
     ("hope_attention", "dgd"),
 ]
 ALL = [(model, optim) for model in sorted(CHOICES["model"]) for optim in sorted(CHOICES["optim"])]
