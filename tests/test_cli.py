@@ -44,7 +44,7 @@ MISTAKES = {
     "a value that must be given": ("data=text", ["data.path", "missing"]),
     "a value out of range": ("steps=0", ["steps=0", "at least 1"]),
     "a device that does not exist": ("device=cdua", ["device=cdua", "did you mean cuda?", "mps"]),
-    "a dtype that does not exist": ("dtype=float16", ["dtype=float16", "bfloat16"]),
+    "a dtype that does not exist": ("dtype=float17", ["dtype=float17", "did you mean float16?", "bfloat16"]),
     "sizes that do not fit": ("model.dim=30 model.num_heads=4", ["model.dim=30", "model.num_heads=4"]),
     "a name with slashes": ("name=a/b", ["name='a/b'", "<out>/<name>"]),
     "a key given twice": ("seed=1 seed=2", ["seed", "given twice", "seed=1", "seed=2"]),
