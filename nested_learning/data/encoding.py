@@ -70,7 +70,8 @@ def encode_all(
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        except BrokenProcessPool as error:
+        # work that is given out while the pool falls finds its pipe closed
+        except (BrokenProcessPool, OSError) as error:
             raise DataError(
                 "a process that encodes was killed, perhaps for memory; the same command with fewer --jobs goes on"
             ) from error
