@@ -1,6 +1,8 @@
 """The page of one run, and its figures in other tools: made of metrics.jsonl alone."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,7 +94,9 @@ def test_wandb_is_written_anew_under_a_new_id(trained, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     (trained / "wandb_id").write_text("before")
-    assert main([str(trained), "--to", "wandb"]) == 0
+    # W&B reads its environment once a process
+    command = [sys.executable, "-m", "nested_learning.report", str(trained), "--to", "wandb"]
+    assert subprocess.run(command, timeout=100, check=False).returncode == 0
     new = (trained / "wandb_id").read_text()
     assert new != "before"
     (file,) = (trained / "wandb").rglob(f"run-{new}.wandb")
