@@ -143,5 +143,6 @@ class TokenStream:
 
     def starts(self) -> NDArray[np.int64]:
         """Return where each document begins, at its `end`."""
-        begins = zip(self._starts, self._bounds, strict=False)
+        # the last piece, the closing end, opens no document
+        begins = zip(self._starts, self._bounds[:-2], strict=True)
         return np.concatenate([np.fromfile(path, dtype="<i8") + begin for path, begin in begins])

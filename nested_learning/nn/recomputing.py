@@ -1,10 +1,7 @@
 """What a backward pass computes again instead of keeping it: `recompute=` off, block or chunk."""
 
-from dataclasses import replace
-
-from nested_learning.nn.associative import MemoryHeads
+from nested_learning.nn.designs import redesign
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.nn.self_modifying import SelfModifyingMemory
 
 
 def use_recompute(model: LanguageModel, kind: str) -> None:
@@ -15,12 +12,4 @@ def use_recompute(model: LanguageModel, kind: str) -> None:
     layers always do. "off": all is kept that torch keeps. Source: ours.
     """
     model.recomputes_blocks = kind == "block"
-    by_chunk = kind == "chunk"
-    for module in model.modules():
-        if isinstance(module, MemoryHeads):
-            module.design = replace(module.design, recompute=by_chunk)
-        elif isinstance(module, SelfModifyingMemory):
-            generating, read = (
-                replace(each, recompute=by_chunk) for each in (module.design.generating, module.design.read)
-            )
-            module.design = replace(module.design, generating=generating, read=read)
+    redesign(model, recompute=kind == "chunk")

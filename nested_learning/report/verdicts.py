@@ -112,7 +112,7 @@ def render_verdicts(verdicts: Sequence[Verdict]) -> str:
         rows.append([f"{each.first} - {each.second}", f"{each.difference:+.4f} {interval}", counted, describe(each)])
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]) for row in rows
     )
 
 
