@@ -6,11 +6,13 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import fingerprints, tiny, trace
 
 from nested_learning import Session
 from nested_learning.errors import ConfigError
 from nested_learning.phase.train import run
+from nested_learning.samples import draw_samples
 from nested_learning.trainer import Trainer
 
 PROMPTS = '["def ","import "]'
@@ -53,6 +55,14 @@ def test_a_sample_is_what_the_checkpoint_of_its_step_writes(sampled):
         temperature = 0.0 if line["kind"] == "greedy" else how.temperature
         tokens = session.generate(how.num_tokens, temperature=temperature, top_k=how.top_k, top_p=how.top_p, seed=0)
         assert session.text(tokens) == [line["text"]]
+
+
+def test_samples_are_drawn_from_no_generator_but_their_own(sampled):
+    session = Session.open(Path(sampled.out) / "sampled", device="cpu")
+    assert session.tokenizer is not None
+    before = torch.get_rng_state()
+    draw_samples(session.model, session.tokenizer, ["def "], sampled.sampling, "online", 0)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_run_that_goes_on_has_the_samples_of_one_never_stopped(sampled):
