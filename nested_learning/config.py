@@ -41,7 +41,7 @@ from nested_learning.model.transformer import TransformerConfig
 from nested_learning.objective.config import NextTokenConfig, OnlineConfig, ReconstructConfig
 from nested_learning.optim.config import OptimConfig
 from nested_learning.plan import PlanConfig
-from nested_learning.policy import MemoryConfig, SamplingConfig
+from nested_learning.policy import MemorizeConfig, MemoryConfig, SamplingConfig
 from nested_learning.typed import MisfitError, convert_dataclass, did_you_mean, join
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "mad": MadConfig,
     },
     "objective": {"next_token": NextTokenConfig, "online": OnlineConfig, "reconstruct": ReconstructConfig},
-    "memory": {"online": MemoryConfig, "frozen": MemoryConfig},
+    "memory": {"online": MemoryConfig, "frozen": MemoryConfig, "memorize": MemorizeConfig},
     "phase": {"train": PhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig, "export": ExportConfig},
     "evals": {"validation": ValidationConfig, "by_position": ByPositionConfig, "memory": MemoryPackConfig},
     "launcher": {"serial": SerialConfig, "joblib": JoblibConfig, "submitit": SubmititConfig},
@@ -185,7 +185,7 @@ class Config:
     optim: OptimConfig
     data: DataConfig
     objective: NextTokenConfig | OnlineConfig | ReconstructConfig
-    memory: MemoryConfig
+    memory: MemoryConfig | MemorizeConfig
     phase: PhaseConfig
     evals: dict[str, ValidationConfig | ByPositionConfig | MemoryPackConfig]
     logger: dict[str, LoggerConfig]

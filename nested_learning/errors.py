@@ -32,4 +32,4 @@ class LostError(NestedLearningError):
 
 
 class DivergedError(NestedLearningError):
-    """Training left the finite numbers: says the step, the norms, and the last good checkpoint."""
+    """Training or reading left the finite numbers: says where, and what still is good."""

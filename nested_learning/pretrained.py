@@ -24,6 +24,7 @@ from nested_learning.data.tokenizer_files import open_tokenizer
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.files import hash_file, sync
 from nested_learning.nn.language_model import LanguageModel
+from nested_learning.policy import MemoryConfig
 from nested_learning.session import Session
 from nested_learning.shapes import Float, Int, Tensor
 from nested_learning.world import pick_device
@@ -98,7 +99,7 @@ class NestedModel(nn.Module):
         """Read `tokens` on from `state` (None: nothing was read); return the logits after each, and the new state."""
         return self.model(tokens, self.model.init_state(len(tokens)) if state is None else state, write=write)
 
-    def session(self, *, batch: int = 1, policy: str = "online") -> Session:
+    def session(self, *, batch: int = 1, policy: str | MemoryConfig = "online") -> Session:
         """Return a session that reads and writes text with this model."""
         return Session(self.model, self.tokenizer, batch=batch, policy=policy)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from nested_learning.data.tokenizer import Tokenizer
 from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.policy import SamplingConfig
+from nested_learning.policy import MemoryConfig, SamplingConfig
 from nested_learning.session import Session
 
 FILE = "samples.jsonl"
@@ -25,7 +25,12 @@ def continuation(session: Session, prompt: str, how: SamplingConfig, seed: int) 
 
 
 def draw_samples(
-    model: LanguageModel, tokenizer: Tokenizer, prompts: list[str], how: SamplingConfig, policy: str, seed: int
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: list[str],
+    how: SamplingConfig,
+    policy: str | MemoryConfig,
+    seed: int,
 ) -> list[dict[str, str]]:
     """Let `model` go on with each prompt, greedily and as `how` says; return `prompt`, `kind` and `text` of each.
 

@@ -8,14 +8,17 @@ import torch
 from torch.nn import functional as F
 
 from nested_learning import tree
+from nested_learning.data.batch import IGNORE
 from nested_learning.data.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.nn.language_model import LanguageModel
+from nested_learning.nn.memory import State
 from nested_learning.ops.sampling import sample_token
-from nested_learning.policy import MemoryConfig, SamplingConfig
+from nested_learning.policy import MemorizeConfig, MemoryConfig, SamplingConfig
 from nested_learning.seeds import derive_seed
 from nested_learning.shapes import Float, Int, Tensor
 from nested_learning.state_file import load_state, num_rows, save_state
+from nested_learning.study import Studied, Study, join, refuse_infinite
 
 # tokens that are read in one pass: bounds the memory that logits and activations of a long text take, changes no result
 SEGMENT = 1024
@@ -25,12 +28,18 @@ class Session:
     """Reads one stream per row of `batch`, token after token, and answers: feed, score, generate; fork, save, reset.
 
     With a tokenizer every row begins with its `end` token, as every document does in training; without one it begins
-    empty. `policy` "online" lets memories write as they read, "frozen" does not. What was read lives in an immutable
-    state, so that `fork()` copies nothing. Nothing here is differentiable. Source: ours.
+    empty. `policy` "online" lets memories write as they read, "frozen" does not; with a MemorizeConfig texts can be
+    studied. What was read lives in an immutable state, so that `fork()` copies nothing, and the model is never changed.
+    Nothing here is differentiable. Source: ours.
     """
 
     def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer | None = None, *, batch: int = 1, policy: str = "online"
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer | None = None,
+        *,
+        batch: int = 1,
+        policy: str | MemoryConfig = "online",
     ) -> None:
         """Begin to read with `model` where it is; raise ConfigError for an unknown policy or a batch below 1."""
         if batch < 1:
@@ -38,9 +47,14 @@ class Session:
         self.model = model
         self.tokenizer = tokenizer
         self.batch = batch
-        self.policy = policy
-        self._write = MemoryConfig(name=policy).write
+        if policy == "memorize":
+            raise ConfigError('policy="memorize" needs to know how: give policy=MemorizeConfig(...)')
+        self.policy = MemoryConfig(name=policy) if isinstance(policy, str) else policy
+        self._study = Study(model, self.policy) if isinstance(self.policy, MemorizeConfig) else None
         self._device = next(model.parameters()).device
+        self.position = self._opening = 0
+        self._last: Tensor | None = None
+        self.state: State = None
         self.reset()
 
     @classmethod
@@ -50,7 +64,7 @@ class Session:
         *,
         device: str = "auto",
         batch: int = 1,
-        policy: str = "online",
+        policy: str | MemoryConfig = "online",
         weights: str = "model",
     ) -> "Session":
         """Open what was trained: a run directory, or one of its `checkpoints/step_*`; `device`: auto, cpu, cuda or mps.
@@ -67,11 +81,67 @@ class Session:
     def reset(self) -> None:
         """Forget everything that was read."""
         with torch.inference_mode():
-            self.state = self.model.init_state(self.batch)
-        self._last: Tensor | None = None
-        self.position = 0
+            self._start(self._empty(self.batch))
+
+    def begin(self) -> None:
+        """Begin another text: what was memorised stays; windows, caches and the position are those of the beginning."""
+        with torch.inference_mode():
+            self._start(self.model.begin(self.state))
+
+    def study(self, text: str | Tensor) -> Studied:
+        """Study a text, or tokens [b t] or [t], from its beginning; then begin another text with what was learned.
+
+        How often it is read, and what of it is written where, says the policy, a MemorizeConfig; raises ConfigError
+        for another one. What was read of the text that is interrupted counts as memorised.
+        """
+        tokens = torch.cat(list(self._pieces(text)), 1).to(self._device)
+        if self.tokenizer is not None:
+            tokens = torch.cat([tokens.new_full((self.batch, 1), self.tokenizer.end), tokens], 1)
+        targets = F.pad(tokens[:, 1:], (0, 1), value=IGNORE)
+        study = self._studying()
+        # the beginning of a text is no part of what is studied: it is read again
+        memorised = self._begun if self.position == self._opening else self.state
+        every = []
+        for _ in range(study.how.steps):
+            found, _, memorised = study.read(tokens, targets, self.model.begin(memorised))
+            every.append(found)
+        with torch.inference_mode():
+            self._start(self.model.begin(memorised))
+        return join(every)
+
+    def read_and_study(self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"]) -> Studied:
+        """Read `tokens` on like `read`, and study each piece of them once its `targets` (IGNORE: none) were predicted.
+
+        Returns what each target cost and what was written; the text goes on. Raises ConfigError where `study` does.
+        """
+        tokens, targets = tokens.to(self._device), targets.to(self._device)
+        found, self._last, self.state = self._studying().read(tokens, targets, self.state)
+        self.position += tokens.shape[1]
+        return found
+
+    @property
+    def studies(self) -> bool:
+        """Say whether texts can be studied: whether the policy is a MemorizeConfig."""
+        return self._study is not None
+
+    def _studying(self) -> Study:
+        if self._study is None:
+            raise ConfigError(
+                f"policy={self.policy.name} studies nothing; give a MemorizeConfig, which is what memory=memorize makes"
+            )
+        return self._study
+
+    def _empty(self, batch: int) -> State:
+        state = self.model.init_state(batch)
+        return state if self._study is None else self._study.open(state)
+
+    def _start(self, state: State) -> None:
+        self.state = self._begun = state
+        self._last = None
+        self.position = self._opening = 0
         if self.tokenizer is not None:
             self.read(torch.full((self.batch, 1), self.tokenizer.end))
+            self._opening = self.position
 
     def fork(self, rows: Sequence[int] | None = None) -> "Session":
         """Return a session that goes on from here by itself; it shares the state, which nothing ever changes.
@@ -84,7 +154,8 @@ class Session:
             if not rows or not 0 <= min(rows) <= max(rows) < self.batch:
                 raise DataError(f"rows={list(rows)}: this session reads the streams 0 to {self.batch - 1}; name some")
             index = torch.tensor(rows, device=self._device)
-            other.state, other._last = tree.select_rows((self.state, self._last), index)
+            mine = (self.state, self._begun, self._last)
+            other.state, other._begun, other._last = tree.select_rows(mine, index)
             other.batch = len(rows)
         return other
 
@@ -103,14 +174,19 @@ class Session:
         batch = num_rows(Path(path), self.model)
         with torch.inference_mode():
             last = self.model.head.weight.new_zeros(batch, self.model.vocab_size)
-            template = (self.model.init_state(batch), last, 0)
+            template = (self._empty(batch), last, 0)
             self.state, self._last, self.position = load_state(Path(path), template, self._device)
+            self._begun = self.model.begin(self.state)
         self.batch = batch
 
     @torch.inference_mode()
     def read(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
-        """Read `tokens` and return the logits after each of them; `feed` needs less memory for a long text."""
-        logits, self.state = self.model(tokens.to(self._device), self.state, write=self._write)
+        """Read `tokens` and return the logits after each of them; `feed` needs less memory for a long text.
+
+        Raises DivergedError when the logits after the last of them are not finite.
+        """
+        logits, self.state = self.model(tokens.to(self._device), self.state, write=self.policy.write)
+        refuse_infinite(logits[:, -1])
         self._last = logits[:, -1]
         self.position += tokens.shape[1]
         return logits

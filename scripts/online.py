@@ -34,7 +34,8 @@ from nested_learning.nn.cms import ContinuumMemory
 from nested_learning.nn.init import initialise
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.nn.stacking import stack
-from nested_learning.objective.online import Online, watch
+from nested_learning.nn.teaching import watch
+from nested_learning.objective.online import Online
 from nested_learning.option_files import open_option_files
 
 REPORT = Path(__file__).parent.parent / "reports" / "online.md"

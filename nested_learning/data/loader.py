@@ -54,11 +54,15 @@ def validation_batches(
     All rows of the split where it has fewer. They are cut into batches, the same for any number of ranks, which take
     turns; the last batch may be short, and a rank may have one batch less.
     """
-    available = source.num_rows("validation")
-    count = min(num_rows, available)
-    indices = [i * available // count for i in range(count)]
+    count = min(num_rows, source.num_rows("validation"))
     for start in range(0, count, batch_size)[rank::world_size]:
-        yield collate([source.row("validation", 0, index) for index in indices[start : start + batch_size]])
+        here = range(start, min(start + batch_size, count))
+        yield collate([validation_row(source, index, count) for index in here])
+
+
+def validation_row(source: Source, index: int, count: int) -> Row:
+    """Return row `index` of `count` rows, evenly spaced over the validation split. Source: ours."""
+    return source.row("validation", 0, index * source.num_rows("validation") // count)
 
 
 def count_validation_batches(source: Source, num_rows: int, batch_size: int) -> int:

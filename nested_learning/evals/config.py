@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nested_learning.data.source import DataConfig
 from nested_learning.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ class ValidationConfig:
 
     name: str
 
-    def build(self) -> "ValidationPack":
-        """Return the pack."""
+    def build(self, data: DataConfig) -> "ValidationPack":
+        """Return the pack for `data`."""
         from nested_learning.evals.validation_pack import ValidationPack
 
-        return ValidationPack()
+        return ValidationPack(data.batch_size, resets=data.resets)
 
 
 @dataclass(kw_only=True)
@@ -40,8 +41,8 @@ class ByPositionConfig:
     def __post_init__(self) -> None:
         _at_least_one(self.name, vars(self), ("length_factor", "num_rows", "batch_size"))
 
-    def build(self) -> "ByPosition":
-        """Return the pack."""
+    def build(self, data: DataConfig) -> "ByPosition":
+        """Return the pack for `data`."""
         from nested_learning.evals.by_position import ByPosition
 
         return ByPosition(self.length_factor, self.num_rows, self.batch_size)
@@ -62,8 +63,8 @@ class MemoryPackConfig:
     def __post_init__(self) -> None:
         _at_least_one(self.name, vars(self), ("length_factor", "num_rows", "batch_size"))
 
-    def build(self) -> "MemoryPack":
-        """Return the pack."""
+    def build(self, data: DataConfig) -> "MemoryPack":
+        """Return the pack for `data`."""
         from nested_learning.evals.memory_pack import MemoryPack
 
         return MemoryPack(self.length_factor, self.num_rows, self.batch_size)

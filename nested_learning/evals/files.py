@@ -7,34 +7,58 @@ from typing import Any
 
 from rich.table import Table
 
-from nested_learning.evals.protocol import Report
+from nested_learning.evals.protocol import Metric, Report, Samples, difference
 from nested_learning.files import write_atomic
 
 FOLDER = "evals"
 
 
-def write_report(run: Path, name: str, report: Report, about: dict[str, Any]) -> Path:
+def write_report(run: Path, name: str, report: Report, about: dict[str, Any], baseline: Report | None = None) -> Path:
     """Write `<run>/evals/<name>.json`, and `<name>.jsonl` when there are rows; return the first. Source: ours.
 
-    `about` says what was asked (checkpoint, step, data, memory policy) and comes first. Each file is whole or absent.
+    `about` says what was asked (checkpoint, step, data, memory policy) and comes first. With a `baseline`, a report of
+    the same examples, its metrics come beside, and the differences to them. Each file is whole or absent.
     """
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
-    metrics = {key: _finite(metric._asdict()) for key, metric in report.metrics.items()}
+    found = {"metrics": as_json(report.metrics)}
+    if baseline is not None:
+        found |= {"baseline": as_json(baseline.metrics), "difference": as_json(differences(report, baseline))}
     if report.rows:
         lines = "".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in report.rows)
         write_atomic(folder / f"{name}.jsonl", lines)
     path = folder / f"{name}.json"
-    write_atomic(path, json.dumps(about | {"metrics": metrics}, indent=2, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(about | found, indent=2, allow_nan=False) + "\n")
     return path
 
 
-def table(name: str, report: Report) -> Table:
-    """Lay out the figures of `report` for the terminal. Source: ours."""
-    rows = Table("figure", "value", "stderr", "n", title=name, title_justify="left")
-    for key, metric in report.metrics.items():
-        stderr = "" if metric.stderr is None else f"{metric.stderr:.4f}"
-        rows.add_row(key, f"{metric.value:.4f}", stderr, str(metric.n))
+def differences(report: Report, baseline: Report) -> dict[str, Metric]:
+    """Return by how much each figure that both have is above the baseline's; errors are of pairs, where there are any.
+
+    Source: ours.
+    """
+    found = {}
+    for name in report.figures.keys() & baseline.figures.keys():
+        figure, other = report.figures[name], baseline.figures[name]
+        if isinstance(figure, Samples) and isinstance(other, Samples):
+            found[name] = difference(figure, other)
+        else:
+            one, two = report.metrics[name], baseline.metrics[name]
+            found[name] = Metric(one.value - two.value, None, one.n, one.better)
+    return {name: found[name] for name in report.figures if name in found}
+
+
+def as_json(metrics: dict[str, Metric]) -> dict[str, Any]:
+    """Return what is written of `metrics`."""
+    return {key: _finite(metric._asdict()) for key, metric in metrics.items()}
+
+
+def table(name: str, metrics: dict[str, Metric]) -> Table:
+    """Lay out `metrics` for the terminal. Source: ours."""
+    rows = Table("figure", "value", "stderr", "n", "chance", title=name, title_justify="left")
+    for key, metric in metrics.items():
+        stderr, chance = ("" if value is None else f"{value:.4f}" for value in (metric.stderr, metric.chance))
+        rows.add_row(key, f"{metric.value:.4f}", stderr, str(metric.n), chance)
     return rows
 
 

@@ -1,19 +1,19 @@
 """`evals=memory`: what every memory does along the context: norm, effective rank, surprise, retention."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
-from nested_learning.data.batch import Batch
-from nested_learning.data.loader import validation_batches
+from nested_learning.data.batch import Batch, collate
 from nested_learning.data.packed import RowsConfig
 from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError
 from nested_learning.evals.by_position import buckets
-from nested_learning.evals.protocol import Metric, Panels, Report, Subject, ratio
+from nested_learning.evals.protocol import Metric, Panels, Report, Row, Samples, Subject
+from nested_learning.evals.reading import RowToRead, ValidationRows
 from nested_learning.nn.telemetry import Look, looks_at_levels, looks_at_memories, observing
-from nested_learning.session import SEGMENT
+from nested_learning.session import SEGMENT, Session
 
 # figure -> which direction is better; how much a memory holds and keeps is no merit by itself
 FIGURES = {"norm": "neither", "rank": "neither", "surprise": "lower", "retention": "neither"}
@@ -29,26 +29,39 @@ class MemoryPack:
     value at the end), over layers and rows; the rows of the report have each layer by itself.
     """
 
+    reads_text = False
+
     def __init__(self, length_factor: int, num_rows: int, batch_size: int) -> None:
         self.length_factor = length_factor
         self.num_rows = num_rows
         self.batch_size = batch_size
 
-    def run(self, subject: Subject) -> Report:
-        """Ask `subject`; raise ConfigError for memories that do not write, and for rows that cannot be longer."""
-        if subject.policy != "online":
-            raise ConfigError(f"evals=memory: under memory={subject.policy} nothing is written; use memory=online")
-        source = self.open_source(subject)
-        rows: list[dict[str, Any]] = []
-        for batch in validation_batches(source, self.num_rows, self.batch_size):
-            first = rows[-1]["row"] + 1 if rows else 0
-            for start, end, look in read(subject, batch):
-                rows += [{"row": first + i, "start": start, "end": end} | row for i, row in enumerate(by_row(look))]
+    def examples(self, subject: Subject) -> ValidationRows:
+        """Return the rows. Raises ConfigError for memories that do not write, and for rows that cannot be longer."""
+        if subject.policy.name != "online":
+            raise ConfigError(
+                f"evals=memory: looks at what the architecture writes by itself, not at memory={subject.policy.name}; "
+                "use memory=online"
+            )
+        return ValidationRows(self.open_source(subject), self.num_rows)
+
+    def answer(self, session: Session, examples: Sequence[RowToRead]) -> list[list[Row]]:
+        """Return what was seen of each memory of each layer, stretch by stretch."""
+        answers: list[list[Row]] = [[] for _ in examples]
+        for start, end, look in read(session, collate([example.row for example in examples])):
+            for answer, example, row in zip(answers, examples, by_row(look), strict=True):
+                answer.append({"row": example.number, "start": start, "end": end} | row)
+        return answers
+
+    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+        """Return the figures by position. Raises ConfigError for a model of which nothing was seen."""
         if not rows:
             raise ConfigError("evals=memory: this model has no memory that writes while it reads; leave memory out")
-        metrics = {key: metric_of(samples, FIGURES[key[1]]) for key, samples in samples_by_key(rows).items()}
-        named = {f"{memory}/{figure}/{start}-{end}": found for (memory, figure, start, end), found in metrics.items()}
-        return Report(metrics=named, rows=rows, curves=curves(metrics))
+        samples = samples_by_key(rows)
+        found = {key: Samples.mean(values, FIGURES[key[1]]) for key, values in samples.items()}
+        named = {f"{memory}/{figure}/{start}-{end}": each for (memory, figure, start, end), each in found.items()}
+        metrics = {key: each.metric() for key, each in found.items()}
+        return Report(figures=dict(named), rows=list(rows), curves=curves(metrics))
 
     def open_source(self, subject: Subject) -> Source:
         """Open the data with rows of the configured length."""
@@ -62,12 +75,11 @@ class MemoryPack:
         return subject.open_source(seq_len=subject.data.seq_len * self.length_factor)
 
 
-def read(subject: Subject, batch: Batch) -> Iterator[tuple[int, int, Look]]:
+def read(session: Session, batch: Batch) -> Iterator[tuple[int, int, Look]]:
     """Read `batch` stretch by stretch; yield what was seen of each memory of each layer. Source: ours."""
-    session = subject.open_session(len(batch.tokens))
     for start, end in buckets(batch.tokens.shape[1]):
         before = session.state
-        with observing(subject.model.blocks) as seen:
+        with observing(session.model.blocks) as seen:
             for tokens in batch.tokens[:, start:end].split(SEGMENT, 1):
                 session.read(tokens)
         for look in looks_at_memories(seen) + looks_at_levels(before, session.state):
@@ -81,7 +93,7 @@ def by_row(look: Look) -> Iterator[dict[str, Any]]:
         yield {"layer": look.layer, "memory": look.level} | dict(zip(columns, row, strict=True))
 
 
-def samples_by_key(rows: list[dict[str, Any]]) -> dict[Key, list[float]]:
+def samples_by_key(rows: Sequence[Row]) -> dict[Key, list[float]]:
     """Return the samples of every figure, one for each row of text: its mean over layers."""
     layers: dict[Key, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -91,11 +103,6 @@ def samples_by_key(rows: list[dict[str, Any]]) -> dict[Key, list[float]]:
     # from position to position, then from figure to figure, then from memory to memory
     keys = sorted(layers, key=lambda key: (memories.index(key[0]), figures.index(key[1]), key[2]))
     return {key: [fmean(values) for values in layers[key].values()] for key in keys}
-
-
-def metric_of(samples: list[float], better: str) -> Metric:
-    """Return the mean of `samples` with its error."""
-    return ratio(samples, [1] * len(samples), better)
 
 
 def curves(metrics: dict[Key, Metric]) -> Panels:

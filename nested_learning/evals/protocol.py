@@ -1,26 +1,55 @@
-"""What an evaluation is: a trained model is asked, a report answers, with an error bar on every figure."""
+"""What an evaluation is: a trained model answers examples, one by one, and every figure has an error bar."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from nested_learning.data.source import DataConfig, Source
 from nested_learning.data.tokenizer import Tokenizer
 from nested_learning.nn.language_model import LanguageModel
+from nested_learning.policy import MemoryConfig
 from nested_learning.session import Session
+
+# what an answer to one example is kept as: plain JSON
+Row = dict[str, Any]
 
 
 class Metric(NamedTuple):
-    """One figure: its value, its standard error (None from fewer than two samples), from how many samples.
+    """One figure: its value, its standard error (None: not known), from how many samples.
 
-    `better` is "lower", "higher" or, of what is no merit, "neither".
+    `better` is "lower", "higher" or, of what is no merit, "neither"; `chance` is what who knows nothing gets (None: no
+    such number).
     """
 
     value: float
     stderr: float | None
     n: int
     better: str
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a figure is the ratio of, over independent samples: the sum of `tops` by the sum of `bottoms`.
+
+    Samples are in the order of the examples, so that two policies can be compared pair by pair.
+    """
+
+    tops: Sequence[float | int]
+    bottoms: Sequence[float | int]
+    better: str
+    chance: float | None = None
+
+    @classmethod
+    def mean(cls, values: Sequence[float | int], better: str, chance: float | None = None) -> "Samples":
+        """Return the samples of a mean."""
+        return cls(values, [1] * len(values), better, chance)
+
+    def metric(self) -> Metric:
+        """Return the figure."""
+        return ratio(self.tops, self.bottoms, self.better)._replace(chance=self.chance)
 
 
 # panel -> line -> its points: x, mean, standard error (None: not known)
@@ -29,26 +58,43 @@ Panels = dict[str, dict[str, list[tuple[float, float, float | None]]]]
 
 @dataclass(kw_only=True)
 class Report:
-    """What a pack found: figures by name, the single results that they summarise, and curves worth drawing."""
+    """What a pack found: figures by name, of samples or as they are; the answers they summarise; curves to draw.
 
-    metrics: dict[str, Metric]
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    `axis` says what the curves are over.
+    """
+
+    figures: dict[str, Samples | Metric]
+    rows: list[Row] = field(default_factory=list)
     curves: Panels = field(default_factory=dict)
+    axis: str = "position in the context"
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Return the figures with their errors."""
+        return {
+            name: figure.metric() if isinstance(figure, Samples) else figure for name, figure in self.figures.items()
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A trained model, the data that it is asked about, and the memory policy under which it answers."""
+    """A trained model, the data that it is asked about, and the memory policy under which it answers.
+
+    `run`: the directory of its run, where reports go.
+    """
 
     model: LanguageModel
     tokenizer: Tokenizer | None
     data: DataConfig
     seed: int
-    policy: str
+    policy: MemoryConfig
+    run: Path
 
-    def open_session(self, batch: int) -> Session:
-        """Open a session that reads `batch` rows of the data, which bring their own `end` tokens."""
-        return Session(self.model, batch=batch, policy=self.policy)
+    def open_session(self, batch: int, *, reads_text: bool = False) -> Session:
+        """Open a session of `batch` rows. With `reads_text` each begins with the tokenizer's `end`, as documents do;
+        rows of the data bring their own.
+        """
+        return Session(self.model, self.tokenizer if reads_text else None, batch=batch, policy=self.policy)
 
     def open_source(self, **changes: Any) -> Source:
         """Open the data, with `changes` to its configuration, in the tokens of the model."""
@@ -57,10 +103,30 @@ class Subject:
 
 @runtime_checkable
 class EvalPack(Protocol):
-    """One set of questions; an option of `evals=` builds it."""
+    """One set of questions; an option of `evals=` builds it.
 
-    def run(self, subject: Subject) -> Report:
-        """Ask `subject` and report."""
+    `batch_size`: the examples that are answered together; it changes no result but by rounding. `reads_text`: whether
+    sessions begin with the tokenizer's `end`. The driver (evals/asking.py) goes from example to example and keeps every
+    answer, so that an evaluation that was interrupted goes on where it was.
+    """
+
+    batch_size: int
+    reads_text: bool
+
+    def examples(self, subject: Subject) -> Sequence[Any]:
+        """Return the examples, the same for every policy. Raises ConfigError, DataError for what cannot be asked."""
+        ...
+
+    def answer(self, session: Session, examples: Sequence[Any]) -> Sequence[list[Row]]:
+        """Return the rows of each of the `examples`, one to each stream of `session`, which is at its beginning.
+
+        Where `session.policy` is a MemorizeConfig, `session.study` what may be studied, never an answer, and add
+        `Studied.rows()` to the rows: figures `memory/...` are reported by the driver.
+        """
+        ...
+
+    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+        """Return the figures of all rows, in the order of the examples."""
         ...
 
 
@@ -73,7 +139,27 @@ def ratio(numerators: Sequence[float | int], denominators: Sequence[float | int]
     pairs = [(top, bottom) for top, bottom in zip(numerators, denominators, strict=True) if bottom]
     n, total = len(pairs), math.fsum(bottom for _, bottom in pairs)
     value = math.fsum(top for top, _ in pairs) / total
-    if n < 2:
-        return Metric(value, None, n, better)
-    squares = math.fsum((top - value * bottom) ** 2 for top, bottom in pairs)
-    return Metric(value, math.sqrt(squares * n / (n - 1)) / total, n, better)
+    return Metric(value, _stderr([(top - value * bottom) / total for top, bottom in pairs]), n, better)
+
+
+def difference(first: Samples, second: Samples) -> Metric:
+    """Return `first - second` of two figures over the same samples, with the standard error of the pairs.
+
+    The error is that of the differences of the linearised ratios. Raises ValueError where samples are no pairs.
+    Source: ours, as `ratio`.
+    """
+    one, other = first.metric(), second.metric()
+    pairs = zip(_residuals(first, one.value), _residuals(second, other.value), strict=True)
+    stderr = _stderr([a - b for a, b in pairs])
+    return Metric(one.value - other.value, stderr, one.n, first.better)
+
+
+def _residuals(samples: Samples, value: float) -> list[float]:
+    total = math.fsum(samples.bottoms)
+    pairs = zip(samples.tops, samples.bottoms, strict=True)
+    return [(top - value * bottom) / total for top, bottom in pairs if bottom]
+
+
+def _stderr(residuals: Sequence[float]) -> float | None:
+    n = len(residuals)
+    return math.sqrt(math.fsum(each * each for each in residuals) * n / (n - 1)) if n > 1 else None

@@ -1,16 +1,18 @@
 """What evaluations of next-token prediction measure: sums over stretches of rows, and the figures made of them."""
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from nested_learning.data.batch import IGNORE, Batch
-from nested_learning.data.loader import validation_batches
-from nested_learning.data.source import Source
-from nested_learning.evals.protocol import Metric, Subject, ratio
+from nested_learning.data.batch import IGNORE, Batch, collate
+from nested_learning.data.loader import validation_row
+from nested_learning.data.source import Row, Source
+from nested_learning.evals.protocol import Samples
 from nested_learning.objective.documents import read_apart
 from nested_learning.session import SEGMENT, Session
 from nested_learning.shapes import Bool, Float, Int, Tensor
@@ -35,41 +37,84 @@ class Reading(NamedTuple):
         return {name: float(column.sum()) for name, column in sums.items()}
 
 
-def read_validation(
-    subject: Subject, source: Source, num_rows: int, batch_size: int, *, resets: bool = False
-) -> Iterator[Reading]:
-    """Read `num_rows` fixed validation rows, `batch_size` at once, each from an empty state. Source: ours.
+class ValidationRows(Sequence["RowToRead"]):
+    """`num_rows` fixed validation rows of a source, as examples; a row is read from the source when it is asked for."""
 
-    With `resets` every document of a row is read from an empty state.
+    def __init__(self, source: Source, num_rows: int) -> None:
+        self.source, self.num_rows = source, min(num_rows, source.num_rows("validation"))
+        self.token_bytes = np.zeros(source.vocab_size, dtype=np.int64)
+        if source.tokenizer is not None:
+            self.token_bytes = source.tokenizer.token_bytes
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    @overload
+    def __getitem__(self, index: int) -> "RowToRead": ...
+    @overload
+    def __getitem__(self, index: slice) -> list["RowToRead"]: ...
+    def __getitem__(self, index: int | slice) -> "RowToRead | list[RowToRead]":
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(self.num_rows))]
+        row = validation_row(self.source, index, self.num_rows)
+        valid = row.targets != IGNORE
+        return RowToRead(index, row, self.token_bytes[np.where(valid, row.targets, 0)] * valid)
+
+
+class RowToRead(NamedTuple):
+    """A row, its number among the examples, and how many utf-8 bytes each of its targets stands for."""
+
+    number: int
+    row: Row
+    num_bytes: NDArray[np.int64]
+
+
+def read_rows(
+    session: Session, examples: Sequence[RowToRead], *, resets: bool = False
+) -> tuple[list[Reading], list[dict[str, float]]]:
+    """Read rows, one a stream; return what was found, and what was written of each where the session studies.
+
+    With `resets` every document of a row is read from an empty state, and what is written is not told. Source: ours.
     """
-    token_bytes = torch.zeros(source.vocab_size, dtype=torch.int64)
-    if source.tokenizer is not None:
-        token_bytes = torch.from_numpy(source.tokenizer.token_bytes)
+    batch = collate([example.row for example in examples])
+    written: list[dict[str, float]] = [{} for _ in examples]
+    if resets:
+        nats, correct = read_apart(batch, lambda part: read_batch(fresh(session, len(part.tokens)), part)[:2])
+    else:
+        nats, correct, written = read_batch(session, batch)
+    valid = batch.targets != IGNORE
+    readings = [
+        Reading(nats[i], correct[i], valid[i], torch.from_numpy(example.num_bytes))
+        for i, example in enumerate(examples)
+    ]
+    return readings, written
 
-    def read(batch: Batch) -> tuple[Tensor, ...]:
-        return read_batch(subject.open_session(len(batch.tokens)), batch)
 
-    for batch in validation_batches(source, num_rows, batch_size):
-        nats, correct = read_apart(batch, read) if resets else read(batch)
-        valid = batch.targets != IGNORE
-        num_bytes = token_bytes[batch.targets.clamp(min=0)] * valid
-        for row in range(len(nats)):
-            yield Reading(nats[row], correct[row], valid[row], num_bytes[row])
+def fresh(session: Session, batch: int) -> Session:
+    """Open a session like `session`, of other rows, at its beginning."""
+    return Session(session.model, session.tokenizer, batch=batch, policy=session.policy)
 
 
-@torch.inference_mode()
-def read_batch(session: Session, batch: Batch) -> tuple[Float[Tensor, "b t"], Bool[Tensor, "b t"]]:
-    """Read the rows of `batch`; return, on the CPU, the nats of each target and whether it was the likeliest token."""
+def read_batch(
+    session: Session, batch: Batch
+) -> tuple[Float[Tensor, "b t"], Bool[Tensor, "b t"], list[dict[str, float]]]:
+    """Read the rows of `batch`; return, on the CPU, the nats of each target and whether it was the likeliest token.
+
+    A session that studies does so as it reads, each piece after it was predicted; what it wrote comes last.
+    """
+    if session.studies:
+        found = session.read_and_study(batch.tokens, batch.targets)
+        return found.nats, found.correct, found.rows()
     nats, correct = [], []
     for tokens, targets in zip(batch.tokens.split(SEGMENT, 1), batch.targets.split(SEGMENT, 1), strict=True):
         logits = session.read(tokens)
         wanted = targets.to(logits.device)
         nats.append(F.cross_entropy(logits.float().mT, wanted, ignore_index=IGNORE, reduction="none").cpu())
         correct.append((logits.argmax(-1) == wanted).cpu())
-    return torch.cat(nats, 1), torch.cat(correct, 1)
+    return torch.cat(nats, 1), torch.cat(correct, 1), [{} for _ in batch.tokens]
 
 
-def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
+def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Samples]:
     """Return loss (nats per target), accuracy and, over targets that are text, bpb (bits per byte) with their errors.
 
     `rows` hold the sums of independent samples; a figure without anything to divide by is left out. Source: ours.
@@ -80,7 +125,7 @@ def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Metric]:
         "accuracy": ("correct", "targets", 1.0, "higher"),
     }
     return {
-        name: ratio([row[top] * scale for row in rows], [row[bottom] for row in rows], better)
+        name: Samples([row[top] * scale for row in rows], [row[bottom] for row in rows], better)
         for name, (top, bottom, scale, better) in made_of.items()
         if any(row[bottom] for row in rows)
     }

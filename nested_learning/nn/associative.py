@@ -14,7 +14,7 @@ from nested_learning.nn.telemetry import Observation, observed
 from nested_learning.nn.views import Views, Windows
 from nested_learning.ops.associative import associative
 from nested_learning.ops.gates import GateKinds, Gates
-from nested_learning.ops.memory import Design, Memory, Weights, add, answer, fresh
+from nested_learning.ops.memory import Design, Memory, Weights, add, answer, fresh, rest
 from nested_learning.ops.self_modifying import READ
 from nested_learning.ops.telemetry import watch
 from nested_learning.shapes import Float, Tensor
@@ -87,6 +87,10 @@ class MemoryHeads(nn.Module):
                 weight = tuple(torch.zeros_like(layer) for layer in weight)
         memory = fresh(weight, momentum=self.kinds.momentum == "gate")
         return AssociativeState(self.views.init_state(batch), memory)
+
+    def begin(self, state: AssociativeState) -> AssociativeState:
+        """Return the state before another text: empty windows, and the memory as it was left."""
+        return AssociativeState(self.views.init_state(len(state.windows.query)), rest(state.memory))
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: AssociativeState, *, write: bool = True

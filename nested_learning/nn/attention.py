@@ -75,6 +75,10 @@ class AttentionHeads(nn.Module):
         empty = self.query.weight.new_zeros(batch, self.num_heads, length, head_dim)
         return KVCache(empty, empty, 0)
 
+    def begin(self, state: KVCache) -> KVCache:
+        """Return the cache before another text: a cache is context."""
+        return self.init_state(len(state.key))
+
     def ask(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b h t k"]:
         """Return the queries of `x`, which have no place yet."""
         return self.query_norm(self._cut(self.query(x)))

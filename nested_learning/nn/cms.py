@@ -52,6 +52,10 @@ class MLPMemory(nn.Module):
             return None
         return start(self.level, self.clocks, MLPWeights(self.up.weight, self.down.weight), batch)
 
+    def begin(self, state: LevelState | None) -> LevelState | None:
+        """Return the state before another text: all of it was memorised, the unfinished period too."""
+        return state
+
     def forward(
         self, x: Float[Tensor, "b t d"], state: LevelState | None, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], LevelState | None]:
@@ -136,6 +140,11 @@ class ContinuumMemory(nn.Module):
         # a ModuleDict does not tell what it holds
         levels = cast(Iterable[MLPMemory], self.levels.values())
         return tuple(level.init_state(batch) for level in levels)
+
+    def begin(self, state: CMSState) -> CMSState:
+        """Return the state before another text."""
+        levels = cast(Iterable[MLPMemory], self.levels.values())
+        return tuple(level.begin(before) for level, before in zip(levels, state, strict=True))
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: CMSState, *, write: bool = True

@@ -72,6 +72,13 @@ class MemoryAsContext(nn.Module):
         windows, memory = long_term
         return ContextState(torch.zeros_like(windows.query), memory.weight, self._empty(batch), shown, long_term)
 
+    def begin(self, state: ContextState) -> ContextState:
+        """Return the state before another text: an empty segment, and the memory as it was left."""
+        long_term = self.memory.begin(state.long_term)
+        windows, memory = long_term
+        empty = self._empty(len(state.asking))
+        return ContextState(torch.zeros_like(windows.query), memory.weight, empty, state.persistent, long_term)
+
     def forward(
         self, x: Float[Tensor, "b t d"], state: ContextState, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], ContextState]:
@@ -80,6 +87,8 @@ class MemoryAsContext(nn.Module):
         wanted, asking = self.memory.ask(x, asking)
         query, shown = self.attention.ask(x), self.attention.show(x)
         outputs = []
+        if segment.place == 0:
+            found = long_term.memory.weight
         sizes = chunk_sizes(x.shape[1], self.segment, segment.place)
         pieces = (z.split(sizes, dim=2) for z in (wanted, query, *shown))
         for asked, q, k, v in zip(*pieces, strict=True):

@@ -12,6 +12,7 @@ from nested_learning.nn.associative import AssociativeState, MemoryHeads
 from nested_learning.nn.attention import AttentionHeads, KVCache, Shown
 from nested_learning.nn.norm import RMSNorm
 from nested_learning.nn.persistent import PersistentTokens
+from nested_learning.ops.memory import rest
 from nested_learning.shapes import Float, Tensor
 
 
@@ -56,10 +57,15 @@ class Hybrid(nn.Module, ABC):
             answers, long_term = self.memory.forward(tokens, long_term)
             # they are a chunk of their own, so that the text begins with a chunk
             memory = long_term.memory
-            long_term = long_term._replace(memory=memory._replace(reference=memory.weight, place=0))
+            long_term = long_term._replace(memory=rest(memory))
             shown = self.attention.show(self.prefix(tokens, answers))
         rows = torch.zeros(batch, dtype=torch.int64, device=self.output.weight.device)
         return tree.select_rows(HybridState(self.attention.init_state(1), shown, long_term), rows)
+
+    def begin(self, state: HybridState) -> HybridState:
+        """Return the state before another text: an empty window, and the memory as it was left."""
+        short_term, persistent, long_term = state
+        return HybridState(self.attention.begin(short_term), persistent, self.memory.begin(long_term))
 
 
 class MemoryAsGate(Hybrid):

@@ -41,6 +41,10 @@ class Block(nn.Module):
         """Return the state before the first token."""
         return BlockState(self.mixer.init_state(batch), self.cms.init_state(batch))
 
+    def begin(self, state: BlockState) -> BlockState:
+        """Return the state before another text."""
+        return BlockState(self.mixer.begin(state.mixer), self.cms.begin(state.cms))
+
     def forward(
         self, x: Float[Tensor, "b t d"], state: BlockState, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], BlockState]:
@@ -88,6 +92,11 @@ class LanguageModel(nn.Module):
         # a ModuleList does not tell what it holds
         blocks = cast(Sequence[Block], self.blocks)
         return tuple(block.init_state(batch) for block in blocks)
+
+    def begin(self, state: tuple[BlockState, ...]) -> tuple[BlockState, ...]:
+        """Return `state` as another text finds it: what was memorised stays, windows and caches are empty."""
+        blocks = cast(Sequence[Block], self.blocks)
+        return tuple(block.begin(before) for block, before in zip(blocks, state, strict=True))
 
     def forward(
         self,

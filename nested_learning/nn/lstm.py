@@ -41,6 +41,10 @@ class LSTM(nn.Module):
         nothing = self.output.weight.new_zeros(batch, self.lstm.hidden_size)
         return LSTMState(Cells(nothing, nothing))
 
+    def begin(self, state: LSTMState) -> LSTMState:
+        """Return the state before another text: the cells are a memory, and stay."""
+        return state
+
     def forward(
         self, x: Float[Tensor, "b t d"], state: LSTMState, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], LSTMState]:

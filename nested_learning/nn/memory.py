@@ -20,6 +20,10 @@ class MemoryModule(Protocol):
         """Return the state before the first token, for `batch` rows, on the device of the parameters."""
         ...
 
+    def begin(self, state: State) -> State:
+        """Return `state` as another text finds it: what was memorised stays, what is context is empty."""
+        ...
+
     def __call__(
         self, x: Float[Tensor, "b t d"], state: State, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], State]:

@@ -14,7 +14,7 @@ from nested_learning.nn.norm import RMSNorm
 from nested_learning.nn.telemetry import Observation, observed
 from nested_learning.nn.views import Views, Windows
 from nested_learning.ops import self_modifying as ops
-from nested_learning.ops.memory import Weights, add, answer, fresh
+from nested_learning.ops.memory import Weights, add, answer, fresh, rest
 from nested_learning.ops.self_modifying import NUM_GATE_SETS, READ, SelfDesign
 from nested_learning.ops.telemetry import watch_self_modifying
 from nested_learning.shapes import Float, Tensor
@@ -84,6 +84,11 @@ class SelfModifyingMemory(nn.Module):
             nothing = tuple(layer.new_zeros(batch, *layer.shape) for layer in weights)
             memory[name] = fresh(nothing, momentum=momentum)
         return SelfModifyingState(self.views.init_state(batch), memory)
+
+    def begin(self, state: SelfModifyingState) -> SelfModifyingState:
+        """Return the state before another text: empty windows, and the memories as they were left."""
+        memory = {name: rest(each) for name, each in state.memory.items()}
+        return SelfModifyingState(self.views.init_state(len(state.windows.query)), memory)
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: SelfModifyingState, *, write: bool = True

@@ -1,6 +1,6 @@
 """`objective=online`: read the row piece by piece; the task's error of each piece writes levels before the next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from nested_learning import tree
 from nested_learning.data.batch import IGNORE, Batch
 from nested_learning.errors import ConfigError
-from nested_learning.nn.level_state import LevelState, MLPWeights, write_gradient
+from nested_learning.nn.teaching import ask_gradients, taught, to_next, watch, write_gradients
 from nested_learning.objective.loss import TokenLoss, count
 from nested_learning.objective.protocol import State, Step
 from nested_learning.shapes import Float, Tensor
@@ -57,41 +57,30 @@ class Online:
         return Step(loss, valid.sum(), count(right, valid), nats.detach(), state)
 
     def _pieces(self, batch: Batch, state: State) -> Iterator[tuple[Tensor, Tensor]]:
-        levels = [level for level in tree.nodes(LevelState, state) if is_taught(level)]
+        levels = taught(state)
         done, num_tokens = 0, batch.tokens.shape[1]
         while done < num_tokens:
-            ends = [done + _to_next(clock.period, level.position + done) for level in levels for clock in level.clocks]
+            ends = [done + to_next(clock.period, level.position + done) for level in levels for clock in level.clocks]
             if self.segment is not None:
-                ends.append(done + _to_next(self.segment, done))
+                ends.append(done + to_next(self.segment, done))
             until = min([*ends, num_tokens])
             yield batch.tokens[:, done:until], batch.targets[:, done:until]
             done = until
 
     def write(self, loss: Float[Tensor, ""], state: State) -> State:
         """Give every taught level of `state`, which was watched before the reading, its gradient of `loss`."""
-        levels = [level for level in tree.nodes(LevelState, state) if is_taught(level)]
+        levels = taught(state)
         if not levels:
             return state
         is_through = any(level.clocks[0].is_through for level in levels)
-        changes = [matrix for level in levels for matrix in level.fast[0].delta]
-        gradients = torch.autograd.grad(loss, changes, retain_graph=True, create_graph=is_through)
+        gradients = ask_gradients(loss, levels, create_graph=is_through)
         if is_through and not self._is_checked:
-            refuse_single_derivatives(gradients)
+            refuse_single_derivatives([matrix for gradient in gradients for matrix in gradient])
             self._is_checked = True
-        pairs = iter(zip(gradients[::2], gradients[1::2], strict=True))
-        return tree.map_nodes(
-            LevelState,
-            lambda level: write_gradient(level, MLPWeights(*next(pairs))) if is_taught(level) else level,
-            state,
-        )
+        return write_gradients(state, gradients)
 
 
-def is_taught(level: LevelState) -> bool:
-    """Say whether the task's error writes a level."""
-    return level.clocks[0].signal == "teach"
-
-
-def refuse_single_derivatives(gradients: tuple[Tensor, ...]) -> None:
+def refuse_single_derivatives(gradients: Sequence[Tensor]) -> None:
     """Raise ConfigError when what made the `gradients` cannot be differentiated once more. Source: ours."""
     seen, waiting = set(), [gradient.grad_fn for gradient in gradients]
     while waiting:
@@ -107,36 +96,8 @@ def refuse_single_derivatives(gradients: tuple[Tensor, ...]) -> None:
         waiting += [following for following, _ in node.next_functions]
 
 
-def watch(state: State) -> State:
-    """Make what rows have written on taught levels something that a gradient can be asked for. Source: ours."""
-    return tree.map_nodes(LevelState, _watch, state)
-
-
-def _watch(level: LevelState) -> LevelState:
-    if not is_taught(level) or level.fast[0].delta.up.requires_grad:
-        return level
-    own = level.fast[0]
-    return level._replace(fast=(own._replace(delta=MLPWeights(*map(_watched, own.delta))), *level.fast[1:]))
-
-
-def _watched(matrix: Tensor) -> Tensor:
-    leaf = matrix.detach().requires_grad_()
-    # the outer gradient comes by as well, and would stay
-    leaf.register_post_accumulate_grad_hook(_drop_gradient)
-    # who counts operations asks of no leaf when its gradient comes
-    return leaf.view_as(leaf)
-
-
-def _drop_gradient(matrix: Tensor) -> None:
-    matrix.grad = None
-
-
-def _to_next(period: int, position: int) -> int:
-    return period - position % period
-
-
 def _twice_differentiable(state: State) -> AbstractContextManager[None]:
     """Return the context of a forward pass whose gradient may be differentiated: fused attention's cannot."""
-    if any(is_taught(level) and level.clocks[0].is_through for level in tree.nodes(LevelState, state)):
+    if any(level.clocks[0].is_through for level in taught(state)):
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()

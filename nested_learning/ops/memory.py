@@ -60,6 +60,11 @@ def fresh(weight: Weights, *, momentum: bool) -> Memory:
     return Memory(weight, weight, tuple(torch.zeros_like(w) for w in weight) if momentum else (), 0)
 
 
+def rest(memory: Memory) -> Memory:
+    """Return `memory` as another text finds it: what is written stays, and the text begins with a chunk."""
+    return memory._replace(reference=memory.weight, place=0)
+
+
 def add(base: Weights | None, written: Weights) -> Weights:
     """Return the weights of a memory whose state is what was written on `base` (None: the weights themselves)."""
     return written if base is None else tuple(b + w for b, w in zip(base, written, strict=True))

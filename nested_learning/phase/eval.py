@@ -1,17 +1,25 @@
 """`phase=eval`: ask a trained model, under a memory policy, and keep the reports in its run directory."""
 
+import time
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from rich.console import Console
 
 from nested_learning.errors import ConfigError
-from nested_learning.evals.files import table, write_report
-from nested_learning.evals.protocol import Report, Subject
+from nested_learning.evals.asking import ask
+from nested_learning.evals.files import FOLDER, differences, table, write_report
+from nested_learning.evals.protocol import EvalPack, Report, Subject
 from nested_learning.nn.backend import use_backend
+from nested_learning.nn.language_model import LanguageModel
 from nested_learning.phase import Result
+from nested_learning.policy import MemorizeConfig, MemoryConfig
 from nested_learning.report import HINT, plot_panels
 from nested_learning.run import prepare_process
+from nested_learning.stopwatch import peak_memory_bytes
 from nested_learning.trained import Trained, open_trained
 from nested_learning.world import pick_device
 
@@ -29,37 +37,81 @@ def run(config: "Config") -> Result:
     """
     if not config.evals:
         raise ConfigError("evals=[]: nothing to evaluate; use evals=validation or evals=[validation,by_position]")
-    packs = {name: options.build() for name, options in config.evals.items()}
+    packs = {name: options.build(config.data) for name, options in config.evals.items()}
     prepare_process(config.seed, pick_device(config.device))
     trained = open_trained(given(config), config.device, config.weights)
     refuse_other_model(config, trained)
-    policy = config.memory.name
     subject = Subject(
-        model=trained.model, tokenizer=trained.tokenizer, data=config.data, seed=config.seed, policy=policy
+        model=trained.model,
+        tokenizer=trained.tokenizer,
+        data=config.data,
+        seed=config.seed,
+        policy=config.memory,
+        run=trained.run,
     )
-    console = Console()
-    console.print(
-        use_backend(trained.model, config.backend, pick_device(config.device)), soft_wrap=True, highlight=False
-    )
+    say(use_backend(trained.model, config.backend, pick_device(config.device)))
     metrics: dict[str, float] = {}
     for name, pack in packs.items():
-        report = pack.run(subject)
-        label = "_".join(
-            [name, *([policy] if policy != "online" else []), *(["ema"] if config.weights == "ema" else [])]
-        )
-        path = write_report(trained.run, label, report, about(config, trained))
-        console.print(table(label, report))
-        console.print(f"written: {path}", soft_wrap=True, highlight=False)
-        if report.curves:
-            console.print(draw(path.with_suffix(".png"), report), soft_wrap=True, highlight=False)
+        baseline = None
+        if isinstance(config.memory, MemorizeConfig):
+            online = replace(subject, policy=MemoryConfig(name="online"))
+            baseline = report_on(name, pack, online, config, trained)
+        report = report_on(name, pack, subject, config, trained, baseline)
+        label = label_of(name, config, subject)
         metrics |= {f"{label}/{figure}": metric.value for figure, metric in report.metrics.items()}
     return Result(trained.run, metrics)
+
+
+def report_on(
+    name: str, pack: EvalPack, subject: Subject, config: "Config", trained: Trained, baseline: Report | None = None
+) -> Report:
+    """Ask `subject` the examples of a pack, keep the report beside its run, and show it."""
+    label, before = label_of(name, config, subject), fingerprint_parameters(trained.model)
+    told = about(name, config, trained, subject) | {"parameters_sha256": before}
+    draft, started = subject.run / FOLDER / f".{label}.draft.jsonl", time.process_time()
+    report = ask(pack, subject, draft, told, say)
+    after = fingerprint_parameters(trained.model)
+    assert before == after, "an evaluation changed the model"
+    told |= {
+        "parameters_sha256_after": after,
+        "cpu_seconds": time.process_time() - started,
+        "peak_memory_bytes": peak_memory_bytes(pick_device(config.device)),
+    }
+    path = write_report(subject.run, label, report, told, baseline)
+    draft.unlink()
+    console = Console()
+    console.print(table(label, report.metrics))
+    if baseline is not None:
+        console.print(table(f"{label} - {name}", differences(report, baseline)))
+    say(f"written: {path}")
+    if report.curves:
+        say(draw(path.with_suffix(".png"), report))
+    return report
+
+
+def label_of(name: str, config: "Config", subject: Subject) -> str:
+    """Return the name of a report: the pack, and the policy and the weights where they are not the usual ones."""
+    policy = subject.policy.name
+    return "_".join([name, *([policy] if policy != "online" else []), *(["ema"] if config.weights == "ema" else [])])
+
+
+def say(line: str) -> None:
+    """Print one line of any length."""
+    Console().print(line, soft_wrap=True, highlight=False)
+
+
+def fingerprint_parameters(model: LanguageModel) -> str:
+    """Return the sha256 of all that was trained. Source: ours."""
+    digest = sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def draw(path: Path, report: Report) -> str:
     """Draw the curves of `report`; say where they are, or what is missing to draw them."""
     try:
-        plot_panels(path, report.curves, "position in the context")
+        plot_panels(path, report.curves, report.axis)
     except ImportError:
         return f"for a plot of it: {HINT}"
     return f"plot: {path}"
@@ -81,15 +133,19 @@ def refuse_other_model(config: "Config", trained: Trained) -> None:
         )
 
 
-def about(config: "Config", trained: Trained) -> dict[str, Any]:
-    """Say what a report is about."""
+def about(name: str, config: "Config", trained: Trained, subject: Subject) -> dict[str, Any]:
+    """Say what a report is about: what was asked, of whom, how; no two questions say the same."""
+    data = {"path": None} | asdict(config.data)
     return {
+        "pack": asdict(config.evals[name]),
         "checkpoint": trained.checkpoint.name,
         "step": trained.progress.step,
         "tokens": trained.progress.tokens,
         "model": trained.config.model.name,
         "data": config.data.name,
+        "data_options": data,
         "seed": config.seed,
-        "memory": config.memory.name,
+        "memory": subject.policy.name,
+        "policy": asdict(subject.policy),
         "weights": config.weights,
     }

@@ -28,7 +28,7 @@ def run(config: "Config") -> Result:
             f"phase=sample: {trained.checkpoint} has no tokenizer: data={trained.config.data.name} is no text; "
             "use phase=eval"
         )
-    session = Session(trained.model, trained.tokenizer, policy=config.memory.name)
+    session = Session(trained.model, trained.tokenizer, policy=config.memory)
     text = continuation(session, config.prompt, config.sampling, config.seed)
     print(printable(config.prompt + text), flush=True)
     return Result(trained.run, {})

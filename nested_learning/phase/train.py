@@ -239,7 +239,7 @@ SHOWN = ("/loss", "/bpb", "/accuracy", "/sequence_accuracy")
 def write_sample(config: "Config", model: LanguageModel, source: Source) -> str:
     """Let the model go on with the configured prompt."""
     with evaluating(model):
-        session = Session(model, source.tokenizer, policy=config.memory.name)
+        session = Session(model, source.tokenizer, policy=config.memory)
         return printable(config.prompt + continuation(session, config.prompt, config.sampling, config.seed))
 
 

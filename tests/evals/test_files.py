@@ -10,7 +10,7 @@ from nested_learning.evals.files import table, write_report
 from nested_learning.evals.protocol import Metric, Report
 
 REPORT = Report(
-    metrics={"loss": Metric(2.5, 0.125, 4, "lower"), "accuracy": Metric(math.nan, None, 1, "higher")},
+    figures={"loss": Metric(2.5, 0.125, 4, "lower"), "accuracy": Metric(math.nan, None, 1, "higher")},
     rows=[{"row": 0, "nats": 3.0}, {"row": 1, "nats": math.inf}],
 )
 
@@ -21,8 +21,8 @@ def test_a_report_is_written_beside_its_rows(tmp_path):
     assert json.loads(path.read_text()) == {
         "step": 20,
         "metrics": {
-            "loss": {"value": 2.5, "stderr": 0.125, "n": 4, "better": "lower"},
-            "accuracy": {"value": None, "stderr": None, "n": 1, "better": "higher"},
+            "loss": {"value": 2.5, "stderr": 0.125, "n": 4, "better": "lower", "chance": None},
+            "accuracy": {"value": None, "stderr": None, "n": 1, "better": "higher", "chance": None},
         },
     }
     rows = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
@@ -38,5 +38,5 @@ def test_a_later_report_replaces_an_earlier_one(tmp_path):
 
 def test_the_table_shows_every_figure():
     out = StringIO()
-    Console(file=out, width=80).print(table("validation", REPORT))
+    Console(file=out, width=80).print(table("validation", REPORT.metrics))
     assert "loss" in out.getvalue() and "2.5000" in out.getvalue() and "0.1250" in out.getvalue()

@@ -1,6 +1,7 @@
 """What memories do along the context, as an evaluation of a trained model and as figures of a training run."""
 
 import json
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -9,11 +10,13 @@ from tiny import tiny, trace
 
 from nested_learning.data.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
+from nested_learning.evals.asking import ask
 from nested_learning.evals.config import MemoryPackConfig
 from nested_learning.evals.memory_pack import MemoryPack
 from nested_learning.evals.protocol import Subject
 from nested_learning.phase.eval import run as evaluate
 from nested_learning.phase.train import run
+from nested_learning.policy import MemoryConfig
 
 FIGURES = {"norm", "rank", "surprise", "retention"}
 
@@ -21,12 +24,21 @@ FIGURES = {"norm", "rank", "surprise", "retention"}
 def subject(folder, model="hope", policy="online", **given):
     config = tiny(folder, model=model, **given)
     return Subject(
-        model=config.model.build(257, seed=1), tokenizer=ByteTokenizer(), data=config.data, seed=0, policy=policy
+        model=config.model.build(257, seed=1),
+        tokenizer=ByteTokenizer(),
+        data=config.data,
+        seed=0,
+        policy=MemoryConfig(name=policy),
+        run=folder,
     )
 
 
+def report_on(asked, **options):
+    return ask(MemoryPack(**options), asked, asked.run / "evals/draft.jsonl", {})
+
+
 def test_every_figure_of_every_memory_has_an_error_at_every_position(tmp_path):
-    report = MemoryPack(length_factor=4, num_rows=3, batch_size=2).run(subject(tmp_path))
+    report = report_on(subject(tmp_path), length_factor=4, num_rows=3, batch_size=2)
     names = {tuple(name.split("/")) for name in report.metrics}
     assert names == {
         (memory, figure, position)
@@ -41,7 +53,7 @@ def test_every_figure_of_every_memory_has_an_error_at_every_position(tmp_path):
 
 def test_a_figure_is_the_mean_over_layers_and_rows_of_what_the_state_says(tmp_path):
     asked = subject(tmp_path, "titans_lmm")
-    report = MemoryPack(length_factor=1, num_rows=5, batch_size=5).run(asked)
+    report = report_on(asked, length_factor=1, num_rows=5, batch_size=5)
     source = asked.open_source()
     count = source.num_rows("validation")
     tokens = torch.stack([torch.from_numpy(source.row("validation", 0, i * count // 5).tokens) for i in range(5)])
@@ -55,14 +67,17 @@ def test_a_figure_is_the_mean_over_layers_and_rows_of_what_the_state_says(tmp_pa
 
 def test_the_batch_size_changes_nothing(tmp_path):
     asked = subject(tmp_path)
-    one, many = (MemoryPack(1, num_rows=5, batch_size=size).run(asked).metrics for size in (1, 5))
+    one, many = (
+        report_on(replace(asked, run=tmp_path / str(size)), length_factor=1, num_rows=5, batch_size=size).metrics
+        for size in (1, 5)
+    )
     assert {name: metric.value for name, metric in one.items()} == pytest.approx(
         {name: metric.value for name, metric in many.items()}, rel=1e-4
     )
 
 
 def test_curves_follow_the_positions(tmp_path):
-    report = MemoryPack(length_factor=4, num_rows=2, batch_size=2).run(subject(tmp_path))
+    report = report_on(subject(tmp_path), length_factor=4, num_rows=2, batch_size=2)
     assert set(report.curves) == FIGURES
     points = report.curves["surprise"]["read"]
     found = [report.metrics[f"read/surprise/{position}"] for position in ("0-32", "32-128")]
@@ -79,7 +94,7 @@ def test_curves_follow_the_positions(tmp_path):
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(tmp_path, given, factor, problem):
     with pytest.raises(ConfigError, match=problem):
-        MemoryPack(factor, num_rows=2, batch_size=2).run(subject(tmp_path, **given))
+        report_on(subject(tmp_path, **given), length_factor=factor, num_rows=2, batch_size=2)
 
 
 def test_a_key_below_one_is_refused():

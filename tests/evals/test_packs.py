@@ -12,11 +12,13 @@ from nested_learning.data.parity import ParityConfig
 from nested_learning.data.text import TextConfig
 from nested_learning.data.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
+from nested_learning.evals.asking import ask
 from nested_learning.evals.by_position import ByPosition, buckets
 from nested_learning.evals.protocol import Subject
 from nested_learning.evals.validation import validate
 from nested_learning.evals.validation_pack import ValidationPack
 from nested_learning.objective.next_token import NextToken
+from nested_learning.policy import MemoryConfig
 from nested_learning.world import open_world
 
 MODEL = tiny(Path(), model="titans_lmm", data="parity").model
@@ -26,14 +28,32 @@ def text_subject(tmp_path, policy="online"):
     # many short documents, so that targets that are no text are among those measured
     for name in range(80):
         (tmp_path / f"{name}.txt").write_text("".join(f"{line}: fox {line * name}\n" for line in range(name % 5 + 1)))
-    data = TextConfig(name="text", path=str(tmp_path), seq_len=64, batch_size=4, val_rows=6, val_fraction=0.4)
-    return Subject(model=MODEL.build(257, seed=1), tokenizer=ByteTokenizer(), data=data, seed=0, policy=policy)
+    data = TextConfig(name="text", path=str(tmp_path / "texts"), seq_len=64, batch_size=4, val_rows=6, val_fraction=0.4)
+    return Subject(
+        model=MODEL.build(257, seed=1),
+        tokenizer=ByteTokenizer(),
+        data=data,
+        seed=0,
+        policy=MemoryConfig(name=policy),
+        run=tmp_path,
+    )
 
 
-def parity_subject():
+def parity_subject(tmp_path):
     data = ParityConfig(name="parity", batch_size=4, val_rows=6)
     vocab_size = data.build(0).vocab_size
-    return Subject(model=MODEL.build(vocab_size, seed=1), tokenizer=None, data=data, seed=0, policy="online")
+    return Subject(
+        model=MODEL.build(vocab_size, seed=1),
+        tokenizer=None,
+        data=data,
+        seed=0,
+        policy=MemoryConfig(name="online"),
+        run=tmp_path,
+    )
+
+
+def report_on(pack, subject):
+    return ask(pack, subject, subject.run / "evals/draft.jsonl", {"policy": subject.policy.name})
 
 
 def values(report):
@@ -42,10 +62,10 @@ def values(report):
 
 @pytest.mark.parametrize("task", ["text", "parity"])
 def test_validation_gives_the_figures_of_training(tmp_path, task):
-    subject = text_subject(tmp_path) if task == "text" else parity_subject()
+    subject = text_subject(tmp_path) if task == "text" else parity_subject(tmp_path)
     with open_world("cpu", "auto") as world:
         expected = validate(subject.model, NextToken(), subject.open_source(), num_rows=6, batch_size=3, world=world)
-    found = ValidationPack().run(subject)
+    found = report_on(ValidationPack(3, resets=False), subject)
     assert {f"val/{name}": value for name, value in values(found).items()} == pytest.approx(expected, rel=1e-5)
     assert all(metric.n == 6 and metric.stderr is not None for metric in found.metrics.values())
     assert len(found.rows) == 6
@@ -60,7 +80,7 @@ def test_positions_are_cut_where_the_lengths_double():
 
 def test_by_position_reads_rows_longer_than_those_of_training(tmp_path):
     subject = text_subject(tmp_path)
-    report = ByPosition(length_factor=4, num_rows=3, batch_size=2).run(subject)
+    report = report_on(ByPosition(length_factor=4, num_rows=3, batch_size=2), subject)
     assert {name.split("/")[1] for name in report.metrics} == {"0-32", "32-128", "128-256"}
     source = subject.open_source(seq_len=256)
     available = source.num_rows("validation")
@@ -79,9 +99,10 @@ def test_the_memory_policy_reaches_the_model(tmp_path):
         for parameter in online.model.parameters():
             parameter.mul_(3)
         frozen.model.load_state_dict(online.model.state_dict())
-    assert values(ValidationPack().run(online)) != pytest.approx(values(ValidationPack().run(frozen)), rel=1e-4)
+    one, other = (report_on(ValidationPack(3, resets=False), subject) for subject in (online, frozen))
+    assert values(one) != pytest.approx(values(other), rel=1e-4)
 
 
-def test_by_position_refuses_data_whose_rows_cannot_be_longer():
+def test_by_position_refuses_data_whose_rows_cannot_be_longer(tmp_path):
     with pytest.raises(ConfigError, match="data=parity"):
-        ByPosition(length_factor=4, num_rows=3, batch_size=2).run(parity_subject())
+        report_on(ByPosition(length_factor=4, num_rows=3, batch_size=2), parity_subject(tmp_path))

@@ -72,9 +72,10 @@ def test_a_segment_recalls_what_was_known_before_it_and_nothing_of_itself():
 
 def test_what_a_segment_recalls_reaches_attention():
     module, x = make_memory("titans_mac"), make_input(CHUNK + 2)
-    _, state = module(x[:, :CHUNK], module.init_state(2))
-    known, _ = module(x[:, CHUNK:], state)
-    forgotten, _ = module(x[:, CHUNK:], state._replace(found=tuple(-weight for weight in state.found)))
+    # inside a segment: at its beginning it finds what the memory is then
+    _, state = module(x[:, : CHUNK + 1], module.init_state(2))
+    known, _ = module(x[:, CHUNK + 1 :], state)
+    forgotten, _ = module(x[:, CHUNK + 1 :], state._replace(found=tuple(-weight for weight in state.found)))
     assert not torch.allclose(known[:, 0], forgotten[:, 0], atol=1e-4)
 
 
