@@ -25,7 +25,10 @@ from nested_learning.data.text import TextConfig
 from nested_learning.data.tokens import TokensConfig
 from nested_learning.divergence.policy import POLICIES as DIVERGENCES
 from nested_learning.errors import ConfigError
-from nested_learning.evals.config import ByPositionConfig, MemoryPackConfig, ValidationConfig
+from nested_learning.evals.options.by_position import ByPositionConfig
+from nested_learning.evals.options.memory import MemoryPackConfig
+from nested_learning.evals.options.option import EvalConfig
+from nested_learning.evals.options.validation import ValidationConfig
 from nested_learning.launcher.joblib import JoblibConfig
 from nested_learning.launcher.serial import SerialConfig
 from nested_learning.launcher.submitit import SubmititConfig
@@ -108,7 +111,11 @@ CHOICES: dict[str, dict[str, type]] = {
     "objective": {"next_token": NextTokenConfig, "online": OnlineConfig, "reconstruct": ReconstructConfig},
     "memory": {"online": MemoryConfig, "frozen": MemoryConfig, "memorize": MemorizeConfig},
     "phase": {"train": PhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig, "export": ExportConfig},
-    "evals": {"validation": ValidationConfig, "by_position": ByPositionConfig, "memory": MemoryPackConfig},
+    "evals": {
+        "validation": ValidationConfig,
+        "by_position": ByPositionConfig,
+        "memory": MemoryPackConfig,
+    },
     "launcher": {"serial": SerialConfig, "joblib": JoblibConfig, "submitit": SubmititConfig},
     "logger": {"wandb": WandbConfig, "tensorboard": TensorboardConfig},
 }
@@ -187,7 +194,7 @@ class Config:
     objective: NextTokenConfig | OnlineConfig | ReconstructConfig
     memory: MemoryConfig | MemorizeConfig
     phase: PhaseConfig
-    evals: dict[str, ValidationConfig | ByPositionConfig | MemoryPackConfig]
+    evals: dict[str, EvalConfig]
     logger: dict[str, LoggerConfig]
     launcher: SerialConfig | JoblibConfig | SubmititConfig
     seed: int

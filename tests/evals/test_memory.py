@@ -11,8 +11,8 @@ from tiny import tiny, trace
 from nested_learning.data.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
 from nested_learning.evals.asking import ask
-from nested_learning.evals.config import MemoryPackConfig
 from nested_learning.evals.memory_pack import MemoryPack
+from nested_learning.evals.options.memory import MemoryPackConfig
 from nested_learning.evals.protocol import Subject
 from nested_learning.phase.eval import run as evaluate
 from nested_learning.phase.train import run

@@ -26,8 +26,11 @@ MODEL = tiny(Path(), model="titans_lmm", data="parity").model
 
 def text_subject(tmp_path, policy="online"):
     # many short documents, so that targets that are no text are among those measured
+    (tmp_path / "texts").mkdir(exist_ok=True)
     for name in range(80):
-        (tmp_path / f"{name}.txt").write_text("".join(f"{line}: fox {line * name}\n" for line in range(name % 5 + 1)))
+        (tmp_path / "texts" / f"{name}.txt").write_text(
+            "".join(f"{line}: fox {line * name}\n" for line in range(name % 5 + 1))
+        )
     data = TextConfig(name="text", path=str(tmp_path / "texts"), seq_len=64, batch_size=4, val_rows=6, val_fraction=0.4)
     return Subject(
         model=MODEL.build(257, seed=1),
