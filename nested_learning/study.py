@@ -75,6 +75,7 @@ class Study:
         self.chosen = choose(model, how)
         self.names = list(dict.fromkeys(name for _, name in sorted(self.chosen)))
 
+    @torch.no_grad()
     def read(
         self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State
     ) -> tuple[Studied, Float[Tensor, "b v"], State]:
