@@ -103,7 +103,7 @@ class Session:
         memorised = self._begun if self.position == self._opening else self.state
         every = []
         for _ in range(study.how.steps):
-            found, _, memorised = study.read(tokens, targets, self.model.begin(memorised))
+            found, _, memorised = study.read(tokens, targets, self.model.begin(memorised), goes_on=False)
             every.append(found)
         with torch.inference_mode():
             self._start(self.model.begin(memorised))
@@ -112,10 +112,12 @@ class Session:
     def read_and_study(self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"]) -> Studied:
         """Read `tokens` on like `read`, and study each piece of them once its `targets` (IGNORE: none) were predicted.
 
-        Returns what each target cost and what was written; the text goes on. Raises ConfigError where `study` does.
+        What reading itself writes is written as ever, so that without a write of study this is `read`. Returns what
+        each target cost and what was written; the text goes on. Raises ConfigError where `study` does, and for levels
+        of which there is nothing to study so.
         """
         tokens, targets = tokens.to(self._device), targets.to(self._device)
-        found, self._last, self.state = self._studying().read(tokens, targets, self.state)
+        found, self._last, self.state = self._studying().read(tokens, targets, self.state, goes_on=True)
         self.position += tokens.shape[1]
         return found
 

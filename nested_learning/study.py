@@ -73,21 +73,34 @@ class Study:
     def __init__(self, model: LanguageModel, how: MemorizeConfig) -> None:
         self.model, self.how = model, how
         self.chosen = choose(model, how)
-        self.names = list(dict.fromkeys(name for _, name in sorted(self.chosen)))
+        self.names = sorted({name for _, name in self.chosen})
+        # what reading itself writes
+        self.by_itself = {TITAN} | {
+            level.level.name
+            for level in tree.nodes(LevelState, model.init_state(1))
+            if level.clocks[0].signal == "local"
+        }
 
     @torch.no_grad()
     def read(
-        self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State
+        self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State, *, goes_on: bool
     ) -> tuple[Studied, Float[Tensor, "b v"], State]:
         """Read `tokens` on from `state`, which was opened, and write piece by piece.
 
-        Returns what was found, the logits after the last token, and the state.
+        Of a text that `goes_on` what reading itself writes is written as ever; the other levels learn from it too.
+        Returns what was found, the logits after the last token, and the state. Raises ConfigError where there are none.
         """
+        names = [name for name in self.names if not (goes_on and name in self.by_itself)]
+        if not names:
+            raise ConfigError(
+                f"memory.levels={','.join(self.how.levels)}: reading writes these by itself, a text that goes on needs "
+                f"no study for it; use memory.levels=[all], or memory=online"
+            )
         # states of reading were made where no gradient ever is
         before = state = tree.map(torch.clone, state)
         found = []
         for here, wanted in self._pieces(tokens, targets, state):
-            piece, state = self.piece(here, wanted, state)
+            piece, state = self.piece(here, wanted, state, goes_on=goes_on)
             found.append(piece)
         nats, correct, last, surprise, shares = zip(*found, strict=True)
         written = (torch.stack(shares, 1) > 0).sum(1).cpu()
@@ -95,12 +108,14 @@ class Study:
             torch.cat(nats, 1).cpu(),
             torch.cat(correct, 1).cpu(),
             torch.stack(surprise, 1).cpu(),
-            dict.fromkeys(self.names, written),
-            {name: norms_of(before, state, self.chosen, name).cpu() for name in self.names},
+            dict.fromkeys(names, written),
+            {name: norms_of(before, state, self.chosen, name).cpu() for name in names},
         )
         return studied, last[-1], state
 
-    def piece(self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State) -> tuple[Piece, State]:
+    def piece(
+        self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State, *, goes_on: bool
+    ) -> tuple[Piece, State]:
         """Read one piece and write it."""
         needs_gradient = any(level.level.name in self.names for level in taught(state))
         with torch.set_grad_enabled(needs_gradient):
@@ -115,7 +130,14 @@ class Study:
         surprise = self.surprise(hidden, nats, logits, targets)
         share = self.how.lr * (surprise >= (self.how.surprise_threshold or 0.0)).to(nats)
         piece = Piece(nats, logits.argmax(-1) == targets, logits[:, -1], surprise, share)
-        return piece, blend(state, after, share, self.chosen, TITAN)
+        all_of_it, nothing = torch.ones_like(share), torch.zeros_like(share)
+
+        def share_of(layer: int, name: str) -> Tensor:
+            if goes_on and name in self.by_itself:
+                return all_of_it
+            return share if (layer, name) in self.chosen else nothing
+
+        return piece, blend(state, after, share_of, TITAN)
 
     def surprise(
         self,

@@ -1,6 +1,6 @@
 """Of what was written between two states, keep a share: the one way in which a write is scaled, chosen or undone."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -16,23 +16,20 @@ from nested_learning.shapes import Float, Tensor
 MIXERS = (Memory, Cells)
 
 
-def blend(
-    before: State, after: State, share: Float[Tensor, " b"], chosen: Collection[tuple[int, str]], mixer: str
-) -> State:
-    """Return the state `after`, but of each write since `before` the `share` of its row; else nothing of it.
+def blend(before: State, after: State, share_of: Callable[[int, str], Float[Tensor, " b"]], mixer: str) -> State:
+    """Return the state `after`, but of each write since `before` only the share of its row.
 
-    `chosen` are the levels of which something is kept, by layer and name; memories of mixers have the name `mixer`.
-    A share of 0 or 1 gives what was before or after, to the bit; above 1 writes are extended. Windows, caches and
-    positions are those of `after`. Source: ours.
+    `share_of` gives the shares of a level by its layer and name; memories of mixers have the name `mixer`. A share of 0
+    or 1 gives what was before or after, to the bit; above 1 writes are extended. Windows, caches and positions are
+    those of `after`. Source: ours.
     """
-    nothing = torch.zeros_like(share)
     blocks = []
     for layer, (old, new) in enumerate(zip(before, after, strict=True)):
         mixed = new.mixer
         for kind in MIXERS:
-            mixed = blend_nodes(kind, old.mixer, mixed, share if (layer, mixer) in chosen else nothing)
+            mixed = blend_nodes(kind, old.mixer, mixed, share_of(layer, mixer))
         levels = tuple(
-            then if now is None else between_levels(then, now, share if (layer, now.level.name) in chosen else nothing)
+            then if now is None else between_levels(then, now, share_of(layer, now.level.name))
             for then, now in zip(old.cms, new.cms, strict=True)
         )
         blocks.append(BlockState(mixed, levels))

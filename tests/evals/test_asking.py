@@ -1,4 +1,4 @@
-"""The driver keeps every answer, goes on where it was interrupted, and asks again what was asked about another thing."""
+"""The driver keeps every answer, goes on where it was interrupted, and does not take answers to another question."""
 
 import json
 from dataclasses import replace

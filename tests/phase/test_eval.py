@@ -65,9 +65,37 @@ def test_the_command_line_can_choose_more_rows_or_other_text(run, tmp_path):
     assert report(run)["metrics"]["loss"]["n"] == 3
 
 
+def test_memorize_reports_both_policies_and_their_difference(run, capsys):
+    options = ["memory=memorize", "memory.chunk=8", "memory.lr=0.1"]
+    assert main(["phase=eval", f"checkpoint={run}", *options, "device=cpu"]) == 0
+    online, memorize = report(run), report(run, "validation_memorize")
+    assert memorize["baseline"] == online["metrics"] and online["memory"] == "online"
+    for name, metric in memorize["difference"].items():
+        assert metric["value"] == pytest.approx(memorize["metrics"][name]["value"] - online["metrics"][name]["value"])
+    assert memorize["difference"]["loss"]["value"] != 0 and memorize["difference"]["loss"]["stderr"] > 0
+    assert memorize["metrics"]["memory/mlp/writes"]["value"] == 32 / 8
+    assert memorize["policy"]["lr"] == 0.1 and memorize["parameters_sha256"] == memorize["parameters_sha256_after"]
+    assert "validation_memorize" in capsys.readouterr().out
+    assert [path.name for path in (run / "evals").glob(".*")] == []
+
+
+@pytest.mark.parametrize("without", ["memory.lr=0", "memory.surprise_threshold=1e9"])
+def test_memorize_without_a_write_is_online(run, without):
+    assert main(["phase=eval", f"checkpoint={run}", "memory=memorize", without, "device=cpu"]) == 0
+    memorize = report(run, "validation_memorize")
+    assert memorize["metrics"]["memory/mlp/writes"]["value"] == 0 == memorize["metrics"]["memory/mlp/norm"]["value"]
+    assert memorize["metrics"]["loss"]["value"] == pytest.approx(memorize["baseline"]["loss"]["value"], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
+        (["checkpoint=RUN", "memory=memorize", "memory.levels=[titan,fast]"], "it has mlp, titan"),
+        (["checkpoint=RUN", "memory=memorize", "memory.levels=[titan]"], "use memory.levels=[all]"),
+        (["checkpoint=RUN", "memory=memorize", "memory.layers=[3]"], "they are 0 to 0"),
+        (["checkpoint=RUN", "memory=memorize", "memory.steps=0"], "memory.steps=1"),
+        (["checkpoint=RUN", "memory=memorize", "memory.surprise_metric=l1"], "l2, loss, entropy"),
+        (["checkpoint=RUN", "memory=online", "memory.lr=1"], "memory.lr"),
         (["checkpoint=no/such/run"], "no/such/run"),
         ([], "checkpoint="),
         (["checkpoint=RUN", "evals=[]"], "evals=validation"),
