@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nested_learning.data.copy import CopyConfig
 from nested_learning.data.curriculum import StageConfig
+from nested_learning.data.facts import FactsConfig
 from nested_learning.data.formal import FormalConfig
 from nested_learning.data.mad import MadConfig
 from nested_learning.data.mixture import MixtureConfig
@@ -103,6 +104,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "tokens": TokensConfig,
         "mixture": MixtureConfig,
         "recall": RecallConfig,
+        "facts": FactsConfig,
         "parity": ParityConfig,
         "copy": CopyConfig,
         "formal": FormalConfig,
@@ -206,6 +208,7 @@ class Config:
     stages: list[StageConfig]
     val_every: int
     save_every: int
+    keep_every: int
     log_every: int
     sample_every: int
     divergence: str
@@ -233,7 +236,7 @@ class Config:
             _at_least(key, vars(self)[key], 1)
         if self.micro_batches is not None:
             _at_least("micro_batches", self.micro_batches, 1)
-        for key in ("seed", "num_workers", "sample_every", "profile"):
+        for key in ("seed", "num_workers", "keep_every", "sample_every", "profile"):
             _at_least(key, vars(self)[key], 0)
         _one_of("divergence", self.divergence, DIVERGENCES)
         _one_of("device", self.device, DEVICES)
@@ -252,6 +255,11 @@ class Config:
             raise ConfigError(f"stack_from={self.stack_from} is for phase=train; leave it out")
         if self.phase.name != "train" and self.branch_from is not None:
             raise ConfigError(f"branch_from={self.branch_from} is for phase=train; leave it out")
+        if self.memory.name == "memorize" and self.phase.name != "eval":
+            raise ConfigError(
+                f"memory=memorize is for phase=eval, whose packs know what may be studied; with phase={self.phase.name} "
+                "use memory=online"
+            )
         if self.phase.name == "train":
             self._check_training()
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from nested_learning.data.copy import CopyConfig
+from nested_learning.data.facts import FactsConfig
 from nested_learning.data.formal import FormalConfig
 from nested_learning.data.mad import MadConfig
 from nested_learning.data.mixture import MixtureConfig
@@ -25,6 +26,7 @@ OPTIONS: list[DataConfig] = [
     TokensConfig(path="given"),
     MixtureConfig(sources={"code": StdlibConfig()}, weights={"code": 1.0}),
     RecallConfig(),
+    FactsConfig(),
     ParityConfig(),
     CopyConfig(),
     FormalConfig(),
@@ -48,7 +50,20 @@ def test_a_shipped_option_states_every_key_and_the_same_defaults_as_its_class(op
 
 
 def test_options_and_tokenizers_are_known_without_torch() -> None:
-    modules = ("source", "synthetic", "stdlib", "text", "recall", "parity", "copy", "formal", "mad", "bpe", "order")
+    modules = (
+        "source",
+        "synthetic",
+        "stdlib",
+        "text",
+        "recall",
+        "facts",
+        "parity",
+        "copy",
+        "formal",
+        "mad",
+        "bpe",
+        "order",
+    )
     imports = ", ".join(f"nested_learning.data.{module}" for module in modules)
     heavy = "{'torch', 'tokenizers', 'hydra', 'omegaconf'}"
     program = f"import sys, {imports}; print(sorted({heavy} & set(sys.modules)))"

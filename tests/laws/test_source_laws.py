@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nested_learning.data.copy import CopyConfig
+from nested_learning.data.facts import FactsConfig
 from nested_learning.data.formal import FormalConfig
 from nested_learning.data.languages import LANGUAGES
 from nested_learning.data.loader import train_batch, validation_batches
@@ -43,6 +44,7 @@ SOURCES: dict[str, Callable[[str], DataConfig]] = {
     "tokens": lambda path: TokensConfig(path=shards_of(path), seq_len=64),
     "stdlib": lambda _: StdlibConfig(seq_len=64),
     "recall": lambda _: RecallConfig(),
+    "facts": lambda _: FactsConfig(),
     "parity": lambda _: ParityConfig(),
     "copy": lambda _: CopyConfig(),
     # short words come up again and again
