@@ -38,7 +38,8 @@ ENVIRONMENT = "environment.json"
 # what may change when a run goes on: where and how it computes, shows and saves; anything else would make another run
 FREE = {"name", "out", "resume", "phase", "checkpoint", "prompt", "sampling", "dry_run", "memory", "evals", "logger"}
 FREE |= {"weights", "prompts", "sample_every", "divergence", "profile", "launcher", "plan", "num_workers"}
-FREE |= {"log_every", "save_every", "val_every", "device", "compile", "recompute", "backend", "micro_batches", "world"}
+FREE |= {"keep_every", "log_every", "save_every", "val_every", "device", "compile", "recompute", "backend"}
+FREE |= {"micro_batches", "world"}
 
 
 @dataclass(frozen=True)

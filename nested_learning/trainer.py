@@ -87,7 +87,7 @@ class Trainer:
         with watch_for_stop() as stop_asked, profile as profiler, self.feed:
             if progress.step == 0:
                 self.validate()
-            if self.recovery.needs_checkpoint:
+            if self.recovery.needs_checkpoint or (progress.step == 0 and self.is_saved(0)):
                 self.save()
             while progress.step < config.steps:
                 with profiler.step(progress.step + 1):
@@ -99,7 +99,7 @@ class Trainer:
                     self.validate()
                 if config.sample_every and (is_last or progress.step % config.sample_every == 0):
                     self.sample()
-                if is_last or must_stop or progress.step % config.save_every == 0:
+                if is_last or must_stop or self.is_saved(progress.step):
                     self.save()
                 if must_stop and not is_last:
                     raise KeyboardInterrupt(self.farewell())
@@ -202,6 +202,11 @@ class Trainer:
         """Say whether figures are logged after `step` steps: every `log_every` of them, and at the last."""
         return step % self.config.log_every == 0 or step == self.config.steps
 
+    def is_saved(self, step: int) -> bool:
+        """Say whether a checkpoint is written after `step` steps, other than the last; before any, only to be kept."""
+        config = self.config
+        return checkpoint.is_kept(step, config.keep_every) or (step > 0 and step % config.save_every == 0)
+
     def log_training(self, figures: dict[str, float]) -> None:
         """Log the step that was just made, if it is logged at all."""
         progress = self.progress
@@ -283,7 +288,9 @@ class Trainer:
         with self.watch.phase("checkpoint"):
             self.progress.phases, self.progress.lost = self.watch.read(), self.watch.lost
             self.recovery.saved = checkpoint.save(
-                self.ctx.directory, self.model, self.optimizer, tokenizer, plain, self.progress, self.world
+                *(self.ctx.directory, self.model, self.optimizer, tokenizer, plain, self.progress),
+                world=self.world,
+                keep_every=self.config.keep_every,
             )
 
     def farewell(self) -> str:

@@ -35,10 +35,10 @@ def take_step(model, optimizer, step: int) -> None:
     optimizer.step(step)
 
 
-def save(run: Path, parts, step: int) -> Path:
+def save(run: Path, parts, step: int, keep_every: int = 0) -> Path:
     run.mkdir(exist_ok=True)
     progress = Progress(step=step, tokens=128 * step, seed=3, source="abc", tokenizer=None, metrics={"val/loss": 2.5})
-    return checkpoint.save(run, *parts, ByteTokenizer(), CONFIG, progress)
+    return checkpoint.save(run, *parts, ByteTokenizer(), CONFIG, progress, keep_every=keep_every)
 
 
 def test_what_was_saved_comes_back_bit_for_bit(tmp_path, config, parts):
@@ -68,6 +68,17 @@ def test_a_run_directory_means_its_latest_checkpoint_and_keeps_the_one_before(tm
     assert sorted(path.name for path in (tmp_path / "a" / "checkpoints").iterdir()) == [
         "latest", "step_00000004", "step_00000006",
     ]  # fmt: skip
+
+
+def test_checkpoints_that_are_to_be_kept_stay_and_those_of_a_future_that_was_given_up_do_not(tmp_path, parts):
+    def there() -> list[int]:
+        return [int(path.name[5:]) for path in sorted((tmp_path / "a" / "checkpoints").glob("step_*"))]
+
+    for step in (0, 2, 3, 4, 5, 6, 7, 8):
+        save(tmp_path / "a", parts, step, keep_every=4)
+    assert there() == [0, 4, 7, 8]
+    save(tmp_path / "a", parts, 6, keep_every=4)
+    assert there() == [0, 4, 6]
 
 
 def test_a_model_card_says_what_it_is(tmp_path, parts):

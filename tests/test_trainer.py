@@ -257,3 +257,14 @@ def test_best_is_the_validation_with_the_lowest_loss(tmp_path):
     best = json.loads((directory / "summary.json").read_text())["best"]
     losses = {line["step"]: line["val/loss"] for line in trace(directory) if line["split"] == "validation"}
     assert losses[int(best["step"])] == best["val/loss"] == min(losses.values())
+
+
+def test_the_first_weights_and_those_of_every_so_many_steps_are_kept(tmp_path):
+    directory = run(tiny(tmp_path, name="kept", keep_every=3, save_every=1)).directory
+    assert directory is not None
+    saved = directory / "checkpoints"
+    assert [path.name for path in sorted(saved.glob("step_*"))] == [f"step_{step:08d}" for step in (0, 3, 5, 6)]
+    first, config = saved / "step_00000000", tiny(tmp_path, name="kept", keep_every=3)
+    model, other = (config.model.build(257, seed) for seed in (config.seed, 1))
+    checkpoint.load_model(first, other)
+    assert all(map(torch.equal, model.parameters(), other.parameters()))

@@ -16,7 +16,7 @@ from nested_learning.checkpoint.layout import (
     verify,
     write_config,
 )
-from nested_learning.checkpoint.saving import save, tidy
+from nested_learning.checkpoint.saving import is_kept, save, tidy
 from nested_learning.checkpoint.tensors import (
     fill_model,
     load_averaged,
@@ -33,6 +33,7 @@ __all__ = [
     "fill_model",
     "find",
     "has_checkpoint",
+    "is_kept",
     "load_averaged",
     "load_model",
     "load_optimizer",

@@ -52,12 +52,14 @@ def save(
     config: dict[str, Any],
     progress: Progress,
     world: World = ALONE,
+    keep_every: int = 0,
 ) -> Path:
     """Write a checkpoint of `run` and make it the latest; return its directory. All processes must call it.
 
     A kill at any moment leaves the checkpoint before it in place and named by `latest`. Only the first process writes,
-    unless each holds a part of the parameters: then each writes its part. Raises CheckpointError on all processes when
-    the disk does not take it; what was written of it is then removed. Source: ours.
+    unless each holds a part of the parameters: then each writes its part. Older ones than the last two go, but for
+    those of every `keep_every` steps (0: none). Raises CheckpointError on all processes when the disk does not take it;
+    what was written of it is then removed. Source: ours.
     """
     target = run / FOLDER / f"step_{progress.step:08d}"
     draft = target.with_name(f"{DRAFT}{target.name}")
@@ -79,8 +81,13 @@ def save(
         first(lambda: hashes.update(_write_whole(draft, model_tensors(model), optimizer.state_dict())))
     card = _card(model, config, progress)
     first(lambda: _describe(draft, tokenizer, config, progress, card, hashes))
-    first(lambda: _finish(draft, target))
+    first(lambda: _finish(draft, target, keep_every))
     return target
+
+
+def is_kept(step: int, keep_every: int) -> bool:
+    """Say whether the checkpoint of `step` is one of every `keep_every` steps, 0 among them."""
+    return keep_every > 0 and step % keep_every == 0
 
 
 def tidy(run: Path) -> None:
@@ -116,7 +123,7 @@ def _begin(draft: Path) -> None:
     draft.mkdir()
 
 
-def _finish(draft: Path, target: Path) -> None:
+def _finish(draft: Path, target: Path, keep_every: int) -> None:
     """Give a whole draft its name, make it the latest, and let older ones go."""
     folder = target.parent
     if target.exists():
@@ -128,7 +135,7 @@ def _finish(draft: Path, target: Path) -> None:
         draft.rename(target)
         sync(folder)
     write_atomic(folder / LATEST, target.name + "\n")
-    _keep_newest(folder, target)
+    _keep_newest(folder, target, keep_every)
 
 
 def _take_place(draft: Path, target: Path) -> None:
@@ -194,10 +201,14 @@ def _describe(
         sync(path)
 
 
-def _keep_newest(folder: Path, newest: Path) -> None:
-    """Remove all checkpoints but `newest` and those just before it; later ones belong to a future that was given up."""
+def _keep_newest(folder: Path, newest: Path, keep_every: int) -> None:
+    """Remove all checkpoints but `newest`, those just before it, and those before it of every `keep_every` steps.
+
+    Later ones belong to a future that was given up.
+    """
     older = [path for path in steps(folder) if path.name < newest.name]
-    for path in set(steps(folder)) - {newest, *older[-(KEPT - 1) :]}:
+    kept = {path for path in older if is_kept(int(path.name.removeprefix("step_")), keep_every)}
+    for path in set(steps(folder)) - {newest, *older[-(KEPT - 1) :]} - kept:
         # renamed first: what is half removed must not look like a checkpoint
         path.rename(folder / f"{DRAFT}{path.name}")
     _remove_drafts(folder)
