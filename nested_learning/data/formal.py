@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 from nested_learning.data.languages import LANGUAGES, Language
 from nested_learning.data.source import IGNORE, require_at_least
 from nested_learning.data.synthetic import SyntheticConfig
+from nested_learning.data.word_problems import WORD_PROBLEMS
 from nested_learning.errors import ConfigError
 from nested_learning.typed import did_you_mean
+
+ALL_LANGUAGES = LANGUAGES | WORD_PROBLEMS
 
 
 @dataclass(kw_only=True)
@@ -19,7 +22,8 @@ class FormalConfig(SyntheticConfig):
     The task of Bhattamishra et al. (arXiv 2009.11264) and Irie et al. (arXiv 2310.16076), Table 5 of Nested Learning: a
     row is solved when every position is right, in-length (the lengths of training) and on longer words, which are the
     same task with other bounds. The sets are numbered in the order of `languages.Language.follow`, so that one label a
-    position says it all. Tokens: the letters, then blank; there is no token before the first letter.
+    position says it all. Tokens: the letters, then blank; there is no token before the first letter. Of a word problem
+    (`word_problems.py`) the target is the product of the letters so far.
 
     Words are `min_length` to `max_length` letters long, each length that the language has as likely.
     """
@@ -31,10 +35,10 @@ class FormalConfig(SyntheticConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.language not in LANGUAGES:
+        if self.language not in ALL_LANGUAGES:
             raise ConfigError(
-                f"data.language={self.language}: no such language; {did_you_mean(self.language, list(LANGUAGES))}"
-                f"allowed: {', '.join(LANGUAGES)}"
+                f"data.language={self.language}: no such language; {did_you_mean(self.language, list(ALL_LANGUAGES))}"
+                f"allowed: {', '.join(ALL_LANGUAGES)}"
             )
         require_at_least(1, min_length=self.min_length, max_length=self.max_length)
         if self.max_length // self._rules.unit < self._fewest_units:
@@ -65,7 +69,7 @@ class FormalConfig(SyntheticConfig):
 
     @property
     def _rules(self) -> Language:
-        return LANGUAGES[self.language]
+        return ALL_LANGUAGES[self.language]
 
     @property
     def _fewest_units(self) -> int:

@@ -1,6 +1,6 @@
 """Six formal languages: how a word is drawn, and what may follow each of its beginnings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +18,13 @@ CLOSE = 2
 class Language:
     """A language over `letters`, whose words are multiples of `unit` long.
 
-    `follow` lists the sets of what may come after a beginning of a word, letters and "." for the end of the word.
+    `follow` lists the sets of what may come after a beginning of a word, letters and "." for the end of the word (of
+    a word problem, whose letters any other may follow: the products that a beginning may have).
     `draw(rng, length)` returns a word as numbers of its letters, `after(word)` the number of the set that follows each
     of its beginnings, both int64 [length].
     """
 
-    letters: str
+    letters: Sequence[str]
     unit: int
     follow: tuple[str, ...]
     draw: Draw

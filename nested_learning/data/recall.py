@@ -22,6 +22,8 @@ class RecallConfig(SyntheticConfig):
     `num_pairs`: keys with a value, all keys of a row different, values not, so that chance is 1 / `num_values`.
     `min_pairs`: rows hold that many to `num_pairs` pairs, each number as likely, and end in blanks; null: all rows hold
     `num_pairs`. `gap`: tokens of noise. `num_queries`: how many of the keys are asked for, in any order; null: all.
+    `num_changed`: so many of the keys are shown once more behind the pairs, with another value, which is the one that
+    counts (Zoology's forgetting variant).
     """
 
     name: str = "recall"
@@ -32,11 +34,12 @@ class RecallConfig(SyntheticConfig):
     num_keys: int = 23
     num_values: int = 24
     num_noise: int = 16
+    num_changed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(1, num_pairs=self.num_pairs, num_values=self.num_values, num_noise=self.num_noise)
-        require_at_least(0, gap=self.gap)
+        require_at_least(0, gap=self.gap, num_changed=self.num_changed)
         require_at_least(1, num_queries=self._num_asked)
         if self.min_pairs is not None and not 1 <= self.min_pairs <= self.num_pairs:
             raise ConfigError(
@@ -48,6 +51,13 @@ class RecallConfig(SyntheticConfig):
                 f"data.num_queries={self.num_queries}: each query asks for another of the data.num_pairs="
                 f"{self.num_pairs} keys; use at most data.num_queries={self.num_pairs}"
             )
+        if self.num_changed > self.num_pairs:
+            raise ConfigError(
+                f"data.num_changed={self.num_changed}: there are data.num_pairs={self.num_pairs} keys to change; "
+                f"use at most data.num_changed={self.num_pairs}"
+            )
+        if self.num_changed:
+            require_at_least(2, num_values=self.num_values)
         if self.num_keys < self.num_pairs:
             raise ConfigError(
                 f"data.num_keys={self.num_keys}: too few for data.num_pairs={self.num_pairs} different keys; "
@@ -61,8 +71,8 @@ class RecallConfig(SyntheticConfig):
 
     @property
     def seq_len(self) -> int:
-        """Count the pairs, the gap, and the queries with their blanks."""
-        return 2 * self.num_pairs + self.gap + 2 * self._num_asked
+        """Count the pairs, those that are changed, the gap, and the queries with their blanks."""
+        return 2 * (self.num_pairs + self.num_changed) + self.gap + 2 * self._num_asked
 
     def make_row(self, rng: np.random.Generator, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Draw the tokens and the targets, both [seq_len], of one row."""
@@ -74,7 +84,13 @@ class RecallConfig(SyntheticConfig):
         noise = self._first_noise + rng.integers(self.num_noise, size=self.gap)
         asked = rng.permutation(count)[: self._num_asked]
         queries = _interleave(keys[asked], np.full(len(asked), BLANK))
-        tokens = np.concatenate([_interleave(keys, values), noise, queries])
+        pairs = _interleave(keys, values)
+        if self.num_changed:
+            changed = rng.permutation(count)[: self.num_changed]
+            shift = rng.integers(1, self.num_values, size=len(changed))
+            values[changed] = self._first_value + (values[changed] - self._first_value + shift) % self.num_values
+            pairs = np.concatenate([pairs, _interleave(keys[changed], values[changed])])
+        tokens = np.concatenate([pairs, noise, queries])
         targets = np.full(self.seq_len, IGNORE)
         targets[len(tokens) - len(queries) : len(tokens) : 2] = values[asked]
         return np.pad(tokens, (0, self.seq_len - len(tokens)), constant_values=BLANK), targets

@@ -8,6 +8,7 @@ import pytest
 from nested_learning.data.formal import FormalConfig
 from nested_learning.data.languages import LANGUAGES
 from nested_learning.data.source import IGNORE
+from nested_learning.data.word_problems import WORD_PROBLEMS
 from nested_learning.errors import ConfigError
 
 
@@ -94,6 +95,37 @@ def test_every_set_is_a_frequent_target_so_that_no_constant_answer_is_right(lang
     shares = counts / counts.sum()
     # one word of a^n b^n ends once
     assert shares.min() > (1 / longest if "n" in language else 0.05) and shares.max() < 0.6
+
+
+def permute(word: list[str], degree: int) -> str:
+    """Put `degree` things through each permutation of `word`; say where they are then."""
+    places = list(range(degree))
+    for letter in word:
+        places = [int(letter[place]) for place in places]
+    return "".join(map(str, places))
+
+
+@pytest.mark.parametrize(("language", "degree", "order"), [("s3", 3, 6), ("a5", 5, 60), ("s5", 5, 120)])
+def test_of_a_word_problem_the_target_is_the_product_of_all_letters_so_far(
+    language: str, degree: int, order: int
+) -> None:
+    letters, seen = WORD_PROBLEMS[language].letters, set()
+    source = FormalConfig(language=language, min_length=3, max_length=12).build(0)
+    assert len(set(letters)) == order and source.vocab_size == order + 1
+    for index in range(100):
+        row = source.row("train", 0, index)
+        word = [letters[token] for token in row.tokens[row.targets != IGNORE]]
+        assert [letters[target] for target in row.targets[: len(word)]] == [
+            permute(word[: place + 1], degree) for place in range(len(word))
+        ]
+        seen |= set(row.targets[: len(word)].tolist())
+    assert len(seen) > 0.9 * order
+
+
+def test_mod5_adds_modulo_five() -> None:
+    row = FormalConfig(language="mod5", min_length=20, max_length=20).build(0).row("train", 0, 0)
+    assert row.targets.tolist() == (np.cumsum(row.tokens) % 5).tolist()
+    assert set(row.tokens.tolist()) == set(range(5))
 
 
 def test_sets_are_told_apart_by_their_numbers() -> None:

@@ -56,6 +56,18 @@ def test_rows_of_fewer_pairs_end_in_blanks_and_every_number_occurs() -> None:
     assert seen == {2, 3, 4, 5}
 
 
+def test_of_a_key_that_is_shown_again_the_last_value_counts() -> None:
+    config = RecallConfig(num_pairs=4, num_changed=2, gap=3)
+    for index in range(100):
+        tokens, targets, _ = (column.tolist() for column in config.build(0).row("train", 0, index))
+        shown = list(zip(tokens[0:12:2], tokens[1:12:2], strict=True))
+        first, last = dict(shown[:4]), dict(shown)
+        assert len(first) == 4 and set(last) == set(first)
+        assert sum(first[key] != last[key] for key in first) == 2
+        assert dict(zip(tokens[15::2], targets[15::2], strict=True)) == last
+        assert len(tokens) == config.seq_len == 23
+
+
 def test_queries_come_in_any_order() -> None:
     source = RecallConfig().build(0)
     rows = [source.row("train", 0, index).tokens for index in range(300)]
@@ -74,6 +86,8 @@ def test_queries_come_in_any_order() -> None:
         ({"num_pairs": 24}, r"data\.num_keys=23: too few .* at least data\.num_keys=24"),
         ({"num_values": 0}, r"data\.num_values=0: must be at least 1"),
         ({"num_noise": 0}, r"data\.num_noise=0: must be at least 1"),
+        ({"num_changed": 5}, r"data\.num_changed=5: .* at most data\.num_changed=4"),
+        ({"num_changed": 1, "num_values": 1}, r"data\.num_values=1: must be at least 2"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused_by_name(values: dict[str, int], message: str) -> None:
