@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nested_learning.data.classes import ClassesConfig
 from nested_learning.data.copy import CopyConfig
 from nested_learning.data.curriculum import StageConfig
 from nested_learning.data.facts import FactsConfig
@@ -20,15 +21,16 @@ from nested_learning.data.mad import MadConfig
 from nested_learning.data.mixture import MixtureConfig
 from nested_learning.data.parity import ParityConfig
 from nested_learning.data.recall import RecallConfig
+from nested_learning.data.sequence import SequenceConfig
 from nested_learning.data.source import DataConfig
 from nested_learning.data.stdlib import StdlibConfig
 from nested_learning.data.text import TextConfig
 from nested_learning.data.tokens import TokensConfig
 from nested_learning.divergence.policy import POLICIES as DIVERGENCES
 from nested_learning.errors import ConfigError
-from nested_learning.evals.options.by_position import ByPositionConfig
 from nested_learning.evals.options.memory import MemoryPackConfig
 from nested_learning.evals.options.option import EvalConfig
+from nested_learning.evals.options.perplexity import PerplexityConfig
 from nested_learning.evals.options.validation import ValidationConfig
 from nested_learning.launcher.joblib import JoblibConfig
 from nested_learning.launcher.serial import SerialConfig
@@ -103,10 +105,12 @@ CHOICES: dict[str, dict[str, type]] = {
         "text": TextConfig,
         "tokens": TokensConfig,
         "mixture": MixtureConfig,
+        "sequence": SequenceConfig,
         "recall": RecallConfig,
         "facts": FactsConfig,
         "parity": ParityConfig,
         "copy": CopyConfig,
+        "classes": ClassesConfig,
         "formal": FormalConfig,
         "mad": MadConfig,
     },
@@ -114,8 +118,8 @@ CHOICES: dict[str, dict[str, type]] = {
     "memory": {"online": MemoryConfig, "frozen": MemoryConfig, "memorize": MemorizeConfig},
     "phase": {"train": PhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig, "export": ExportConfig},
     "evals": {
+        "perplexity": PerplexityConfig,
         "validation": ValidationConfig,
-        "by_position": ByPositionConfig,
         "memory": MemoryPackConfig,
     },
     "launcher": {"serial": SerialConfig, "joblib": JoblibConfig, "submitit": SubmititConfig},

@@ -21,6 +21,8 @@ from nested_learning.launcher.serial import SerialConfig
 
 # what the names of runs are made of; anything else would need quotes on the next command line
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.+")
+# evaluations of several write into the directories of several runs
+CHECKPOINT = "checkpoint"
 # letters of a name, which file systems end at 255
 MAX_NAME = 120
 
@@ -74,7 +76,8 @@ def sweep_name(lines: Sequence[str]) -> str:
 def place(jobs: Sequence[Job], folder: Path, trains: bool = True) -> list[Job]:
     """Return the jobs as runs inside `folder`, each named after its own overrides, such as `seed-0_model-hope`.
 
-    Each is one job and launches no others. Jobs that train nothing stay where they are.
+    Each is one job and launches no others. Jobs that train nothing stay where they are; evaluations of one checkpoint
+    are told apart by the names of their reports.
     """
     named: dict[str, Job] = {}
     for job in jobs:
@@ -82,7 +85,11 @@ def place(jobs: Sequence[Job], folder: Path, trains: bool = True) -> list[Job]:
         while name in named:
             name += "+"
         config = replace(job.config, launcher=SerialConfig(name="serial"))
-        named[name] = Job(replace(config, out=str(folder), name=name) if trains else config, job.swept)
+        if trains:
+            config = replace(config, out=str(folder), name=name)
+        elif config.phase.name == "eval" and (asked := {key: job.swept[key] for key in job.swept if key != CHECKPOINT}):
+            config = replace(config, name=run_name(asked))
+        named[name] = Job(config, job.swept)
     return list(named.values())
 
 

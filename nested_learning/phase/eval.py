@@ -36,7 +36,7 @@ def run(config: "Config") -> Result:
     used.
     """
     if not config.evals:
-        raise ConfigError("evals=[]: nothing to evaluate; use evals=validation or evals=[validation,by_position]")
+        raise ConfigError("evals=[]: nothing to evaluate; use evals=validation or evals=[validation,perplexity]")
     packs = {name: options.build(config.data) for name, options in config.evals.items()}
     prepare_process(config.seed, pick_device(config.device))
     trained = open_trained(given(config), config.device, config.weights)
@@ -89,10 +89,14 @@ def report_on(
     return report
 
 
-def label_of(name: str, config: "Config", subject: Subject) -> str:
-    """Return the name of a report: the pack, and the policy and the weights where they are not the usual ones."""
-    policy = subject.policy.name
-    return "_".join([name, *([policy] if policy != "online" else []), *(["ema"] if config.weights == "ema" else [])])
+def label_of(pack: str, config: "Config", subject: Subject) -> str:
+    """Return the name of a report: the pack, the policy and the weights where they are not the usual ones, `name=`."""
+    words = [pack]
+    if subject.policy.name != "online":
+        words.append(subject.policy.name)
+    if config.weights == "ema":
+        words.append("ema")
+    return "_".join(words if config.name is None else [*words, config.name])
 
 
 def say(line: str) -> None:

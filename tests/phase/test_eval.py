@@ -45,9 +45,9 @@ def test_the_figures_are_those_of_the_last_validation_of_training(run, capsys):
 
 def test_any_step_directory_can_be_evaluated_by_several_packs(run):
     step = run / "checkpoints" / "step_00000002"
-    packs = "evals=[validation,by_position]"
-    assert main(["phase=eval", f"checkpoint={step}", packs, "evals.by_position.num_rows=2", "device=cpu"]) == 0
-    assert "loss/32-128" in report(run, "by_position")["metrics"]
+    packs = "evals=[validation,perplexity]"
+    assert main(["phase=eval", f"checkpoint={step}", packs, "evals.perplexity.num_texts=2", "device=cpu"]) == 0
+    assert "loss/32-128" in report(run, "perplexity")["metrics"]
 
 
 def test_frozen_memories_are_reported_under_a_name_of_their_own(run):
@@ -87,6 +87,18 @@ def test_memorize_without_a_write_is_online(run, without):
     assert memorize["metrics"]["loss"]["value"] == pytest.approx(memorize["baseline"]["loss"]["value"], rel=1e-6)
 
 
+def test_a_sweep_of_evaluations_leaves_a_report_of_each(run):
+    swept = ["memory=memorize", "memory.chunk=8", "memory.lr=0.1,0.2"]
+    assert main(["-m", "phase=eval", f"checkpoint={run}", *swept, "device=cpu"]) == 0
+    names = [f"validation_memorize_memory.lr-{lr}" for lr in ("0.1", "0.2")]
+    losses = [report(run, name)["metrics"]["loss"]["value"] for name in names]
+    assert losses[0] != losses[1]
+    assert all(
+        report(run, name)["baseline"] == report(run, f"validation_memory.lr-{lr}")["metrics"]
+        for name, lr in zip(names, ("0.1", "0.2"), strict=True)
+    )
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
@@ -108,6 +120,11 @@ def test_a_mistake_is_one_line_and_exit_status_2(run, settings, problem, capsys)
     assert main(["phase=eval", "device=cpu", *(line.replace("RUN", str(run)) for line in settings)]) == 2
     error = capsys.readouterr().err
     assert problem in error and error.count("\n") == 1
+
+
+def test_a_phase_that_studies_nothing_refuses_to_memorize(run, capsys):
+    assert main(["phase=sample", f"checkpoint={run}", "memory=memorize", "device=cpu"]) == 2
+    assert "use memory=online" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_refused(run, capsys):
