@@ -4,6 +4,7 @@ Overrides are checked against the option files before Hydra sees them, and every
 forced form: a key that nobody knows then reaches `config.load`, which alone knows what is allowed.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from nested_learning.typed import did_you_mean
 
 # keys whose values are the user's own words
 FREE_TEXT = ("prompt",)
+# of a sweep file: overrides that belong together, by name, and the key that a job is told apart by
+VARIANTS, VARIANT = "variants", "variant"
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,20 @@ def make_job(files: OptionFiles, lines: Sequence[str]) -> Job:
 
 
 def make_jobs(files: OptionFiles, lines: Sequence[str]) -> list[Job]:
-    """Compose and validate every combination of the swept values, the last key changing fastest; raise ConfigError."""
-    overrides = parse(files, _expand(files, lines))
+    """Compose and validate every combination of the swept values, the last key changing fastest; raise ConfigError.
+
+    The variants of a sweep file, each some overrides under a name, are one more key, `variant`, and the last.
+    """
+    lines, variants = _expand(files, lines)
+    overrides = parse(files, lines)
     swept = {each.key_or_group: _values(line, each) for line, each in overrides.items() if each.is_sweep_override()}
     fixed = [line for line, override in overrides.items() if not override.is_sweep_override()]
     jobs = []
-    for values in product(*swept.values()):
+    for *values, variant in product(*swept.values(), variants or [""]):
         chosen = dict(zip(swept, values, strict=True))
-        parsed = parse(files, [*fixed, *(f"{key}={value}" for key, value in chosen.items())])
-        jobs.append(Job(_load(files, parsed), chosen))
+        more = variants[variant] if variant else []
+        parsed = parse(files, [*fixed, *more, *(f"{key}={value}" for key, value in chosen.items())])
+        jobs.append(Job(_load(files, parsed), chosen | ({VARIANT: variant} if variant else {})))
     return jobs
 
 
@@ -137,18 +145,41 @@ def _values(line: str, override: Override) -> list[str]:
     return list(override.sweep_string_iterator())
 
 
-def _expand(files: OptionFiles, lines: Sequence[str]) -> list[str]:
-    """Put the `key: values` of the file sweep/<name>.yaml in the place of `sweep=<name>`; the command line wins."""
+def _expand(files: OptionFiles, lines: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Put the `key: values` of the file sweep/<name>.yaml in the place of `sweep=<name>`; the command line wins.
+
+    Also returns the overrides of its `variants`, by name.
+    """
     given = {line.partition("=")[0] for line in lines}
-    expanded = []
+    expanded: list[str] = []
+    variants: dict[str, list[str]] = {}
     for line in lines:
         key, _, name = line.partition("=")
         if key != "sweep":
             expanded.append(line)
             continue
         _check_option(key, name, files.options(key))
-        expanded += [f"{swept}={values}" for swept, values in files.read(f"sweep/{name}").items() if swept not in given]
-    return expanded
+        content = files.read(f"sweep/{name}")
+        for variant, values in content.pop(VARIANTS, {}).items():
+            variants[variant] = [f"{changed}={_written(value)}" for changed, value in values.items()]
+        expanded += [f"{swept}={values}" for swept, values in content.items() if swept not in given]
+    return expanded, variants
+
+
+def _written(value: Any) -> str:
+    """Write what a YAML file says as an override says it; a text that is the whole value stands for itself."""
+
+    def inner(part: Any) -> str:
+        if isinstance(part, dict):
+            return "{" + ",".join(f"{key}:{inner(each)}" for key, each in part.items()) + "}"
+        if isinstance(part, list):
+            return "[" + ",".join(map(inner, part)) + "]"
+        if isinstance(part, str):
+            # backslashes stand for themselves but in front of a quote
+            return "'" + part.replace("'", r"\'") + "'"
+        return json.dumps(part)
+
+    return value if isinstance(value, str) else inner(value)
 
 
 def _load(files: OptionFiles, overrides: Mapping[str, Override]) -> Config:

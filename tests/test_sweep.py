@@ -58,6 +58,30 @@ def test_a_sweep_file_stands_for_its_lines_and_the_command_line_wins() -> None:
     assert {job.config.steps for job in made} == {3}
 
 
+def test_variants_of_a_sweep_file_are_one_more_key_and_may_set_any_others(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "mine.yaml").write_text(
+        "seed: 0,1\nvariants:\n"
+        "  wide: {model: transformer, model.window: null, model.dim: 32}\n"
+        "  slow:\n    model: hope_attention\n    model.levels: [{name: it's, period: 0}, {name: slow, period: 64}]\n"
+    )
+    text = (tmp_path / "sweep" / "mine.yaml").read_text()
+    files = open_option_files(str(tmp_path))
+    with pytest.raises(ConfigError, match="it's"):
+        make_jobs(files, ["sweep=mine"])
+    (tmp_path / "sweep" / "mine.yaml").write_text(text.replace("it's", "fast"))
+    made = make_jobs(files, ["sweep=mine", "model.num_heads=2"])
+    assert [job.swept for job in made] == [
+        {"seed": seed, "variant": variant} for seed in "01" for variant in ("wide", "slow")
+    ]
+    wide, slow = made[0].config.model, made[1].config.model
+    assert (wide.name, wide.dim, wide.num_heads) == ("transformer", 32, 2)
+    assert [(level.name, level.period) for level in slow.levels] == [("fast", 0), ("slow", 64)]
+    # one file, one meaning: what a variant sets is not set beside it
+    with pytest.raises(ConfigError, match=r"model\.dim: given twice"):
+        make_jobs(files, ["sweep=mine", "model.dim=16"])
+
+
 def test_the_same_command_is_the_same_sweep_however_its_jobs_are_launched() -> None:
     name = sweep_name(["seed=0,1", "steps=2"])
     assert name == sweep_name(["steps=2", "launcher=joblib", "seed=0,1", "launcher.n_jobs=3"])
