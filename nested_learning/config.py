@@ -19,6 +19,7 @@ from nested_learning.data.facts import FactsConfig
 from nested_learning.data.formal import FormalConfig
 from nested_learning.data.mad import MadConfig
 from nested_learning.data.mixture import MixtureConfig
+from nested_learning.data.needles import NeedlesConfig
 from nested_learning.data.parity import ParityConfig
 from nested_learning.data.recall import RecallConfig
 from nested_learning.data.sequence import SequenceConfig
@@ -108,6 +109,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "sequence": SequenceConfig,
         "recall": RecallConfig,
         "facts": FactsConfig,
+        "needles": NeedlesConfig,
         "parity": ParityConfig,
         "copy": CopyConfig,
         "classes": ClassesConfig,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nested_learning.data.classes import ClassesConfig
 from nested_learning.data.copy import CopyConfig
 from nested_learning.data.facts import FactsConfig
 from nested_learning.data.formal import FormalConfig
@@ -29,13 +30,19 @@ OPTIONS: list[DataConfig] = [
     FactsConfig(),
     ParityConfig(),
     CopyConfig(),
+    ClassesConfig(path="given"),
     FormalConfig(),
     MadConfig(),
 ]
 
 
 # what has no default: an option without it is refused
-NEEDED = {"text": {"path": None}, "tokens": {"path": None}, "mixture": {"sources": {}, "weights": {}}}
+NEEDED = {
+    "text": {"path": None},
+    "tokens": {"path": None},
+    "classes": {"path": None},
+    "mixture": {"sources": {}, "weights": {}},
+}
 
 
 def test_every_shipped_option_has_a_class() -> None:

@@ -1,5 +1,6 @@
 """What every source of data must satisfy. A new source joins by one line in SOURCES."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from nested_learning.data.classes import ClassesConfig
 from nested_learning.data.copy import CopyConfig
 from nested_learning.data.facts import FactsConfig
 from nested_learning.data.formal import FormalConfig
@@ -15,10 +17,12 @@ from nested_learning.data.languages import LANGUAGES
 from nested_learning.data.loader import train_batch, validation_batches
 from nested_learning.data.mad import MadConfig
 from nested_learning.data.mad_tasks import TASKS
-from nested_learning.data.mixture import Mixture, MixtureConfig
+from nested_learning.data.mixture import MixtureConfig
 from nested_learning.data.parity import ParityConfig
 from nested_learning.data.prepare import Plan, prepare
 from nested_learning.data.recall import RecallConfig
+from nested_learning.data.sequence import SequenceConfig
+from nested_learning.data.several import Several
 from nested_learning.data.source import IGNORE, SPLITS, DataConfig, Row, Source
 from nested_learning.data.stdlib import StdlibConfig
 from nested_learning.data.text import TextConfig
@@ -32,6 +36,14 @@ def shards_of(path: str) -> str:
     return str(folder)
 
 
+def labelled_texts_of(path: str) -> str:
+    """Write labelled texts into a file beside `path`; return it."""
+    file = Path(f"{path}.jsonl")
+    lines = [json.dumps({"text": f"text {i} of {i % 5}", "label": f"label_{i % 5}"}) for i in range(400)]
+    file.write_text("\n".join(lines))
+    return str(file)
+
+
 SOURCES: dict[str, Callable[[str], DataConfig]] = {
     "text": lambda path: TextConfig(path=path, seq_len=64),
     "best_fit": lambda path: TextConfig(path=path, seq_len=64, packing="best_fit"),
@@ -40,9 +52,13 @@ SOURCES: dict[str, Callable[[str], DataConfig]] = {
         weights={"texts": 1.0, "stdlib": 2.0},
         seq_len=64,
     ),
+    "sequence": lambda path: SequenceConfig(
+        sources={"texts": TextConfig(path=path), "stdlib": StdlibConfig()}, seq_len=64, batch_size=4, steps_each=2
+    ),
     "text_bpe": lambda path: TextConfig(path=path, seq_len=64, tokenizer="bpe", vocab_size=280),
     "tokens": lambda path: TokensConfig(path=shards_of(path), seq_len=64),
     "stdlib": lambda _: StdlibConfig(seq_len=64),
+    "classes": lambda path: ClassesConfig(path=labelled_texts_of(path), num_tasks=2, text_len=48),
     "recall": lambda _: RecallConfig(),
     "facts": lambda _: FactsConfig(),
     "parity": lambda _: ParityConfig(),
@@ -147,7 +163,7 @@ def test_a_tokenizer_fits_the_vocabulary_and_gives_the_text_back(source: Source)
         return
     assert source.tokenizer.vocab_size == source.vocab_size == len(source.tokenizer.token_bytes)
     row = source.row("train", 0, 0)
-    # the first row of a mixture is any row of its first source
-    assert isinstance(source, Mixture) or row.tokens[0] == source.tokenizer.end
+    # the first row of several sources is any row of the first
+    assert isinstance(source, Several) or row.tokens[0] == source.tokenizer.end
     text = source.tokenizer.decode(row.tokens[1:])
     assert source.tokenizer.decode(source.tokenizer.encode(text)) == text
