@@ -83,7 +83,8 @@ class ClassesConfig(DataConfig):
             needed = len(Form(tokenizer, self.text_len).answer(label)) + 2
             if needed > self.text_len:
                 raise ConfigError(
-                    f"data.text_len={self.text_len}: label {label} takes {needed} tokens; use data.text_len={2 * needed}"
+                    f"data.text_len={self.text_len}: label {label} takes {needed} tokens; "
+                    f"use data.text_len={2 * needed}"
                 )
         return Classes(self, tasks, train, validation, tokenizer)
 

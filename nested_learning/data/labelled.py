@@ -83,7 +83,8 @@ def split_labelled(labelled: Sequence[Labelled], per_label: int) -> tuple[list[L
     for label, here in places.items():
         if len(here) <= per_label:
             raise ConfigError(
-                f"data.val_per_label={per_label}: label {label} has {len(here)} texts; use less, or data.validation_path"
+                f"data.val_per_label={per_label}: label {label} has {len(here)} texts; "
+                "use less, or data.validation_path"
             )
     kept = {place for here in places.values() for place in here[-per_label:]}
     parts: tuple[list[Labelled], list[Labelled]] = ([], [])
