@@ -1,8 +1,8 @@
 """What rows are made of, in words and numbers: how many documents, what is padded, what is cut."""
 
-from nested_learning.data.mixture import shares
 from nested_learning.data.packed import PackedText
 from nested_learning.data.packing import Report
+from nested_learning.data.several import shares
 from nested_learning.data.source import Source
 
 

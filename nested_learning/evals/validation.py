@@ -8,7 +8,7 @@ import torch
 
 from nested_learning.data.batch import IGNORE, Batch, to
 from nested_learning.data.loader import count_validation_batches, validation_batches
-from nested_learning.data.mixture import shares
+from nested_learning.data.several import shares
 from nested_learning.data.source import Source
 from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel

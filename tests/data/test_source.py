@@ -14,6 +14,7 @@ from nested_learning.data.mad import MadConfig
 from nested_learning.data.mixture import MixtureConfig
 from nested_learning.data.parity import ParityConfig
 from nested_learning.data.recall import RecallConfig
+from nested_learning.data.sequence import SequenceConfig
 from nested_learning.data.source import DataConfig
 from nested_learning.data.stdlib import StdlibConfig
 from nested_learning.data.text import TextConfig
@@ -26,6 +27,7 @@ OPTIONS: list[DataConfig] = [
     TextConfig(path="given"),
     TokensConfig(path="given"),
     MixtureConfig(sources={"code": StdlibConfig()}, weights={"code": 1.0}),
+    SequenceConfig(sources={"code": StdlibConfig(), "more": StdlibConfig()}),
     RecallConfig(),
     FactsConfig(),
     ParityConfig(),
@@ -42,6 +44,7 @@ NEEDED = {
     "tokens": {"path": None},
     "classes": {"path": None},
     "mixture": {"sources": {}, "weights": {}},
+    "sequence": {"sources": {}},
 }
 
 
