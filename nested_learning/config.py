@@ -30,9 +30,11 @@ from nested_learning.data.tokens import TokensConfig
 from nested_learning.divergence.policy import POLICIES as DIVERGENCES
 from nested_learning.errors import ConfigError
 from nested_learning.evals.options.memory import MemoryPackConfig
+from nested_learning.evals.options.needle import NeedleConfig
 from nested_learning.evals.options.option import EvalConfig
 from nested_learning.evals.options.perplexity import PerplexityConfig
 from nested_learning.evals.options.validation import ValidationConfig
+from nested_learning.evals.options.zeroshot import ZeroShotConfig
 from nested_learning.launcher.joblib import JoblibConfig
 from nested_learning.launcher.serial import SerialConfig
 from nested_learning.launcher.submitit import SubmititConfig
@@ -123,6 +125,8 @@ CHOICES: dict[str, dict[str, type]] = {
         "perplexity": PerplexityConfig,
         "validation": ValidationConfig,
         "memory": MemoryPackConfig,
+        "zeroshot": ZeroShotConfig,
+        "needle": NeedleConfig,
     },
     "launcher": {"serial": SerialConfig, "joblib": JoblibConfig, "submitit": SubmititConfig},
     "logger": {"wandb": WandbConfig, "tensorboard": TensorboardConfig},

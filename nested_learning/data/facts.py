@@ -3,6 +3,7 @@
 Words are tokens here; `evals=needle` asks about the same sentences, of models that read text too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -58,7 +59,7 @@ def draw_facts(rng: np.random.Generator, count: int) -> list[Fact]:
     ]
 
 
-def numbers_of(words: list[str]) -> NDArray[np.int64]:
+def numbers_of(words: Sequence[str]) -> NDArray[np.int64]:
     """Return the tokens of `words`."""
     return np.array([NUMBERS[word] for word in words])
 

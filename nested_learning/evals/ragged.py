@@ -42,8 +42,12 @@ def read_each(session: Session, texts: Sequence[Text]) -> list[Session]:
 def study_each(session: Session, texts: Sequence[Text]) -> tuple[list[Session], list[Row]]:
     """Study a text of its own in each stream of `session`; return a session of one row for each, and what was written.
 
-    Texts of one length are studied together. `session` stays where it was. Source: ours.
+    Texts of one length are studied together. `session` stays where it was, unless what it studies is there for the next
+    example: then its one row studies itself. Source: ours.
     """
+    if session.policy.carries:
+        (text,) = texts
+        return [session], session.study(text).rows()
     after: dict[int, Session] = {}
     written: dict[int, Row] = {}
     for length in sorted({len(text) for text in texts}):
@@ -57,17 +61,23 @@ def study_each(session: Session, texts: Sequence[Text]) -> tuple[list[Session], 
 
 
 def score_each(session: Session, continuations: Sequence[Text]) -> list[Score]:
-    """Return what each of the `continuations` would cost after what the one row of `session` has read. Source: ours.
+    """Return what each of the `continuations` would cost after what the one row of `session` has read. Source: ours."""
+    (scores,) = score_choices(session, [continuations])
+    return scores
+
+
+def score_choices(session: Session, choices: Sequence[Sequence[Text]]) -> list[list[Score]]:
+    """Return what each of the `choices` of a row would cost after what that row of `session` has read. Source: ours.
 
     They are read side by side; what follows the end of a shorter one is padding, which nothing reads.
     """
-    longest = max(len(each) for each in continuations)
-    padded = torch.stack([torch.nn.functional.pad(each, (0, longest - len(each))) for each in continuations])
-    fork = session.fork([0] * len(continuations))
+    every = [each for row in choices for each in row]
+    longest = max(map(len, every))
+    padded = torch.stack([torch.nn.functional.pad(each, (0, longest - len(each))) for each in every])
+    fork = session.fork([row for row, each in enumerate(choices) for _ in each])
     before = fork.feed(padded[:, :0])[:, None]
     predictions = torch.cat([before, fork.read(padded)[:, :-1]], dim=1).float().cpu()
     nats = torch.nn.functional.cross_entropy(predictions.mT, padded, reduction="none")
     right = predictions.argmax(-1) == padded
-    return [
-        Score(nats[row, : len(each)], bool(right[row, : len(each)].all())) for row, each in enumerate(continuations)
-    ]
+    scores = iter(Score(nats[row, : len(each)], bool(right[row, : len(each)].all())) for row, each in enumerate(every))
+    return [[next(scores) for _ in row] for row in choices]
