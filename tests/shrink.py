@@ -10,9 +10,10 @@ DATA = {
     "mixture": ["data.seq_len=32", "data.batch_size=2", "data.val_rows=2"],
     "recall": ["data.gap=4", "data.batch_size=2", "data.val_rows=2"],
     "facts": ["data.batch_size=2", "data.val_rows=2"],
+    "needles": ["data.seq_len=128", "data.batch_size=2", "data.val_rows=2"],
     "parity": ["data.max_length=8", "data.batch_size=2", "data.val_rows=2"],
     "copy": ["data.length=4", "data.batch_size=2", "data.val_rows=2"],
-    "classes": ["data.steps_per_task=1", "data.batch_size=2", "data.val_rows=2"],
+    "classes": ["data.steps_each=1", "data.batch_size=2", "data.val_rows=2"],
     "formal": ["data.max_length=8", "data.batch_size=2", "data.val_rows=2"],
     "mad": ["data.length=8", "data.batch_size=2", "data.val_rows=2"],
 }

@@ -1,9 +1,12 @@
-"""Which tokenizer: bytes, one trained on the text, or one that exists as a file."""
+"""Which tokenizer: bytes, one made of the text, or one that exists as a file."""
 
 from collections.abc import Iterable
 
 from nested_learning.data.tokenizer import ByteTokenizer, Tokenizer
 from nested_learning.errors import ConfigError
+
+# made of the text that is trained on, as large as one says
+MADE = ("bpe", "words")
 
 
 def check_choice(tokenizer: str, vocab_size: int | None, prefix: str = "data.") -> None:
@@ -12,9 +15,9 @@ def check_choice(tokenizer: str, vocab_size: int | None, prefix: str = "data.") 
     `prefix` is what stands before `tokenizer` and `vocab_size` where they are given: `data.` or `--`.
     """
     fix = f"{prefix}vocab_size=4096"
-    if tokenizer == "bpe" and vocab_size is None:
-        raise ConfigError(f"{prefix}tokenizer=bpe: needs a vocabulary size of at least 257, e.g. {fix}")
-    if tokenizer != "bpe" and vocab_size is not None:
+    if tokenizer in MADE and vocab_size is None:
+        raise ConfigError(f"{prefix}tokenizer={tokenizer}: needs a vocabulary size of at least 257, e.g. {fix}")
+    if tokenizer not in MADE and vocab_size is not None:
         raise ConfigError(
             f"{prefix}vocab_size={vocab_size}: the {tokenizer} tokenizer has a fixed vocabulary; "
             f"leave {prefix}vocab_size out, or use {prefix}tokenizer=bpe"
@@ -24,7 +27,7 @@ def check_choice(tokenizer: str, vocab_size: int | None, prefix: str = "data.") 
 
 
 def make_tokenizer(tokenizer: str, vocab_size: int | None, texts: Iterable[str], prefix: str = "data.") -> Tokenizer:
-    """Make the tokenizer `byte`, train `bpe` on `texts`, or open the one at the path `tokenizer`.
+    """Make the tokenizer `byte`, train `bpe` or `words` on `texts`, or open the one at the path `tokenizer`.
 
     Raises ConfigError for a path with no tokenizer, or texts that do not fill the vocabulary; DataError for a file that
     is no byte-level tokenizer.
@@ -37,6 +40,11 @@ def make_tokenizer(tokenizer: str, vocab_size: int | None, texts: Iterable[str],
 
         assert vocab_size is not None, "check_choice comes first"
         return train_bpe(texts, vocab_size, f"{prefix}vocab_size")
+    if tokenizer == "words":
+        from nested_learning.data.words import train_words
+
+        assert vocab_size is not None, "check_choice comes first"
+        return train_words(texts, vocab_size, f"{prefix}vocab_size")
     from nested_learning.data.tokenizer_files import read_tokenizer
 
     return read_tokenizer(tokenizer, f"{prefix}tokenizer")

@@ -64,7 +64,7 @@ class RowsConfig(DataConfig):
 class PackedConfig(RowsConfig):
     """What the sources of text share.
 
-    `tokenizer`: byte, bpe, or the path of one that exists; `vocab_size` belongs to bpe, trained on the training split.
+    `tokenizer`: byte, or the path of one that exists; or, trained on the training split, bpe or words of `vocab_size`.
     `val_fraction`: at most this share of the text is kept for validation.
     """
 

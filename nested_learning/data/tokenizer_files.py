@@ -10,6 +10,7 @@ from typing import Any
 from nested_learning.data.bpe import BYTE_LEVEL, GPT2_WORDS, BpeTokenizer, Merge, find_merges
 from nested_learning.data.byte_letters import from_letters, to_letters
 from nested_learning.data.tokenizer import END_TEXT, FILE_NAME, ByteTokenizer, Tokenizer
+from nested_learning.data.words import WordTokenizer
 from nested_learning.errors import ConfigError, DataError
 
 # the file of tokens and the file of merges, as GPT-2 was published and as Hugging Face names the same two
@@ -37,8 +38,8 @@ KNOWN_WORDS = {
 }
 
 ALLOWED = (
-    "byte, bpe, or the path of a tokenizer: a tokenizer.json of Hugging Face or of a checkpoint, a file of tiktoken's "
-    "ranks, or a folder with GPT-2's encoder.json and vocab.bpe"
+    "byte, bpe, words, or the path of a tokenizer: a tokenizer.json of Hugging Face or of a checkpoint, a file of "
+    "tiktoken's ranks, or a folder with GPT-2's encoder.json and vocab.bpe"
 )
 
 
@@ -81,6 +82,8 @@ def _read_json(path: Path) -> Tokenizer:
     match saved:
         case {"name": "byte"}:
             return ByteTokenizer()
+        case {"name": "words", "words": list(words)}:
+            return WordTokenizer(words)
         case {"name": "bpe", "merges": list(merges)}:
             # as earlier versions saved it
             return BpeTokenizer(_pairs(merges))

@@ -103,7 +103,7 @@ def test_a_tokenizer_that_is_given_is_used_instead_of_making_one() -> None:
 
 
 def test_a_tokenizer_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data\.tokenizer=word: must be byte, bpe, or the path"):
+    with pytest.raises(ConfigError, match=r"data\.tokenizer=word: must be byte, bpe, words, or the path"):
         config(tokenizer="word").pack(["some text " * 100, "other text " * 10], "here", None)
 
 

@@ -12,6 +12,7 @@ from nested_learning.data.facts import FactsConfig
 from nested_learning.data.formal import FormalConfig
 from nested_learning.data.mad import MadConfig
 from nested_learning.data.mixture import MixtureConfig
+from nested_learning.data.needles import NeedlesConfig
 from nested_learning.data.parity import ParityConfig
 from nested_learning.data.recall import RecallConfig
 from nested_learning.data.sequence import SequenceConfig
@@ -30,6 +31,7 @@ OPTIONS: list[DataConfig] = [
     SequenceConfig(sources={"code": StdlibConfig(), "more": StdlibConfig()}),
     RecallConfig(),
     FactsConfig(),
+    NeedlesConfig(),
     ParityConfig(),
     CopyConfig(),
     ClassesConfig(path="given"),
@@ -67,6 +69,8 @@ def test_options_and_tokenizers_are_known_without_torch() -> None:
         "text",
         "recall",
         "facts",
+        "needles",
+        "words",
         "parity",
         "copy",
         "formal",

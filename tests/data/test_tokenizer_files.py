@@ -217,7 +217,7 @@ def test_a_tokenizer_that_would_lose_text_is_refused(
 
 
 def test_a_path_with_no_tokenizer_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.tokenizer=word: must be byte, bpe, or the path"):
+    with pytest.raises(ConfigError, match=r"data\.tokenizer=word: must be byte, bpe, words, or the path"):
         read_tokenizer("word")
     with pytest.raises(ConfigError, match="no tokenizer in this folder"):
         read_tokenizer(str(tmp_path))

@@ -18,6 +18,7 @@ from nested_learning.data.loader import train_batch, validation_batches
 from nested_learning.data.mad import MadConfig
 from nested_learning.data.mad_tasks import TASKS
 from nested_learning.data.mixture import MixtureConfig
+from nested_learning.data.needles import NeedlesConfig
 from nested_learning.data.parity import ParityConfig
 from nested_learning.data.prepare import Plan, prepare
 from nested_learning.data.recall import RecallConfig
@@ -56,11 +57,16 @@ SOURCES: dict[str, Callable[[str], DataConfig]] = {
         sources={"texts": TextConfig(path=path), "stdlib": StdlibConfig()}, seq_len=64, batch_size=4, steps_each=2
     ),
     "text_bpe": lambda path: TextConfig(path=path, seq_len=64, tokenizer="bpe", vocab_size=280),
+    "text_words": lambda path: TextConfig(path=path, seq_len=64, tokenizer="words", vocab_size=261),
     "tokens": lambda path: TokensConfig(path=shards_of(path), seq_len=64),
     "stdlib": lambda _: StdlibConfig(seq_len=64),
     "classes": lambda path: ClassesConfig(path=labelled_texts_of(path), num_tasks=2, text_len=48),
     "recall": lambda _: RecallConfig(),
     "facts": lambda _: FactsConfig(),
+    "needles": lambda _: NeedlesConfig(seq_len=256),
+    "needles_in_books": lambda path: NeedlesConfig(
+        tasks=["niah_multiquery", "niah_multikey_3"], seq_len=700, path=path
+    ),
     "parity": lambda _: ParityConfig(),
     "copy": lambda _: CopyConfig(),
     # short words come up again and again

@@ -1,0 +1,149 @@
+"""What is hidden in a haystack and how it is asked for: RULER's eight needle tasks, and the pass key.
+
+Sources: RULER, arXiv 2404.06654, `scripts/synthetic.yaml` and `data/synthetic/niah.py`; the pass key: Mohtashami and
+Jaggi, arXiv 2305.16300, section 4.2.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+from uuid import UUID
+
+import numpy as np
+
+# keys are two words, such as sunny-harbour
+ADJECTIVES, NOUNS = map(
+    str.split,
+    (
+        "amber ancient bitter bold brave bright broad calm clever cold crisp curious dark deep dry eager early faint "
+        "fancy fierce gentle giant golden grand happy heavy hidden hollow humble icy jolly kind late lively lonely "
+        "loud lucky mellow mighty narrow noble odd pale plain proud quick quiet rapid rare rough rusty sharp shy "
+        "silent simple slow small smooth soft steady stern sunny swift tall tame tender tiny vast warm wild wise witty",
+        "anchor apple arrow badge barrel basin beacon bell bottle bridge bucket button cabin candle canyon carpet "
+        "castle cellar chapel cherry circle cloud coast comet copper cradle desert dragon engine falcon feather "
+        "fiddle forest fountain garden goblet hammer harbour helmet hunter island jacket kettle ladder lantern lemon "
+        "market meadow mirror needle orchard otter palace pepper pillow planet pocket quarry ribbon river saddle "
+        "sailor shadow shelter spider spoon table temple thunder ticket tunnel turtle valley velvet violin wagon",
+    ),
+)
+HAYSTACKS = ("noise", "essay", "needles")
+
+
+class Wording(NamedTuple):
+    """How a task says what it says; {thing} is what is hidden, number or numbers, {key} and {value} as they are.
+
+    `opening`, `question` and `answer` are for one value and for several.
+    """
+
+    opening: tuple[str, str]
+    needle: str
+    question: tuple[str, str]
+    answer: tuple[str, str]
+
+
+MAGIC = Wording(
+    (
+        "A special magic {thing} is hidden within the following text. Make sure to memorize it. "
+        "I will quiz you about the {thing} afterwards.\n",
+        "Some special magic {thing} are hidden within the following text. Make sure to memorize it. "
+        "I will quiz you about the {thing} afterwards.\n",
+    ),
+    "One of the special magic {things} for {key} is: {value}.",
+    (
+        "What is the special magic {thing} for {key} mentioned in the provided text?",
+        "What are all the special magic {thing} for {key} mentioned in the provided text?",
+    ),
+    (
+        " The special magic {thing} for {key} mentioned in the provided text is",
+        " The special magic {thing} for {key} mentioned in the provided text are",
+    ),
+)
+_HIDDEN = (
+    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize it. "
+    "I will quiz you about the important information there.\n"
+)
+PASS_KEY = Wording(
+    (_HIDDEN, _HIDDEN),
+    "The pass key is {value}. Remember it. {value} is the pass key.",
+    ("What is the pass key?", "What is the pass key?"),
+    (" The pass key is", " The pass key is"),
+)
+
+
+@dataclass(frozen=True)
+class NeedleTask:
+    """What is hidden: `num_values` values of each of `num_keys` keys, `num_queries` of which are asked for.
+
+    `haystack`: noise, essay, or needles, other keys with a value each. `key`, `value`: words, numbers or uuids.
+    """
+
+    haystack: str
+    key: str = "words"
+    value: str = "numbers"
+    num_keys: int = 1
+    num_values: int = 1
+    num_queries: int = 1
+    digits: int = 7
+    wording: Wording = MAGIC
+
+    @property
+    def num_answers(self) -> int:
+        """Count the values that are asked for."""
+        return self.num_values * self.num_queries
+
+    def sentence(self, text: str) -> str:
+        """Return a sentence as it stands in the haystack: a line, but in a book."""
+        return f" {text}" if self.haystack == "essay" else f"{text}\n"
+
+    def needle(self, key: str, value: str) -> str:
+        """Return the sentence that says that `key` has `value`."""
+        return self.wording.needle.format(things=self.value, key=key, value=value)
+
+    def opening(self) -> str:
+        """Return what comes before the haystack."""
+        return self._say(self.wording.opening, "")
+
+    def question(self, keys: list[str]) -> str:
+        """Return what asks for `keys`, up to where the answer begins."""
+        listed = keys[0] if len(keys) == 1 else f"{', '.join(keys[:-1])}, and {keys[-1]}"
+        start = "\n" if self.haystack == "essay" else ""
+        return start + self._say(self.wording.question, listed) + self._say(self.wording.answer, listed)
+
+    def _say(self, forms: tuple[str, str], key: str) -> str:
+        several = self.num_answers > 1
+        thing = self.value if several else self.value.removesuffix("s")
+        return forms[several].format(thing=thing, key=key)
+
+
+TASKS = {
+    "niah_single_1": NeedleTask("noise"),
+    "niah_single_2": NeedleTask("essay"),
+    "niah_single_3": NeedleTask("essay", value="uuids"),
+    "niah_multikey_1": NeedleTask("essay", num_keys=4),
+    "niah_multikey_2": NeedleTask("needles"),
+    "niah_multikey_3": NeedleTask("needles", key="uuids", value="uuids"),
+    "niah_multivalue": NeedleTask("essay", num_values=4),
+    "niah_multiquery": NeedleTask("essay", num_keys=4, num_queries=4),
+}
+PASSKEY = "passkey"
+ALL_TASKS = TASKS | {PASSKEY: NeedleTask("noise", digits=5, wording=PASS_KEY)}
+
+
+def draw(kind: str, digits: int, rng: np.random.Generator) -> str:
+    """Draw a number of `digits` digits, two words, or a uuid."""
+    match kind:
+        case "numbers":
+            return str(rng.integers(10 ** (digits - 1), 10**digits))
+        case "words":
+            return f"{ADJECTIVES[rng.integers(len(ADJECTIVES))]}-{NOUNS[rng.integers(len(NOUNS))]}"
+        case _:
+            return str(UUID(bytes=rng.bytes(16), version=4))
+
+
+def draw_others(kind: str, digits: int, count: int, taken: list[str], rng: np.random.Generator) -> list[str]:
+    """Draw `count` different ones that are none of `taken`."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        other = draw(kind, digits, rng)
+        if other not in taken:
+            found[other] = None
+    return list(found)
