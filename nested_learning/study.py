@@ -27,12 +27,13 @@ from nested_learning.shapes import Bool, Float, Int, Tensor
 
 
 class Piece(NamedTuple):
-    """What one piece showed: nats and whether the likeliest token was right [b t], the logits after its last token.
+    """What one piece showed: nats, the likeliest token and whether it was right [b t], the logits after its last token.
 
     `surprise` is the mean of each row, `share` what is kept of the write.
     """
 
     nats: Float[Tensor, "b t"]
+    likeliest: Int[Tensor, "b t"]
     correct: Bool[Tensor, "b t"]
     last: Float[Tensor, "b v"]
     surprise: Float[Tensor, " b"]
@@ -40,13 +41,14 @@ class Piece(NamedTuple):
 
 
 class Studied(NamedTuple):
-    """What study read and wrote: `nats` of each target (0: none) and whether the likeliest token was the target.
+    """What study read and wrote: `nats` of each target (0: none), the likeliest token, whether it was the target.
 
     Of the `p` pieces the `surprise` of each; `writes`: how many pieces each level wrote, of each row; `norms`: how far
     each level is from where the reading began, the root of the mean square over its layers. Everything is on the CPU.
     """
 
     nats: Float[Tensor, "b t"]
+    likeliest: Int[Tensor, "b t"]
     correct: Bool[Tensor, "b t"]
     surprise: Float[Tensor, "b p"]
     writes: dict[str, Int[Tensor, " b"]]
@@ -102,10 +104,11 @@ class Study:
         for here, wanted in self._pieces(tokens, targets, state):
             piece, state = self.piece(here, wanted, state, goes_on=goes_on)
             found.append(piece)
-        nats, correct, last, surprise, shares = zip(*found, strict=True)
+        nats, likeliest, correct, last, surprise, shares = zip(*found, strict=True)
         written = (torch.stack(shares, 1) > 0).sum(1).cpu()
         studied = Studied(
             torch.cat(nats, 1).cpu(),
+            torch.cat(likeliest, 1).cpu(),
             torch.cat(correct, 1).cpu(),
             torch.stack(surprise, 1).cpu(),
             dict.fromkeys(names, written),
@@ -129,7 +132,8 @@ class Study:
         refuse_infinite(logits[:, -1])
         surprise = self.surprise(hidden, nats, logits, targets)
         share = self.how.lr * (surprise >= (self.how.surprise_threshold or 0.0)).to(nats)
-        piece = Piece(nats, logits.argmax(-1) == targets, logits[:, -1], surprise, share)
+        likeliest = logits.argmax(-1)
+        piece = Piece(nats, likeliest, likeliest == targets, logits[:, -1], surprise, share)
         all_of_it, nothing = torch.ones_like(share), torch.zeros_like(share)
 
         def share_of(layer: int, name: str) -> Tensor:
@@ -194,9 +198,16 @@ class Study:
 
 def join(found: Sequence[Studied]) -> Studied:
     """Put readings of one text together: the norm is that of the last."""
-    nats, correct, surprise, writes, _ = zip(*found, strict=True)
+    nats, likeliest, correct, surprise, writes, _ = zip(*found, strict=True)
     summed = {name: torch.stack([each[name] for each in writes]).sum(0) for name in writes[0]}
-    return Studied(torch.cat(nats, 1), torch.cat(correct, 1), torch.cat(surprise, 1), summed, found[-1].norms)
+    return Studied(
+        torch.cat(nats, 1),
+        torch.cat(likeliest, 1),
+        torch.cat(correct, 1),
+        torch.cat(surprise, 1),
+        summed,
+        found[-1].norms,
+    )
 
 
 def choose(model: LanguageModel, how: MemorizeConfig) -> set[tuple[int, str]]:
