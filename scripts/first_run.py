@@ -55,7 +55,7 @@ PARTS = {
     "text": Part(
         "first_run",
         {model: (f"model={model}",) for model in TEXT_MODELS},
-        (Question("by_position", "by_position", ("evals.by_position.num_rows=128",)),),
+        (Question("perplexity", "perplexity", ("evals.perplexity.num_texts=128",)),),
     ),
     "recall": Part(
         "recall",

@@ -34,7 +34,7 @@ def plot_positions(path: Path, models: Models, buckets: Sequence[tuple[int, int]
     figure, (axes,) = _panels(1)
     middles = [(low + high) / 2 for low, high in buckets]
     for model, runs in models.items():
-        _means(axes, model, middles, [asked(runs, "by_position", f"bpb/{low}-{high}") for low, high in buckets])
+        _means(axes, model, middles, [asked(runs, "perplexity", f"bpb/{low}-{high}") for low, high in buckets])
     axes.axvline(trained, color="grey", linestyle="--", linewidth=1)
     axes.annotate(" training length", (trained, 0.97), xycoords=("data", "axes fraction"), va="top", color="grey")
     axes.set_xscale("log", base=2)

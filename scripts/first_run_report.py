@@ -74,7 +74,7 @@ def text_section(models: Models, figures: Path) -> list[str]:
         bpb, ratio = pm(final(runs, "val/bpb"), 3), pm(ratios(models, model), 3)
         rows.append([model, ", ".join(sizes), bpb, ratio, pm(column(runs, "cpu_seconds"), 0), pm(rates, 0)])
     by_position = [
-        [model, *(pm(asked(runs, "by_position", f"bpb/{low}-{high}"), 3) for low, high in buckets)]
+        [model, *(pm(asked(runs, "perplexity", f"bpb/{low}-{high}"), 3) for low, high in buckets)]
         for model, runs in models.items()
     ]
     return [
@@ -148,8 +148,8 @@ def ratios(models: Models, model: str) -> list[float]:
 
 
 def position_buckets(run: Result) -> list[tuple[int, int]]:
-    """Return the positions [start, end) that evals=by_position reported on, in order."""
-    names = [name.removeprefix("bpb/") for name in run.answers["by_position"]["metrics"] if name.startswith("bpb/")]
+    """Return the positions [start, end) that evals=perplexity reported on, in order."""
+    names = [name.removeprefix("bpb/") for name in run.answers["perplexity"]["metrics"] if name.startswith("bpb/")]
     return sorted((int(name.partition("-")[0]), int(name.partition("-")[2])) for name in names)
 
 
@@ -159,8 +159,8 @@ def change_beyond(runs: Sequence[Result], inside: tuple[int, int], outside: tupl
     All seeds read the same rows, so that more seeds do not make this error smaller.
     """
     names = [f"bpb/{low}-{high}" for low, high in (outside, inside)]
-    far, near = (fmean(asked(runs, "by_position", name)) for name in names)
-    squares = [fmean(run.metric("by_position", name)["stderr"] ** 2 for run in runs) for name in names]
+    far, near = (fmean(asked(runs, "perplexity", name)) for name in names)
+    squares = [fmean(run.metric("perplexity", name)["stderr"] ** 2 for run in runs) for name in names]
     return far - near, math.sqrt(sum(squares))
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # what is typed, and words that the one line must hold: the key, and what helps
 MISTAKES = {
     "an option that does not exist": ("model=hoep", ["model=hoep", "did you mean hope?", "transformer"]),
-    "an option among several": ("evals=[validation,nope]", ["evals=nope", "by_position"]),
+    "an option among several": ("evals=[validation,nope]", ["evals=nope", "perplexity"]),
     "no option": ("logger=null", ["logger=None", "wandb"]),
     "an experiment that does not exist": ("experiment=nope", ["experiment=nope", "smoke"]),
     "a group added to the defaults": ("+model=hope", ["+model=hope", "write model=hope"]),

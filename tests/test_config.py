@@ -29,7 +29,9 @@ OPTIONS = [(group, option) for group in CHOICES for option in FILES.options(grou
 NEEDED = {
     ("data", "text"): "data.path=text.py",
     ("data", "tokens"): "data.path=shards",
+    ("data", "sequence"): "data.sources={a:{name:text,path:text.py},b:{name:stdlib}}",
     ("data", "mixture"): "data.sources={a:{name:text,path:text.py}} data.weights={a:1}",
+    ("experiment", "books"): "data.path=text.py",
     ("phase", "eval"): "checkpoint=x",
     ("phase", "sample"): "checkpoint=x",
 }
@@ -130,7 +132,7 @@ def test_every_key_is_read_somewhere() -> None:
         ("sampling.temperature=0", lambda c: c.sampling.temperature == 0.0),
         ("overfit=true", lambda c: c.overfit is True),
         ("evals=[]", lambda c: c.evals == {}),
-        ("evals=[by_position,validation]", lambda c: sorted(c.evals) == ["by_position", "validation"]),
+        ("evals=[validation,perplexity]", lambda c: sorted(c.evals) == ["perplexity", "validation"]),
         ("logger=wandb", lambda c: list(c.logger) == ["wandb"]),
     ],
 )

@@ -9,9 +9,8 @@ from nested_learning.data.batch import Batch, collate
 from nested_learning.data.packed import RowsConfig
 from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError
-from nested_learning.evals.by_position import buckets
 from nested_learning.evals.protocol import Metric, Panels, Report, Row, Samples, Subject
-from nested_learning.evals.reading import RowToRead, ValidationRows
+from nested_learning.evals.reading import RowToRead, ValidationRows, buckets
 from nested_learning.nn.telemetry import Look, looks_at_levels, looks_at_memories, observing
 from nested_learning.session import SEGMENT, Session
 

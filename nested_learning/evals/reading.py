@@ -17,6 +17,9 @@ from nested_learning.objective.documents import read_apart
 from nested_learning.session import SEGMENT, Session
 from nested_learning.shapes import Bool, Float, Int, Tensor
 
+# where the first stretches end, in tokens; from the last one on, each is as long as all before it
+EDGES = (0, 32, 128, 256)
+
 
 class Reading(NamedTuple):
     """What was found at each target of one row, on the CPU; where there is no target, everything is 0 (False).
@@ -56,9 +59,9 @@ class ValidationRows(Sequence["RowToRead"]):
     def __getitem__(self, index: int | slice) -> "RowToRead | list[RowToRead]":
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(self.num_rows))]
-        row = validation_row(self.source, index, self.num_rows)
-        valid = row.targets != IGNORE
-        return RowToRead(index, row, self.token_bytes[np.where(valid, row.targets, 0)] * valid)
+        if not 0 <= index < self.num_rows:
+            raise IndexError(f"row {index} of {self.num_rows}")
+        return to_read(index, validation_row(self.source, index, self.num_rows), self.token_bytes)
 
 
 class RowToRead(NamedTuple):
@@ -67,6 +70,12 @@ class RowToRead(NamedTuple):
     number: int
     row: Row
     num_bytes: NDArray[np.int64]
+
+
+def to_read(number: int, row: Row, token_bytes: NDArray[np.int64]) -> RowToRead:
+    """Return `row` with its number and the bytes of its targets. Source: ours."""
+    valid = row.targets != IGNORE
+    return RowToRead(number, row, token_bytes[np.where(valid, row.targets, 0)] * valid)
 
 
 def read_rows(
@@ -129,3 +138,11 @@ def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Samples]:
         for name, (top, bottom, scale, better) in made_of.items()
         if any(row[bottom] for row in rows)
     }
+
+
+def buckets(length: int) -> list[tuple[int, int]]:
+    """Cut positions [0, `length`) into [0, 32) [32, 128) [128, 256) [256, 512) ..., the last one as far as it goes."""
+    edges = [edge for edge in EDGES if edge < length]
+    while edges[-1] >= EDGES[-1] and 2 * edges[-1] < length:
+        edges.append(2 * edges[-1])
+    return list(zip(edges, [*edges[1:], length], strict=True))

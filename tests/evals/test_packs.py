@@ -1,20 +1,17 @@
 """The packs measure what they say, on real data and real models."""
 
-import math
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import tiny
 
-from nested_learning.data.batch import collate
 from nested_learning.data.parity import ParityConfig
 from nested_learning.data.text import TextConfig
 from nested_learning.data.tokenizer import ByteTokenizer
-from nested_learning.errors import ConfigError
 from nested_learning.evals.asking import ask
-from nested_learning.evals.by_position import ByPosition, buckets
 from nested_learning.evals.protocol import Subject
+from nested_learning.evals.reading import buckets
 from nested_learning.evals.validation import validate
 from nested_learning.evals.validation_pack import ValidationPack
 from nested_learning.objective.next_token import NextToken
@@ -81,21 +78,6 @@ def test_positions_are_cut_where_the_lengths_double():
     assert buckets(20) == [(0, 20)]
 
 
-def test_by_position_reads_rows_longer_than_those_of_training(tmp_path):
-    subject = text_subject(tmp_path)
-    report = report_on(ByPosition(length_factor=4, num_rows=3, batch_size=2), subject)
-    assert {name.split("/")[1] for name in report.metrics} == {"0-32", "32-128", "128-256"}
-    source = subject.open_source(seq_len=256)
-    available = source.num_rows("validation")
-    batch = collate([source.row("validation", 0, index * available // 3) for index in range(3)])
-    with torch.no_grad():
-        logits, _ = subject.model(batch.tokens, subject.model.init_state(3))
-    nats = torch.nn.functional.cross_entropy(logits.mT, batch.targets, reduction="none")
-    assert values(report)["loss/32-128"] == pytest.approx(nats[:, 32:128].mean().item(), rel=1e-4)
-    text = batch.targets[:, :32] != 256
-    assert values(report)["bpb/0-32"] == pytest.approx(nats[:, :32][text].mean().item() / math.log(2), rel=1e-4)
-
-
 def test_the_memory_policy_reaches_the_model(tmp_path):
     with torch.no_grad():
         online, frozen = (text_subject(tmp_path, policy) for policy in ("online", "frozen"))
@@ -104,8 +86,3 @@ def test_the_memory_policy_reaches_the_model(tmp_path):
         frozen.model.load_state_dict(online.model.state_dict())
     one, other = (report_on(ValidationPack(3, resets=False), subject) for subject in (online, frozen))
     assert values(one) != pytest.approx(values(other), rel=1e-4)
-
-
-def test_by_position_refuses_data_whose_rows_cannot_be_longer(tmp_path):
-    with pytest.raises(ConfigError, match="data=parity"):
-        report_on(ByPosition(length_factor=4, num_rows=3, batch_size=2), parity_subject(tmp_path))
