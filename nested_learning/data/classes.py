@@ -28,7 +28,7 @@ from nested_learning.seeds import derive_seed
 class ClassesConfig(DataConfig):
     """Labelled texts: JSON lines with `text`, `label`, and `domain` where each is a task. Every row is one text.
 
-    Tasks follow each other, `steps_per_task` steps each, and only the label is a target. `num_tasks`: as many tasks of
+    Tasks follow each other, `steps_each` steps each, and only the label is a target. `num_tasks`: as many tasks of
     labels drawn at random; null, one for each domain; `order` is the seed of that. `validation_path`: other texts of
     the same labels; null keeps `val_per_label` of each label. `texts_per_label`: no more than these are trained on.
     `replay`: so many texts of each earlier label are read among those of a task. `is_joint`: all tasks at once, in as
@@ -44,7 +44,7 @@ class ClassesConfig(DataConfig):
     texts_per_label: int | None = None
     num_tasks: int | None = None
     order: int = 0
-    steps_per_task: int = 50
+    steps_each: int = 50
     replay: int = 0
     is_joint: bool = False
     text_len: int = 128
@@ -56,7 +56,7 @@ class ClassesConfig(DataConfig):
         if not self.path:
             raise ConfigError("data=classes: data.path is missing; give a file of JSON lines with text and label")
         require_at_least(0, replay=self.replay, order=self.order)
-        require_at_least(1, val_per_label=self.val_per_label, steps_per_task=self.steps_per_task)
+        require_at_least(1, val_per_label=self.val_per_label, steps_each=self.steps_each)
         require_at_least(8, text_len=self.text_len)
         for name in ("num_tasks", "texts_per_label"):
             if vars(self)[name] is not None:
@@ -123,7 +123,7 @@ class Classes:
         """Count the rows of one epoch of `split`: all rows of a task, however many texts it has."""
         if split == "validation":
             return len(self._validation)
-        return self.config.steps_per_task * self.config.batch_size
+        return self.config.steps_each * self.config.batch_size
 
     def row(self, split: str, epoch: int, index: int) -> Row:
         """Return row `index` of an epoch: the texts of its task come up again and again, each time in another order."""

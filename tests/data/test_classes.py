@@ -42,7 +42,7 @@ def words(task):
 
 
 def test_every_task_is_a_domain_and_brings_its_own_classes(path):
-    source = ClassesConfig(path=path, val_per_label=2, text_len=64, steps_per_task=3, batch_size=4).build(0)
+    source = ClassesConfig(path=path, val_per_label=2, text_len=64, steps_each=3, batch_size=4).build(0)
     assert sorted(map(sorted, source.tasks)) == sorted(map(sorted, DOMAINS.values()))
     for task, labels in enumerate(source.tasks):
         assert labels_read(source, task) == words(labels)
@@ -51,7 +51,7 @@ def test_every_task_is_a_domain_and_brings_its_own_classes(path):
 
 
 def test_the_steps_of_a_run_are_the_tasks_one_after_the_other(path):
-    source = ClassesConfig(path=path, text_len=64, steps_per_task=3, batch_size=4).build(0)
+    source = ClassesConfig(path=path, text_len=64, steps_each=3, batch_size=4).build(0)
     for step in range(9):
         batch = train_batch(source, 7, step, 0, 1, 4)
         read = {ByteTokenizer().decode(row[row != 256]).split("Label: ")[1] for row in batch.tokens.numpy()}
@@ -95,21 +95,21 @@ def test_what_is_kept_for_validation_is_the_last_of_each_label_or_another_file(p
 
 
 def test_replay_reads_a_few_texts_of_earlier_labels_again(path):
-    source = ClassesConfig(path=path, text_len=64, replay=1, steps_per_task=20, batch_size=4).build(0)
+    source = ClassesConfig(path=path, text_len=64, replay=1, steps_each=20, batch_size=4).build(0)
     seen = [texts_read(source, task) for task in range(3)]
     earlier = [text for text in seen[2] if text.split("Label: ")[1] not in words(source.tasks[2])]
     assert len(earlier) == 4 and len(seen[0]) == 6 and len(seen[1]) == 8
 
 
 def test_joint_training_reads_all_tasks_equally_often(path):
-    source = ClassesConfig(path=path, text_len=64, is_joint=True, steps_per_task=3, batch_size=2, val_per_label=5)
+    source = ClassesConfig(path=path, text_len=64, is_joint=True, steps_each=3, batch_size=2, val_per_label=5)
     seen = sum((texts_read(source.build(0), task) for task in range(3)), Counter())
     # 18 rows of 18 texts
     assert len(seen) == 18 and set(seen.values()) == {1}
 
 
 def test_no_more_texts_of_a_label_are_read_than_asked(path):
-    source = ClassesConfig(path=path, text_len=64, texts_per_label=2, steps_per_task=9).build(0)
+    source = ClassesConfig(path=path, text_len=64, texts_per_label=2, steps_each=9).build(0)
     assert len(texts_read(source, 1)) == 4
 
 
