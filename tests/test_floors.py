@@ -68,6 +68,8 @@ RESERVED = {
     "pyarrow": {"data/readers.py"},
     "zstandard": {"data/readers.py"},
     "datasets": {"data/readers.py"},
+    "lm_eval": {"evals/harness.py", "evals/lm.py", "lm_eval.py"},
+    "sacrebleu": {"evals/translation.py"},
     "matplotlib": {"report/plots.py"},
     "triton": {"ops/triton/gates.py", "ops/triton/scans.py", "ops/triton/systems.py", "ops/triton/tiles.py"},
     "fla": {"ops/fla.py"},
@@ -91,6 +93,8 @@ OPTIONAL = {
     "torchao",
     "joblib",
     "submitit",
+    "lm_eval",
+    "sacrebleu",
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))
