@@ -41,7 +41,7 @@ FLOORS: list[set[str]] = [
     {"pretrained", "trained"},
     {"hf", "phase"},
     {"compose"},
-    {"sweep"},
+    {"lm_eval", "sweep"},
     {"cli"},
     {"__main__"},
 ]

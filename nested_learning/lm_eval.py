@@ -1,0 +1,113 @@
+"""`python -m nested_learning.lm_eval`: the command line of lm-evaluation-harness, with a model `nested` that it knows."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nested_learning.compose import make_job
+from nested_learning.errors import ConfigError, NestedLearningError
+from nested_learning.option_files import open_option_files
+from nested_learning.policy import MemoryConfig
+
+NAME = "nested"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run lm-evaluation-harness with `arguments`, such as `--model nested --model_args checkpoint=runs/first --tasks x`.
+
+    Returns the exit code. Raises ConfigError without the package `lm-eval`.
+    """
+    register()
+    from lm_eval._cli import HarnessCLI
+    from lm_eval.utils import setup_logging
+
+    setup_logging()
+    before, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    try:
+        harness = HarnessCLI()
+        harness.execute(harness.parse_args())
+    finally:
+        sys.argv = before
+    return 0
+
+
+@cache
+def register() -> Any:
+    """Make lm-evaluation-harness know this project's models as `nested`; return their class.
+
+    Its arguments: `checkpoint`, a run directory or step; `device`, `weights` and `batch_size` as elsewhere;
+    `max_length`, the tokens of a context and what follows, the last ones; and options of the memory policy by their
+    names, such as `memory=memorize` and `memory.steps=2`. Raises ConfigError without the package `lm-eval`.
+    """
+    from nested_learning.evals.lm import lm_class
+
+    base = lm_class()
+    from lm_eval.api.registry import register_model
+
+    class Nested(base):  # type: ignore[misc, valid-type]
+        """A checkpoint behind the interface of lm-evaluation-harness."""
+
+        def __init__(
+            self,
+            checkpoint: str | None = None,
+            *,
+            device: str | None = None,
+            weights: str = "model",
+            batch_size: str | int = 8,
+            max_batch_size: int | None = None,
+            max_length: int | None = None,
+            **options: Any,
+        ) -> None:
+            from nested_learning.session import Session
+            from nested_learning.trained import open_trained
+
+            if checkpoint is None:
+                raise ConfigError("--model_args: give checkpoint=<run directory or checkpoints/step_*>")
+            trained = open_trained(Path(str(checkpoint)), device or "auto", weights)
+            if trained.tokenizer is None:
+                raise ConfigError(f"{trained.checkpoint}: was trained on data that is no text; it has no tokenizer")
+            policy = read_policy(options)
+            super().__init__(
+                lambda rows: Session(trained.model, trained.tokenizer, batch=rows, policy=policy),
+                trained.tokenizer,
+                batch_size=read_batch_size(batch_size),
+                max_length=max_length,
+            )
+
+    return register_model(NAME)(Nested)
+
+
+def read_policy(options: Mapping[str, Any]) -> MemoryConfig:
+    """Return the memory policy that `options` name: `memory` and `memory.<key>`; raise ConfigError for others."""
+    unknown = [key for key in options if key != "memory" and not key.startswith("memory.")]
+    if unknown:
+        raise ConfigError(
+            f"--model_args: no argument {unknown[0]}; there are checkpoint, device, weights, max_length, memory and "
+            "memory.<key>"
+        )
+    # what is studied is studied by an evaluation
+    lines = ["phase=eval", "checkpoint=given", *(f"{key}={_written(value)}" for key, value in options.items())]
+    return make_job(open_option_files(None), lines).config.memory
+
+
+def read_batch_size(value: str | int) -> int:
+    """Return the number of rows; raise ConfigError for `auto`, which would try what fits."""
+    if isinstance(value, str) and not value.isdigit() or int(value) < 1:
+        raise ConfigError(f"--batch_size={value}: give a number of 1 or more; it changes no result")
+    return int(value)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(_written, value))}]"
+    return "null" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except NestedLearningError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
