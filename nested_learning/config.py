@@ -31,7 +31,9 @@ from nested_learning.divergence.policy import POLICIES as DIVERGENCES
 from nested_learning.errors import ConfigError
 from nested_learning.evals.options.memory import MemoryPackConfig
 from nested_learning.evals.options.needle import NeedleConfig
+from nested_learning.evals.options.niah import NiahConfig
 from nested_learning.evals.options.option import EvalConfig
+from nested_learning.evals.options.passkey import PasskeyConfig
 from nested_learning.evals.options.perplexity import PerplexityConfig
 from nested_learning.evals.options.validation import ValidationConfig
 from nested_learning.evals.options.zeroshot import ZeroShotConfig
@@ -127,6 +129,8 @@ CHOICES: dict[str, dict[str, type]] = {
         "memory": MemoryPackConfig,
         "zeroshot": ZeroShotConfig,
         "needle": NeedleConfig,
+        "niah": NiahConfig,
+        "passkey": PasskeyConfig,
     },
     "launcher": {"serial": SerialConfig, "joblib": JoblibConfig, "submitit": SubmititConfig},
     "logger": {"wandb": WandbConfig, "tensorboard": TensorboardConfig},

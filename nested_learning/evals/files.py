@@ -1,20 +1,24 @@
 """Reports on disk and on the screen: `evals/<pack>.json`, its rows beside it, and a table."""
 
+import csv
 import json
 import math
+from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from nested_learning.evals.protocol import Metric, Report, Samples, difference
+from nested_learning.evals.protocol import Grid, Metric, Report, Samples, difference
 from nested_learning.files import write_atomic
 
 FOLDER = "evals"
 
 
 def write_report(run: Path, name: str, report: Report, about: dict[str, Any], baseline: Report | None = None) -> Path:
-    """Write `<run>/evals/<name>.json`, and `<name>.jsonl` when there are rows; return the first. Source: ours.
+    """Write `<run>/evals/<name>.json`, `<name>.jsonl` of its rows and `<name>.csv` of its grids, when there are any;
+    return the first. Source: ours.
 
     `about` says what was asked (checkpoint, step, data, memory policy) and comes first. With a `baseline`, a report of
     the same examples, its metrics come beside, and the differences to them. Each file is whole or absent.
@@ -27,6 +31,8 @@ def write_report(run: Path, name: str, report: Report, about: dict[str, Any], ba
     if report.rows:
         lines = "".join(json.dumps(_finite(row), allow_nan=False) + "\n" for row in report.rows)
         write_atomic(folder / f"{name}.jsonl", lines)
+    if report.grids:
+        write_atomic(folder / f"{name}.csv", grids_as_csv(report.grids))
     path = folder / f"{name}.json"
     write_atomic(path, json.dumps(about | found, indent=2, allow_nan=False) + "\n")
     return path
@@ -46,6 +52,18 @@ def differences(report: Report, baseline: Report) -> dict[str, Metric]:
             one, two = report.metrics[name], baseline.metrics[name]
             found[name] = Metric(one.value - two.value, None, one.n, one.better)
     return {name: found[name] for name in report.figures if name in found}
+
+
+def grids_as_csv(grids: Mapping[str, Grid]) -> str:
+    """Return a line for each cell: the figure, the row, the column, the value."""
+    first = next(iter(grids.values()))
+    text = StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["figure", first.row_name, first.column_name, "value"])
+    for name, grid in grids.items():
+        for row, values in zip(grid.rows, grid.values, strict=True):
+            lines.writerows([name, row, column, value] for column, value in zip(grid.columns, values, strict=True))
+    return text.getvalue()
 
 
 def as_json(metrics: dict[str, Metric]) -> dict[str, Any]:

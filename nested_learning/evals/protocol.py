@@ -56,17 +56,28 @@ class Samples:
 Panels = dict[str, dict[str, list[tuple[float, float, float | None]]]]
 
 
+class Grid(NamedTuple):
+    """A figure over two things, for a heat map: what rows and columns are, their labels, `values[row][column]`."""
+
+    row_name: str
+    rows: Sequence[int | str]
+    column_name: str
+    columns: Sequence[int | str]
+    values: Sequence[Sequence[float | None]]
+
+
 @dataclass(kw_only=True)
 class Report:
     """What a pack found: figures by name, of samples or as they are; the answers they summarise; curves to draw.
 
-    `axis` says what the curves are over.
+    `axis` says what the curves are over; `grids` are drawn as heat maps.
     """
 
     figures: dict[str, Samples | Metric]
     rows: list[Row] = field(default_factory=list)
     curves: Panels = field(default_factory=dict)
     axis: str = "position in the context"
+    grids: dict[str, Grid] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, Metric]:

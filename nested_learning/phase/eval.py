@@ -1,6 +1,7 @@
 """`phase=eval`: ask a trained model, under a memory policy, and keep the reports in its run directory."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,7 @@ from nested_learning.nn.backend import use_backend
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.phase import Result
 from nested_learning.policy import MemorizeConfig, MemoryConfig
-from nested_learning.report import HINT, plot_panels
+from nested_learning.report import HINT, plot_maps, plot_panels
 from nested_learning.run import prepare_process
 from nested_learning.stopwatch import peak_memory_bytes
 from nested_learning.trained import Trained, open_trained
@@ -85,7 +86,9 @@ def report_on(
         console.print(table(f"{label} - {name}", differences(report, baseline)))
     say(f"written: {path}")
     if report.curves:
-        say(draw(path.with_suffix(".png"), report))
+        say(draw(path.with_suffix(".png"), lambda place: plot_panels(place, report.curves, report.axis)))
+    if report.grids:
+        say(draw(path.with_name(f"{label}_map.png"), lambda place: plot_maps(place, report.grids)))
     return report
 
 
@@ -112,10 +115,10 @@ def fingerprint_parameters(model: LanguageModel) -> str:
     return digest.hexdigest()
 
 
-def draw(path: Path, report: Report) -> str:
-    """Draw the curves of `report`; say where they are, or what is missing to draw them."""
+def draw(path: Path, plot: Callable[[Path], None]) -> str:
+    """Have `plot` draw into `path`; say where it is, or what is missing to draw it."""
     try:
-        plot_panels(path, report.curves, report.axis)
+        plot(path)
     except ImportError:
         return f"for a plot of it: {HINT}"
     return f"plot: {path}"

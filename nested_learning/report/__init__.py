@@ -1,6 +1,6 @@
 """Reports: what runs found side by side (`sweep.py`), and what happened in one of them (`python -m` on this folder)."""
 
-from nested_learning.report.plots import HINT, plot_panels
+from nested_learning.report.plots import HINT, plot_maps, plot_panels
 from nested_learning.report.sweep import (
     SUMMARY,
     RunResult,
@@ -23,6 +23,7 @@ __all__ = [
     "conclude",
     "mean_and_stderr",
     "plot",
+    "plot_maps",
     "plot_panels",
     "read_curve",
     "read_run",

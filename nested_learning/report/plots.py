@@ -1,5 +1,6 @@
 """Plots: the one file that knows matplotlib."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,22 @@ def plot_panels(path: Path, panels: Mapping[str, Lines], label: str) -> None:
         axes.set_xscale("log", base=2)
         axes.set(xlabel=label, title=title)
     axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def plot_maps(path: Path, maps: Mapping[str, Any]) -> None:
+    """Draw a heat map for each grid (evals/protocol.py) in `maps`. Raises ImportError as above."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * len(maps), 3.2), layout="constrained")
+    for axes, (title, grid) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+        values = [[math.nan if value is None else value for value in row] for row in grid.values]
+        shares = all(0 <= value <= 1 or math.isnan(value) for row in values for value in row)
+        image = axes.imshow(values, aspect="auto", cmap="viridis", **({"vmin": 0, "vmax": 1} if shares else {}))
+        axes.set_xticks(range(len(grid.columns)), [str(label) for label in grid.columns])
+        axes.set_yticks(range(len(grid.rows)), [str(label) for label in grid.rows])
+        axes.set(xlabel=grid.column_name, ylabel=grid.row_name, title=title)
+        figure.colorbar(image, ax=axes)
     figure.savefig(path, dpi=150)
 
 
