@@ -9,7 +9,8 @@ from nested_learning.evals.protocol import Row
 from nested_learning.session import Session
 from nested_learning.shapes import Float, Int, Tensor
 
-Text = Int[Tensor, " t"]
+# of any length
+Text = Int[Tensor, " _"]
 
 
 class Score(NamedTuple):

@@ -1,0 +1,125 @@
+"""The needle: who studies the fact knows it, who studies another does not, and what was said last is right."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import tiny
+
+from nested_learning.data.facts import WORDS, FactsConfig
+from nested_learning.data.parity import ParityConfig
+from nested_learning.data.text import TextConfig
+from nested_learning.data.tokenizer import ByteTokenizer
+from nested_learning.errors import ConfigError
+from nested_learning.evals.asking import ask
+from nested_learning.evals.needle import NeedlePack
+from nested_learning.evals.protocol import Subject
+from nested_learning.policy import MemorizeConfig, MemoryConfig
+
+STUDY = MemorizeConfig(
+    name="memorize",
+    steps=8,
+    lr=3.0,
+    chunk=64,
+    surprise_threshold=None,
+    surprise_metric="l2",
+    levels=["all"],
+    layers=None,
+    reset="per_example",
+)
+PACK = NeedlePack(num_examples=16, num_facts=1, num_candidates=8, batch_size=8)
+
+
+@pytest.fixture
+def subject(tmp_path):
+    """A model that was not trained: what it knows, it studied."""
+    model = tiny(Path(), model="transformer", data="parity").model.build(len(WORDS), seed=1)
+    policy = MemoryConfig(name="online")
+    return Subject(model=model, tokenizer=None, data=FactsConfig(), seed=0, policy=policy, run=tmp_path)
+
+
+def report_on(pack, subject):
+    return ask(pack, subject, subject.run / "evals/draft.jsonl", {"policy": repr(subject.policy)}, lambda _: None)
+
+
+def values(report):
+    return {name: metric.value for name, metric in report.metrics.items()}
+
+
+def test_a_fact_that_was_studied_is_known_and_no_other(subject):
+    asked, studied = (report_on(PACK, each) for each in (subject, replace(subject, policy=STUDY)))
+    found = values(studied)
+    assert min(found["accuracy"], found["contradiction"]) > 0.9
+    assert max(found["accuracy_wrong_context"], values(asked)["accuracy"]) < 0.4
+    assert found["memory/mlp/writes"] == STUDY.steps
+    assert studied.metrics["accuracy"].chance == 1 / 8
+
+
+def test_what_was_forgotten_was_never_there(subject):
+    asked, studied = (report_on(PACK, each).rows for each in (subject, replace(subject, policy=STUDY)))
+    assert [row["chosen/accuracy_reset"] for row in studied] == [row["chosen/accuracy"] for row in asked]
+
+
+def test_of_several_facts_any_is_asked(subject):
+    places = set()
+    for each in replace_facts(3).examples(subject):
+        told = each.context.reshape(3, -1).tolist()
+        places.add([line[:5] for line in told].index(each.question.tolist()))
+    assert places == {0, 1, 2}
+
+
+def replace_facts(num_facts):
+    return NeedlePack(num_examples=24, num_facts=num_facts, num_candidates=4, batch_size=8)
+
+
+def test_neither_the_question_nor_the_context_of_another_says_the_answer(subject):
+    for each in replace_facts(2).examples(subject):
+        gold, changed = (each.candidates[place].tolist() for place in (each.gold, each.changed))
+        told, question = each.context.tolist(), each.question.tolist()
+        assert told[-len(question) :] != question and gold[0] not in question
+        assert each.prompt.tolist() == told + question
+        # the question and what answers it stand together where it was told, and nowhere else
+        assert occurs(question + gold, told) and not occurs(question, each.elsewhere.tolist())
+        assert each.change.tolist()[: len(question) + 1] == question + changed != question + gold
+        assert len({candidate.item() for candidate in each.candidates}) == 4
+
+
+def occurs(part, whole):
+    return any(whole[place : place + len(part)] == part for place in range(len(whole)))
+
+
+def test_examples_are_those_of_the_seed_whatever_is_asked_at_once(subject):
+    rows = [
+        report_on(
+            NeedlePack(num_examples=10, num_facts=1, num_candidates=8, batch_size=size), replace(subject, run=run)
+        )
+        for size, run in ((3, subject.run / "three"), (10, subject.run / "ten"))
+    ]
+    assert [row["chosen/accuracy"] for row in rows[0].rows] == [row["chosen/accuracy"] for row in rows[1].rows]
+    assert [row["nats"] for row in rows[0].rows] == pytest.approx([row["nats"] for row in rows[1].rows], abs=1e-5)
+    assert PACK.examples(replace(subject, seed=1))[0].question.tolist() != PACK.examples(subject)[0].question.tolist()
+
+
+def test_a_model_of_text_is_asked_in_letters_of_any_number(subject):
+    model = tiny(Path(), model="transformer", data="parity").model.build(257, seed=1)
+    reader = replace(subject, model=model, tokenizer=ByteTokenizer(), data=TextConfig(path="given"))
+    example = PACK.examples(reader)[0]
+    answer = reader.tokenizer.decode(example.candidates[example.gold].tolist())
+    told = reader.tokenizer.decode(example.context.tolist())
+    assert told == reader.tokenizer.decode(example.question.tolist()) + answer + "."
+    studied = report_on(NeedlePack(8, 1, 8, 8), replace(reader, policy=replace(STUDY, steps=1)))
+    assert [row["example"] for row in studied.rows] == list(range(8))
+
+
+def test_what_is_carried_is_known_for_the_next_example(subject):
+    carried, alone = (
+        report_on(NeedlePack(3, 1, 8, 1), replace(subject, policy=replace(STUDY, reset=reset), run=subject.run / reset))
+        for reset in ("carry", "per_example")
+    )
+    assert carried.rows[0] == alone.rows[0]
+    assert carried.rows[1]["nats"] != alone.rows[1]["nats"]
+
+
+def test_a_model_that_knows_no_words_is_told_of_one_that_does(subject):
+    with pytest.raises(ConfigError, match=r"data=parity knows no words; .* experiment=needle"):
+        PACK.examples(replace(subject, data=ParityConfig()))
