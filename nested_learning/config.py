@@ -29,12 +29,17 @@ from nested_learning.data.text import TextConfig
 from nested_learning.data.tokens import TokensConfig
 from nested_learning.divergence.policy import POLICIES as DIVERGENCES
 from nested_learning.errors import ConfigError
+from nested_learning.evals.options.continual import ContinualConfig
+from nested_learning.evals.options.continual_memory import ContinualMemoryConfig
+from nested_learning.evals.options.formal import FormalPackConfig
+from nested_learning.evals.options.mad import MadPackConfig
 from nested_learning.evals.options.memory import MemoryPackConfig
 from nested_learning.evals.options.needle import NeedleConfig
 from nested_learning.evals.options.niah import NiahConfig
 from nested_learning.evals.options.option import EvalConfig
 from nested_learning.evals.options.passkey import PasskeyConfig
 from nested_learning.evals.options.perplexity import PerplexityConfig
+from nested_learning.evals.options.recall import RecallPackConfig
 from nested_learning.evals.options.validation import ValidationConfig
 from nested_learning.evals.options.zeroshot import ZeroShotConfig
 from nested_learning.launcher.joblib import JoblibConfig
@@ -126,7 +131,12 @@ CHOICES: dict[str, dict[str, type]] = {
     "evals": {
         "perplexity": PerplexityConfig,
         "validation": ValidationConfig,
+        "recall": RecallPackConfig,
+        "mad": MadPackConfig,
+        "formal": FormalPackConfig,
         "memory": MemoryPackConfig,
+        "continual": ContinualConfig,
+        "continual_memory": ContinualMemoryConfig,
         "zeroshot": ZeroShotConfig,
         "needle": NeedleConfig,
         "niah": NiahConfig,

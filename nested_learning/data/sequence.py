@@ -56,9 +56,7 @@ class SequenceConfig(SeveralConfig):
         """Return the domains by name, their paths complete. Raises ConfigError for a source that cannot be cut."""
         found: dict[str, DataConfig] = {}
         for name, source in self.sources.items():
-            placed = source
-            if self.folder is not None and isinstance(source, TextConfig | TokensConfig):
-                placed = replace(source, path=_below(self.folder, source.path))
+            placed = source if self.folder is None else _place(self.folder, source)
             found |= {name: placed} if self.segments is None else _cut(name, placed, self.segments)
         return found
 
@@ -88,12 +86,19 @@ class Sequence(Several):
         return self.training_row(self.names[domain], turn * self.rows_each + index)
 
 
-def _below(folder: str, path: str | list[str] | None) -> str | list[str]:
-    """Put `folder` before a path, or before each of several, that is not absolute."""
-    assert path is not None, "sources check their paths"
-    if isinstance(path, str):
-        return str(Path(folder).expanduser() / Path(path).expanduser())
-    return [str(Path(folder).expanduser() / Path(each).expanduser()) for each in path]
+def _place(folder: str, source: DataConfig) -> DataConfig:
+    """Return `source` with `folder` before what it reads, unless that is absolute."""
+    if isinstance(source, TokensConfig):
+        return replace(source, path=_below(folder, source.path or ""))
+    if not isinstance(source, TextConfig):
+        return source
+    if isinstance(source.path, list):
+        return replace(source, path=[_below(folder, path) for path in source.path])
+    return replace(source, path=_below(folder, source.path or ""))
+
+
+def _below(folder: str, path: str) -> str:
+    return str(Path(folder).expanduser() / Path(path).expanduser())
 
 
 def _cut(name: str, source: DataConfig, segments: int) -> dict[str, DataConfig]:

@@ -91,7 +91,7 @@ class Report:
 class Subject:
     """A trained model, the data that it is asked about, and the memory policy under which it answers.
 
-    `run`: the directory of its run, where reports go.
+    `run`: the directory of its run, where reports go; `weights`: which of a checkpoint's are asked, model or ema.
     """
 
     model: LanguageModel
@@ -100,6 +100,7 @@ class Subject:
     seed: int
     policy: MemoryConfig
     run: Path
+    weights: str = "model"
 
     def open_session(self, batch: int, *, reads_text: bool = False) -> Session:
         """Open a session of `batch` rows. With `reads_text` each begins with the tokenizer's `end`, as documents do;

@@ -114,13 +114,18 @@ def read_batch(
     if session.studies:
         found = session.read_and_study(batch.tokens, batch.targets)
         return found.nats, found.correct, found.rows()
+    return *read_only(session, batch), [{} for _ in batch.tokens]
+
+
+def read_only(session: Session, batch: Batch) -> tuple[Float[Tensor, "b t"], Bool[Tensor, "b t"]]:
+    """Read the rows of `batch` and study nothing; return nats and correct as `read_batch` does."""
     nats, correct = [], []
     for tokens, targets in zip(batch.tokens.split(SEGMENT, 1), batch.targets.split(SEGMENT, 1), strict=True):
         logits = session.read(tokens)
         wanted = targets.to(logits.device)
         nats.append(F.cross_entropy(logits.float().mT, wanted, ignore_index=IGNORE, reduction="none").cpu())
         correct.append((logits.argmax(-1) == wanted).cpu())
-    return torch.cat(nats, 1), torch.cat(correct, 1), [{} for _ in batch.tokens]
+    return torch.cat(nats, 1), torch.cat(correct, 1)
 
 
 def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Samples]:

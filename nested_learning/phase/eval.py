@@ -49,6 +49,7 @@ def run(config: "Config") -> Result:
         seed=config.seed,
         policy=config.memory,
         run=trained.run,
+        weights=config.weights,
     )
     say(use_backend(trained.model, config.backend, pick_device(config.device)))
     metrics: dict[str, float] = {}

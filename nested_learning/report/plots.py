@@ -41,14 +41,16 @@ def plot_bars(path: Path, bars: Mapping[str, float], label: str) -> None:
 def plot_panels(path: Path, panels: Mapping[str, Lines], label: str) -> None:
     """Draw a panel for each figure in `panels`, one line for each name in it; the band is the standard error.
 
-    `label` says what x is, on a scale of doublings. Raises ImportError where matplotlib is not installed.
+    `label` says what x is, on a scale of doublings unless it begins at 0. Raises ImportError where matplotlib is not
+    installed.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.2 * len(panels), 3), layout="constrained")
     for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         _draw(axes, lines, ".")
-        axes.set_xscale("log", base=2)
+        if min(x for points in lines.values() for x, _, _ in points) > 0:
+            axes.set_xscale("log", base=2)
         axes.set(xlabel=label, title=title)
     axes.legend()
     figure.savefig(path, dpi=150)
