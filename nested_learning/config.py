@@ -29,6 +29,7 @@ from nested_learning.data.text import TextConfig
 from nested_learning.data.tokens import TokensConfig
 from nested_learning.divergence.policy import POLICIES as DIVERGENCES
 from nested_learning.errors import ConfigError
+from nested_learning.evals.options.class_incremental import ClassIncrementalConfig
 from nested_learning.evals.options.continual import ContinualConfig
 from nested_learning.evals.options.continual_memory import ContinualMemoryConfig
 from nested_learning.evals.options.formal import FormalPackConfig
@@ -129,6 +130,7 @@ CHOICES: dict[str, dict[str, type]] = {
     "memory": {"online": MemoryConfig, "frozen": MemoryConfig, "memorize": MemorizeConfig},
     "phase": {"train": PhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig, "export": ExportConfig},
     "evals": {
+        "class_incremental": ClassIncrementalConfig,
         "perplexity": PerplexityConfig,
         "validation": ValidationConfig,
         "recall": RecallPackConfig,
