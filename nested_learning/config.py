@@ -32,6 +32,7 @@ from nested_learning.errors import ConfigError
 from nested_learning.evals.options.class_incremental import ClassIncrementalConfig
 from nested_learning.evals.options.continual import ContinualConfig
 from nested_learning.evals.options.continual_memory import ContinualMemoryConfig
+from nested_learning.evals.options.core import CoreConfig
 from nested_learning.evals.options.formal import FormalPackConfig
 from nested_learning.evals.options.mad import MadPackConfig
 from nested_learning.evals.options.memory import MemoryPackConfig
@@ -41,6 +42,7 @@ from nested_learning.evals.options.option import EvalConfig
 from nested_learning.evals.options.passkey import PasskeyConfig
 from nested_learning.evals.options.perplexity import PerplexityConfig
 from nested_learning.evals.options.recall import RecallPackConfig
+from nested_learning.evals.options.translation import TranslationConfig
 from nested_learning.evals.options.validation import ValidationConfig
 from nested_learning.evals.options.zeroshot import ZeroShotConfig
 from nested_learning.launcher.joblib import JoblibConfig
@@ -140,6 +142,8 @@ CHOICES: dict[str, dict[str, type]] = {
         "continual": ContinualConfig,
         "continual_memory": ContinualMemoryConfig,
         "zeroshot": ZeroShotConfig,
+        "core": CoreConfig,
+        "translation": TranslationConfig,
         "needle": NeedleConfig,
         "niah": NiahConfig,
         "passkey": PasskeyConfig,

@@ -1,4 +1,4 @@
-"""`python -m nested_learning.lm_eval`: the command line of lm-evaluation-harness, with a model `nested` that it knows."""
+"""`python -m nested_learning.lm_eval`: the command line of lm-evaluation-harness, which knows a model `nested`."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ NAME = "nested"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run lm-evaluation-harness with `arguments`, such as `--model nested --model_args checkpoint=runs/first --tasks x`.
+    """Run lm-evaluation-harness with `arguments`, such as `--model nested --model_args checkpoint=runs/first`.
 
     Returns the exit code. Raises ConfigError without the package `lm-eval`.
     """
@@ -94,7 +94,7 @@ def read_policy(options: Mapping[str, Any]) -> MemoryConfig:
 
 def read_batch_size(value: str | int) -> int:
     """Return the number of rows; raise ConfigError for `auto`, which would try what fits."""
-    if isinstance(value, str) and not value.isdigit() or int(value) < 1:
+    if (isinstance(value, str) and not value.isdigit()) or int(value) < 1:
         raise ConfigError(f"--batch_size={value}: give a number of 1 or more; it changes no result")
     return int(value)
 

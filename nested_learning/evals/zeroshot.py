@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from nested_learning.data.tokenizer import Tokenizer
@@ -11,6 +12,7 @@ from nested_learning.evals.harness import Asked, ask_tasks, judge, local_tasks, 
 from nested_learning.evals.lm import Encoder, answer
 from nested_learning.evals.local_tasks import find_files, read_tasks
 from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject
+from nested_learning.evals.strata import mean_of_means
 from nested_learning.session import Session
 
 # the figure of each task that papers put into their tables; of others it is acc
@@ -70,9 +72,11 @@ class ZeroShot:
                 figures[f"{task}/{name}"] = figure
                 for value, item in zip(values[task], items, strict=True):
                     value[name] = item
-        several = [task for task in judged if reported(task) in figures]
-        if len(several) > 1:
-            figures[f"average-{len(several)}"] = average([figures[reported(task)] for task in several])
+        accuracies = [each for task in judged if isinstance(each := figures.get(reported(task)), Samples)]
+        if len(accuracies) > 1:
+            chance = fmean(each.chance or 0.0 for each in accuracies)
+            average = mean_of_means([each.tops for each in accuracies], "higher", chance)
+            figures[f"average-{len(accuracies)}"] = average
         told = {task: iter(each) for task, each in values.items()}
         return Report(figures=figures, rows=[row | next(told[row["task"]]) for row in rows])
 
@@ -80,19 +84,6 @@ class ZeroShot:
 def reported(task: str) -> str:
     """Return the name of the figure of a task that papers report."""
     return f"{task}/{REPORTED.get(task, 'acc')}"
-
-
-def average(figures: Sequence[Samples | Metric]) -> Samples:
-    """Return the mean of means, each of which counts the same however many samples it has.
-
-    Its error is, if anything, too large: the differences between the means are part of it.
-    """
-    means = [figure for figure in figures if isinstance(figure, Samples)]
-    total = sum(len(figure.tops) for figure in means)
-    values = [top * total / (len(means) * len(figure.tops)) for figure in means for top in figure.tops]
-    chances = [figure.chance for figure in means if figure.chance is not None]
-    chance = sum(chances) / len(chances) if len(chances) == len(means) else None
-    return Samples.mean(values, "higher", chance)
 
 
 def tokenizer_of(subject: Subject, pack: str) -> Tokenizer:
