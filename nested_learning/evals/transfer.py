@@ -1,0 +1,93 @@
+"""What learning one task after the other does to accuracy: the matrix of all tasks after each, and its figures.
+
+Of a row, `after` is how many tasks were learned, `task` (1, 2, ...) whose classes are asked for, `correct` whether the
+answer was right among `num_choices`, `example` which one was asked.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from nested_learning.evals.protocol import Panels, Row, Samples
+
+# of a matrix: tasks learned, task asked
+Cell = tuple[int, int]
+Cells = Mapping[Cell, Mapping[int, Row]]
+
+
+def cells_of(rows: Sequence[Row]) -> dict[Cell, dict[int, Row]]:
+    """Return the rows of each cell of the matrix by example."""
+    cells: dict[Cell, dict[int, Row]] = {}
+    for row in rows:
+        cells.setdefault((row["after"], row["task"]), {})[row["example"]] = row
+    return cells
+
+
+def transfer(rows: Sequence[Row], joint: Sequence[Row] = ()) -> dict[str, Samples]:
+    """Return the figures of a sequence of T tasks; R[i][j] is the accuracy on task j after i tasks. Every task counts
+    the same.
+
+    `accuracy`: the mean of R[T][j]; `learning_accuracy` of R[j][j]; `bwt`, backward transfer, of R[T][j] - R[j][j] over
+    j < T; `fwt`, forward transfer, of R[j-1][j] - R[0][j] over j > 1, where j is the last of the classes to choose
+    from; `forgetting` of max R[i][j] - R[T][j] over j <= i < T; `intransigence`, where the rows of a model that learned
+    all tasks at once are given as `joint`, of its accuracy on j less R[j][j]. `accuracy/<i>/<j>` is R[i][j], `seen/<i>`
+    the mean of R[i][j] over j <= i. Errors are over examples, not over runs. Source: Lopez-Paz and Ranzato, arXiv
+    1706.08840, section 2; Chaudhry et al., arXiv 1801.10112, section 3.
+    """
+    cells = cells_of(rows)
+    last = max(after for after, _ in cells)
+    tasks = sorted(task for after, task in cells if after == last)
+    found = {"accuracy": _mean([cells[last, task] for task in tasks])}
+    if all((task, task) in cells for task in tasks):
+        own = {task: cells[task, task] for task in tasks}
+        found["learning_accuracy"] = _mean(list(own.values()))
+        earlier = tasks[:-1]
+        if earlier:
+            best = {task: max((cells[i, task] for i in range(task, last)), key=_accuracy) for task in earlier}
+            found["bwt"] = _difference([(cells[last, task], own[task]) for task in earlier], "higher")
+            found["forgetting"] = _difference([(best[task], cells[last, task]) for task in earlier], "lower")
+            found["fwt"] = _difference([(cells[task - 1, task], cells[0, task]) for task in tasks[1:]], "higher")
+        if joint:
+            together = {task: here for (_, task), here in cells_of(joint).items()}
+            found["intransigence"] = _difference([(together[task], own[task]) for task in tasks], "lower")
+        for after in tasks:
+            found[f"seen/{after}"] = _mean([cells[after, task] for task in tasks if task <= after])
+    for after, task in sorted(cells):
+        if task <= after:
+            found[f"accuracy/{after}/{task}"] = _mean([cells[after, task]])
+    return found
+
+
+def curves(figures: Mapping[str, Samples]) -> Panels:
+    """Return accuracy over the tasks learned: on all classes so far, and on those of each task."""
+    panels: Panels = {"all classes so far": {"": []}, "classes of each task": {}}
+    for name, samples in figures.items():
+        kind, *place = name.split("/")
+        if not place:
+            continue
+        point = (int(place[0]), *samples.metric()[:2])
+        if kind == "seen":
+            panels["all classes so far"][""].append(point)
+        else:
+            panels["classes of each task"].setdefault(f"task {place[1]}", []).append(point)
+    return panels
+
+
+def _accuracy(rows: Mapping[int, Row]) -> float:
+    return fmean(row["correct"] for row in rows.values())
+
+
+def _mean(parts: Sequence[Mapping[int, Row]]) -> Samples:
+    """Return the mean over parts of their mean accuracy."""
+    rows = [(row, 1 / len(part)) for part in parts for row in part.values()]
+    chance = sum(weight / row["num_choices"] for row, weight in rows) / len(parts)
+    return Samples([row["correct"] * weight for row, weight in rows], [weight for _, weight in rows], "higher", chance)
+
+
+def _difference(pairs: Sequence[tuple[Mapping[int, Row], Mapping[int, Row]]], better: str) -> Samples:
+    """Return the mean over pairs of the accuracy of the first less that of the second, on the same examples."""
+    tops, bottoms = [], []
+    for one, other in pairs:
+        assert one.keys() == other.keys(), "both were asked the same"
+        tops += [(one[example]["correct"] - other[example]["correct"]) / len(one) for example in one]
+        bottoms += [1 / len(one)] * len(one)
+    return Samples(tops, bottoms, better)
