@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nested_learning.data.babilong import BabilongConfig
 from nested_learning.data.classes import ClassesConfig
 from nested_learning.data.copy import CopyConfig
 from nested_learning.data.curriculum import StageConfig
@@ -29,6 +30,7 @@ from nested_learning.data.text import TextConfig
 from nested_learning.data.tokens import TokensConfig
 from nested_learning.divergence.policy import POLICIES as DIVERGENCES
 from nested_learning.errors import ConfigError
+from nested_learning.evals.options.babilong import BabilongPackConfig
 from nested_learning.evals.options.class_incremental import ClassIncrementalConfig
 from nested_learning.evals.options.continual import ContinualConfig
 from nested_learning.evals.options.continual_memory import ContinualMemoryConfig
@@ -122,6 +124,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "recall": RecallConfig,
         "facts": FactsConfig,
         "needles": NeedlesConfig,
+        "babilong": BabilongConfig,
         "parity": ParityConfig,
         "copy": CopyConfig,
         "classes": ClassesConfig,
@@ -147,6 +150,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "needle": NeedleConfig,
         "niah": NiahConfig,
         "passkey": PasskeyConfig,
+        "babilong": BabilongPackConfig,
     },
     "launcher": {"serial": SerialConfig, "joblib": JoblibConfig, "submitit": SubmititConfig},
     "logger": {"wandb": WandbConfig, "tensorboard": TensorboardConfig},

@@ -11,6 +11,7 @@ DATA = {
     "recall": ["data.gap=4", "data.batch_size=2", "data.val_rows=2"],
     "facts": ["data.batch_size=2", "data.val_rows=2"],
     "needles": ["data.seq_len=128", "data.batch_size=2", "data.val_rows=2"],
+    "babilong": ["data.seq_len=128", "data.batch_size=2", "data.val_rows=2"],
     "parity": ["data.max_length=8", "data.batch_size=2", "data.val_rows=2"],
     "copy": ["data.length=4", "data.batch_size=2", "data.val_rows=2"],
     "classes": ["data.steps_each=1", "data.batch_size=2", "data.val_rows=2"],

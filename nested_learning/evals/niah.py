@@ -10,15 +10,12 @@ from nested_learning.data.needle_tasks import ALL_TASKS
 from nested_learning.data.needles import with_digits
 from nested_learning.data.prompts import DISTRACTORS, Prompt, Prompts
 from nested_learning.errors import ConfigError, DataError
+from nested_learning.evals.answering import choose, complete, read_prompts
 from nested_learning.evals.protocol import Grid, Report, Row, Samples, Subject
-from nested_learning.evals.ragged import read_each, score_choices, study_each
+from nested_learning.evals.ragged import read_each
 from nested_learning.evals.room import require_room
 from nested_learning.seeds import derive_seed
 from nested_learning.session import Session
-from nested_learning.shapes import Int, Tensor
-
-# tokens that are drawn at once, until the text ends
-STRIDE = 8
 
 
 class Cell(NamedTuple):
@@ -113,21 +110,19 @@ class NiahPack:
         return found
 
     def answer(self, session: Session, examples: Sequence[Example]) -> list[list[Row]]:
-        """Return one row of each: whether the right candidate was `chosen`, the share `found`, the value's `nats`."""
-        questions = [torch.from_numpy(each.prompt.question) for each in examples]
-        contexts = [torch.from_numpy(each.prompt.context) for each in examples]
-        rows: list[Row] = [{} for _ in examples]
-        if session.studies:
-            readers, rows = study_each(session, contexts)
-            for reader, question in zip(readers, questions, strict=True):
-                reader.feed(question)
-        else:
-            whole = [torch.cat(pair) for pair in zip(contexts, questions, strict=True)]
-            alone = read_each(session, questions)
-            rows = [
-                {"no_context": choose(reader, each.prompt)[0]} for reader, each in zip(alone, examples, strict=True)
-            ]
-            readers = read_each(session, whole)
+        """Return one row of each: which candidate was `chosen`, whether it is `right`, the share `found` of the values
+        in the `text` that the model goes on with, the `logprob` of the value.
+        """
+        prompts = [each.prompt for each in examples]
+        readers, rows = read_prompts(
+            session,
+            [torch.from_numpy(each.context) for each in prompts],
+            [torch.from_numpy(each.question) for each in prompts],
+        )
+        if not session.studies:
+            alone = read_each(session, [torch.from_numpy(each.question) for each in prompts])
+            for row, reader, each in zip(rows, alone, prompts, strict=True):
+                row["right_no_context"] = int(choose(reader, each.candidates, each.right)[0] == each.right)
         return [[self._ask(reader, each) | row] for reader, each, row in zip(readers, examples, rows, strict=True)]
 
     def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
@@ -140,10 +135,10 @@ class NiahPack:
 
     def _summarise(self, report: Report, rows: Sequence[Row], prefix: str) -> None:
         chance = 1 / (1 + DISTRACTORS)
-        if "no_context" in rows[0]:
-            alone = [row["no_context"] for row in rows]
+        if "right_no_context" in rows[0]:
+            alone = [row["right_no_context"] for row in rows]
             report.figures[f"{prefix}accuracy_no_context"] = Samples.mean(alone, "higher", chance)
-        for name, key, least in (("accuracy", "chosen", chance), ("exact", "found", 0.0), ("logprob", "logprob", None)):
+        for name, key, least in (("accuracy", "right", chance), ("exact", "found", 0.0), ("logprob", "logprob", None)):
             figures = {
                 place: Samples.mean([row[key] for row in inside], "higher", least)
                 for place, inside in self._parts(rows).items()
@@ -170,15 +165,15 @@ class NiahPack:
     def _ask(self, reader: Session, example: Example) -> Row:
         """Ask for the value of one example, whose prompt `reader` has read."""
         prompt = example.prompt
-        right, chosen, logprob = choose(reader, prompt)
+        chosen, logprob = choose(reader, prompt.candidates, prompt.right)
         text = complete(reader.fork(), self.size.num_generated).lower()
         found = [value.lower() in text for value in prompt.values]
         return {
             "example": example.number,
             **example.cell._asdict(),
-            "chosen": right,
-            "candidate": chosen,
-            "right": prompt.right,
+            "chosen": chosen,
+            "gold": prompt.right,
+            "right": int(chosen == prompt.right),
             "found": sum(found) / len(found),
             "logprob": logprob,
             "text": text,
@@ -194,31 +189,3 @@ class NiahPack:
                 f"evals.{self.name}.lengths: {shortest} tokens for {task}, {self.size.num_generated} of them for the "
                 f"answer (evals.{self.name}.num_generated): {error}"
             ) from error
-
-
-def choose(reader: Session, prompt: Prompt) -> tuple[int, int, float]:
-    """Return whether the likeliest candidate is right (1 or 0), its number, and the log-probability of the value, in
-    nats a token, after what the one row of `reader` has read.
-    """
-    assert reader.tokenizer is not None, "examples are for models that read text"
-    texts = [torch.from_numpy(reader.tokenizer.encode(f" {candidate}")) for candidate in prompt.candidates]
-    (scores,) = score_choices(reader, [texts])
-    costs = [float(score.nats.sum()) for score in scores]
-    chosen = costs.index(min(costs))
-    return int(chosen == prompt.right), chosen, -float(scores[prompt.right].nats.mean())
-
-
-def complete(reader: Session, num_tokens: int) -> str:
-    """Return the text of at most `num_tokens` likeliest tokens that go on after what the one row of `reader` has read.
-
-    It ends where the model ends a text.
-    """
-    assert reader.tokenizer is not None, "examples are for models that read text"
-    tokens: Int[Tensor, "1 n"] = torch.empty(1, 0, dtype=torch.int64)
-    while tokens.shape[1] < num_tokens and reader.tokenizer.end not in tokens:
-        more = reader.generate(min(STRIDE, num_tokens - tokens.shape[1]), temperature=0)
-        tokens = torch.cat([tokens, more], 1)
-    found = tokens[0].tolist()
-    return reader.tokenizer.decode(
-        found[: found.index(reader.tokenizer.end)] if reader.tokenizer.end in found else found
-    )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nested_learning.data.babilong import BabilongConfig
 from nested_learning.data.classes import ClassesConfig
 from nested_learning.data.copy import CopyConfig
 from nested_learning.data.facts import FactsConfig
@@ -32,6 +33,7 @@ OPTIONS: list[DataConfig] = [
     RecallConfig(),
     FactsConfig(),
     NeedlesConfig(),
+    BabilongConfig(path="given"),
     ParityConfig(),
     CopyConfig(),
     ClassesConfig(path="given"),
@@ -45,6 +47,7 @@ NEEDED = {
     "text": {"path": None},
     "tokens": {"path": None},
     "classes": {"path": None},
+    "babilong": {"path": None},
     "mixture": {"sources": {}, "weights": {}},
     "sequence": {"sources": {}},
 }
@@ -70,6 +73,7 @@ def test_options_and_tokenizers_are_known_without_torch() -> None:
         "recall",
         "facts",
         "needles",
+        "babilong",
         "words",
         "parity",
         "copy",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from nested_learning.data.babilong import BabilongConfig
 from nested_learning.data.classes import ClassesConfig
 from nested_learning.data.copy import CopyConfig
 from nested_learning.data.facts import FactsConfig
@@ -45,6 +46,19 @@ def labelled_texts_of(path: str) -> str:
     return str(file)
 
 
+def stories_of(path: str) -> str:
+    """Write stories like those of bAbI beside the texts in `path`; return their folder."""
+    folder = Path(f"{path}_stories")
+    folder.mkdir(exist_ok=True)
+    places = ("kitchen", "garden", "office", "hallway")
+    lines = [
+        f"1 Mary moved to the {places[i % 4]}.\n2 John took {i} steps.\n3 Where is Mary? \t{places[i % 4]}\t1\n"
+        for i in range(200)
+    ]
+    (folder / "qa1_places_train.txt").write_text("".join(lines))
+    return str(folder)
+
+
 SOURCES: dict[str, Callable[[str], DataConfig]] = {
     "text": lambda path: TextConfig(path=path, seq_len=64),
     "best_fit": lambda path: TextConfig(path=path, seq_len=64, packing="best_fit"),
@@ -67,6 +81,7 @@ SOURCES: dict[str, Callable[[str], DataConfig]] = {
     "needles_in_books": lambda path: NeedlesConfig(
         tasks=["niah_multiquery", "niah_multikey_3"], seq_len=700, path=path
     ),
+    "babilong": lambda path: BabilongConfig(path=stories_of(path), seq_len=200),
     "parity": lambda _: ParityConfig(),
     "copy": lambda _: CopyConfig(),
     # short words come up again and again

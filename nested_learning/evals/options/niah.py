@@ -68,7 +68,12 @@ class NiahConfig(HaystackConfig):
 
     def _books(self, task: str) -> list[str]:
         path = self.file(self.path, f"the books in which {task} hides something, text files")
-        books = [text for each in find_inputs([str(path)]) for text in Reader().read(each.name) if text]
-        if not books:
-            raise DataError(f"evals.niah.path={self.path}: no text there, what was found is empty or not utf-8")
-        return books
+        return read_books(str(path), "evals.niah.path")
+
+
+def read_books(path: str, option: str) -> list[str]:
+    """Return the texts in `path`, a file, folder, glob or data set; `option` names it. Raises DataError without any."""
+    books = [text for each in find_inputs([path]) for text in Reader().read(each.name) if text]
+    if not books:
+        raise DataError(f"{option}={path}: no text there, what was found is empty or not utf-8")
+    return books
