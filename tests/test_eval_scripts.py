@@ -15,6 +15,7 @@ from nested_learning.config import CHOICES, Config
 from nested_learning.errors import ConfigError
 from nested_learning.option_files import open_option_files
 from nested_learning.phase.train import run
+from nested_learning.report.evaluations import gather, read_answers
 
 FOLDER = Path(__file__).parents[1] / "scripts" / "eval"
 SCRIPTS = {
@@ -104,6 +105,14 @@ def test_a_script_finds_what_train_py_finds(trained: Path, script: Any) -> None:
     assert script.main("perplexity", "", [*flags, *study]) == 0
     assert [report(trained, name) for name in names] == expected
     assert expected[0]["metrics"]["bpb"] != expected[1]["metrics"]["bpb"]
+    # and a page of many runs has it
+    (question,) = gather(read_answers(trained.parent))
+    policies = [who.policy for who in question.found]
+    assert policies == ["online", "memorize lr=0.5 chunk=16 levels=[titan,slow]"]
+    for points, report_of in zip(question.found.values(), expected, strict=True):
+        assert {name: point.value for name, point in points.items()} == {
+            name: figure["value"] for name, figure in report_of["metrics"].items()
+        }
 
 
 @pytest.mark.parametrize(
