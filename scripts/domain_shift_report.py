@@ -63,6 +63,11 @@ class Change:
         """Return the larger standard error."""
         return max(self.over_seeds, self.over_excerpts)
 
+    @property
+    def is_cheaper(self) -> bool:
+        """Say whether the first costs less than the second, by more than two standard errors."""
+        return self.mean < -2 * self.error
+
     def __str__(self) -> str:
         return f"{self.mean:+.3f} ± {self.over_seeds:.3f} ± {self.over_excerpts:.3f}"
 
@@ -216,10 +221,10 @@ def second_halves(shifts: Shifts, domain: str) -> list[str]:
         for (one, other), claim in CLAIMS.items():
             change = compare(found, domain, one, other)
             changes.append([model, f"{one} - {other}", str(change)])
-            lines.append(verdict(f"{model}: {claim}", change.mean < -2 * change.error))
+            lines.append(verdict(f"{model}: {claim}", change.is_cheaper))
         change = compare(found, domain, *CONTROL)
         changes.append([model, " - ".join(CONTROL), str(change)])
-        lines.append(verdict(f"{model}: study of the other domain is no help", change.mean > -2 * change.error))
+        lines.append(verdict(f"{model}: study of the other domain is no help", not change.is_cheaper))
     picked = {model: found[0].found["rates"][domain] for model, found in shifts.items()}
     return [
         f"## Second halves: {DOMAINS[domain]}",
