@@ -28,11 +28,12 @@ ROOT = Path(__file__).parent.parent
 def complete(trial: Trial, seed: int, out: Path, overrides: tuple[str, ...]) -> None:
     """Train `trial` in <out>/<its name> and ask what has no answer yet, the output in a file beside it.
 
-    Raises ConfigError where the run was made with other settings.
+    With `overrides`, which make runs tiny, it begins with no other run. Raises ConfigError where the run was made with
+    other settings.
     """
     name, given = trial.name(seed), (*trial.overrides, *overrides)
     with (out / f"{name}.log").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
-        if trial.course:
+        if trial.course and not overrides:
             train(out, trial.course_name(seed), seed, (*given, *trial.course))
             given = (*given, f"branch_from={out / trial.course_name(seed)}")
         train(out, name, seed, given)

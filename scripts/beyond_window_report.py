@@ -98,8 +98,8 @@ def gap_section(runs: Runs, figures: Path) -> list[str]:
             subject,
             *(share(of[subject], "recall", figure) for figure in far),
             share(of[subject], "recall_frozen", far[0]),
-            share(of[subject], "recall_memorize", far[0]),
-            share(of[subject], "recall_memorize", f"accuracy_wrong_context/{GAP}/{PAIRS}"),
+            share(of[subject], "recall_memorize_studied", far[0]),
+            share(of[subject], "recall_memorize_studied", f"accuracy_wrong_context/{GAP}/{PAIRS}"),
             pm(column(of[subject], "cpu_seconds"), 0),
             seeds_of(of[subject]),
         ]
@@ -160,8 +160,10 @@ def gap_verdicts(of: dict[str, list[Result]], chance: float) -> list[str]:
 def worth(runs: Sequence[Result]) -> str:
     """Say what writing is worth, pair by pair of seeds: online above frozen, and studied above the wrong context."""
     figure = f"accuracy/{GAP}/{PAIRS}"
-    online, frozen, studied = (asked(runs, answer, figure) for answer in ("recall", "recall_frozen", "recall_memorize"))
-    wrong = asked(runs, "recall_memorize", f"accuracy_wrong_context/{GAP}/{PAIRS}")
+    online, frozen, studied = (
+        asked(runs, answer, figure) for answer in ("recall", "recall_frozen", "recall_memorize_studied")
+    )
+    wrong = asked(runs, "recall_memorize_studied", f"accuracy_wrong_context/{GAP}/{PAIRS}")
     return (
         f"online above frozen by {points(online, frozen)}; studied above another row studied by "
         f"{points(studied, wrong)}"
@@ -190,11 +192,14 @@ def more_pairs(of: dict[str, list[Result]]) -> list[str]:
         "at changed keys",
         "the value that no longer holds",
     ]
-    names = [
-        *(f"accuracy/{GAP}/{pairs}" for pairs in (4, 8, 16)),
-        *(f"{f}/{GAP}/4+2" for f in ("accuracy", "changed", "stale")),
+    rows = [
+        [
+            subject,
+            *(share(runs, "recall", f"accuracy/{GAP}/{pairs}") for pairs in (4, 8, 16)),
+            *(share(runs, "recall_changed", f"{figure}/{GAP}/4+2") for figure in ("accuracy", "changed", "stale")),
+        ]
+        for subject, runs in of.items()
     ]
-    rows = [[subject, *(share(runs, "recall", name) for name in names)] for subject, runs in of.items()]
     return [
         f"More pairs than the {PAIRS} that were trained, and keys that are told again with another value, which is the "
         "one that counts (Zoology's forgetting variant; never trained):",
@@ -264,9 +269,9 @@ def formal_section(runs: Runs, _: Path) -> list[str]:
         "",
         f"Words of 2 to {LONGEST} letters; parity: what may follow depends on the number of ones; s3: the product of "
         "permutations of three things; mod5: the sum modulo 5. A word counts when every position is right; longer "
-        "words are read without training. Of s3 and mod5 words of up to "
-        f"{SHORT} letters come first, for {SHORT_STEPS} of the steps. The LSTM learns with three times the others' rate, "
-        "as the baseline that shows that the task can be learned here.",
+        f"words are read without training. Of s3 and mod5 words of up to {SHORT} letters come first, for {SHORT_STEPS} "
+        "of the steps. The LSTM learns with three times the others' rate, as the baseline that shows that the task can "
+        "be learned here.",
         "",
         *table([*head, "steps", "CPU seconds", "seeds"], rows),
         "",

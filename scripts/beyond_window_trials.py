@@ -76,11 +76,18 @@ class Trial:
         return f"course_{self.name(seed)}"
 
 
-GAPS = ("evals.recall.gaps=[32,128,512]", "evals.recall.pairs=[4,8,16]", "evals.recall.changed=[0,2]")
-ONLINE = Question("recall", GAPS, ("recall",))
-FROZEN = Question("recall", (*GAPS, "memory=frozen"), ("recall_frozen",))
-# study asks online too
-STUDIED = Question("recall", (*GAPS, "memory=memorize", "memory.levels=[titan]"), ("recall", "recall_memorize"))
+GAPS = Question("recall", ("evals.recall.gaps=[32,128,512]", "evals.recall.pairs=[4,8,16]"), ("recall",))
+CHANGED = Question(
+    "recall", (f"evals.recall.gaps=[{GAP}]", "evals.recall.changed=[2]", "name=changed"), ("recall_changed",)
+)
+# with and without the writes, of reading or of study, at what was trained and farther
+NEARER = ("evals.recall.gaps=[32,128]",)
+FROZEN = Question("recall", (*NEARER, "memory=frozen"), ("recall_frozen",))
+STUDIED = Question(
+    "recall",
+    (*NEARER, "memory=memorize", "memory.levels=[titan]", "name=studied"),
+    ("recall_studied", "recall_memorize_studied"),
+)
 CAPACITY = Question("recall", (f"evals.recall.gaps=[{GAP}]", "evals.recall.pairs=[4,8,16,32]"), ("recall",))
 FORMAL_WORDS = Question("formal", ("evals.formal.num_rows=512",), ("formal",))
 
@@ -89,7 +96,7 @@ def gap() -> Iterator[Trial]:
     """Yield every model on answers that lie outside the window."""
     for subject, overrides in GAP_MODELS.items():
         # a transformer has no memory that could be frozen or studied
-        questions = (ONLINE,) if subject.startswith("transformer") else (STUDIED, FROZEN)
+        questions = (GAPS, CHANGED, *(() if subject.startswith("transformer") else (FROZEN, STUDIED)))
         given = ("experiment=recall", f"data.gap={GAP}", f"data.num_pairs={PAIRS}", "val_every=250", "save_every=500")
         yield Trial("gap", "recall", subject, (*given, *overrides), questions)
 
