@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject, difference
 from nested_learning.evals.reading import buckets, figures, read_rows
+from nested_learning.evals.room import require_room
 from nested_learning.evals.texts import Text, file_texts, longer, validation_texts
 from nested_learning.session import Session
 
@@ -31,12 +32,20 @@ class Perplexity:
         self.num_texts, self.batch_size = num_texts, batch_size
 
     def examples(self, subject: Subject) -> list[Text]:
-        """Return the texts. Raises ConfigError, DataError for data that is no text or cannot be read."""
+        """Return the texts.
+
+        Raises ConfigError, DataError for data that is no text or cannot be read, and for texts that there is no room
+        for.
+        """
         length = None if self.length_factor is None else longer(subject, self.length_factor)
         if self.path is not None:
-            return file_texts(subject, self.path, length, self.num_texts)
-        assert length is not None, "the configuration refuses rows without a length"
-        return validation_texts(subject, length, self.num_texts)
+            texts = file_texts(subject, self.path, length, self.num_texts)
+        else:
+            assert length is not None, "the configuration refuses rows without a length"
+            texts = validation_texts(subject, length, self.num_texts)
+        longest = max((len(text.num_words) for text in texts), default=0)
+        require_room(subject.model, longest, self.batch_size, "evals.perplexity.length_factor: tokens")
+        return texts
 
     def answer(self, session: Session, examples: Sequence[Text]) -> list[list[Row]]:
         """Return the sums over each stretch of each text; texts of one length are read together."""

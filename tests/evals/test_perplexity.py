@@ -12,6 +12,7 @@ from tiny import tiny
 from nested_learning.data.bpe import train_bpe
 from nested_learning.data.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError, DataError
+from nested_learning.evals import room
 from nested_learning.evals.asking import ask
 from nested_learning.evals.options.perplexity import PerplexityConfig
 from nested_learning.evals.perplexity import Perplexity, compared
@@ -212,3 +213,12 @@ def test_a_chosen_number_of_texts_is_spread_over_the_documents(subject, tmp_path
     pack = Perplexity(write(tmp_path / "books", *documents), 1, 6, 4)
     begun = [text.row.row.tokens[1] for text in pack.examples(subject)]
     assert bytes(begun).decode() == "abcdef"
+
+
+def test_texts_that_there_is_no_room_for_are_refused_before_they_are_read(subject, tmp_path, monkeypatch):
+    path = write(tmp_path / "books", BOOK)
+    full, window = (tiny(tmp_path, model__window=window).model.build(257, seed=0) for window in ("null", 8))
+    monkeypatch.setattr(room, "free_bytes", lambda device: 1 << 20)
+    report_on(replace(subject, model=window), path, length_factor=None)
+    with pytest.raises(ConfigError, match="use at most"):
+        report_on(replace(subject, model=full), path, length_factor=None, batch_size=2)
