@@ -128,9 +128,16 @@ def test_what_is_studied_along_a_row_is_its_text_and_never_a_target(tmp_path, na
         assert torch.equal(targets[:, :-1], tokens[:, 1:]) and (targets[:, -1] == -100).all()
 
 
-@pytest.mark.parametrize(("name", "policy"), [("recall", ONLINE), ("recall", STUDY), ("noisy_recall", STUDY)])
-def test_the_batch_size_changes_no_answer(tmp_path, name, policy):
-    data, pack = PACKS[name]
+@pytest.mark.parametrize("policy", [ONLINE, STUDY], ids=["online", "memorize"])
+@pytest.mark.parametrize(
+    ("data", "pack"),
+    [
+        (RECALL, Recall([6], [2], [0, 1], num_rows=2, batch_size=1)),
+        (PACKS["noisy_recall"][0], Mad([1], num_rows=3, batch_size=1)),
+    ],
+    ids=["recall", "mad"],
+)
+def test_the_batch_size_changes_no_answer(tmp_path, data, pack, policy):
     asked = subject(tmp_path, data, policy=policy)
     found = []
     for size in (1, 4):
