@@ -10,83 +10,15 @@ in one process on one CPU thread; <out>/<run> is its directory.
 """
 
 import argparse
+import shlex
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-
-from nested_learning.cli import run_phase
-from nested_learning.compose import make_job
-from nested_learning.option_files import open_option_files
+from continual_report import write_report
+from continual_runs import make_runs
 
 ROOT = Path(__file__).parent.parent
-# of a Transformer whose MLP is cut into two levels of half its width, and of one of them the period, in tokens
-PERIODS = (0, 8192, 65536)
-
-
-def levels(period: int) -> tuple[str, ...]:
-    """Return the overrides that make a Transformer of two levels, the slow one with `period`."""
-    slow = f"[{{name: fast, period: 0}}, {{name: slow, period: {period}}}]"
-    return "model=transformer", "model.expansion=1.34375", f"model.levels={slow}"
-
-
-MODELS = {
-    "transformer": ("model=transformer",),
-    "hope": ("model=hope",),
-    **{f"levels_{period}": levels(period) for period in PERIODS},
-}
-# what is trained, the most important first: model, order, how many of the seeds
-PLAN = (
-    ("transformer", "forward", None),
-    ("hope", "forward", None),
-    *((f"levels_{period}", "forward", None) for period in PERIODS),
-    ("transformer", "reverse", None),
-    ("hope", "reverse", None),
-    ("transformer", "joint", 1),
-    ("hope", "joint", 1),
-)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run, in the directory <out>/<model>_<order>_<seed>."""
-
-    model: str
-    order: str
-    seed: int
-    out: Path
-    overrides: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """Name the run: always the same, so that the script goes on with it."""
-        return f"{self.model}_{self.order}_{self.seed}"
-
-    @property
-    def directory(self) -> Path:
-        """Return where it is."""
-        return self.out / self.name
-
-    def train(self) -> None:
-        """Train it, or what is left of it."""
-        own = (*MODELS[self.model], f"data.order={self.order}", f"seed={self.seed}")
-        where = (f"name={self.name}", f"out={self.out}", "device=cpu", "evals=[]")
-        run(["experiment=domain_sequence", *own, *where, *self.overrides])
-
-
-def run(overrides: list[str]) -> None:
-    """Do what `python train.py <overrides>` does."""
-    run_phase(make_job(open_option_files(None), overrides).config)
-
-
-def make_runs(options: argparse.Namespace) -> Iterator[Run]:
-    """Yield all runs that the options ask for, the most important first."""
-    overrides = (f"data.folder={options.data.resolve()}", *options.set)
-    for model, order, number in PLAN:
-        for seed in options.seeds[:number]:
-            yield Run(model, order, seed, options.out, overrides)
 
 
 def read_options() -> argparse.Namespace:
@@ -106,8 +38,15 @@ def main() -> int:
     """Train, evaluate, write the report; return the exit status."""
     options = read_options()
     torch.set_num_threads(1)
-    for each in make_runs(options):
-        each.train()
+    runs = make_runs(options.seeds, options.data, options.out, options.set)
+    if not options.report_only:
+        for each in runs:
+            each.train()
+            if not options.train:
+                each.evaluate()
+    if not options.train:
+        command = f"python scripts/continual.py --data {options.data} --seeds {shlex.join(map(str, options.seeds))}"
+        print(write_report(runs, options.report, command))
     return 0
 
 

@@ -48,6 +48,8 @@ def shrink(arguments: list[str]) -> list[str]:
     if "branch_from" in given or any("unit" in argument for argument in arguments):
         # the number of steps has to fit to other numbers of them
         tiny.remove("steps=2")
+    if "data.steps_each" in given:
+        tiny += ["data.steps_each=1", "keep_every=1"]
     if "data.vocab_size" in given:
         tiny.append("data.vocab_size=258")
     if "sweep" in given or "," in given.get("seed", ""):

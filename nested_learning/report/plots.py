@@ -41,18 +41,23 @@ def plot_bars(path: Path, bars: Mapping[str, float], label: str) -> None:
 def plot_panels(path: Path, panels: Mapping[str, Lines], label: str) -> None:
     """Draw a panel for each figure in `panels`, one line for each name in it; the band is the standard error.
 
+    What lines mean is said once where it is the same in all panels.
+
     `label` says what x is, on a scale of doublings unless it begins at 0. Raises ImportError where matplotlib is not
     installed.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.2 * len(panels), 3), layout="constrained")
+    *_, last = panels.values()
     for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         _draw(axes, lines, ".")
         if min(x for points in lines.values() for x, _, _ in points) > 0:
             axes.set_xscale("log", base=2)
         axes.set(xlabel=label, title=title)
-    axes.legend()
+        if list(lines) != list(last):
+            axes.legend(fontsize="small")
+    axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
 
 

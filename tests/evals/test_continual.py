@@ -59,7 +59,9 @@ def subject(directory, **given):
 
 
 def report_on(pack, asked):
-    return ask(pack, asked, asked.run / "evals/draft.jsonl", {"policy": asked.policy.name, "pack": repr(pack)})
+    draft = asked.run / "evals/draft.jsonl"
+    draft.unlink(missing_ok=True)
+    return ask(pack, asked, draft, {})
 
 
 def memorize(**given):

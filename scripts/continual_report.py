@@ -1,0 +1,368 @@
+"""The report on the runs of continual.py: every number is computed from their directories."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from continual_runs import MEMORIES, MODELS, PERIODS, Run
+
+from nested_learning.evals.protocol import Grid
+from nested_learning.report import mean_and_stderr
+from nested_learning.report.plots import plot_lines, plot_maps
+
+# by so many standard errors two numbers are apart
+NUM_ERRORS = 2
+FIGURES = ("forgetting", "bwt", "fwt", "learned", "final")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run found: its summary, and its reports by name."""
+
+    run: Run
+    summary: dict[str, Any]
+    environment: dict[str, Any]
+    reports: dict[str, dict[str, Any]]
+
+    def value(self, figure: str, report: str = "continual", part: str = "metrics") -> float:
+        """Return a figure of a report."""
+        return float(self.reports[report][part][figure]["value"])
+
+    def stderr(self, figure: str) -> float:
+        """Return its error over validation rows."""
+        return float(self.reports["continual"]["metrics"][figure]["stderr"])
+
+    @property
+    def names(self) -> list[str]:
+        """Name the domains as they were learned."""
+        return [key.split("/")[2] for key in self.reports["continual"]["metrics"] if key.startswith("bpb/0/")]
+
+
+def read(run: Run) -> Found | None:
+    """Read a run that is done and was evaluated; None for another."""
+    if not (run.directory / "evals/continual.json").exists():
+        return None
+    reports = {path.stem: _json(path) for path in (run.directory / "evals").glob("*.json")}
+    return Found(run, _json(run.directory / "summary.json"), _json(run.directory / "environment.json"), reports)
+
+
+def write_report(runs: Sequence[Run], path: Path, command: str) -> Path:
+    """Write the report on `runs` to `path`, its figures into the folder figures/ beside it."""
+    found = [each for each in map(read, runs) if each is not None]
+    figures = path.parent / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    lines = [
+        *header(found, command),
+        *matrix_section(found, figures),
+        *model_section(found),
+        *level_section(found, figures),
+        *memory_section(found),
+        *part_section(found),
+        *acceptance(found),
+    ]
+    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    return path
+
+
+def header(found: Sequence[Found], command: str) -> list[str]:
+    """Say how the runs were made, and what is measured."""
+    first = found[0]
+    commits = sorted({commit(each.environment["git"]) for each in found})
+    spent = sum(each.summary["cpu_seconds"] for each in found)
+    seeds = sorted({each.run.seed for each in found})
+    return [
+        "# What is forgotten over a sequence of domains",
+        "",
+        f"    {command}",
+        "",
+        f"Commit {', '.join(commits)}; seeds {', '.join(map(str, seeds))}; {len(found)} runs, {spent / 60:.1f} CPU "
+        f"minutes of training in all. A run reads {first.summary['tokens']:,} bytes, as many of each of five domains, "
+        "one domain after the other (`experiment=domain_sequence`): "
+        f"{', '.join(first.names)}, or these in reverse; the rate of learning stays as it is. R[i][j] is the bits per "
+        "byte of held-out rows of domain j with the weights after i domains (`evals=continual`). Forgetting of j is "
+        "R[5][j] less its least since j was learned; bwt the mean of R[j][j] - R[5][j], below 0 where domains were "
+        "forgotten; fwt the mean of R[0][j] - R[j-1][j]; learned the mean of R[j][j], final of R[5][j]. Figures are "
+        "means over seeds ± their standard error.",
+        "",
+        "| model | parameters | CPU s a run | overrides |",
+        "|---|---|---|---|",
+        *(model_line(name, found) for name in MODELS if of(found, name)),
+        "",
+    ]
+
+
+def commit(git: dict[str, str]) -> str:
+    """Name the commit that a run was made at, and whether the code differed from it."""
+    return f"{git['commit'][:9]}{' with uncommitted changes' if git['diff'] else ''}"
+
+
+def model_line(name: str, found: Sequence[Found]) -> str:
+    """Say what a model is, and costs."""
+    runs = of(found, name)
+    seconds = sum(each.summary["cpu_seconds"] for each in runs) / len(runs)
+    return f"| {name} | {runs[0].summary['parameters']:,} | {seconds:.0f} | `{' '.join(MODELS[name])}` |"
+
+
+def matrix_section(found: Sequence[Found], figures: Path) -> list[str]:
+    """Show the matrix of the Transformer and of HOPE."""
+    lines = ["## The matrix", ""]
+    for model in ("transformer", "hope"):
+        runs = of(found, model)
+        if not runs:
+            continue
+        names = runs[0].names
+        lines += [f"{model}, bits per byte, mean of {len(runs)} seeds:", "", f"| after | {' | '.join(names)} |"]
+        lines += ["|---" * (len(names) + 1) + "|"]
+        values = [[over(runs, f"bpb/{stage}/{name}")[0] for name in names] for stage in range(len(names) + 1)]
+        for stage, row in enumerate(values):
+            lines.append(f"| {names[stage - 1] if stage else 'nothing'} | {' | '.join(f'{v:.2f}' for v in row)} |")
+        grid = Grid("domains learned", range(len(names) + 1), "domain", [name.split("_")[0] for name in names], values)
+        plot_maps(figures / f"continual_{model}.png", {f"{model}: bits per byte": grid})
+        plot_lines(figures / f"continual_curves_{model}.png", curves(runs), ("domains learned", "bits per byte"))
+        lines += ["", f"![matrix](figures/continual_{model}.png) ![curves](figures/continual_curves_{model}.png)", ""]
+    return lines
+
+
+def curves(runs: Sequence[Found]) -> dict[str, list[tuple[float, float, float | None]]]:
+    """Return a line for each domain, over the domains that were learned, without the beginning."""
+    names = runs[0].names
+    return {
+        name: [(float(stage), *over(runs, f"bpb/{stage}/{name}")) for stage in range(1, len(names) + 1)]
+        for name in names
+    }
+
+
+def model_section(found: Sequence[Found]) -> list[str]:
+    """Compare models and orders."""
+    lines = ["## Models and orders", "", f"| model | order | seeds | {' | '.join(FIGURES)} | final / joint |"]
+    lines += ["|---" * (len(FIGURES) + 4) + "|"]
+    for model in MODELS:
+        for order in ("forward", "reverse"):
+            runs = of(found, model, order)
+            if runs:
+                cells = " | ".join(shown(over(runs, figure)) for figure in FIGURES)
+                lines.append(f"| {model} | {order} | {len(runs)} | {cells} | {normalised(found, runs)} |")
+    lines += [
+        "",
+        "Joint is the same model after as many bytes of all domains at once (`data.order=joint`, first seed).",
+        "",
+    ]
+    for order in ("forward", "reverse"):
+        lines += compared(found, "hope", "transformer", order)
+    return lines
+
+
+def normalised(found: Sequence[Found], runs: Sequence[Found]) -> str:
+    """Return what the domains cost at the end, as a multiple of what they cost who learned them together."""
+    joint = of(found, runs[0].run.model, "joint")
+    if not joint:
+        return ""
+    return f"{over(runs, 'final')[0] / over(joint, 'final')[0]:.2f}"
+
+
+def compared(found: Sequence[Found], one: str, other: str, order: str) -> list[str]:
+    """Say by how much `one` forgets less than `other`, seed by seed."""
+    lines = []
+    for figure, word in (
+        ("forgetting", "forgetting"),
+        ("learned", "what domains cost when learned"),
+        ("final", "at the end"),
+    ):
+        pairs = [
+            a.value(figure) - b.value(figure)
+            for a in of(found, one, order)
+            for b in of(found, other, order)
+            if a.run.seed == b.run.seed
+        ]
+        if len(pairs) > 1:
+            mean, error = mean_and_stderr(pairs)
+            lines.append(
+                f"- {order}, {word}: {one} less {other} is {mean:+.3f} ± {error:.3f} bits per byte over {len(pairs)} "
+                f"seeds: {verdict(mean, error or 0.0)}"
+            )
+    return [*lines, ""] if lines else []
+
+
+def verdict(mean: float, error: float) -> str:
+    """Say which is lower, if they are apart."""
+    if abs(mean) <= NUM_ERRORS * error:
+        return f"not apart ({NUM_ERRORS} standard errors)"
+    return "**lower**" if mean < 0 else "**higher**"
+
+
+def level_section(found: Sequence[Found], figures: Path) -> list[str]:
+    """Show forgetting against the period of a level."""
+    names = [f"levels_{period}" for period in PERIODS]
+    runs = {name: of(found, name) for name in names if of(found, name)}
+    if not runs:
+        return []
+    lines = [
+        "## Forgetting and the clocks of levels",
+        "",
+        "A Transformer whose MLP is two levels of half its width; one is updated every step (1,024 bytes), the other "
+        "once in `period` bytes with the mean of its gradients. drift: how far weights went from where they began, "
+        "as a share of their norm there.",
+        "",
+        "| period | seeds | updates | drift slow | drift fast | drift rest | forgetting | learned | final |",
+        "|---" * 9 + "|",
+    ]
+    for period, here in zip(PERIODS, runs.values(), strict=False):
+        updates = f"{here[0].value('updates/slow'):.0f}"
+        drifts = " | ".join(shown(over(here, f"drift/{part}")) for part in ("slow", "fast", "rest"))
+        cells = " | ".join(shown(over(here, figure)) for figure in ("forgetting", "learned", "final"))
+        lines.append(f"| {period} | {len(here)} | {updates} | {drifts} | {cells} |")
+    lines.append("")
+    for name in names[1:]:
+        lines += compared(found, name, names[0], "forward")
+    for part in ("slow", "fast", "rest"):
+        lines += [correlation(runs, part)]
+    points = {
+        figure: [(1.0 * place, *over(here, figure)) for place, here in enumerate(runs.values())]
+        for figure in ("forgetting",)
+    }
+    plot_lines(
+        figures / "continual_periods.png",
+        points,
+        (f"period: {', '.join(map(str, PERIODS))}", "forgetting, bits per byte"),
+    )
+    return [*lines, "", "![forgetting](figures/continual_periods.png)", ""]
+
+
+def correlation(runs: dict[str, list[Found]], part: str) -> str:
+    """Correlate drift with forgetting over all runs."""
+    every = [each for here in runs.values() for each in here]
+    x, y = ([each.value(figure) for each in every] for figure in (f"drift/{part}", "forgetting"))
+    return f"- over these {len(every)} runs, drift of {part} and forgetting correlate with r = {pearson(x, y):+.2f}"
+
+
+def pearson(x: Sequence[float], y: Sequence[float]) -> float:
+    """Return Pearson's correlation."""
+    mx, my = sum(x) / len(x), sum(y) / len(y)
+    top = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
+    bottom = (sum((a - mx) ** 2 for a in x) * sum((b - my) ** 2 for b in y)) ** 0.5
+    return top / bottom if bottom else float("nan")
+
+
+def memory_section(found: Sequence[Found]) -> list[str]:
+    """Show what memories forget."""
+    lines = [
+        "## Memories instead of weights",
+        "",
+        "The weights are those after the first domain and stay; readers carry a memory through all five domains "
+        "(`evals=continual_memory`): online, what the architecture writes by itself; memorize, what is studied.",
+        "",
+        "| model | memory | seeds | forgetting | bwt | learned | final | writes |",
+        "|---" * 8 + "|",
+    ]
+    for model, overrides in MEMORIES.items():
+        runs = [each for each in of(found, model) if "continual_memory" in each.reports]
+        for report, words in (("continual_memory", "online"), ("continual_memory_memorize", " ".join(overrides))):
+            here = [each for each in runs if report in each.reports]
+            if here:
+                values = [
+                    [each.value(name, report) for each in here] for name in ("forgetting", "bwt", "learned", "final")
+                ]
+                cells = " | ".join(shown(mean_and_stderr(column)) for column in values)
+                lines.append(f"| {model} | {words} | {len(here)} | {cells} | {writes(here[0], report)} |")
+    return [*lines, "", *gains(found)]
+
+
+def writes(one: Found, report: str) -> str:
+    """Return how often levels were written."""
+    metrics = one.reports[report]["metrics"]
+    return ", ".join(f"{key.split('/')[1]} {metrics[key]['value']:.0f}" for key in metrics if key.endswith("/writes"))
+
+
+def gains(found: Sequence[Found]) -> list[str]:
+    """Say what memories make of domains, against the same weights with nothing memorised."""
+    lines = []
+    for model in MEMORIES:
+        for kind, report in (("online", "continual_memory"), ("memorize", "continual_memory_memorize")):
+            here = [each for each in of(found, model) if report in each.reports]
+            if here:
+                gained = shown(mean_and_stderr([gain(each, report) for each in here]))
+                lines.append(f"- {model}, {kind}: a domain costs {gained} bits per byte less right after it was read")
+    return [*lines, ""]
+
+
+def gain(one: Found, report: str) -> float:
+    """Return how much less a domain costs right after it was read than before anything was, a mean over domains."""
+    pairs = [(f"bpb/0/{name}", f"bpb/{place}/{name}") for place, name in enumerate(one.names, start=1)]
+    return sum(one.value(before, report) - one.value(after, report) for before, after in pairs) / len(pairs)
+
+
+def part_section(found: Sequence[Found]) -> list[str]:
+    """Show what is forgotten of a book."""
+    lines = []
+    for model in MODELS:
+        runs = of(found, model, "book")
+        if runs:
+            cells = " | ".join(shown(over(runs, figure)) for figure in FIGURES)
+            lines.append(f"| {model} | {len(runs)} | {cells} |")
+    if not lines:
+        return []
+    return [
+        "## One book in five parts",
+        "",
+        "`experiment=chronological`: Les Misérables from its beginning to its end, each part a domain.",
+        "",
+        f"| model | seeds | {' | '.join(FIGURES)} |",
+        "|---" * (len(FIGURES) + 2) + "|",
+        *lines,
+        "",
+    ]
+
+
+def acceptance(found: Sequence[Found]) -> list[str]:
+    """Say what of the acceptance holds: complete matrices, enough that is forgotten, the same figures each time."""
+    lines = ["## Acceptance", ""]
+    for model in ("transformer", "hope"):
+        for order in ("forward", "reverse"):
+            lines += [accepted(model, order, runs) for runs in [of(found, model, order)] if runs]
+    for each in found:
+        if each.run.again:
+            first = next(one for one in of(found, each.run.model) if one.run.seed == each.run.seed)
+            is_same = first.reports["continual"]["metrics"] == each.reports["continual"]["metrics"]
+            word = "**identical** figures" if is_same else "**other** figures"
+            lines.append(f"- {first.run.name}, trained and evaluated again with the same seed: {word}")
+    return lines
+
+
+def accepted(model: str, order: str, runs: Sequence[Found]) -> str:
+    """Say whether the matrices are complete, and whether enough was forgotten for them to say anything."""
+    names = runs[0].names
+    cells = len(names) * (len(names) + 1)
+    counted = [sum(key.startswith("bpb/") for key in each.reports["continual"]["metrics"]) for each in runs]
+    counts = [
+        sum(each.value(key) > NUM_ERRORS * each.stderr(key) for key in (f"forgetting/{name}" for name in names[:-1]))
+        for each in runs
+    ]
+    whole = "complete" if set(counted) == {cells} else "NOT complete"
+    enough = "**yes**" if min(counts) >= 3 else "**no**"
+    return (
+        f"- {model}, {order}: the matrix of {cells} cells is {whole}; forgotten (by more than {NUM_ERRORS} standard "
+        f"errors) were {', '.join(map(str, counts))} of {len(names) - 1} old domains, by seed; at least 3: {enough}"
+    )
+
+
+def of(found: Sequence[Found], model: str, order: str = "forward") -> list[Found]:
+    """Return the runs of a model in an order, by seed."""
+    here = [each for each in found if (each.run.model, each.run.order, each.run.again) == (model, order, False)]
+    return sorted(here, key=lambda each: each.run.seed)
+
+
+def over(runs: Sequence[Found], figure: str) -> tuple[float, float | None]:
+    """Return the mean of a figure over seeds, and its standard error."""
+    return mean_and_stderr([each.value(figure) for each in runs])
+
+
+def shown(figure: tuple[float, float | None]) -> str:
+    """Write a figure."""
+    mean, error = figure
+    return f"{mean:.3f}" if error is None else f"{mean:.3f} ± {error:.3f}"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
