@@ -68,7 +68,7 @@ def register() -> Any:
             trained = open_trained(Path(str(checkpoint)), device or "auto", weights)
             if trained.tokenizer is None:
                 raise ConfigError(f"{trained.checkpoint}: was trained on data that is no text; it has no tokenizer")
-            policy = read_policy(options)
+            policy = read_policy(str(checkpoint), options)
             super().__init__(
                 lambda rows: Session(trained.model, trained.tokenizer, batch=rows, policy=policy),
                 trained.tokenizer,
@@ -79,16 +79,18 @@ def register() -> Any:
     return register_model(NAME)(Nested)
 
 
-def read_policy(options: Mapping[str, Any]) -> MemoryConfig:
-    """Return the memory policy that `options` name: `memory` and `memory.<key>`; raise ConfigError for others."""
+def read_policy(checkpoint: str, options: Mapping[str, Any]) -> MemoryConfig:
+    """Return the memory policy that `options` name: `memory` and `memory.<key>`; raise ConfigError for others.
+
+    `checkpoint`: what is evaluated.
+    """
     unknown = [key for key in options if key != "memory" and not key.startswith("memory.")]
     if unknown:
         raise ConfigError(
             f"--model_args: no argument {unknown[0]}; there are checkpoint, device, weights, max_length, memory and "
             "memory.<key>"
         )
-    # what is studied is studied by an evaluation
-    lines = ["phase=eval", "checkpoint=given", *(f"{key}={_written(value)}" for key, value in options.items())]
+    lines = ["phase=eval", f"checkpoint={checkpoint}", *(f"{key}={_written(value)}" for key, value in options.items())]
     return make_job(open_option_files(None), lines).config.memory
 
 

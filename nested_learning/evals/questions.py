@@ -77,10 +77,12 @@ def cost(session: Session, texts: Sequence[Text], window: int | None = None) -> 
         parts = text.split(window or max(len(text), 1))
         nats, written = 0.0, Row()
         for number, part in enumerate(parts):
-            # what is studied under a policy that carries is there for the next text
-            alone = session if session.policy.carries else session.fork([place])
-            if number:
+            alone = session.fork([place])
+            if session.policy.carries:
+                # what is studied is there for the next part, and the next text
+                alone = session
                 alone.begin()
+            if number:
                 alone.feed(parts[number - 1][-1:])
             found, written = _cost_along(alone, part)
             nats += found
