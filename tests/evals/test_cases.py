@@ -91,24 +91,33 @@ def test_who_answers_what_was_told_first_is_stale(tmp_path):
     assert first["accuracy/6/3+2"].value == pytest.approx(1 / 3)
 
 
-def test_recall_studies_what_comes_before_the_questions_and_then_asks_them_alone(tmp_path):
+def test_recall_studies_what_comes_before_the_questions_and_then_asks_them_alone(tmp_path, monkeypatch):
     asked = subject(tmp_path, RECALL, policy=replace(STUDY, levels=["titan"]))
     pack = Recall([6], [3], [0], num_rows=4, batch_size=4)
+    seen, study, read = [], Session.study, Session.read
+    monkeypatch.setattr(Session, "study", lambda self, text: (seen.append(("studied", text)), study(self, text))[1])
+    monkeypatch.setattr(Session, "read", lambda self, text: (seen.append(("read", text)), read(self, text))[1])
     report = report_on(pack, asked)
-    cases = pack.examples(asked)
-    targets = torch.stack([torch.from_numpy(case.row.targets) for case in cases])
-    begin = 2 * 3 + 6
-    for name, contexts in {
-        "correct": [case.row for case in cases],
-        "correct_wrong_context": [case.other for case in cases],
-    }.items():
-        session = Session(asked.model, batch=4, policy=asked.policy)
-        session.study(torch.stack([torch.from_numpy(row.tokens[:begin]) for row in contexts]))
-        answers = session.read(torch.stack([torch.from_numpy(case.row.tokens[begin:]) for case in cases])).argmax(-1)
-        right = (answers == targets[:, begin:])[:, ::2].int().tolist()
-        assert [row[name] for row in report.rows] == right
+    cases, begin = pack.examples(asked), 2 * 3 + 6
+    rows, others = (
+        torch.stack([torch.from_numpy(row.tokens) for row in each])
+        for each in ([case.row for case in cases], [case.other for case in cases])
+    )
+    expected = [
+        ("studied", others[:, :begin]),
+        ("read", rows[:, begin:]),
+        ("studied", rows[:, :begin]),
+        ("read", rows[:, begin:]),
+    ]
+    assert [name for name, _ in seen] == [name for name, _ in expected]
+    assert all(torch.equal(found, text) for (_, found), (_, text) in zip(seen, expected, strict=True))
+    assert not torch.equal(rows, others)
     assert {"accuracy/6/3", "accuracy_wrong_context/6/3", "memory/titan/norm"} <= set(report.metrics)
-    assert any((case.row.tokens != case.other.tokens).any() for case in cases)
+    session = Session(asked.model, batch=4, policy=asked.policy)
+    study(session, rows[:, :begin])
+    answers = read(session, rows[:, begin:])[:, ::2].argmax(-1)
+    wanted = torch.stack([torch.from_numpy(case.row.targets[begin::2]) for case in cases])
+    assert [row["correct"] for row in report.rows] == (answers == wanted).int().tolist()
 
 
 @pytest.mark.parametrize("name", ["compression", "formal"])
@@ -148,10 +157,15 @@ def test_the_batch_size_changes_no_answer(tmp_path, data, pack, policy):
 
 
 def test_chance_of_a_language_is_the_best_constant_answer(tmp_path):
-    asked = subject(tmp_path, FormalConfig(language="aa", min_length=2, max_length=8))
-    metrics = report_on(Formal([[2, 2], [4, 8]], num_rows=6, batch_size=6), asked).metrics
-    assert metrics["accuracy/2-2"].chance == metrics["accuracy/4-8"].chance == 0.5
-    assert metrics["sequence_accuracy/2-2"].chance == metrics["sequence_accuracy/4-8"].chance == 0.0
+    asked = subject(tmp_path, FormalConfig(language="parity", min_length=1, max_length=8))
+    pack = Formal([[1, 1], [4, 8]], num_rows=6, batch_size=6)
+    metrics = report_on(pack, asked).metrics
+    # the one word of a letter is 0
+    assert metrics["accuracy/1-1"].chance == metrics["sequence_accuracy/1-1"].chance == 1
+    words = [case.row.targets[case.row.targets >= 0].tolist() for case in pack.examples(asked)[6:]]
+    odd, letters = sum(map(sum, words)), sum(map(len, words))
+    assert metrics["accuracy/4-8"].chance == max(odd, letters - odd) / letters < 1
+    assert metrics["sequence_accuracy/4-8"].chance < 1
 
 
 def test_words_beyond_the_trained_lengths_are_asked_by_default(tmp_path):
