@@ -67,7 +67,7 @@ def read_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--subjects", nargs="+", help="these models only")
+    parser.add_argument("--only", nargs="+", default=[""], help="runs whose name has one of these in it")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/beyond_window"), help="where the runs are kept")
     parser.add_argument(
@@ -87,7 +87,7 @@ def main() -> int:
         write_machine(options.out, jobs=1)
         for seed in options.seeds:
             for trial in (trial for part in options.part for trial in PARTS[part]):
-                if options.subjects is None or trial.subject in options.subjects:
+                if any(word in trial.name(seed) for word in options.only):
                     complete(trial, seed, options.out, QUICK if options.quick else ())
                     print(f"done: {trial.name(seed)}", flush=True)
     print(write_report(options.out, options.report))
