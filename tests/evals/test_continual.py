@@ -187,6 +187,7 @@ def test_only_training_text_is_studied(trained, monkeypatch):
     studied = []
     read = Session.study
     monkeypatch.setattr(Session, "study", lambda session, text: (studied.append(text), read(session, text))[1])
+    monkeypatch.setattr(Session, "read_and_study", lambda session, tokens, targets: pytest.fail("more was studied"))
     asked = subject(trained, policy=memorize())
     report_on(ContinualMemory(1, 3, 2, 1), asked)
     source = asked.open_source()

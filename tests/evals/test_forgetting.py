@@ -48,6 +48,12 @@ def test_who_forgets_nothing_has_forgotten_0_and_never_less():
     assert found["bwt"] == pytest.approx((2.0 + 1.0) / 2)
 
 
+def test_what_a_domain_cost_before_it_was_learned_is_not_forgotten():
+    # b was cheaper after a than after itself
+    found = values(forgetting_figures(NAMES, matrix([[8, 8, 8], [3, 1, 8], [3, 2, 8], [3, 2.5, 1]]), paired=False))
+    assert found["forgetting/b"] == 0.5 and found["bwt"] == pytest.approx(-0.25)
+
+
 def test_errors_of_differences_are_those_of_pairs():
     # all samples of a cell differ from each other by as much in every cell: the differences do not differ at all
     found = forgetting_figures(NAMES, matrix(spread=0.5), paired=False)
