@@ -13,8 +13,7 @@ from nested_learning.data.babilong import BabilongConfig
 from nested_learning.data.classes import ClassesConfig
 from nested_learning.data.copy import CopyConfig
 from nested_learning.data.facts import FactsConfig
-from nested_learning.data.formal import FormalConfig
-from nested_learning.data.languages import LANGUAGES
+from nested_learning.data.formal import ALL_LANGUAGES, FormalConfig
 from nested_learning.data.loader import train_batch, validation_batches
 from nested_learning.data.mad import MadConfig
 from nested_learning.data.mad_tasks import TASKS
@@ -76,6 +75,7 @@ SOURCES: dict[str, Callable[[str], DataConfig]] = {
     "stdlib": lambda _: StdlibConfig(seq_len=64),
     "classes": lambda path: ClassesConfig(path=labelled_texts_of(path), num_tasks=2, text_len=48),
     "recall": lambda _: RecallConfig(),
+    "recall_changed": lambda _: RecallConfig(num_changed=2),
     "facts": lambda _: FactsConfig(),
     "needles": lambda _: NeedlesConfig(seq_len=256),
     "needles_in_books": lambda path: NeedlesConfig(
@@ -85,7 +85,7 @@ SOURCES: dict[str, Callable[[str], DataConfig]] = {
     "parity": lambda _: ParityConfig(),
     "copy": lambda _: CopyConfig(),
     # short words come up again and again
-    **{name: lambda _, name=name: FormalConfig(language=name, min_length=20) for name in LANGUAGES},
+    **{name: lambda _, name=name: FormalConfig(language=name, min_length=20) for name in ALL_LANGUAGES},
     **{name: lambda _, name=name: MadConfig(task=name) for name in TASKS},
 }
 # languages with one word of each length: all there is gets trained on
