@@ -13,6 +13,7 @@ from nested_learning.data.labelled import (
     as_answer,
     as_question,
     divide,
+    draw_labels,
     first_of_each,
     read_labelled,
     split_labelled,
@@ -29,7 +30,8 @@ class ClassesConfig(DataConfig):
     """Labelled texts: JSON lines with `text`, `label`, and `domain` where each is a task. Every row is one text.
 
     Tasks follow each other, `steps_each` steps each, and only the label is a target. `num_tasks`: as many tasks of
-    labels drawn at random; null, one for each domain; `order` is the seed of that. `validation_path`: other texts of
+    labels drawn at random, of only `num_labels` of them where that is given; null, one for each domain; `order` is the
+    seed of what is drawn. `validation_path`: other texts of
     the same labels; null keeps `val_per_label` of each label. `texts_per_label`: no more than these are trained on.
     `replay`: so many texts of each earlier label are read among those of a task. `is_joint`: all tasks at once, in as
     many steps, which is what a sequence is measured against. `text_len`: tokens of a text at most.
@@ -42,6 +44,7 @@ class ClassesConfig(DataConfig):
     validation_path: str | None = None
     val_per_label: int = 5
     texts_per_label: int | None = None
+    num_labels: int | None = None
     num_tasks: int | None = None
     order: int = 0
     steps_each: int = 50
@@ -58,7 +61,7 @@ class ClassesConfig(DataConfig):
         require_at_least(0, replay=self.replay, order=self.order)
         require_at_least(1, val_per_label=self.val_per_label, steps_each=self.steps_each)
         require_at_least(8, text_len=self.text_len)
-        for name in ("num_tasks", "texts_per_label"):
+        for name in ("num_tasks", "num_labels", "texts_per_label"):
             if vars(self)[name] is not None:
                 require_at_least(1, **{name: vars(self)[name]})
         check_choice(self.tokenizer, self.vocab_size)
@@ -74,6 +77,8 @@ class ClassesConfig(DataConfig):
         unknown = {each.label for each in validation} - {each.label for each in train}
         if unknown:
             raise DataError(f"data.validation_path={self.validation_path}: label {min(unknown)} is not in {where}")
+        if self.num_labels is not None:
+            train, validation = draw_labels([train, validation], self.num_labels, self.order)
         tasks = divide(train, self.num_tasks, self.order, where)
         train = first_of_each(train, self.texts_per_label)
         if tokenizer is None:

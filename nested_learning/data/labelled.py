@@ -75,6 +75,19 @@ def divide(labelled: Sequence[Labelled], num_tasks: int | None, order: int, wher
     return [sorted(domains[names[index]]) for index in rng.permutation(len(names))]
 
 
+def draw_labels(parts: Sequence[list[Labelled]], num_labels: int, order: int) -> list[list[Labelled]]:
+    """Return of all `parts` the texts of `num_labels` labels, drawn with the seed `order` from those of the first.
+
+    Raises ConfigError for more labels than there are. Source: ours.
+    """
+    labels = sorted({each.label for each in parts[0]})
+    if num_labels > len(labels):
+        raise ConfigError(f"data.num_labels={num_labels}: there are {len(labels)} labels; use fewer, or null for all")
+    drawn = np.random.default_rng(derive_seed(order, "labels")).permutation(np.array(labels))[:num_labels]
+    kept = set(drawn.tolist())
+    return [[each for each in part if each.label in kept] for part in parts]
+
+
 def split_labelled(labelled: Sequence[Labelled], per_label: int) -> tuple[list[Labelled], list[Labelled]]:
     """Keep the last `per_label` texts of each label for validation. Raises ConfigError where none would be left."""
     places: dict[str, list[int]] = {}

@@ -1,7 +1,6 @@
 """`evals=class_incremental`: classes come task after task, and an answer may be any of those that came so far."""
 
 import json
-from abc import ABC
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from nested_learning.data.labelled import Labelled, first_of_each
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.protocol import Report, Row, Subject
 from nested_learning.evals.ragged import Text, read_each, study_each
-from nested_learning.evals.transfer import curves, transfer
+from nested_learning.evals.transfer import curves, grid, transfer
 from nested_learning.seeds import derive_seed
 from nested_learning.session import Session
 
@@ -35,7 +34,7 @@ class Question(NamedTuple):
     num_labels: int
 
 
-class ClassIncremental(ABC):
+class ClassIncremental:
     """Asks for the labels of unseen texts after each task of data=classes, among all labels that came so far.
 
     The label that costs the fewest nats a token is the answer. `per_label` texts of each label are asked, None for all,
@@ -47,6 +46,7 @@ class ClassIncremental(ABC):
 
     def __init__(self, per_label: int | None, at_once: int, joint: str | None) -> None:
         self.per_label, self.at_once, self.joint = per_label, at_once, joint
+        self.batch_size = at_once
         self.source: Classes | None = None
         self.choices: Answers | None = None
 
@@ -91,16 +91,17 @@ class ClassIncremental(ABC):
     def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
         """Return the figures of `transfer`."""
         figures = transfer(rows, [] if self.joint is None else read_joint(Path(self.joint)))
-        return Report(figures=dict(figures), rows=list(rows), curves=curves(figures), axis="tasks learned")
+        return Report(
+            figures=dict(figures),
+            rows=list(rows),
+            curves=curves(figures),
+            axis="tasks learned",
+            grids={"accuracy": grid(figures)},
+        )
 
 
 class TrainedSequence(ClassIncremental):
     """Tasks are learned by training: of a run, the checkpoint at the end of each task is asked."""
-
-    @property
-    def batch_size(self) -> int:
-        """How many questions are asked at once."""
-        return self.at_once
 
     def examples(self, subject: Subject) -> list[Question]:
         """Return the questions. Raises ConfigError for checkpoints that are missing, and for memory that would be
@@ -112,7 +113,8 @@ class TrainedSequence(ClassIncremental):
                 f"use memory.reset=per_example, or evals.{NAME}.mode=memory"
             )
         source = self.open_source(subject)
-        self.run, self.opened = subject.run, (-1, None)
+        self.run = subject.run
+        self.opened: tuple[int, Session] | None = None
         questions = questions_of(source, self.per_label)
         if source.config.is_joint:
             questions = [each for each in questions if each.after == len(source.tasks)]
@@ -137,7 +139,7 @@ class TrainedSequence(ClassIncremental):
 
     def _open(self, after: int, like: Session) -> Session:
         """Open the model that has learned so many tasks; the one that was asked last stays open."""
-        if self.opened[0] != after:
+        if self.opened is None or self.opened[0] != after:
             device = next(like.model.parameters()).device.type
             self.opened = after, Session.open(self._checkpoint(after), device=device, policy=like.policy)
         return self.opened[1]
@@ -162,7 +164,9 @@ class ReadSequence(ClassIncremental):
     An example is a number of tasks, all that is asked then its answer.
     """
 
-    batch_size = 1
+    def __init__(self, per_label: int | None, at_once: int, joint: str | None) -> None:
+        super().__init__(per_label, at_once, joint)
+        self.batch_size = 1
 
     def examples(self, subject: Subject) -> range:
         """Return how many tasks have been read each time that it is asked."""

@@ -7,7 +7,7 @@ answer was right among `num_choices`, `example` which one was asked.
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from nested_learning.evals.protocol import Panels, Row, Samples
+from nested_learning.evals.protocol import Grid, Panels, Row, Samples
 
 # of a matrix: tasks learned, task asked
 Cell = tuple[int, int]
@@ -64,12 +64,24 @@ def curves(figures: Mapping[str, Samples]) -> Panels:
         kind, *place = name.split("/")
         if not place:
             continue
-        point = (int(place[0]), *samples.metric()[:2])
+        value, stderr = samples.metric()[:2]
+        point = (float(place[0]), value, stderr)
         if kind == "seen":
             panels["all classes so far"][""].append(point)
         else:
             panels["classes of each task"].setdefault(f"task {place[1]}", []).append(point)
     return panels
+
+
+def grid(figures: Mapping[str, Samples]) -> Grid:
+    """Return the matrix: a row for the tasks learned, a column for each task."""
+    names = [name.split("/")[1:] for name in figures if name.startswith("accuracy/")]
+    after, tasks = ({int(name[place]) for name in names} for place in (0, 1))
+    values = [
+        [figures[name].metric().value if (name := f"accuracy/{i}/{j}") in figures else None for j in sorted(tasks)]
+        for i in sorted(after)
+    ]
+    return Grid("tasks learned", sorted(after), "task", sorted(tasks), values)
 
 
 def _accuracy(rows: Mapping[int, Row]) -> float:

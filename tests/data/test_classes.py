@@ -67,6 +67,16 @@ def test_another_order_is_another_sequence_of_the_same_tasks(path):
     assert set(drawn[0]) | set(drawn[1]) == {label for labels in DOMAINS.values() for label in labels}
 
 
+def test_few_labels_may_be_drawn_for_training_and_validation_alike(path):
+    source = ClassesConfig(path=path, text_len=64, num_labels=4, num_tasks=2, val_per_label=1).build(0)
+    drawn = {label for task in source.tasks for label in task}
+    assert [len(task) for task in source.tasks] == [2, 2]
+    for texts in source.texts.values():
+        assert {each.label for task in texts for each in task} == drawn
+    others = ClassesConfig(path=path, text_len=64, num_labels=4, num_tasks=2, order=1).build(0).tasks
+    assert {label for task in others for label in task} != drawn
+
+
 def test_a_row_asks_for_the_label_and_for_nothing_else(path):
     source = ClassesConfig(path=path, text_len=64).build(0)
     labelled = source.texts["train"][0][0]
@@ -134,6 +144,7 @@ def test_a_file_that_is_something_else_is_refused_with_the_line(tmp_path, conten
     "keys, message",
     [
         ({"num_tasks": 7}, "there are 6 labels"),
+        ({"num_labels": 7}, "there are 6 labels"),
         ({"val_per_label": 8}, "has 8 texts; use less"),
         ({"text_len": 8}, "use data.text_len="),
         ({"replay": -1}, "data.replay=-1: must be at least 0"),

@@ -14,13 +14,17 @@ from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.asking import ask
 from nested_learning.evals.class_incremental import Answers, ReadSequence, TrainedSequence, questions_of
 from nested_learning.evals.protocol import Subject
-from nested_learning.evals.transfer import curves, transfer
+from nested_learning.evals.transfer import curves, grid, transfer
 from nested_learning.phase.train import run
 from nested_learning.policy import MemorizeConfig, MemoryConfig
 from nested_learning.session import Session
 from nested_learning.trained import open_trained
 
 DOMAINS = {"home": ("lights_on", "lights_off"), "bank": ("balance", "pay"), "travel": ("book", "visa")}
+LONGER = {
+    "data__steps_each": 25, "steps": 75, "save_every": 25, "keep_every": 25, "val_every": 75,
+    "optim__schedule__kind": "constant", "optim__groups__0__lr": 0.02, "optim__groups__1__lr": 0.02,
+}  # fmt: skip
 STUDY = MemorizeConfig(
     name="memorize",
     steps=2,
@@ -85,6 +89,7 @@ def test_what_a_matrix_does_not_have_is_no_figure():
     drawn = curves(transfer(matrix([[None, 1], [2, 1], [1, 2]])))
     assert [point[:2] for point in drawn["all classes so far"][""]] == [(1, 1), (2, 0.75)]
     assert [point[:2] for point in drawn["classes of each task"]["task 1"]] == [(1, 1), (2, 0.5)]
+    assert grid(transfer(matrix([[None, 1], [2, 1], [1, 2]]))).values == [[1, None], [0.5, 1]]
 
 
 def write_texts(folder):
@@ -114,7 +119,9 @@ def subject_of(folder, policy=None):
 
 
 def report_on(pack, subject):
-    return ask(pack, subject, subject.run / "evals/draft.jsonl", {"policy": repr(subject.policy)}, lambda _: None)
+    draft = subject.run / "evals/draft.jsonl"
+    draft.unlink(missing_ok=True)
+    return ask(pack, subject, draft, {}, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -134,15 +141,7 @@ def test_checkpoints_are_asked_about_all_classes_so_far(trained):
 
 
 def test_what_was_trained_last_is_what_is_known(tmp_path):
-    folder = train(
-        tmp_path,
-        data__steps_each=25,
-        steps=75,
-        save_every=25,
-        keep_every=25,
-        val_every=75,
-        optim__schedule__kind="constant",
-    )
+    folder = train(tmp_path, **LONGER)
     report = report_on(TrainedSequence(None, 8, None), subject_of(folder))
     found = {name: metric.value for name, metric in report.metrics.items()}
     assert found["accuracy/1/1"] > 0.7 and found["accuracy/3/3"] > 0.7

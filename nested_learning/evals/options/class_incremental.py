@@ -7,7 +7,7 @@ from nested_learning.data.source import DataConfig
 from nested_learning.evals.options.option import EvalConfig
 
 if TYPE_CHECKING:
-    from nested_learning.evals.class_incremental import ClassIncremental
+    from nested_learning.evals.class_incremental import ReadSequence, TrainedSequence
 
 MODES = ("weights", "memory")
 
@@ -30,7 +30,7 @@ class ClassIncrementalConfig(EvalConfig):
         self.one_of(MODES, "mode")
         self.at_least(1, "batch_size", *(["per_label"] if self.per_label is not None else []))
 
-    def build(self, data: DataConfig) -> "ClassIncremental":
+    def build(self, data: DataConfig) -> "TrainedSequence | ReadSequence":
         """Return the pack."""
         from nested_learning.evals.class_incremental import ReadSequence, TrainedSequence
 

@@ -1,0 +1,92 @@
+"""Classes that come task after task: tiny classifiers and memories over three orders of CLINC150, and language models.
+
+    python scripts/class_incremental.py --data ../shared/data            # all of it, and reports/class_incremental.md
+    python scripts/class_incremental.py --parts classifier --learners memory joint
+    python scripts/class_incremental.py --report-only                    # the report once more, from what is there
+
+What was answered is kept in <out>, one file for each learner and order; run again, it goes on where it stopped.
+"""
+
+import argparse
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+from class_incremental_learners import Learner, Texts, learn
+from class_incremental_models import MODELS, complete
+from class_incremental_report import write_report
+
+from nested_learning.data.classes import ClassesConfig
+
+ROOT = Path(__file__).parent.parent
+# one rate for all parameters, which learns a task in three passes
+FAST = tuple(f"optim.groups.{group}.lr=1e-2" for group in range(3))
+M3 = (FAST[0], "optim.groups.1.lr=1e-3", FAST[2])
+LEARNERS = {
+    "joint": Learner(overrides=FAST, is_joint=True),
+    "sequential": Learner(overrides=FAST),
+    "memory": Learner(kind="memory", rate=0.03),
+    "memory_fast": Learner(kind="memory", rate=0.1),
+    "memory_dgd": Learner(kind="memory", rate=0.03, rule="dgd"),
+    "sequential_once": Learner(overrides=FAST, epochs=1),
+    "replay": Learner(overrides=FAST, replay=5),
+    "cms": Learner(overrides=FAST, periods=(0, 512, 4096)),
+    "m3": Learner(optim="m3", overrides=M3),
+    "dgd": Learner(optim="dgd", overrides=(FAST[0], FAST[2])),
+    "ewc": Learner(overrides=FAST, kind="ewc", strength=1000.0),
+}
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the folder with continual/")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the order of tasks, and the weights"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "class_incremental")
+    parser.add_argument("--report", type=Path, default=ROOT / "reports" / "class_incremental.md")
+    parser.add_argument("--parts", nargs="+", choices=("classifier", "models"), default=["classifier", "models"])
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--report-only", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not options.report_only:
+        for seed in options.seeds:
+            if "classifier" in options.parts:
+                classify(options, seed)
+            if "models" in options.parts:
+                for name in options.models:
+                    complete(name, seed, options.data, options.out)
+    write_report(options.report, options.out, options.seeds)
+
+
+def classify(options: argparse.Namespace, seed: int) -> None:
+    """Let every learner learn the tasks in the order `seed`, unless it has."""
+    folder = options.data / "continual" / "clinc150"
+    texts = None
+    for name in options.learners:
+        file = options.out / f"classifier-{name}-{seed}.json"
+        if file.exists():
+            continue
+        if texts is None:
+            paths = {"path": str(folder / "train.jsonl"), "validation_path": str(folder / "val.jsonl")}
+            texts = Texts(ClassesConfig(**paths, order=seed).build(0))
+        rows, seconds = learn(LEARNERS[name], texts, seed)
+        found = {"learner": repr(LEARNERS[name]), "seed": seed, "commit": commit(), "cpu_seconds": seconds}
+        file.write_text(json.dumps(found | {"rows": rows}))
+        print(f"{time.strftime('%X')} {file.stem}: {seconds:.0f} CPU seconds", flush=True)
+
+
+def commit() -> str:
+    """Return the commit that is checked out."""
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    main()

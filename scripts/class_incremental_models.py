@@ -1,0 +1,36 @@
+"""Language models that learn classes task after task, and are asked by `evals=class_incremental`."""
+
+import time
+from pathlib import Path
+
+from nested_learning.compose import make_job
+from nested_learning.option_files import open_option_files
+from nested_learning.phase import eval as asking
+from nested_learning.phase import train as training
+
+# five tasks of five classes, which a model of minutes can learn
+STEPS, TASKS, LABELS = 60, 5, 25
+MODELS = {
+    "transformer": ("model=transformer",),
+    "hope": ("model=hope", "model.levels=[{name:fast,period:0},{name:slow,period:76800}]"),
+    "joint": ("model=transformer", "data.is_joint=true"),
+}
+
+
+def complete(name: str, seed: int, data: Path, out: Path) -> None:
+    """Train the model `name` on the tasks in the order `seed`, and ask it, unless that was done."""
+    run = out / f"model-{name}-{seed}"
+    if (run / "evals" / "class_incremental.json").exists():
+        return
+    started, folder = time.process_time(), data / "continual" / "clinc150"
+    lines = [
+        "experiment=class_incremental", f"seed={seed}", f"out={out}", f"name={run.name}", "device=cpu", "evals=[]",
+        f"data.path={folder / 'train.jsonl'}", f"data.validation_path={folder / 'val.jsonl'}", f"data.order={seed}",
+        f"data.num_tasks={TASKS}", f"data.num_labels={LABELS}", "data.vocab_size=512", f"data.steps_each={STEPS}",
+        f"steps={TASKS * STEPS}", f"val_every={TASKS * STEPS}", f"save_every={STEPS}", f"keep_every={STEPS}",
+        "data.val_rows=64", *MODELS[name],
+    ]  # fmt: skip
+    training.run(make_job(open_option_files(None), lines).config)
+    asked = ["phase=eval", f"checkpoint={run}", "evals=class_incremental", "evals.class_incremental.per_label=10"]
+    asking.run(make_job(open_option_files(None), [*asked, "device=cpu"]).config)
+    print(f"{time.strftime('%X')} {run.name}: {time.process_time() - started:.0f} CPU seconds", flush=True)
