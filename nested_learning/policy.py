@@ -77,6 +77,11 @@ class MemorizeConfig(MemoryConfig):
         """Say whether what is memorised for one example is there for the next."""
         return self.reset == "carry"
 
+    @property
+    def writes(self) -> bool:
+        """Say whether there is anything that study would write."""
+        return self.lr > 0 and self.surprise_threshold != math.inf
+
 
 @dataclass(kw_only=True)
 class SamplingConfig:

@@ -18,7 +18,7 @@ from nested_learning.policy import MemorizeConfig, MemoryConfig, SamplingConfig
 from nested_learning.seeds import derive_seed
 from nested_learning.shapes import Float, Int, Tensor
 from nested_learning.state_file import load_state, num_rows, save_state
-from nested_learning.study import Studied, Study, join, refuse_infinite
+from nested_learning.study import Studied, Study, refuse_infinite
 
 # tokens that are read in one pass: bounds the memory that logits and activations of a long text take, changes no result
 SEGMENT = 1024
@@ -98,16 +98,12 @@ class Session:
         if self.tokenizer is not None:
             tokens = torch.cat([tokens.new_full((self.batch, 1), self.tokenizer.end), tokens], 1)
         targets = F.pad(tokens[:, 1:], (0, 1), value=IGNORE)
-        study = self._studying()
         # the beginning of a text is no part of what is studied: it is read again
         memorised = self._begun if self.position == self._opening else self.state
-        every = []
-        for _ in range(study.how.steps):
-            found, _, memorised = study.read(tokens, targets, self.model.begin(memorised), goes_on=False)
-            every.append(found)
+        found, memorised = self._studying().study(tokens, targets, memorised)
         with torch.inference_mode():
             self._start(self.model.begin(memorised))
-        return join(every)
+        return found
 
     def read_and_study(self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"]) -> Studied:
         """Read `tokens` on like `read`, and study each piece of them once its `targets` (IGNORE: none) were predicted.

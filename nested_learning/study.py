@@ -68,7 +68,8 @@ class Study:
     """Studies with `model` as `how` says. Raises ConfigError for levels or layers that the model does not have.
 
     A level that learns inside the context does so by its own clock and rule, one that does not by gradient descent on
-    the mean loss of a piece; each write is scaled as `how` says. Source: ours; the teach signal is that of Nested
+    the mean loss of a piece; each write is scaled as `how` says. Gradients do not reach back from a piece into the one
+    before. Source: ours; the teach signal is that of Nested
     Learning, arXiv 2512.24695, equation 71, the threshold that of Titans' momentary surprise, arXiv 2501.00663, eq. 8.
     """
 
@@ -82,6 +83,20 @@ class Study:
             for level in tree.nodes(LevelState, model.init_state(1))
             if level.clocks[0].signal == "local"
         }
+
+    @torch.no_grad()
+    def study(self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State) -> tuple[Studied, State]:
+        """Read a text `steps` times from its beginning, and write; `state`, which was opened, is what is memorised.
+
+        Returns what was found, norms from `state` on, and what is memorised then: `state` where nothing may be written.
+        """
+        memorised, every = state, []
+        for _ in range(self.how.steps):
+            found, _, memorised = self.read(tokens, targets, self.model.begin(memorised), goes_on=False)
+            every.append(found)
+        norms = {name: norms_of(state, memorised, self.chosen, name).cpu() for name in self.names}
+        # the clocks of levels have gone on, though they wrote nothing
+        return join(every)._replace(norms=norms), memorised if self.how.writes else state
 
     @torch.no_grad()
     def read(

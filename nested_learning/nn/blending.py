@@ -49,11 +49,17 @@ def between(before: State, after: State, share: Float[Tensor, " b"]) -> State:
 
 
 def between_levels(before: LevelState, after: LevelState, share: Float[Tensor, " b"]) -> LevelState:
-    """Return `between` of what was written; gradients of an unfinished period stay."""
+    """Return `between` of what was written; of an unfinished period the rows keep all, or with a share of 0 nothing."""
+    whole = (share > 0).to(share)
     fast = tuple(
-        FastWeights(between(old.delta, new.delta, share), new.gradient, new.pending, rule, new.inputs)
+        FastWeights(
+            between(old.delta, new.delta, share),
+            between(old.gradient, new.gradient, whole),
+            new.pending,
+            between(old.rule, new.rule, share),
+            between(old.inputs, new.inputs, whole),
+        )
         for old, new in zip(before.fast, after.fast, strict=True)
-        for rule in [between(old.rule, new.rule, share)]
     )
     # who has written nothing reads with the weights that all rows share
     writes = after.writes if bool((share > 0).any()) else before.writes

@@ -63,9 +63,9 @@ class Hybrid(nn.Module, ABC):
         return tree.select_rows(HybridState(self.attention.init_state(1), shown, long_term), rows)
 
     def begin(self, state: HybridState) -> HybridState:
-        """Return the state before another text: an empty window, and the memory as it was left."""
-        short_term, persistent, long_term = state
-        return HybridState(self.attention.begin(short_term), persistent, self.memory.begin(long_term))
+        """Return the state before another text: windows after the persistent tokens, and the memory as it was left."""
+        empty, memory = self.init_state(len(state.short_term.key)), rest(state.long_term.memory)
+        return empty._replace(long_term=empty.long_term._replace(memory=memory))
 
 
 class MemoryAsGate(Hybrid):
