@@ -28,6 +28,7 @@ OPTIONS = [(group, option) for group in CHOICES for option in FILES.options(grou
 # what an option cannot do without, where nothing can be shipped
 NEEDED = {
     ("data", "text"): "data.path=text.py",
+    ("data", "babilong"): "data.path=en-10k",
     ("data", "tokens"): "data.path=shards",
     ("data", "sequence"): "data.sources={a:{name:text,path:text.py},b:{name:stdlib}}",
     ("data", "mixture"): "data.sources={a:{name:text,path:text.py}} data.weights={a:1}",

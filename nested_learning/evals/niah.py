@@ -72,6 +72,18 @@ class Haystacks(Sequence[Example]):
         prompt = self.prompts[cell.task].make(rng, cell.length - 1, cell.depth / 100, self.size.num_generated)
         return Example(index, cell, prompt)
 
+    def require_length(self, option: str) -> None:
+        """Raise DataError where the shortest prompts are too short; `option` is how errors name the pack."""
+        shortest = min(self.size.lengths)
+        for task in self.prompts:
+            try:
+                self[self.cells.index(Cell(task, shortest, self.size.depths[0])) * self.size.per_cell]
+            except DataError as error:
+                raise DataError(
+                    f"{option}.lengths: {shortest} tokens for {task}, {self.size.num_generated} of them for the answer "
+                    f"({option}.num_generated): {error}"
+                ) from error
+
 
 class NiahPack:
     """Reads prompts of needle `tasks`, numbers in them of `digits` digits, and asks.
@@ -105,8 +117,7 @@ class NiahPack:
         require_room(subject.model, max(self.size.lengths), self.batch_size, f"evals.{self.name}.lengths")
         prompts = {name: Prompts(task, tokenizer, self.books) for name, task in self.tasks.items()}
         found = Haystacks(prompts, self.size, subject.seed)
-        for task in self.tasks:
-            self._try(found, task)
+        found.require_length(f"evals.{self.name}")
         return found
 
     def answer(self, session: Session, examples: Sequence[Example]) -> list[list[Row]]:
@@ -178,14 +189,3 @@ class NiahPack:
             "logprob": logprob,
             "text": text,
         }
-
-    def _try(self, examples: Haystacks, task: str) -> None:
-        """Raise DataError where the shortest prompt of a task is too short."""
-        shortest = min(self.size.lengths)
-        try:
-            examples[examples.cells.index(Cell(task, shortest, self.size.depths[0])) * self.size.per_cell]
-        except DataError as error:
-            raise DataError(
-                f"evals.{self.name}.lengths: {shortest} tokens for {task}, {self.size.num_generated} of them for the "
-                f"answer (evals.{self.name}.num_generated): {error}"
-            ) from error
