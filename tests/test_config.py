@@ -25,6 +25,7 @@ from nested_learning.typed import convert
 PACKAGE = Path(config.__file__).parent
 FILES = open_option_files(None)
 OPTIONS = [(group, option) for group in CHOICES for option in FILES.options(group)]
+DOMAINS = ("shakespeare_1600", "political_1788", "novel_1853", "wikipedia_2016", "python_2023")
 # what an option cannot do without, where nothing can be shipped
 NEEDED = {
     ("data", "text"): "data.path=text.py",
@@ -33,6 +34,10 @@ NEEDED = {
     ("data", "sequence"): "data.sources={a:{name:text,path:text.py},b:{name:stdlib}}",
     ("data", "mixture"): "data.sources={a:{name:text,path:text.py}} data.weights={a:1}",
     ("experiment", "books"): "data.path=text.py",
+    ("experiment", "chronological"): "data.sources.book.path=text.py data.segments=2 data.seq_len=16",
+    ("experiment", "domain_sequence"): " ".join(
+        ["data.seq_len=16", *(f"data.sources.{name}.path=text.py data.sources.{name}.span=[0,900]" for name in DOMAINS)]
+    ),
     ("phase", "eval"): "checkpoint=x",
     ("phase", "sample"): "checkpoint=x",
 }
