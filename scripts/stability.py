@@ -122,15 +122,14 @@ def outer() -> Case:
 def study() -> Case:
     """Return the case of study: how large steps at test time may be."""
     rates = ("0.01", "0.1", "1.0", "10.0", "100.0")
-    kinds = {"transformer, level mlp": ("transformer", "mlp"), "titans_lmm, memory": ("titans_lmm", "titan")}
+    kinds = {"transformer, level mlp": ("transformer", "mlp"), "hope_attention, level slow": ("hope_attention", "slow")}
     settings = []
     for name, (model, level) in kinds.items():
-        chunk = () if model == "transformer" else ("model.memory.chunk=16",)
         asked = tuple((*STUDY, f"memory.lr={lr}", f"memory.levels=[{level}]", f"name=lr{lr}") for lr in rates)
-        settings.append(Setting(name, (f"model={model}", *chunk), asked))
+        settings.append(Setting(name, (f"model={model}",), asked))
     why = (
-        "`memory.lr` multiplies every write. Of a memory 1 is what training taught it, and what lies above it was "
-        "never trained; of a level that never wrote in training it is a rate of plain gradient descent."
+        "`memory.lr` multiplies every write. Of a level that never wrote in training it is a rate of plain gradient "
+        "descent on each piece of the text, and nothing bounds it."
     )
     return Case("study", "Study at test time: `memory.lr`", why, tuple(settings))
 

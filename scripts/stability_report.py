@@ -136,6 +136,8 @@ def studied(trials: Sequence[Trial]) -> list[str]:
             if found and not failed:
                 gains[rate] = mean_and_stderr(found)
         lines.append(_row(cells))
+        if not gains:
+            continue
         least = min(gains, key=lambda rate: gains[rate][0])
         safe = [rate for rate, (mean, error) in gains.items() if mean <= LEAST + NUM_ERRORS * (error or 0.0)]
         beyond = f"; the largest that does no harm is {safe[-1].replace('lr', '')}" if safe else ""
