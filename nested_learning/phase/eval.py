@@ -1,5 +1,6 @@
 """`phase=eval`: ask a trained model, under a memory policy, and keep the reports in its run directory."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -154,6 +155,11 @@ def about(name: str, config: "Config", trained: Trained, subject: Subject) -> di
         "data_options": data,
         "seed": config.seed,
         "memory": subject.policy.name,
-        "policy": asdict(subject.policy),
+        "policy": {key: _in_json(value) for key, value in asdict(subject.policy).items()},
         "weights": config.weights,
     }
+
+
+def _in_json(value: Any) -> Any:
+    # a threshold that nothing reaches
+    return str(value) if value == math.inf else value

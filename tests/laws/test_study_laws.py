@@ -36,7 +36,7 @@ LEVELED = {
 }
 ALL = [*MODELS, *LEVELED]
 # one of each kind of state; the others are among the slow tests
-QUICK = ("transformer", "titans_mac", "titans_mag", "hope", "lstm", "taught", "taught_slowly", "local")
+QUICK = ("transformer", "titans_mag", "hope", "taught", "local")
 BATCH, LENGTH, CHUNK = 3, 12, 7
 STUDY = MemorizeConfig(
     name="memorize",
