@@ -60,8 +60,8 @@ def header(out: Path, runs: Sequence[Result]) -> list[str]:
         "figures are means over the seeds ± their standard error, each of examples that no run was trained on.",
         "",
         f"Models of two layers, {data['model']['dim']} wide, {data['steps']} steps of {data['data']['batch_size']} "
-        f"rows of {', '.join(map(str, rows))} tokens (`experiment=niah`): needles of RULER's first task, numbers of three "
-        "digits, and pass keys, in noise; words are tokens. CPU seconds of training: "
+        f"rows of {', '.join(map(str, rows))} tokens (`experiment=niah`): needles of RULER's first task, numbers of "
+        "three digits, and pass keys, in noise; words are tokens. CPU seconds of training: "
         f"{', '.join(f'{name} {seconds:.0f}' for name, seconds in spent.items())}; {sum(spent.values()) / 60:.1f} "
         "minutes in all. A value is to be chosen among nine (`accuracy`, chance 11.1 %), or to be said (`exact`).",
         "",
