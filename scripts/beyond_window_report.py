@@ -90,7 +90,7 @@ def gap_section(runs: Runs, figures: Path) -> list[str]:
     """Report on answers outside the window: A1 of the specification."""
     subjects = [subject for _, subject in runs]
     of = {subject: each for (_, subject), each in runs.items()}
-    data, steps = next(iter(of.values()))[0].config["data"], next(iter(of.values()))[0].summary["step"]
+    data = next(iter(of.values()))[0].config["data"]
     draw_gaps(of, figures / "beyond_window.png")
     far = [f"accuracy/{gap}/{PAIRS}" for gap in (GAP, 128, 512)]
     rows = [
@@ -100,6 +100,7 @@ def gap_section(runs: Runs, figures: Path) -> list[str]:
             share(of[subject], "recall_frozen", far[0]),
             share(of[subject], "recall_memorize_studied", far[0]),
             share(of[subject], "recall_memorize_studied", f"accuracy_wrong_context/{GAP}/{PAIRS}"),
+            str(of[subject][0].summary["step"]),
             pm(column(of[subject], "cpu_seconds"), 0),
             seeds_of(of[subject]),
         ]
@@ -109,8 +110,8 @@ def gap_section(runs: Runs, figures: Path) -> list[str]:
     return [
         "## Answers outside the window",
         "",
-        f"{PAIRS} pairs of key and value, {GAP} tokens of noise, then the keys again (`experiment=recall`, {steps} "
-        f"steps of {data['batch_size']} rows, two layers of width 64). A window of {WINDOW} lets two layers see "
+        f"{PAIRS} pairs of key and value, {GAP} tokens of noise, then the keys again (`experiment=recall`, "
+        f"{data['batch_size']} rows a step, two layers of width 64). A window of {WINDOW} lets two layers see "
         f"{2 * (WINDOW - 1)} tokens back: the windowed transformer cannot know. Longer gaps, more pairs and changed "
         "values are read without training. frozen: memories are not written (gap "
         f"{GAP}). studied: pairs and noise were studied (`memory=memorize`, the memories of mixers, one pass) and the "
@@ -119,7 +120,7 @@ def gap_section(runs: Runs, figures: Path) -> list[str]:
         "",
         "![Accuracy over the gap](figures/beyond_window.png)",
         "",
-        *table([*head, "CPU seconds", "seeds"], rows),
+        *table([*head, "steps", "CPU seconds", "seeds"], rows),
         "",
         *gap_verdicts(of, 1 / data["num_values"]),
         "",
@@ -147,10 +148,10 @@ def gap_verdicts(of: dict[str, list[Result]], chance: float) -> list[str]:
             )
         else:
             passed = sum(a >= REACHED and b >= FAR for a, b in zip(near, middle, strict=True))
+            holds = yes(passed >= 2 and spent <= SECONDS) if len(runs) > 1 else "**one seed, no judgement**"
             lines.append(
                 f"- {subject}: {passed} of {len(runs)} seeds reach {REACHED:.0%} at gap {GAP} and {FAR:.0%} at gap 128 "
-                f"within {SECONDS} CPU seconds (slowest {spent:.0f}): "
-                f"{yes(passed >= min(2, len(runs)) and spent <= SECONDS)}; {FAR:.0%} at gap 512: "
+                f"within {SECONDS} CPU seconds (slowest {spent:.0f}), two have to: {holds}; {FAR:.0%} at gap 512: "
                 f"{yes(fmean(far) >= FAR)} ({fmean(far):.1%})"
             )
             lines.append(f"- {subject}: {worth(runs)}")

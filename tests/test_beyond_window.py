@@ -65,7 +65,8 @@ def test_judgements_follow_from_the_answers(script: Any) -> None:
     assert "2 of 3 seeds" in report.gap_verdicts({"titans_lmm": good}, 1 / 24)[0]
     assert report.gap_verdicts({"titans_lmm": good}, 1 / 24)[0].count("**yes**") == 1
     assert report.gap_verdicts({"titans_lmm": late}, 1 / 24)[0].count("**yes**") == 0
-    slow = [run_of(script, 0, 0.99, "titans_lmm", cpu_seconds=200.0)]
+    assert "no judgement" in report.gap_verdicts({"titans_lmm": good[:1]}, 1 / 24)[0]
+    slow = [run_of(script, seed, 0.99, "titans_lmm", cpu_seconds=200.0) for seed in (0, 1)]
     assert report.gap_verdicts({"titans_lmm": slow}, 1 / 24)[0].count("**yes**") == 1
     assert "95.0 points" in report.worth(slow)
     for accuracy, word in ((0.045, "yes"), (0.12, "no")):
