@@ -35,9 +35,16 @@ NEEDED = {
     ("data", "mixture"): "data.sources={a:{name:text,path:text.py}} data.weights={a:1}",
     ("experiment", "books"): "data.path=text.py",
     ("experiment", "babilong"): "data.path=en-10k",
-    ("experiment", "chronological"): "data.sources.book.path=text.py data.segments=2 data.seq_len=16",
+    (
+        "experiment",
+        "chronological",
+    ): "data.sources.book.path=text.py data.segments=2 data.seq_len=16 optim.schedule.warmup=1",
     ("experiment", "domain_sequence"): " ".join(
-        ["data.seq_len=16", *(f"data.sources.{name}.path=text.py data.sources.{name}.span=[0,900]" for name in DOMAINS)]
+        [
+            "data.seq_len=16",
+            "optim.schedule.warmup=1",
+            *(f"data.sources.{name}.path=text.py data.sources.{name}.span=[0,900]" for name in DOMAINS),
+        ]
     ),
     ("phase", "eval"): "checkpoint=x",
     ("phase", "sample"): "checkpoint=x",
