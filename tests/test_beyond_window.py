@@ -68,7 +68,7 @@ def test_judgements_follow_from_the_answers(script: Any) -> None:
     assert "no judgement" in report.gap_verdicts({"titans_lmm": good[:1]}, 1 / 24)[0]
     slow = [run_of(script, seed, 0.99, "titans_lmm", cpu_seconds=200.0) for seed in (0, 1)]
     assert report.gap_verdicts({"titans_lmm": slow}, 1 / 24)[0].count("**yes**") == 1
-    assert "95.0 points" in report.worth(slow)
+    assert "95.0 ± 0.0 points" in report.worth(slow)
     for accuracy, word in ((0.045, "yes"), (0.12, "no")):
         runs = [run_of(script, seed, accuracy, "transformer_window") for seed in (0, 1, 2)]
         assert report.gap_verdicts({"transformer_window": runs}, 1 / 24)[0].endswith(f"at chance: **{word}**")
