@@ -35,11 +35,13 @@ PLAN = (
     ("transformer", "forward", None),
     ("hope", "forward", None),
     *((f"levels_{period}", "forward", None) for period in PERIODS),
+    ("hope_three", "forward", 1),
+    ("hope_slow", "forward", 1),
     ("transformer", "reverse", None),
     ("hope", "reverse", None),
     ("transformer", "joint", 1),
     ("hope", "joint", 1),
-    ("transformer", "book", None),
+    ("transformer", "book", 1),
 )
 # trained once more with the first seed: the same figures must come out
 AGAIN = ("transformer", "forward")

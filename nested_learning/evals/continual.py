@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nested_learning import checkpoint
 from nested_learning.data.sequence import SequenceConfig
@@ -45,8 +45,14 @@ class Continual:
     def examples(self, subject: Subject) -> list[Question]:
         """Return the questions, in the order in which domains were learned.
 
-        Raises ConfigError for data that are no sequence, CheckpointError where checkpoints were not kept.
+        Raises ConfigError for data that are no sequence and for memories that are to be carried from row to row,
+        CheckpointError where checkpoints were not kept.
         """
+        if subject.policy.carries:
+            raise ConfigError(
+                "evals=continual: rows are read with weights of different checkpoints, which share no memory; "
+                "use memory.reset=per_example, or evals=continual_memory"
+            )
         source, weights = open_domains(subject, "continual"), Weights(subject.model, subject.weights)
         rows = {name: ValidationRows(part, self.num_rows) for name, part in source.sources.items()}
         return [
@@ -112,7 +118,18 @@ def stages(subject: Subject, names: Sequence[str]) -> list[Path]:
             raise CheckpointError(
                 f"{directory}: no checkpoint {when}; train the run to steps={len(names) * each} with keep_every={each}"
             )
+    require_same(checkpoint.read_config(found[0])["data"], subject.data)
     return found
+
+
+def require_same(trained: dict[str, Any], asked: SequenceConfig) -> None:
+    """Raise ConfigError unless domains are asked about as they were learned: in that order, after as many steps."""
+    for key in ("name", "order", "steps_each", "segments"):
+        if trained[key] != vars(asked)[key]:
+            raise ConfigError(
+                f"evals=continual: data.{key}={vars(asked)[key]}, but the run was trained with "
+                f"data.{key}={trained[key]}; leave it out, the checkpoint brings it"
+            )
 
 
 def matrix_of(names: Sequence[str], rows: Sequence[Row]) -> Matrix:

@@ -144,6 +144,17 @@ def test_data_that_are_no_sequence_are_refused(trained, tmp_path, pack):
         report_on(pack, subject(trained, data=other))
 
 
+def test_a_memory_is_not_carried_from_weights_to_weights(trained):
+    with pytest.raises(ConfigError, match=r"use memory\.reset=per_example, or evals=continual_memory"):
+        report_on(Continual(2, 4, resets=False), subject(trained, policy=memorize(reset="carry")))
+
+
+def test_domains_are_asked_about_in_the_order_in_which_they_were_learned(trained):
+    asked = subject(trained)
+    with pytest.raises(ConfigError, match=r"data\.order=reverse, but the run was trained with data\.order=forward"):
+        report_on(Continual(2, 4, resets=False), replace(asked, data=replace(asked.data, order="reverse")))
+
+
 def without_memory(folder):
     config = configure(folder, model="transformer", model__levels="[{name: mlp, period: 0}]")
     model = config.model.build(257, 0)
