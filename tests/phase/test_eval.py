@@ -76,6 +76,8 @@ def test_memorize_reports_both_policies_and_their_difference(run, capsys):
     assert memorize["metrics"]["memory/mlp/writes"]["value"] == 32 / 8
     assert memorize["policy"]["lr"] == 0.1 and memorize["parameters_sha256"] == memorize["parameters_sha256_after"]
     assert "validation_memorize" in capsys.readouterr().out
+    assert main(["phase=eval", f"checkpoint={run}", *options, "memory.surprise_threshold=inf", "device=cpu"]) == 0
+    assert report(run, "validation_memorize")["policy"]["surprise_threshold"] == "inf"
     assert [path.name for path in (run / "evals").glob(".*")] == []
 
 
