@@ -62,15 +62,17 @@ def sizes(pack: str, lengths: str, depths: str, num_examples: int, more: tuple[s
 
 
 QUESTIONS = [
-    Question("niah", "niah", sizes("niah", "256,512,1024,2048", "0,25,50,75,100", 4), ("titans_lmm", "window")),
-    Question("far", "niah", sizes("niah", "4096,8192", "0,25,50,75,100", 2)),
-    Question("frozen", "niah", sizes("niah", "256,1024", "0,25,50,75,100", 4), memory="frozen"),
-    Question("studied", "niah", sizes("niah", "256,1024", "0,25,50,75,100", 2), memory="memorize"),
-    Question("passkey", "passkey", sizes("passkey", "256,1024,4096", "0,50,100", 4), ("titans_lmm", "window")),
+    Question("niah", "niah", sizes("niah", "256,512,1024,2048", "0,25,50,75,100", 12), ("titans_lmm", "window")),
+    Question("far", "niah", sizes("niah", "4096,8192", "0,25,50,75,100", 4)),
+    Question("frozen", "niah", sizes("niah", "256,1024", "0,25,50,75,100", 8), memory="frozen"),
     Question(
-        "books", "niah", sizes("niah", "512", "0,50,100", 4, ("tasks=[niah_single_2]", f"path={BOOK}")), seeds=(0,)
+        "studied", "niah", (*sizes("niah", "256,1024", "0,25,50,75,100", 8), "memory.levels=[titan]"), memory="memorize"
     ),
-    Question("multikey", "niah", sizes("niah", "256,512", "0,50,100", 4, ("tasks=[niah_multikey_2]",)), seeds=(0,)),
+    Question("passkey", "passkey", sizes("passkey", "256,1024,4096", "0,50,100", 8), ("titans_lmm", "window")),
+    Question(
+        "books", "niah", sizes("niah", "512", "0,50,100", 20, ("tasks=[niah_single_2]", f"path={BOOK}")), seeds=(0,)
+    ),
+    Question("multikey", "niah", sizes("niah", "256,512", "0,50,100", 20, ("tasks=[niah_multikey_2]",)), seeds=(0,)),
     Question(
         "babilong",
         "babilong",
