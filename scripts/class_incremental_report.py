@@ -14,17 +14,20 @@ PLAIN, RECOMMENDED, JOINT = "sequential", "memory", "joint"
 # A8: what shows that the figures measure what they say
 JOINT_AT_LEAST, PLAIN_AT_MOST, BWT_AT_LEAST = 0.75, 0.30, 0.50
 
-CLASSIFIERS = """Ten tasks, a domain of 15 labels each. A classifier embeds a bag of hashed words, reads one level of a continuum
+CLASSIFIERS = """\
+Ten tasks, a domain of 15 labels each. A classifier embeds a bag of hashed words, reads one level of a continuum
 memory and has an output for each label. `sequential` is plain fine-tuning with AdamW, three passes over each
 task; `sequential_once` one pass; `joint` learns all tasks at once; `replay` reads 5 texts of each earlier label
 again; `ewc` holds on to weights by their Fisher information; `cms` has three levels, of every step, 512 and
 4,096 texts; `m3` and `dgd` are those optimizers, for the level and the head. The memories are not trained: each
 text is written once into a matrix by the delta rule of the models' memories (`memory` at rate 0.03,
 `memory_fast` at 0.1; `memory_dgd` by delta gradient descent), its bag the key, its label the value."""
-MODELS = """`experiment=class_incremental` at five tasks of five labels, drawn anew for each seed: models of two layers of
+MODELS = """\
+`experiment=class_incremental` at five tasks of five labels, drawn anew for each seed: models of two layers of
 width 64 are trained from nothing on `Text: ... Label: ...` and asked by `evals=class_incremental`: the label
 with the fewest nats a token. `hope` has a fast level and a slow one, which moves once a task."""
-RECOMMENDATION = """The recommended variant is `memory`: a text that comes later changes a matrix only along its own key, and asks
+RECOMMENDATION = """\
+The recommended variant is `memory`: a text that comes later changes a matrix only along its own key, and asks
 no other label down but where it answered wrongly there. What is trained by gradient descent through one output
 for every label forgets, at whatever pace its levels learn: the labels of a task push all others down."""
 
@@ -84,9 +87,10 @@ def header(classifiers: Found, models: Found, seeds: Sequence[int]) -> list[str]
     return [
         f"    python scripts/class_incremental.py --data ../shared/data --seeds {orders.replace(',', '')}",
         "",
-        f"Commit {commits}; one CPU thread; {minutes:.1f} CPU minutes in all. CLINC150 in its own split, 14,630 texts to",
-        f"learn and 2,853 unseen ones to ask; seeds {orders}, of the order of tasks and of the weights: figures are means",
-        "over them ± their standard error, in per cent. Answers are chosen among all labels so far; no task is named.",
+        f"Commit {commits}; one CPU thread; {minutes:.1f} CPU minutes in all. CLINC150 in its own split: 14,630 texts",
+        f"to learn, 2,853 unseen ones to ask. Seeds {orders}, of the order of tasks and of the weights: figures are",
+        "means over them ± their standard error, in per cent. Answers are chosen among all labels so far; no task is",
+        "named.",
         "",
     ]
 
@@ -119,7 +123,7 @@ def verdicts(found: Found) -> list[str]:
     least, most, size = (round(100 * each) for each in (JOINT_AT_LEAST, PLAIN_AT_MOST, BWT_AT_LEAST))
     return [
         f"**A8 {'holds' if holds else 'does not hold'}**: joint {100 * joint:.1f} % (at least {least}), sequential "
-        f"{100 * plain:.1f} % (at most {most}), its backward transfer {100 * bwt:.1f} points (at least {size} in size).",
+        f"{100 * plain:.1f} % (at most {most}), its backward transfer {100 * bwt:.1f} points (at least {size}).",
         "",
         "Accuracy after all tasks, less that of plain fine-tuning, pair by pair:",
         "",

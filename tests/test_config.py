@@ -30,11 +30,15 @@ DOMAINS = ("shakespeare_1600", "political_1788", "novel_1853", "wikipedia_2016",
 NEEDED = {
     ("data", "text"): "data.path=text.py",
     ("data", "babilong"): "data.path=en-10k",
+    ("data", "classes"): "data.path=labelled.jsonl data.num_tasks=2",
     ("data", "tokens"): "data.path=shards",
     ("data", "sequence"): "data.sources={a:{name:text,path:text.py},b:{name:stdlib}}",
     ("data", "mixture"): "data.sources={a:{name:text,path:text.py}} data.weights={a:1}",
     ("experiment", "books"): "data.path=text.py",
     ("experiment", "babilong"): "data.path=en-10k",
+    ("experiment", "class_incremental"): " ".join(
+        ["data.path=labelled.jsonl", "data.num_tasks=2", "data.vocab_size=270", "optim.schedule.warmup=1"]
+    ),
     (
         "experiment",
         "chronological",
@@ -250,6 +254,8 @@ ALSO_TRAINED = [
 )
 def test_every_configuration_trains_two_steps(lines: list[str], empty_folder: Path) -> None:
     (empty_folder / "text.py").write_text("def f(x):\n    return x\n" * 40)
+    labelled = [f'{{"text": "word {i}", "label": "label_{i % 4}"}}' for i in range(40)]
+    (empty_folder / "labelled.jsonl").write_text("\n".join(labelled))
     needed = [each for (group, option), line in NEEDED.items() if f"{group}={option}" in lines for each in line.split()]
     result = run_phase(load(*shrink([*lines, *needed, "name=two", "evals=[]"])))
     assert (empty_folder / "runs" / "two" / "checkpoints" / "step_00000002").is_dir()
