@@ -159,6 +159,19 @@ def test_a_row_that_is_not_surprised_is_as_if_it_had_not_studied(name):
     assert torch.allclose(logits[surprised], studied(name, chunk=LENGTH).read(QUESTION)[surprised], atol=1e-10)
 
 
+@each([name for name in LEVELED if name.startswith("taught")])
+def test_of_an_unfinished_period_a_row_keeps_only_what_surprised_it(name):
+    text = TEXT[:, :3]
+    surprise = open_session(name, chunk=LENGTH).study(text).surprise[:, 0]
+    threshold = float(surprise.sort().values[1:].mean())
+    session = open_session(name, chunk=LENGTH, surprise_threshold=threshold)
+    session.study(text)
+    for level in tree.nodes(LevelState, session.state):
+        for fast in level.fast:
+            kept = torch.stack([gradient.abs().amax((1, 2)) for gradient in fast.gradient]).amax(0)
+            assert torch.equal(kept > 0, surprise >= threshold)
+
+
 @laws
 def test_what_comes_later_in_a_text_changes_nothing_before(name):
     at = CHUNK + 1
