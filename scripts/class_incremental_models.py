@@ -9,10 +9,11 @@ from nested_learning.phase import eval as asking
 from nested_learning.phase import train as training
 
 # five tasks of five classes, which a model of minutes can learn
-STEPS, TASKS, LABELS = 60, 5, 25
+STEPS, TASKS, LABELS = 80, 5, 25
 MODELS = {
     "transformer": ("model=transformer",),
-    "hope": ("model=hope", "model.levels=[{name:fast,period:0},{name:slow,period:76800}]"),
+    "hope": ("model=hope", "model.levels=[{name:fast,period:0},{name:slow,period:102400}]"),
+    "transformer_m3": ("model=transformer", "optim=m3"),
     "joint": ("model=transformer", "data.is_joint=true"),
 }
 
@@ -31,6 +32,6 @@ def complete(name: str, seed: int, data: Path, out: Path) -> None:
         "data.val_rows=64", *MODELS[name],
     ]  # fmt: skip
     training.run(make_job(open_option_files(None), lines).config)
-    asked = ["phase=eval", f"checkpoint={run}", "evals=class_incremental", "evals.class_incremental.per_label=10"]
+    asked = ["phase=eval", f"checkpoint={run}", "evals=class_incremental", "evals.class_incremental.per_label=6"]
     asking.run(make_job(open_option_files(None), [*asked, "device=cpu"]).config)
     print(f"{time.strftime('%X')} {run.name}: {time.process_time() - started:.0f} CPU seconds", flush=True)

@@ -83,11 +83,11 @@ def header(classifiers: Found, models: Found, seeds: Sequence[int]) -> list[str]
     """Say how it was made."""
     kept = [each for found in (classifiers, models) for orders in found.values() for each in orders.values()]
     minutes = sum(each["cpu_seconds"] for each in kept) / 60
-    orders, commits = ", ".join(map(str, seeds)), ", ".join(sorted({each["commit"] for each in kept}))
+    orders, commits = ", ".join(map(str, seeds)), list(dict.fromkeys(each["commit"] for each in kept))
     return [
         f"    python scripts/class_incremental.py --data ../shared/data --seeds {orders.replace(',', '')}",
         "",
-        f"Commit {commits}; one CPU thread; {minutes:.1f} CPU minutes in all. CLINC150 in its own split: 14,630 texts",
+        f"Commits {commits[0]} to {commits[-1]}; one CPU thread; {minutes:.1f} CPU minutes in all. CLINC150 in its own split: 14,630 texts",
         f"to learn, 2,853 unseen ones to ask. Seeds {orders}, of the order of tasks and of the weights: figures are",
         "means over them ± their standard error, in per cent. Answers are chosen among all labels so far; no task is",
         "named.",
