@@ -9,10 +9,10 @@ from nested_learning.phase import eval as asking
 from nested_learning.phase import train as training
 
 # five tasks of five classes, which a model of minutes can learn
-STEPS, TASKS, LABELS = 80, 5, 25
+STEPS, TASKS, LABELS = 40, 5, 25
 MODELS = {
     "transformer": ("model=transformer",),
-    "hope": ("model=hope", "model.levels=[{name:fast,period:0},{name:slow,period:102400}]"),
+    "hope": ("model=hope", "model.levels=[{name:fast,period:0},{name:slow,period:51200}]"),
     "transformer_m3": ("model=transformer", "optim=m3"),
     "joint": ("model=transformer", "data.is_joint=true"),
 }

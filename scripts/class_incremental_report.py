@@ -170,7 +170,7 @@ def plots(found: Found, folder: Path) -> list[str]:
 
 def over_orders(orders: Mapping[int, dict[str, Any]]) -> list[tuple[float, float, float | None]]:
     """Return accuracy on all classes so far, its mean over orders."""
-    every = [curves(each["figures"])["all classes so far"][""] for each in orders.values()]
+    every = [curves(each["figures"])["all classes so far"]["all"] for each in orders.values()]
     return [(points[0][0], *mean_and_stderr([value for _, value, _ in points])) for points in zip(*every, strict=True)]
 
 
