@@ -35,6 +35,7 @@ LEARNERS = {
     "cms": Learner(overrides=FAST, periods=(0, 512, 4096)),
     "m3": Learner(optim="m3", overrides=M3),
     "dgd": Learner(optim="dgd", overrides=(FAST[0], FAST[2])),
+    "attention": Learner(kind="attention", rate=20.0),
     "ewc": Learner(overrides=FAST, kind="ewc", strength=1000.0),
 }
 

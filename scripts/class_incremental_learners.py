@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any
@@ -37,7 +38,8 @@ FISHER_TEXTS = 256
 class Learner:
     """One way to learn a sequence: `optim` and its overrides; `periods` of the levels, in texts (0: every step).
 
-    `kind`: trained, ewc (`strength` of the penalty) or memory, which writes by `rule` at `rate`.
+    `kind`: trained; ewc (`strength` of the penalty); memory, which writes by `rule` at `rate`; or attention over all
+    texts that were read, whose logits are `rate` times the similarity.
     """
 
     optim: str = "adamw"
@@ -99,7 +101,9 @@ def learn(learner: Learner, texts: Texts, seed: int) -> tuple[list[Row], float]:
     torch.manual_seed(seed)
     started = time.process_time()
     asked = [texts.bags(part) for part in texts.source.texts["validation"]]
-    predict, study = memory(learner, texts) if learner.kind == "memory" else trained(learner, texts, seed)
+    kinds = {"memory": memory, "attention": attention}
+    make = kinds[learner.kind] if learner.kind in kinds else partial(trained, seed=seed)
+    predict, study = make(learner, texts)
     num_tasks = len(texts.source.tasks)
     rows = [] if learner.is_joint else ask(predict, texts, asked, 0)
     for task in range(1 if learner.is_joint else num_tasks):
@@ -207,6 +211,17 @@ def memory(learner: Learner, texts: Texts) -> tuple[Callable[..., Tensor], Calla
         state[0] = associative(keys, keys, values, gates, state[0], None, design)[1]
 
     return lambda bags: bags @ state[0].weight[0][0, 0], study
+
+
+def attention(learner: Learner, texts: Texts) -> tuple[Callable[..., Tensor], Callable[..., None]]:
+    """Return what answers by attention over every text that was read, the whole context in its window."""
+    keys, values = [torch.zeros(0, FEATURES)], [torch.zeros(0, len(texts.labels))]
+
+    def study(bags: Tensor, labels: Tensor) -> None:
+        keys[0] = torch.cat([keys[0], bags])
+        values[0] = torch.cat([values[0], F.one_hot(labels, len(texts.labels)).float()])
+
+    return lambda bags: (learner.rate * bags @ keys[0].T).softmax(-1) @ values[0], study
 
 
 def _hashed(text: str) -> list[int]:

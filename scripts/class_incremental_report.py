@@ -87,10 +87,10 @@ def header(classifiers: Found, models: Found, seeds: Sequence[int]) -> list[str]
     return [
         f"    python scripts/class_incremental.py --data ../shared/data --seeds {orders.replace(',', '')}",
         "",
-        f"Commits {commits[0]} to {commits[-1]}; one CPU thread; {minutes:.1f} CPU minutes in all. CLINC150 in its own split: 14,630 texts",
-        f"to learn, 2,853 unseen ones to ask. Seeds {orders}, of the order of tasks and of the weights: figures are",
-        "means over them ± their standard error, in per cent. Answers are chosen among all labels so far; no task is",
-        "named.",
+        f"Commits {commits[0]} to {commits[-1]}; one CPU thread; {minutes:.1f} CPU minutes in all. CLINC150 in its own",
+        f"split, 14,630 texts to learn, 2,853 unseen ones to ask. Seeds {orders}, of the order of tasks and of the",
+        "weights: figures are means over them ± their standard error, in per cent. Answers are chosen among all labels",
+        "so far; no task is named.",
         "",
     ]
 

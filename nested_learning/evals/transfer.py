@@ -59,7 +59,7 @@ def transfer(rows: Sequence[Row], joint: Sequence[Row] = ()) -> dict[str, Sample
 
 def curves(figures: Mapping[str, Samples]) -> Panels:
     """Return accuracy over the tasks learned: on all classes so far, and on those of each task."""
-    panels: Panels = {"all classes so far": {"all": []}, "classes of each task": {}}
+    panels: Panels = {}
     for name, samples in figures.items():
         kind, *place = name.split("/")
         if not place:
@@ -67,9 +67,9 @@ def curves(figures: Mapping[str, Samples]) -> Panels:
         value, stderr = samples.metric()[:2]
         point = (float(place[0]), value, stderr)
         if kind == "seen":
-            panels["all classes so far"]["all"].append(point)
+            panels.setdefault("all classes so far", {}).setdefault("all", []).append(point)
         else:
-            panels["classes of each task"].setdefault(f"task {place[1]}", []).append(point)
+            panels.setdefault("classes of each task", {}).setdefault(f"task {place[1]}", []).append(point)
     return panels
 
 

@@ -84,6 +84,7 @@ def test_every_task_counts_the_same_however_many_texts_it_has():
 
 def test_what_a_matrix_does_not_have_is_no_figure():
     assert values(transfer(matrix([[], [], [2, 1]]))) == {"accuracy": 0.75, "accuracy/2/1": 1, "accuracy/2/2": 0.5}
+    assert set(curves(transfer(matrix([[], [], [2, 1]])))) == {"classes of each task"}
     drawn = curves(transfer(matrix([[None, 1], [2, 1], [1, 2]])))
     assert [point[:2] for point in drawn["all classes so far"]["all"]] == [(1, 1), (2, 0.75)]
     assert [point[:2] for point in drawn["classes of each task"]["task 1"]] == [(1, 1), (2, 0.5)]
