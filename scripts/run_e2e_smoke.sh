@@ -35,7 +35,7 @@ ask() { say "eval_$1_$2" "$PYTHON" train.py phase=eval device=cpu checkpoint="$O
 
 write_files() {
   local data=$OUT/data row
-  for row in 1 2 3 4; do
+  for row in $(seq 1 12); do
     echo '{"query": "The tap was turned on, therefore", "choices": ["water flowed.", "it rained stones."], "gold": 0}'
   done | tee "$data/copa.jsonl" >"$data/piqa.jsonl"
   for row in 1 2 3; do
@@ -69,8 +69,8 @@ text() {
   wait $victim 2>/dev/null || true
   say train_text_goes_on "$PYTHON" train.py $words
   grep -q '"step": 40' "$run/summary.json"
-  local haystacks="evals.niah.lengths=[256] evals.niah.depths=[0,100] evals.niah.num_examples=1 evals.niah.num_generated=48
-    evals.passkey.lengths=[128,256] evals.passkey.depths=[0,100] evals.passkey.num_examples=1"
+  local haystacks="evals.niah.lengths=[384] evals.niah.depths=[0,100] evals.niah.num_examples=1 evals.niah.num_generated=48
+    evals.passkey.lengths=[192,256] evals.passkey.depths=[0,100] evals.passkey.num_examples=1"
   ask text memory,perplexity evals.memory.num_rows=2 evals.perplexity.num_texts=2 evals.perplexity.length_factor=2
   ask text validation,perplexity,niah,passkey,babilong $STUDY $haystacks evals.perplexity.num_texts=2 \
     evals.perplexity.length_factor=2 evals.babilong.path="$OUT/data" "evals.babilong.tasks=[qa1]" \
