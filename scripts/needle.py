@@ -34,8 +34,8 @@ HOW = {
     "hope": ("memory.levels=[titan]",),
     "transformer": ("memory.levels=[mlp]", "memory.steps=20", "memory.lr=0.3"),
 }
-STEPS = {"titans_lmm": (1, 2, 4), "hope": (1, 2, 4), "transformer": (1, 5, 20)}
-RATES = {"titans_lmm": (0.25, 0.5, 1.0, 2.0), "hope": (0.25, 0.5, 1.0, 2.0), "transformer": (0.1, 0.3, 1.0, 3.0)}
+STEPS = {"titans_lmm": (1, 2, 4), "hope": (1, 2), "transformer": (1, 5, 20)}
+RATES = {"titans_lmm": (0.25, 0.5, 1.0, 2.0), "hope": (0.5, 1.0, 2.0), "transformer": (0.1, 0.3, 1.0, 3.0)}
 # whose threshold is swept, over examples of the seeds from here on
 GATED, OTHER_SEEDS = "titans_lmm", 1000
 
