@@ -1,12 +1,10 @@
 """The report on the runs of continual.py: every number is computed from their directories."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from continual_runs import MEMORIES, MODELS, PERIODS, Run
+from continual_results import Found, commit, of, over, paired, pearson, read, shown
+from continual_runs import MEMORIES, MODELS, PERIODS, TRIED, Run
 
 from nested_learning.evals.protocol import Grid
 from nested_learning.report import mean_and_stderr
@@ -15,37 +13,6 @@ from nested_learning.report.plots import plot_lines, plot_maps
 # by so many standard errors two numbers are apart
 NUM_ERRORS = 2
 FIGURES = ("forgetting", "bwt", "fwt", "learned", "final")
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a run found: its summary, and its reports by name."""
-
-    run: Run
-    summary: dict[str, Any]
-    environment: dict[str, Any]
-    reports: dict[str, dict[str, Any]]
-
-    def value(self, figure: str, report: str = "continual", part: str = "metrics") -> float:
-        """Return a figure of a report."""
-        return float(self.reports[report][part][figure]["value"])
-
-    def stderr(self, figure: str) -> float:
-        """Return its error over validation rows."""
-        return float(self.reports["continual"]["metrics"][figure]["stderr"])
-
-    @property
-    def names(self) -> list[str]:
-        """Name the domains as they were learned."""
-        return [key.split("/")[2] for key in self.reports["continual"]["metrics"] if key.startswith("bpb/0/")]
-
-
-def read(run: Run) -> Found | None:
-    """Read a run that is done and was evaluated; None for another."""
-    if not (run.directory / "evals/continual.json").exists():
-        return None
-    reports = {path.stem: _json(path) for path in (run.directory / "evals").glob("*.json")}
-    return Found(run, _json(run.directory / "summary.json"), _json(run.directory / "environment.json"), reports)
 
 
 def write_report(runs: Sequence[Run], path: Path, command: str) -> Path:
@@ -91,11 +58,6 @@ def header(found: Sequence[Found], command: str) -> list[str]:
         *(model_line(name, found) for name in MODELS if of(found, name)),
         "",
     ]
-
-
-def commit(git: dict[str, str]) -> str:
-    """Name the commit that a run was made at, and whether the code differed from it."""
-    return f"{git['commit'][:9]}{' with uncommitted changes' if git['diff'] else ''}"
 
 
 def model_line(name: str, found: Sequence[Found]) -> str:
@@ -151,7 +113,35 @@ def model_section(found: Sequence[Found]) -> list[str]:
     ]
     for order in ("forward", "reverse"):
         lines += compared(found, "hope", "transformer", order)
+    return [*lines, *hope_section(found)]
+
+
+def hope_section(found: Sequence[Found]) -> list[str]:
+    """Say whether HOPE forgets less than the Transformer, and what was tried that it might."""
+    gaps = [paired(found, "hope", "transformer", order, "forgetting") for order in ("forward", "reverse")]
+    known = [mean_and_stderr(gap) for gap in gaps if len(gap) > 1]
+    holds = bool(known) and all(mean < -NUM_ERRORS * (error or 0.0) for mean, error in known)
+    first = found[0].run.seed
+    lines = [f"HOPE forgets less than the Transformer in every order: {'**yes**' if holds else '**no**'}.", ""]
+    tried = [each for name in TRIED for each in of(found, name)]
+    if not holds and tried:
+        lines += [f"Tried for it, with seed {first}, forward (levels: drift, updates):", ""]
+        lines += [tried_line(each) for each in [*of(found, "transformer")[:1], *of(found, "hope")[:1], *tried]]
+        lines.append("")
     return lines
+
+
+def tried_line(one: Found) -> str:
+    """Say what a run forgot, and how far its parts went."""
+    metrics = one.reports["continual"]["metrics"]
+    parts = [key.removeprefix("drift/") for key in metrics if key.startswith("drift/")]
+    far = ", ".join(
+        f"{part} {one.value(f'drift/{part}'):.2f}"
+        + (f" ({one.value(f'updates/{part}'):.0f})" if f"updates/{part}" in metrics else "")
+        for part in parts
+    )
+    figures = ", ".join(f"{name} {one.value(name):.3f}" for name in ("forgetting", "learned", "final"))
+    return f"- {one.run.model}: {figures}; {far}"
 
 
 def normalised(found: Sequence[Found], runs: Sequence[Found]) -> str:
@@ -170,12 +160,7 @@ def compared(found: Sequence[Found], one: str, other: str, order: str) -> list[s
         ("learned", "what domains cost when learned"),
         ("final", "at the end"),
     ):
-        pairs = [
-            a.value(figure) - b.value(figure)
-            for a in of(found, one, order)
-            for b in of(found, other, order)
-            if a.run.seed == b.run.seed
-        ]
+        pairs = paired(found, one, other, order, figure)
         if len(pairs) > 1:
             mean, error = mean_and_stderr(pairs)
             lines.append(
@@ -235,14 +220,6 @@ def correlation(runs: dict[str, list[Found]], part: str) -> str:
     every = [each for here in runs.values() for each in here]
     x, y = ([each.value(figure) for each in every] for figure in (f"drift/{part}", "forgetting"))
     return f"- over these {len(every)} runs, drift of {part} and forgetting correlate with r = {pearson(x, y):+.2f}"
-
-
-def pearson(x: Sequence[float], y: Sequence[float]) -> float:
-    """Return Pearson's correlation."""
-    mx, my = sum(x) / len(x), sum(y) / len(y)
-    top = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
-    bottom = (sum((a - mx) ** 2 for a in x) * sum((b - my) ** 2 for b in y)) ** 0.5
-    return top / bottom if bottom else float("nan")
 
 
 def memory_section(found: Sequence[Found]) -> list[str]:
@@ -345,24 +322,3 @@ def accepted(model: str, order: str, runs: Sequence[Found]) -> str:
         f"- {model}, {order}: the matrix of {cells} cells is {whole}; forgotten (by more than {NUM_ERRORS} standard "
         f"errors) were {', '.join(map(str, counts))} of {len(names) - 1} old domains, by seed; at least 3: {enough}"
     )
-
-
-def of(found: Sequence[Found], model: str, order: str = "forward") -> list[Found]:
-    """Return the runs of a model in an order, by seed."""
-    here = [each for each in found if (each.run.model, each.run.order, each.run.again) == (model, order, False)]
-    return sorted(here, key=lambda each: each.run.seed)
-
-
-def over(runs: Sequence[Found], figure: str) -> tuple[float, float | None]:
-    """Return the mean of a figure over seeds, and its standard error."""
-    return mean_and_stderr([each.value(figure) for each in runs])
-
-
-def shown(figure: tuple[float, float | None]) -> str:
-    """Write a figure."""
-    mean, error = figure
-    return f"{mean:.3f}" if error is None else f"{mean:.3f} ± {error:.3f}"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))

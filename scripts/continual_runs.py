@@ -25,6 +25,8 @@ MODELS = {
     "hope_three": ("model=hope", "model.expansion=0.8125", THREE),
     "hope_slow": ("model=hope", "model.levels=[{name: fast, period: 8192}, {name: slow, period: 65536}]"),
 }
+# of HOPE, with one seed only
+TRIED = ("hope_three", "hope_slow")
 # how memories study a domain
 MEMORIES = {
     "transformer": ("memory=memorize", "memory.lr=0.1"),
@@ -35,8 +37,7 @@ PLAN = (
     ("transformer", "forward", None),
     ("hope", "forward", None),
     *((f"levels_{period}", "forward", None) for period in PERIODS),
-    ("hope_three", "forward", 1),
-    ("hope_slow", "forward", 1),
+    *((name, "forward", 1) for name in TRIED),
     ("transformer", "reverse", None),
     ("hope", "reverse", None),
     ("transformer", "joint", 1),
