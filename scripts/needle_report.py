@@ -154,11 +154,13 @@ def grid_section(answers: dict[str, list[Answers]], figures: Path) -> list[str]:
     ]
     panels: dict[str, dict[str, list[tuple[float, float, float | None]]]] = {}
     for model, seeds in answers.items():
+        # what was asked of every seed
         names = [name for name in seeds[0] if name.startswith("steps_") and not name.endswith("_online")]
+        names = [name for name in names if all(name in each for each in seeds)]
         cells = {tuple(map(float, name.removeprefix("steps_").split("_lr_"))): name for name in names}
-        steps, rates = (sorted({key[place] for key in cells}) for place in (0, 1))
         if not cells:
             continue
+        steps, rates = (sorted({key[place] for key in cells}) for place in (0, 1))
         rows = []
         for rate in rates:
             row = [f"lr {rate:g}"]
