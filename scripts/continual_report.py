@@ -8,7 +8,7 @@ from continual_runs import MEMORIES, MODELS, PERIODS, TRIED, Run
 
 from nested_learning.evals.protocol import Grid
 from nested_learning.report import mean_and_stderr
-from nested_learning.report.plots import plot_lines, plot_maps
+from nested_learning.report.plots import plot_lines, plot_maps, plot_panels
 
 # by so many standard errors two numbers are apart
 NUM_ERRORS = 2
@@ -80,7 +80,13 @@ def matrix_section(found: Sequence[Found], figures: Path) -> list[str]:
         values = [[over(runs, f"bpb/{stage}/{name}")[0] for name in names] for stage in range(len(names) + 1)]
         for stage, row in enumerate(values):
             lines.append(f"| {names[stage - 1] if stage else 'nothing'} | {' | '.join(f'{v:.2f}' for v in row)} |")
-        grid = Grid("domains learned", range(len(names) + 1), "domain", [name.split("_")[0] for name in names], values)
+        grid = Grid(
+            "domains learned",
+            range(len(names) + 1),
+            "domain, by its year",
+            [name.split("_")[1] for name in names],
+            values,
+        )
         plot_maps(figures / f"continual_{model}.png", {f"{model}: bits per byte": grid})
         plot_lines(figures / f"continual_curves_{model}.png", curves(runs), ("domains learned", "bits per byte"))
         lines += ["", f"![matrix](figures/continual_{model}.png) ![curves](figures/continual_curves_{model}.png)", ""]
@@ -203,15 +209,12 @@ def level_section(found: Sequence[Found], figures: Path) -> list[str]:
         lines += compared(found, name, names[0], "forward")
     for part in ("slow", "fast", "rest"):
         lines += [correlation(runs, part)]
-    points = {
-        figure: [(1.0 * place, *over(here, figure)) for place, here in enumerate(runs.values())]
-        for figure in ("forgetting",)
+    # from the slowest to the fastest, on a scale of doublings
+    panels = {
+        figure: {"two levels": [(here[0].value("updates/slow"), *over(here, figure)) for here in reversed(runs.values())]}
+        for figure in ("forgetting", "learned", "drift/slow")
     }
-    plot_lines(
-        figures / "continual_periods.png",
-        points,
-        (f"period: {', '.join(map(str, PERIODS))}", "forgetting, bits per byte"),
-    )
+    plot_panels(figures / "continual_periods.png", panels, "updates of the slow level")
     return [*lines, "", "![forgetting](figures/continual_periods.png)", ""]
 
 
