@@ -33,6 +33,7 @@ DOMAINS = {"books": "books that were not trained on", "code": "source code, of w
 CLAIMS = {
     ("read and studied", "read"): "after study the text that goes on is cheaper than after reading alone",
     ("memory of study", "alone"): "what was studied and is gone makes the second half cheaper than nothing does",
+    ("memory of reading", "alone"): "what reading alone leaves in memories makes the second half cheaper",
     ("memory of study", "memory of another"): "study of its own first half is worth more than that of another text",
 }
 CONTROL = ("memory of the other domain", "alone")
@@ -180,7 +181,8 @@ def positions(runs: Mapping[str, list[Result]], figure: Path) -> list[str]:
         f"`evals=perplexity`: {asked_of['num_texts']} texts of {Path(asked_of['path']).stem}, bits per byte. Memorize "
         f"learns along the text, every {policy['chunk']} bytes, from what it has predicted: the levels after the "
         "mixers by gradient descent, memories of mixers as ever. A transformer has nothing that reading writes: frozen "
-        "is online.",
+        "is online. Of the others memories are all that connects a token with those before it, but for the few that a "
+        "convolution sees: frozen takes the context away.",
         "",
         f"![Bits per byte by position]({figure.parent.name}/{figure.name})",
         "",

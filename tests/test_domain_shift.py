@@ -68,7 +68,7 @@ def test_a_verdict_follows_the_numbers(script: Any, better: float, yes: int) -> 
     lines = script("domain_shift_report").second_halves({"hope": shifted(script, better)}, "code")
     verdicts = [line for line in lines if line.startswith("- hope")]
     # that the wrong domain is no help holds whatever study is worth
-    assert (len(verdicts), sum("**yes**" in line for line in verdicts)) == (4, yes)
+    assert (len(verdicts), sum("**yes**" in line for line in verdicts)) == (5, yes)
 
 
 @pytest.mark.slow
