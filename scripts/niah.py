@@ -29,7 +29,13 @@ ROOT = Path(__file__).parent.parent
 MODELS = {
     "titans_lmm": ("experiment=niah", "model=titans_lmm", "model.memory.chunk=32"),
     "window": ("experiment=niah", "model=transformer", "model.window=16"),
-    "babilong": ("experiment=babilong", "model=titans_lmm", "model.memory.chunk=32", "data.path={data}/babi/en-10k"),
+    "babilong": (
+        "experiment=babilong",
+        "model=titans_lmm",
+        "model.memory.chunk=32",
+        "data.path={data}/babi/en-10k",
+        "steps=250",
+    ),
 }
 # what needs data is trained once
 ONCE = ("babilong",)
