@@ -207,6 +207,8 @@ def test_one_reader_reads_the_tasks_in_turn(trained):
     pack.examples(subject)
     later = pack.answer(subject.open_session(1, reads_text=True), [3])[0]
     assert later == [row for row in report.rows if row["after"] == 3]
+    texts = [each for task in pack.source.texts["train"] for each in task]
+    assert pack.reader.position == 1 + sum(len(pack.source.form.whole(each)[0]) for each in texts)
 
 
 def test_a_reader_that_studies_writes_the_texts_of_each_task(trained):
