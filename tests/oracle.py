@@ -9,18 +9,22 @@ from nested_learning.nn.language_model import LanguageModel
 
 
 class Oracle(LanguageModel):
-    """Predicts the next token of every text of `texts` (lists of tokens), given all before it.
+    """Predicts every token of the second of each pair of `texts` (lists of tokens), after the first.
 
-    `taste` is its logit; others have 0, as all have after what is no beginning of a text.
+    `taste` is its logit; others have 0, as all have after anything else.
     """
 
-    def __init__(self, texts: Iterable[list[int]], taste: float = 20.0, vocab_size: int = 257) -> None:
+    def __init__(
+        self, texts: Iterable[tuple[list[int], list[int]]], taste: float = 20.0, vocab_size: int = 257
+    ) -> None:
         nn.Module.__init__(self)
         self.vocab_size, self.taste, self.blocks = vocab_size, taste, nn.ModuleList()
         self.head = nn.Linear(1, vocab_size)
         self.following: dict[tuple[int, ...], int] = {}
-        for text in texts:
-            self.following |= {tuple(text[:place]): token for place, token in enumerate(text)}
+        for before, after in texts:
+            whole = [*before, *after]
+            self.following |= {tuple(whole[:place]): whole[place] for place in range(len(before), len(whole))}
+        self.lengths = {len(text) for text in self.following}
 
     def init_state(self, batch):
         return torch.zeros(batch, 0, dtype=torch.int64)
@@ -32,8 +36,8 @@ class Oracle(LanguageModel):
         history = torch.cat([state, tokens], 1)
         logits = torch.zeros(*tokens.shape, self.vocab_size)
         for row, read in enumerate(history.tolist()):
-            for place in range(tokens.shape[1]):
-                wanted = self.following.get(tuple(read[: state.shape[1] + place + 1]))
+            for length in range(state.shape[1] + 1, len(read) + 1):
+                wanted = self.following.get(tuple(read[:length])) if length in self.lengths else None
                 if wanted is not None:
-                    logits[row, place, wanted] = self.taste
+                    logits[row, length - 1 - state.shape[1], wanted] = self.taste
         return logits, history

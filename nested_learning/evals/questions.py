@@ -4,7 +4,7 @@ The adapter to lm-evaluation-harness and the packs of questions go through here;
 same way, contexts that continuations share are read once, and no row notices another.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -162,16 +162,7 @@ def _cost_along(session: Session, text: Text) -> tuple[float, Row]:
 
 
 def _distinct(question: Question) -> list[Text]:
-    return list(_once(question.contexts))
-
-
-def _once(texts: Sequence[Text]) -> Iterator[Text]:
-    seen = set()
-    for text in texts:
-        key = tuple(text.tolist())
-        if key not in seen:
-            seen.add(key)
-            yield text
+    return list({tuple(context.tolist()): context for context in question.contexts}.values())
 
 
 def _before(tokens: Int[Tensor, "b t"], end: int) -> Int[Tensor, "b n"]:

@@ -48,11 +48,13 @@ def write(folder, name, *items):
     return folder
 
 
+def parts(question, place):
+    """Return the tokens that are read before an answer, and the answer."""
+    return [BYTES.end, *question.contexts[place].tolist()], question.continuations[place].tolist()
+
+
 def whole_texts(question):
-    return [
-        [BYTES.end, *context.tolist(), *continuation.tolist()]
-        for context, continuation in zip(question.contexts, question.continuations, strict=True)
-    ]
+    return [[*before, *after] for before, after in (parts(question, place) for place in range(len(question.contexts)))]
 
 
 def test_the_table_of_tasks_is_that_of_dclm():
@@ -135,18 +137,33 @@ def test_the_choice_that_is_cheapest_by_token_is_the_answer():
     assert is_right([long], None) and not is_right([short], None)
 
 
-@pytest.mark.parametrize(("taste", "right"), [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
+def ask_who_knows(tmp_path, tasks, limit, taste):
+    pack = Core(shared("icl/copa.jsonl").parent, tasks, 4, limit)
+    asked = pack.examples(subject(tmp_path))
+    texts = [parts(each.question, each.gold or 0) for each in asked]
+    return ask(pack, subject(tmp_path, Oracle(texts, taste)), tmp_path / "draft.jsonl", {})
+
+
+WHO_KNOWS = pytest.mark.parametrize(("taste", "right"), [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
+
+
+@WHO_KNOWS
 def test_who_knows_the_answers_gets_all_and_who_avoids_them_none(tmp_path, taste, right):
     tasks = ["copa", "winogrande", "bigbench_operators"]
-    pack = Core(shared("icl/copa.jsonl").parent, tasks, 4, 5)
-    asked = pack.examples(subject(tmp_path))
-    texts = [whole_texts(each.question)[each.gold or 0] for each in asked]
-    report = ask(pack, subject(tmp_path, Oracle(texts, taste)), tmp_path / "draft.jsonl", {})
+    report = ask_who_knows(tmp_path, tasks, 5, taste)
     figures = {name: metric.value for name, metric in report.metrics.items()}
     assert [figures[f"{name}/accuracy"] for name in tasks] == [right] * 3
     assert figures["copa/centered"] == 2 * right - 1
     assert figures["CORE-3"] == pytest.approx((2 * (2 * right - 1) + right) / 3)
     assert report.metrics["copa/accuracy"].chance == 0.5 and len(report.rows) == 15
+
+
+@pytest.mark.slow
+@WHO_KNOWS
+def test_so_it_is_in_every_task(tmp_path, taste, right):
+    report = ask_who_knows(tmp_path, None, 20, taste)
+    found = {name: metric.value for name, metric in report.metrics.items() if name.endswith("/accuracy")}
+    assert len(found) == 17 and found == dict.fromkeys(found, right)
 
 
 def test_core_has_its_name_only_when_nothing_is_missing(tmp_path):

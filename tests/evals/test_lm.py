@@ -90,7 +90,7 @@ def test_tokens_may_be_given_as_they_are():
 
 def test_generation_stops_where_the_task_says_and_is_greedy_unless_it_says_otherwise():
     text = "Q: colour?\nA: jade green.\n\nQ: next"
-    model = lm(Oracle([[BYTES.end, *BYTES.encode(text).tolist()]]))
+    model = lm(Oracle([([BYTES.end], BYTES.encode(text).tolist())]))
     asked = [
         request("Q: colour?\nA:", {"until": ["\n\n"]}),
         request("Q: colour?\nA:", {"until": " green", "max_gen_toks": 64, "do_sample": False, "temperature": 0.0}),

@@ -68,7 +68,7 @@ def test_contexts_of_one_question_may_be_the_same_or_not():
 
 
 def test_a_continuation_is_greedy_when_each_of_its_tokens_is_the_likeliest():
-    model = Oracle([[BYTES.end, *BYTES.encode("one two three").tolist()]])
+    model = Oracle([([BYTES.end], BYTES.encode("one two three").tolist())])
     ((scores, _),) = weigh(Session(model, BYTES), [question(("one", " two"), ("one", " twig"), ("one", " "))])
     assert [score.is_greedy for score in scores] == [True, False, True]
 
@@ -88,7 +88,7 @@ def test_with_a_window_no_part_of_a_text_sees_more_than_the_token_before_it():
 
 def test_a_text_ends_where_it_was_to_end_or_where_the_document_does():
     texts = ["say: one two\nthree", "ask: yes"]
-    model = Oracle([[BYTES.end, *BYTES.encode(text).tolist(), BYTES.end] for text in texts])
+    model = Oracle([([BYTES.end], [*BYTES.encode(text).tolist(), BYTES.end]) for text in texts])
     prompts = [Prompt(tokens(""), tokens(text[:4]), ("\n", "four"), 40) for text in texts]
     found = complete(Session(model, BYTES, batch=2), prompts)
     assert [text for text, _ in found] == [" one two", " yes"]

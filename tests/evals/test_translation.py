@@ -57,7 +57,8 @@ def test_who_knows_the_lesson_translates_and_who_knows_the_question_alone_does_n
     pack = Translation(path, 2, None, 20)
     asked = pack.examples(subject(tmp_path))
     known = [
-        [BYTES.end, *each.prompt.tolist(), *each.answer.tolist(), *BYTES.encode("\nmore").tolist()] for each in asked
+        ([BYTES.end, *each.prompt.tolist()], [*each.answer.tolist(), *BYTES.encode("\nmore").tolist()])
+        for each in asked
     ]
     report = report_on(pack, subject(tmp_path, Oracle(known)))
     assert [row["text"] for row in report.rows] == ["taro", "blue", "water"]

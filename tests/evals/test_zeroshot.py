@@ -13,7 +13,7 @@ from nested_learning.data.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.asking import ask
 from nested_learning.evals.files import differences
-from nested_learning.evals.harness import figure
+from nested_learning.evals.harness import Documents, figure
 from nested_learning.evals.local_tasks import read_tasks, unmark
 from nested_learning.evals.options.zeroshot import ZeroShotConfig
 from nested_learning.evals.protocol import Metric, Subject
@@ -62,22 +62,37 @@ def said(text):
     return BYTES.decode(text.tolist())
 
 
-@pytest.mark.parametrize(("taste", "right"), [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
-def test_who_knows_the_answers_gets_all_and_who_avoids_them_none(tmp_path, taste, right):
+def ask_who_knows(tmp_path, tasks, limit, taste):
     folder = shared("icl/piqa.jsonl").parent
-    tasks = ["copa", "winogrande", "openbookqa", "lambada_openai"]
-    asked = pack(folder, tasks, 4).examples(subject(tmp_path))
+    asked = pack(folder, tasks, limit).examples(subject(tmp_path))
     texts = []
-    for name, file in zip(tasks, ("copa", "winogrande", "openbook_qa", "lambada_openai"), strict=True):
-        items = map(json.loads, (folder / f"{file}.jsonl").read_text().splitlines())
-        for each, item in zip([each for each in asked if each.task == name], items, strict=False):
-            place = ({"gold": 0} | item)["gold"]
-            texts.append([BYTES.end, *each.asked.contexts[place].tolist(), *each.asked.continuations[place].tolist()])
-    report = report_on(pack(folder, tasks, 4), subject(tmp_path, Oracle(texts, taste)))
+    for each in asked:
+        file = next(path for name in read_tasks("zeroshot")[each.task]["files"] if (path := folder / name).exists())
+        item = json.loads(file.read_text().splitlines()[each.document])
+        place = ({"gold": 0} | item)["gold"]
+        texts.append(([BYTES.end, *each.asked.contexts[place].tolist()], each.asked.continuations[place].tolist()))
+    return report_on(pack(folder, tasks, limit), subject(tmp_path, Oracle(texts, taste)))
+
+
+WHO_KNOWS = pytest.mark.parametrize(("taste", "right"), [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
+
+
+@WHO_KNOWS
+def test_who_knows_the_answers_gets_all_and_who_avoids_them_none(tmp_path, taste, right):
+    tasks = ["copa", "winogrande", "openbookqa", "lambada_openai"]
+    report = ask_who_knows(tmp_path, tasks, 4, taste)
     assert [report.metrics[f"{name}/acc"].value for name in tasks] == [right] * 4
     assert report.metrics["average-4"].value == right
     assert [report.metrics[f"{name}/acc"].chance for name in tasks] == [0.5, 0.5, 0.25, 0.0]
     assert len(report.rows) == 16 and all(row["acc"] == right for row in report.rows)
+
+
+@pytest.mark.slow
+@WHO_KNOWS
+def test_so_it_is_in_every_task(tmp_path, taste, right):
+    report = ask_who_knows(tmp_path, None, 20, taste)
+    found = {name: metric.value for name, metric in report.metrics.items() if name.endswith("/acc")}
+    assert len(found) == 10 and found == dict.fromkeys(found, right)
 
 
 def test_prompts_are_those_of_the_harness():
@@ -93,6 +108,32 @@ def test_prompts_are_those_of_the_harness():
     schema = asked["winogrande"]
     assert len({said(context) for context in schema.contexts}) == 2 and len(set(map(said, schema.continuations))) == 1
     assert all(said(context).startswith(said(schema.studied)) for context in schema.contexts)
+
+
+def test_tasks_of_every_kind_are_asked_and_judged_side_by_side(tmp_path):
+    from lm_eval.api.task import ConfigurableTask
+
+    documents = [{"text": "Q: so?\nA: yes", "question": "Q: so?\nA:", "answer": "yes"}] * 2
+
+    def task(name, kind, target, **more):
+        asked = {"task": name, "output_type": kind, "doc_to_text": "question", "doc_to_target": target}
+        data = {"test_split": "test", "custom_dataset": lambda **_: {"test": Documents(documents)}}
+        return ConfigurableTask(config=asked | data | more)
+
+    until = {"until": ["\n"], "max_gen_toks": 8}
+    exact = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "ignore_case": True}
+    every = pack(tmp_path)
+    every.tasks = {
+        "roll": task("roll", "loglikelihood_rolling", "text"),
+        "say": task("say", "generate_until", " {{answer}}", generation_kwargs=until, metric_list=[exact]),
+        "last": task("last", "loglikelihood", " {{answer}}"),
+    }
+    known = [([BYTES.end], BYTES.encode("Q: so?\nA: yes\n").tolist())]
+    report = report_on(every, subject(tmp_path, Oracle(known)))
+    found = {name: metric.value for name, metric in report.metrics.items()}
+    assert found["roll/bits_per_byte"] < 1e-4 and found["roll/word_perplexity"] == pytest.approx(1, abs=1e-4)
+    assert found["say/exact_match"] == found["last/acc"] == 1.0
+    assert found["last/perplexity"] == pytest.approx(1, abs=1e-4) and len(report.rows) == 6
 
 
 def test_marks_of_wikihow_are_no_text():
