@@ -31,10 +31,10 @@ class ClassesConfig(DataConfig):
 
     Tasks follow each other, `steps_each` steps each, and only the label is a target. `num_tasks`: as many tasks of
     labels drawn at random, of only `num_labels` of them where that is given; null, one for each domain; `order` is the
-    seed of what is drawn. `validation_path`: other texts of
-    the same labels; null keeps `val_per_label` of each label. `texts_per_label`: no more than these are trained on.
-    `replay`: so many texts of each earlier label are read among those of a task. `is_joint`: all tasks at once, in as
-    many steps, which is what a sequence is measured against. `text_len`: tokens of a text at most.
+    seed of what is drawn. `validation_path`: other texts of the same labels; null keeps `val_per_label` of each label.
+    `texts_per_label`: no more than these are trained on. `replay`: so many texts of each earlier label are read among
+    those of a task. `is_joint`: all tasks at once, in as many steps, which is what a sequence is measured against.
+    `text_len`: tokens of a text at most.
     """
 
     name: str = "classes"

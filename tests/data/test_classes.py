@@ -171,3 +171,12 @@ def test_clinc150_gives_ten_tasks_of_fifteen_classes():
     source = config.build(0)
     assert [len(task) for task in source.tasks] == [15] * 10
     assert [sum(map(len, source.texts[split])) for split in ("train", "validation")] == [14630, 2853]
+
+
+@pytest.mark.parametrize("name, num_labels", [("banking77", 77), ("dbpedia70", 70), ("hwu64", 64)])
+def test_the_splits_of_the_paper_are_divided_into_tasks_drawn_at_random(name, num_labels):
+    path = str(shared(f"continual/{name}/momeni_train.jsonl"))
+    source = ClassesConfig(path=path, num_tasks=7).build(0)
+    assert sum(map(len, source.tasks)) == num_labels
+    assert max(map(len, source.tasks)) - min(map(len, source.tasks)) <= 1
+    assert len(source.row("train", 6, 0).tokens) == 128
