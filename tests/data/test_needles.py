@@ -140,7 +140,8 @@ def test_a_haystack_goes_round_and_is_cut_where_sentences_end() -> None:
         text = np.concatenate(pieces)
         assert len(text) == 20 and len(pieces) == 5
         assert set(pairwise(text.tolist())) <= {(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 1)}
-        # but for the torn first sentence, all pieces end with one
+        # nothing comes after the whole, and but for the torn first sentence, all pieces end with one
+        assert len(pieces[-1]) == 0
         assert all(piece[-1] in (3, 5, 6) for piece in pieces[1:] if len(piece))
     hidden = hide([np.array([1]), np.array([2, 3])], [np.array([9])])
     assert hidden.tolist() == [1, 9, 2, 3]
