@@ -28,7 +28,7 @@ DEEP = ("model=titans_deep", *MEMORY)
 
 LONGEST = 40
 # words of a group are learned short ones first
-SHORT, SHORT_STEPS = 8, 400
+SHORT, SHORT_STEPS = 8, 800
 COURSE = (f"data.max_length={SHORT}", f"steps={SHORT_STEPS}")
 # a weight decay would pull at what counts; the LSTM learns with a rate of its own, too high for the others
 NO_DECAY = ("optim.groups.1.weight_decay=0",)
@@ -36,13 +36,13 @@ LSTM = ("model=lstm", *(f"optim.groups.{group}.lr=1e-2" for group in range(3)))
 # language and model -> overrides
 FORMAL: dict[tuple[str, str], tuple[str, ...]] = {
     ("parity", "lstm"): (*LSTM, "steps=800"),
-    ("s3", "lstm"): (*LSTM, "steps=800"),
+    ("s3", "lstm"): (*LSTM, "steps=1300"),
     ("parity", "hope"): HOPE,
     ("parity", "transformer"): ("model=transformer",),
     ("parity", "linear_attention"): ("model=linear_attention", *MEMORY),
-    ("s3", "hope"): (*HOPE, "steps=800"),
-    ("mod5", "lstm"): (*LSTM, "steps=1200"),
-    ("mod5", "hope"): (*HOPE, "steps=800"),
+    ("s3", "hope"): (*HOPE, "steps=1300"),
+    ("mod5", "lstm"): (*LSTM, "steps=1300"),
+    ("mod5", "hope"): (*HOPE, "steps=1300"),
 }
 
 
