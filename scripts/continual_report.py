@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from continual_results import Found, commit, of, over, paired, pearson, read, shown
+from continual_results import Found, commits_of, of, over, paired, pearson, read, shown
 from continual_runs import MEMORIES, MODELS, PERIODS, TRIED, Run
 
 from nested_learning.evals.protocol import Grid
@@ -36,7 +36,7 @@ def write_report(runs: Sequence[Run], path: Path, command: str) -> Path:
 def header(found: Sequence[Found], command: str) -> list[str]:
     """Say how the runs were made, and what is measured."""
     first = found[0]
-    commits = sorted({commit(each.environment["git"]) for each in found})
+    commits = commits_of(found)
     spent = sum(each.summary["cpu_seconds"] for each in found)
     seeds = sorted({each.run.seed for each in found})
     return [
@@ -44,7 +44,7 @@ def header(found: Sequence[Found], command: str) -> list[str]:
         "",
         f"    {command}",
         "",
-        f"Commit {', '.join(commits)}; seeds {', '.join(map(str, seeds))}; {len(found)} runs, {spent / 60:.1f} CPU "
+        f"Commit {commits}; seeds {', '.join(map(str, seeds))}; {len(found)} runs, {spent / 60:.1f} CPU "
         f"minutes of training in all. A run reads {first.summary['tokens']:,} bytes, as many of each of five domains, "
         "one domain after the other (`experiment=domain_sequence`): "
         f"{', '.join(first.names)}, or these in reverse; the rate of learning stays as it is. R[i][j] is the bits per "
@@ -207,11 +207,14 @@ def level_section(found: Sequence[Found], figures: Path) -> list[str]:
     lines.append("")
     for name in names[1:]:
         lines += compared(found, name, names[0], "forward")
+    lines += compared(found, "hope", "hope_fast", "forward")
     for part in ("slow", "fast", "rest"):
         lines += [correlation(runs, part)]
     # from the slowest to the fastest, on a scale of doublings
     panels = {
-        figure: {"two levels": [(here[0].value("updates/slow"), *over(here, figure)) for here in reversed(runs.values())]}
+        figure: {
+            "two levels": [(here[0].value("updates/slow"), *over(here, figure)) for here in reversed(runs.values())]
+        }
         for figure in ("forgetting", "learned", "drift/slow")
     }
     plot_panels(figures / "continual_periods.png", panels, "updates of the slow level")

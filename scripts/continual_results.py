@@ -42,9 +42,13 @@ def read(run: Run) -> Found | None:
     return Found(run, _json(run.directory / "summary.json"), _json(run.directory / "environment.json"), reports)
 
 
-def commit(git: dict[str, str]) -> str:
-    """Name the commit that a run was made at, and whether the code differed from it."""
-    return f"{git['commit'][:9]}{' with uncommitted changes' if git['diff'] else ''}"
+def commits_of(found: Sequence[Found]) -> str:
+    """Name the commits of the first run and the last, how many there were, and whether the code differed from them."""
+    made = sorted(found, key=lambda each: (each.run.directory / "environment.json").stat().st_mtime)
+    commits = list(dict.fromkeys(each.environment["git"]["commit"][:9] for each in made))
+    shown = commits[0] if len(commits) == 1 else f"{commits[0]} to {commits[-1]} ({len(commits)} of them)"
+    differs = any(each.environment["git"]["diff"] for each in found)
+    return f"{shown}{', with uncommitted changes' if differs else ''}"
 
 
 def paired(found: Sequence[Found], one: str, other: str, order: str, figure: str) -> list[float]:

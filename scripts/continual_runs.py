@@ -22,6 +22,7 @@ MODELS = {
     "transformer": ("model=transformer",),
     "hope": ("model=hope",),
     **{f"levels_{period}": levels(period) for period in PERIODS},
+    "hope_fast": ("model=hope", "model.levels=[{name: fast, period: 0}, {name: slow, period: 0}]"),
     "hope_three": ("model=hope", "model.expansion=0.8125", THREE),
     "hope_slow": ("model=hope", "model.levels=[{name: fast, period: 8192}, {name: slow, period: 65536}]"),
 }
@@ -43,6 +44,7 @@ PLAN = (
     ("transformer", "joint", 1),
     ("hope", "joint", 1),
     ("transformer", "book", 1),
+    ("hope_fast", "forward", None),
 )
 # trained once more with the first seed: the same figures must come out
 AGAIN = ("transformer", "forward")
