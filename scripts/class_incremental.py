@@ -15,12 +15,13 @@ from pathlib import Path
 
 import torch
 from class_incremental_learners import Learner, Texts, learn
-from class_incremental_models import MODELS, complete
+from class_incremental_models import MODELS, complete, read
 from class_incremental_report import write_report
 
 from nested_learning.data.classes import ClassesConfig
 
 ROOT = Path(__file__).parent.parent
+PARTS = ("classifier", "models", "reading")
 # one rate for all parameters, which learns a task in three passes
 FAST = tuple(f"optim.groups.{group}.lr=1e-2" for group in range(3))
 M3 = (FAST[0], "optim.groups.1.lr=1e-3", FAST[2])
@@ -49,7 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "class_incremental")
     parser.add_argument("--report", type=Path, default=ROOT / "reports" / "class_incremental.md")
-    parser.add_argument("--parts", nargs="+", choices=("classifier", "models"), default=["classifier", "models"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=list(LEARNERS))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--report-only", action="store_true")
@@ -63,6 +64,8 @@ def main() -> None:
             if "models" in options.parts:
                 for name in options.models:
                     complete(name, seed, options.data, options.out)
+            if "reading" in options.parts:
+                read(seed, options.out)
     write_report(options.report, options.out, options.seeds)
 
 

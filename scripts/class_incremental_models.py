@@ -35,3 +35,19 @@ def complete(name: str, seed: int, data: Path, out: Path) -> None:
     asked = ["phase=eval", f"checkpoint={run}", "evals=class_incremental", "evals.class_incremental.per_label=6"]
     asking.run(make_job(open_option_files(None), [*asked, "device=cpu"]).config)
     print(f"{time.strftime('%X')} {run.name}: {time.process_time() - started:.0f} CPU seconds", flush=True)
+
+
+def read(seed: int, out: Path) -> None:
+    """Let the model that learned all tasks at once read other labels instead: in one context, and studying them."""
+    run = out / f"model-joint-{seed}"
+    if not run.exists() or (run / "evals" / "class_incremental_memorize_reading.json").exists():
+        return
+    started = time.process_time()
+    asked = [
+        "phase=eval", f"checkpoint={run}", "name=reading", "evals=class_incremental", "device=cpu",
+        "evals.class_incremental.mode=memory", "evals.class_incremental.per_label=3",
+        "evals.class_incremental.batch_size=16", f"data.order={seed + 100}", "data.texts_per_label=4",
+        "memory=memorize", "memory.steps=3", "memory.lr=0.3",
+    ]  # fmt: skip
+    asking.run(make_job(open_option_files(None), asked).config)
+    print(f"{time.strftime('%X')} reading-{seed}: {time.process_time() - started:.0f} CPU seconds", flush=True)
