@@ -34,7 +34,7 @@ MODELS = {
         "model=titans_lmm",
         "model.memory.chunk=32",
         "data.path={data}/babi/en-10k",
-        "steps=250",
+        "steps=400",
     ),
 }
 # what needs data is trained once
