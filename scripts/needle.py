@@ -120,7 +120,8 @@ def main() -> int:
                     ask(run, rounds[model][place])
                 if place == 0 and model == GATED:
                     sweep_thresholds(run, seed)
-    command = shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    given = [word for word in sys.argv[1:] if word != "--report-only"]
+    command = shlex.join(["python", f"scripts/{Path(sys.argv[0]).name}", *given])
     print(write_report(options.out, options.report, command))
     return 0
 

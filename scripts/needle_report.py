@@ -80,6 +80,12 @@ def figures_of(seeds: Sequence[Answers], cell: str, figure: str, part: str = "me
     return [each[cell][part][figure]["value"] for each in seeds if cell in each]
 
 
+def first_answered(run: Path, cell: str) -> float:
+    """Return how often the value that was told first is answered although the fact has changed since."""
+    rows = [json.loads(line) for line in (run / f"evals/{cell}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return float(np.mean([row["chosen/contradiction"] == row["gold"] for row in rows]))
+
+
 def percent(values: Sequence[float]) -> str:
     """Show a mean over seeds with its standard error, as shares."""
     mean, stderr = mean_and_stderr(values)
@@ -102,14 +108,20 @@ def main_section(answers: dict[str, list[Answers]]) -> list[str]:
                 in_context = percent(figures_of(seeds, f"{cell}_online", "accuracy_in_context"))
                 alone = percent(figures_of(seeds, f"{cell}_online", "accuracy"))
                 rows.append([NAMES[model], in_context, alone, *(percent(figures_of(seeds, cell, f)) for f in FIGURES)])
+                gains = [each[cell]["difference"]["accuracy"] for each in seeds]
+                paired = max(gain["stderr"] for gain in gains)
+                rows[-1] += [percent([gain["value"] for gain in gains]), f"{paired:.1%}"]
+                rows[-1].append(percent([first_answered(each["run"]["path"], cell) for each in seeds]))
         columns = ["", "in context", "online, alone", "**studied**", "wrong context", "reset", "changed since"]
+        columns += ["gain", "its paired error", "changed, but the first answered"]
         asked = [each[cell] for seeds in answers.values() for each in seeds if cell in each]
         counts = sorted({answer["metrics"]["accuracy"]["n"] for answer in asked})
         lines += [f"{title}, {', '.join(map(str, counts))} examples a seed:", "", *table(columns, rows)]
     lines += [
         "`in context`: context and question in one text, whether the model could answer at all. `wrong context`: facts",
         "about other things were studied. `reset`: all was forgotten after study. `changed since`: that the fact has",
-        "changed was studied later; what was said last is right.",
+        "changed was studied later; what was said last is right. `gain`: studied less online; the paired error is that of",
+        "the examples, the largest of any seed.",
         "",
     ]
     return [*lines, *(f"- {line}" for line in verdicts(answers)), ""]
