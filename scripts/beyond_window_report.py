@@ -29,6 +29,7 @@ def write_report(out: Path, path: Path) -> Path:
     parts = {part: read_part(out, part) for part in PARTS}
     sections = {"gap": gap_section, "capacity": capacity_section, "formal": formal_section}
     lines = header(out, [run for runs in parts.values() for each in runs.values() for run in each])
+    lines += missing(parts)
     for part, runs in parts.items():
         if runs:
             lines += sections[part](runs, path.parent / "figures")
@@ -72,6 +73,19 @@ def header(out: Path, runs: Sequence[Result]) -> list[str]:
         "rows, which were never trained.",
         "",
     ]
+
+
+def missing(parts: dict[str, Runs]) -> list[str]:
+    """Say which runs of the script are not there."""
+    names = [
+        f"{part} {trial.case} {trial.subject}"
+        for part, runs in parts.items()
+        for trial in PARTS[part]
+        if (trial.case, trial.subject) not in runs
+    ]
+    if not names:
+        return []
+    return [f"Not trained yet, the same command goes on with them: {', '.join(names)}.", ""]
 
 
 def seeds_of(runs: Sequence[Result]) -> str:
