@@ -120,8 +120,8 @@ def main_section(answers: dict[str, list[Answers]]) -> list[str]:
     lines += [
         "`in context`: context and question in one text, whether the model could answer at all. `wrong context`: facts",
         "about other things were studied. `reset`: all was forgotten after study. `changed since`: that the fact has",
-        "changed was studied later; what was said last is right. `gain`: studied less online; the paired error is that of",
-        "the examples, the largest of any seed.",
+        "changed was studied later; what was said last is right. `gain`: studied less online; the paired error is that",
+        "of the examples, the largest of any seed.",
         "",
     ]
     return [*lines, *(f"- {line}" for line in verdicts(answers)), ""]

@@ -1,5 +1,6 @@
 """The needle: who studies the fact knows it, who studies another does not, and what was said last is right."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from tiny import tiny
 
+from nested_learning.cli import main
 from nested_learning.data.facts import WORDS, FactsConfig
 from nested_learning.data.parity import ParityConfig
 from nested_learning.data.text import TextConfig
@@ -132,3 +134,23 @@ def test_what_is_carried_is_known_for_the_next_example(subject):
 def test_a_model_that_knows_no_words_is_told_of_one_that_does(subject):
     with pytest.raises(ConfigError, match=r"data=parity knows no words; .* experiment=needle"):
         PACK.examples(replace(subject, data=ParityConfig()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "how"),
+    [
+        (["model=titans_lmm", "model.memory.chunk=16"], ["memory.levels=[titan]"]),
+        (["model=transformer"], ["memory.levels=[mlp]", "memory.steps=20", "memory.lr=0.3"]),
+    ],
+    ids=["memory", "gradient_steps"],
+)
+def test_a_model_of_a_minute_knows_what_it_studied(tmp_path, model, how):
+    train = ["experiment=needle", *model, f"out={tmp_path}", "name=run", "device=cpu"]
+    ask = ["phase=eval", f"checkpoint={tmp_path / 'run'}", "evals=needle", "evals.needle.num_examples=64", *how]
+    assert main(train) == 0 == main([*ask, "memory=memorize", "device=cpu"])
+    found = json.loads((tmp_path / "run/evals/needle_memorize.json").read_text())
+    assert abs(found["baseline"]["accuracy"]["value"] - 0.125) < 3 * 0.042
+    assert found["baseline"]["accuracy_in_context"]["value"] >= 0.95
+    assert found["metrics"]["accuracy"]["value"] >= 0.75 > 0.30 >= found["metrics"]["accuracy_wrong_context"]["value"]
+    assert found["parameters_sha256"] == found["parameters_sha256_after"]
