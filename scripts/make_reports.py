@@ -27,16 +27,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all without any")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are")
+    parser.add_argument(
+        "--only", nargs="+", metavar="FOLDER", help="of the experiments, those in these folders of --runs"
+    )
     parser.add_argument("--out", type=Path, default=ROOT, help="the folder that has docs/ and reports/")
     options = parser.parse_args()
     if unknown := [kind for kind in options.kinds if kind not in KINDS]:
         parser.error(f"{unknown[0]}: no such report; there are {', '.join(KINDS)}")
+    folders = [options.runs / name for name in options.only or ["."]]
     docs, reports = options.out / "docs", options.out / "reports"
     try:
         for kind in options.kinds or KINDS:
             match kind:
                 case "experiments":
-                    page = write_experiments(options.runs, docs / "experiments_report.md", reports / "figures")
+                    page = write_experiments(folders, docs / "experiments_report.md", reports / "figures")
                 case "ablations":
                     page = write_ablations(options.runs / kind, reports / "ablations.md", reports / "figures")
                 case _:

@@ -110,7 +110,7 @@ def outer() -> Case:
                 f"optim.clip={'1.0' if clip else 'null'}",
             ),
         )
-        for factor, clip in ((1, True), (10, True), (10, False), (100, True))
+        for factor, clip in ((1, True), (10, True), (10, False), (100, True), (100, False))
     ]  # fmt: skip
     why = (
         "HOPE's memories generate what its memories write: an outer step that is too large changes what is written, "
@@ -145,11 +145,19 @@ def complete(case: Case, setting: Setting, seed: int, out: Path) -> None:
         return
     notes: dict[str, int] = {}
     trained = [*SIZE, *setting.overrides, f"seed={seed}", f"out={out}", f"name={name}"]
-    notes["train"] = cli.main(trained)
+    notes["train"] = run(trained)
     for question in setting.questions if notes["train"] == 0 else ():
         label = next((word.removeprefix("name=") for word in question if word.startswith("name=")), question[0])
-        notes[label] = cli.main(["phase=eval", f"checkpoint={out / name}", "device=cpu", *question])
+        notes[label] = run(["phase=eval", f"checkpoint={out / name}", "device=cpu", *question])
     note.write_text(json.dumps(notes) + "\n", encoding="utf-8")
+
+
+def run(overrides: list[str]) -> int:
+    """Run a command of train.py; return its status. An interrupt ends the script, which goes on when run again."""
+    status = cli.main(overrides)
+    if status == cli.INTERRUPTED:
+        raise KeyboardInterrupt
+    return status
 
 
 def run_name(case: Case, setting: Setting, seed: int) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # a setting does harm when its loss is above the best by so many standard errors of the difference, and by so much
 NUM_ERRORS, LEAST = 2, 0.05
+INCIDENT = "incident.md"
 Name = Callable[[Any, Any, int], str]
 
 
@@ -22,7 +23,7 @@ class Trial:
     def __init__(self, setting: "Setting", runs: list[Path]) -> None:
         self.setting, self.runs = setting, runs
         self.notes = [json.loads(run.with_name(f"{run.name}.json").read_text(encoding="utf-8")) for run in runs]
-        self.diverged = sum(note["train"] != 0 for note in self.notes)
+        self.diverged = sum((run / INCIDENT).exists() for run in runs)
         finals = [_read(run / "summary.json")["final"] for run in runs if (run / "summary.json").exists()]
         self.losses = [final["val/loss"] for final in finals if final["val/loss"] is not None]
         self.norms = [norm for run in runs if (norm := gradient_norms(run)) is not None]
@@ -68,7 +69,8 @@ def write_journal(cases: Sequence["Case"], out: Path, path: Path, name: Name) ->
         "",
         f"Commit {', '.join(sorted(commits))}; seeds {', '.join(map(str, sorted(seeds)))}; {spent:.0f} CPU seconds of "
         "training. Figures are means over the seeds ± their standard error. A setting does harm where a run diverges, "
-        f"or the loss is above the best by more than {NUM_ERRORS} standard errors and {LEAST} nats. What to do when a "
+        f"or its loss is above that of the first, the cure, by more than {NUM_ERRORS} standard errors and {LEAST} "
+        "nats. What to do when a "
         "run of yours diverges is in [how-to.md](how-to.md#survive-a-divergence).",
         "",
     ]
@@ -93,31 +95,44 @@ def trained(case: "Case", trials: Sequence[Trial]) -> list[str]:
         cells = [trial.setting.name, f"{trial.diverged} of {len(trial.runs)}", losses, pm(trial.norms)]
         cells += [pm(trial.asked(pack, figure)) for _, pack, figure in case.measured]
         lines.append(_row(cells))
-    best = min(trials, key=lambda trial: trial.loss[0])
-    harmful = [f"**{trial.setting.name}**" for trial in trials if does_harm(trial, best)]
+    # the first is as shipped
+    cure, *others = trials
+    harmful = [f"**{trial.setting.name}**" for trial in others if does_harm(trial, cure)]
     if harmful:
-        lines += ["", f"Does harm: {', '.join(harmful)}. Cured by: **{best.setting.name}**."]
+        lines += ["", f"Does harm: {', '.join(harmful)}. Cured by: **{cure.setting.name}**."]
     else:
-        lines += ["", f"None of these does harm to training; the lowest loss is that of {best.setting.name}."]
+        lines += ["", f"At this size none of these does harm to training beside {cure.setting.name}."]
     return lines + grown(case, trials)
 
 
 def grown(case: "Case", trials: Sequence[Trial]) -> list[str]:
-    """Say which settings do not read on as well as they read what they were trained on."""
+    """Say how memories grow beyond the length of training, and whose reads suffer from it."""
     if not case.measured:
         return []
-    (_, pack, near), (_, _, far) = case.measured[:2]
-    worse, kept = [], []
+    (_, reads, _), (_, _, far), (_, looks, before), (_, _, after) = case.measured
+    growth, losses = {}, {}
     for trial in trials:
-        pairs = list(zip(trial.asked(pack, far), trial.asked(pack, near), strict=True))
-        if not pairs:
-            continue
-        mean, error = mean_and_stderr([later - early for later, early in pairs])
-        told = f"{trial.setting.name} ({mean:+.2f}{'' if error is None else f' ± {error:.2f}'} bits per byte)"
-        (worse if mean > max(LEAST, NUM_ERRORS * (error or 0.0)) else kept).append(told)
-    told = [f"Beyond the length of training lose: {', '.join(worse)}." if worse else ""]
-    told.append(f"Do not: {', '.join(kept)}." if kept else "")
-    return ["", " ".join(each for each in told if each)]
+        pairs = list(zip(trial.asked(looks, after), trial.asked(looks, before), strict=True))
+        if pairs:
+            growth[trial.setting.name] = mean_and_stderr([late / early for late, early in pairs])[0]
+            losses[trial.setting.name] = mean_and_stderr(trial.asked(reads, far))
+    if not growth:
+        return []
+    order = sorted(growth, key=lambda name: growth[name])
+    least = min(losses, key=lambda name: losses[name][0])
+    suffers = [
+        name
+        for name, (mean, error) in losses.items()
+        if mean - losses[least][0] > max(LEAST, NUM_ERRORS * math.hypot(error or 0.0, losses[least][1] or 0.0))
+    ]
+    told = ", ".join(f"{name}: x {growth[name]:.2f}" for name in order)
+    return [
+        "",
+        f"Growth of the norm beyond the length of training: {told}. Most bounded: **{order[0]}**. "
+        + (
+            f"It costs there: {', '.join(suffers)}." if suffers else f"It costs none of them {LEAST} bits per byte yet."
+        ),
+    ]
 
 
 def studied(trials: Sequence[Trial]) -> list[str]:
@@ -146,7 +161,7 @@ def studied(trials: Sequence[Trial]) -> list[str]:
 
 
 def does_harm(trial: Trial, best: Trial) -> bool:
-    """Say whether a setting diverges, or ends above the best beyond errors."""
+    """Say whether a setting diverges, or ends above another beyond errors."""
     if trial.diverged or not trial.losses:
         return True
     (mean, error), (least, other) = trial.loss, best.loss

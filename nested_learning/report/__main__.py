@@ -15,23 +15,27 @@ from nested_learning.report.replay import PROJECTIONS, replay
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m nested_learning.report", description=__doc__)
-    parser.add_argument("run", type=Path, help="the directory of a run, which may still be training; or one of runs")
+    parser.add_argument("runs", nargs="+", type=Path, help="a run, which may still be training; or folders of runs")
     parser.add_argument("--to", choices=[*PROJECTIONS], help="write all figures of a run anew to this instead")
-    parser.add_argument("--page", type=Path, help=f"of many runs: the page, instead of <run>/{FOLDER}/{PAGE}")
+    parser.add_argument("--page", type=Path, help=f"of many runs: the page, instead of <runs>/{FOLDER}/{PAGE}")
     parser.add_argument(
         "--figures", type=Path, help="of many runs: where plots go, instead of figures/ beside the page"
     )
     given = parser.parse_args(arguments)
+    run, *others = given.runs
+    is_one = not others and ((run / CONFIG).is_file() or not any(run.glob(f"*/**/{CONFIG}")))
     try:
+        if is_one and (given.page or given.figures):
+            raise ConfigError(f"{run} is no folder of runs, which --page and --figures are for; leave them out")
+        if not is_one and given.to is not None:
+            raise ConfigError(f"--to {given.to} is for one run; leave it out, or give the directory of a run")
         if given.to is not None:
-            print(f"{given.to}: {replay(given.run, given.to)} lines")
-        elif (given.run / CONFIG).is_file() or not any(given.run.glob(f"*/**/{CONFIG}")):
-            if given.page or given.figures:
-                raise ConfigError(f"{given.run} is one run: --page and --figures are for a folder of runs")
-            print(f"written: {write_page(given.run)}")
+            print(f"{given.to}: {replay(run, given.to)} lines")
+        elif is_one:
+            print(f"written: {write_page(run)}")
         else:
-            page = given.page or given.run / FOLDER / PAGE
-            print(f"written: {write_experiments(given.run, page, given.figures or page.parent / 'figures')}")
+            page = given.page or run / FOLDER / PAGE
+            print(f"written: {write_experiments(given.runs, page, given.figures or page.parent / 'figures')}")
     except NestedLearningError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -1,6 +1,7 @@
 """What `phase=eval` found in many runs: read from their reports, gathered by what was asked, and of whom."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,14 +78,15 @@ class Question:
     chances: dict[str, float]
 
 
-def read_answers(folder: Path) -> list[Answer]:
-    """Read every report of every run below `folder`, a report of memorizing also for what it is compared with.
+def read_answers(*folders: Path) -> list[Answer]:
+    """Read every report of every run below `folders`, a report of memorizing also for what it is compared with.
 
     Files that are no reports of `phase=eval`, and of runs without a configuration, are left out. Source: ours.
     """
     found: dict[tuple[Path, Subject, Asked], Answer] = {}
-    for path in sorted(folder.rglob("evals/*.json")):
-        for answer in read_report(path, folder):
+    root = Path(os.path.commonpath(folders))
+    for path in sorted(path for folder in folders for path in folder.rglob("evals/*.json")):
+        for answer in read_report(path, root):
             # what was found without memorizing is there twice: by itself, and beside what memorizing found
             found.setdefault((answer.run, answer.subject, answer.question), answer)
     return list(found.values())
@@ -197,4 +199,7 @@ def _shipped(policy: str) -> dict[str, Any]:
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(value) + "}"
+    if isinstance(value, str) and "/" in value:
+        # where a file lies says nothing to others
+        return Path(value).name
     return value if isinstance(value, str) else json.dumps(value).replace('"', "").replace(", ", ",")

@@ -52,14 +52,15 @@ class Cells(NamedTuple):
     values: Sequence[Sequence[float | None]]
 
 
-def write_experiments(folder: Path, page: Path, figures: Path) -> Path:
-    """Write the page on all runs below `folder`, its plots into the folder `figures`; return the page.
+def write_experiments(folders: Sequence[Path], page: Path, figures: Path) -> Path:
+    """Write the page on all runs below `folders`, its plots into the folder `figures`; return the page.
 
     Raises DataError where nothing was evaluated. Source: ours.
     """
-    answers = read_answers(folder)
+    answers = read_answers(*folders)
     if not answers:
-        raise DataError(f"{folder}: no run below has a report of phase=eval; evaluate one, or give another folder")
+        names = ", ".join(map(str, folders))
+        raise DataError(f"{names}: no run below has a report of phase=eval; evaluate one, or give another folder")
     questions = gather(answers)
     runs = {answer.run for answer in answers}
     seeds = sorted({answer.seed for answer in answers})

@@ -114,12 +114,24 @@ def test_figures_over_one_number_are_curves_and_over_two_are_heat_maps(tmp_path:
     assert len(shown) == 2 and all(path.read_bytes().startswith(b"\x89PNG") for path in figures.iterdir())
 
 
+def test_several_folders_are_one_page_and_paths_are_names(tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        metrics = {"accuracy": figure(0.5)}
+        write(tmp_path / name / "a_0", "recall", metrics=metrics, data_options={"path": "/home/me/books/b.txt"})
+    page = tmp_path / "page.md"
+    assert main([str(tmp_path / "one"), str(tmp_path / "two"), "--page", str(page)]) == 0
+    text = page.read_text()
+    assert [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| hope")] == ["one/a", "two/a"]
+    assert "data.path=b.txt" in text and "/home" not in text
+
+
 def test_a_folder_without_evaluations_is_answered_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "a", "recall", metrics={})
     (tmp_path / "a/evals/recall.json").write_text("[]")
-    for arguments in ([str(tmp_path)], [str(tmp_path / "a"), "--page", "x.md"]):
+    one = str(tmp_path / "a")
+    for arguments in ([str(tmp_path)], [one, "--page", "x.md"], [one, one, "--to", "tensorboard"]):
         assert main(arguments) == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert (tmp_path / "a" / CONFIG).exists()
