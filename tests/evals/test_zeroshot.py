@@ -160,9 +160,9 @@ def test_a_figure_that_is_no_mean_has_a_jackknifed_error():
 
 
 def test_the_mean_of_means_counts_tasks_and_errs_within_them():
-    found = mean_of_means([[0.0, 1.0], [1.0, 1.0, 1.0, 1.0]], "higher").metric()
+    found = mean_of_means([[0.0, 1.0], [0.0, 0.0, 0.0, 0.0]], "higher").metric()
     # the variance of the first mean is 1/4 by n - 1, of the second 0; here over all n - 1
-    assert found.value == 0.75
+    assert found.value == 0.25
     assert found.stderr == pytest.approx((0.25 * 0.125 * 6 / 5) ** 0.5)
 
 
