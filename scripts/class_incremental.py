@@ -31,6 +31,7 @@ LEARNERS = {
     "memory": Learner(kind="memory", rate=0.03),
     "memory_fast": Learner(kind="memory", rate=0.1),
     "memory_dgd": Learner(kind="memory", rate=0.03, rule="dgd"),
+    "linear": Learner(overrides=FAST, kind="linear"),
     "sequential_once": Learner(overrides=FAST, epochs=1),
     "replay": Learner(overrides=FAST, replay=5),
     "cms": Learner(overrides=FAST, periods=(0, 512, 4096)),

@@ -8,7 +8,7 @@ text once, as key and value, with the operators of the models' memories.
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from itertools import pairwise
@@ -38,8 +38,9 @@ FISHER_TEXTS = 256
 class Learner:
     """One way to learn a sequence: `optim` and its overrides; `periods` of the levels, in texts (0: every step).
 
-    `kind`: trained; ewc (`strength` of the penalty); memory, which writes by `rule` at `rate`; or attention over all
-    texts that were read, whose logits are `rate` times the similarity.
+    `kind`: trained; linear, where nothing but the outputs is trained, on the bags; ewc (`strength` of the
+    penalty); memory, which writes by `rule` at `rate`; or attention over all texts that were read, whose logits
+    are `rate` times the similarity.
     """
 
     optim: str = "adamw"
@@ -96,6 +97,18 @@ class Classifier(nn.Module):
         return self.head(self.cms(x, self.cms.init_state(len(bags)))[0][:, 0])
 
 
+class Linear(nn.Module):
+    """Bags to logits: an output for each label, and nothing before it."""
+
+    def __init__(self, num_labels: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(FEATURES, num_labels, bias=False)
+
+    def forward(self, bags: Tensor) -> Tensor:
+        """Return the logits [n labels]."""
+        return self.head(bags)
+
+
 def learn(learner: Learner, texts: Texts, seed: int) -> tuple[list[Row], float]:
     """Learn the tasks of `texts` one after the other; return the rows of `evals.transfer`, and the CPU seconds."""
     torch.manual_seed(seed)
@@ -134,9 +147,13 @@ def trained(learner: Learner, texts: Texts, seed: int) -> tuple[Callable[..., Te
         Level(f"level_{place}", period, rf"cms\.levels\.level_{place}\.")
         for place, period in enumerate(learner.periods)
     ]
-    model = Classifier(levels, len(texts.labels))
+    is_linear = learner.kind == "linear"
+    model = Linear(len(texts.labels)) if is_linear else Classifier(levels, len(texts.labels))
     lines = ["data=copy", f"optim={learner.optim}", "optim.schedule.kind=constant", *learner.overrides]
     how = make_job(open_option_files(None), lines).config.optim
+    if is_linear:
+        # the group of embedding and head is all that there is
+        how, levels = replace(how, groups=how.groups[:1]), []
     parameters = list(model.named_parameters())
     optimizer = how.build(parameters, levels, BATCH, 10**6)
     optimizer.watch(model)

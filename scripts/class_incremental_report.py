@@ -17,12 +17,13 @@ JOINT_AT_LEAST, PLAIN_AT_MOST, BWT_AT_LEAST = 0.75, 0.30, 0.50
 CLASSIFIERS = """\
 Ten tasks, a domain of 15 labels each. A classifier embeds a bag of hashed words, reads one level of a continuum
 memory and has an output for each label. `sequential` is plain fine-tuning with AdamW, three passes over each
-task; `sequential_once` one pass; `joint` learns all tasks at once; `replay` reads 5 texts of each earlier label
-again; `ewc` holds on to weights by their Fisher information; `cms` has three levels, of every step, 512 and 4,096
-texts; `m3` and `dgd` are those optimizers, for the level and the head. The memories are not trained: each text is
-written once into a matrix by the delta rule of the models' memories (`memory` at rate 0.03, `memory_fast` at 0.1;
-`memory_dgd` by delta gradient descent), its bag the key, its label the value. `attention` keeps all texts in its
-context and answers by their labels, weighted by the softmax of 20 times the similarity of their bags."""
+task; `sequential_once` one pass; `linear` trains an output for each label on the bags themselves; `joint` learns
+all tasks at once; `replay` reads 5 texts of each earlier label again; `ewc` holds on to weights by their Fisher
+information; `cms` has three levels, of every step, 512 and 4,096 texts; `m3` and `dgd` are those optimizers, for
+the level and the head. The memories are not trained: each text is written once into a matrix by the delta rule of
+the models' memories (`memory` at rate 0.03, `memory_fast` at 0.1; `memory_dgd` by delta gradient descent), its
+bag the key, its label the value. `attention` keeps all texts in its context and answers by their labels, weighted
+by the softmax of 20 times the similarity of their bags."""
 MODELS = """\
 `experiment=class_incremental` at five tasks of five labels, drawn anew for each seed: models of two layers of
 width 64 are trained from nothing on `Text: ... Label: ...` and asked by `evals=class_incremental`: the label with
@@ -32,7 +33,9 @@ The recommended variant is `memory`: a text that comes later changes a matrix al
 other labels down only where it answered wrongly. Its rate was chosen on order 0 among 0.03, 0.1 and 0.5; the
 rates of AdamW too, so that it learns each task. What is trained by gradient descent through one output for every
 label forgets, less with `m3`, and with slow levels under a fast head as much as without: the labels of a task
-push all others down. `ewc` keeps more because it learns less."""
+push all others down. `ewc` keeps more because it learns less. Of what `memory` is ahead, `linear` tells how much
+comes from bags that nothing changes. `attention` keeps every text, where a memory is of one size whatever it
+reads: it is what a memory falls short of."""
 CAVEAT = """\
 All of these forget nearly everything of earlier tasks, `hope` too: where its accuracy is above that of the
 transformer, it is because it learned the last task better in as many steps."""
