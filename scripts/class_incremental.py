@@ -22,23 +22,21 @@ from nested_learning.data.classes import ClassesConfig
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("classifier", "models", "reading")
-# one rate for all parameters, which learns a task in three passes
-FAST = tuple(f"optim.groups.{group}.lr=1e-2" for group in range(3))
-M3 = (FAST[0], "optim.groups.1.lr=1e-3", FAST[2])
+# optimizers are those of configs/optim, at their own rates
 LEARNERS = {
-    "joint": Learner(overrides=FAST, is_joint=True),
-    "sequential": Learner(overrides=FAST),
+    "joint": Learner(is_joint=True),
+    "sequential": Learner(),
     "memory": Learner(kind="memory", rate=0.03),
     "memory_fast": Learner(kind="memory", rate=0.1),
     "memory_dgd": Learner(kind="memory", rate=0.03, rule="dgd"),
-    "linear": Learner(overrides=FAST, kind="linear"),
-    "sequential_once": Learner(overrides=FAST, epochs=1),
-    "replay": Learner(overrides=FAST, replay=5),
-    "cms": Learner(overrides=FAST, periods=(0, 512, 4096)),
-    "m3": Learner(optim="m3", overrides=M3),
-    "dgd": Learner(optim="dgd", overrides=(FAST[0], FAST[2])),
     "attention": Learner(kind="attention", rate=20.0),
-    "ewc": Learner(overrides=FAST, kind="ewc", strength=1000.0),
+    "m3": Learner(optim="m3"),
+    "cms": Learner(periods=(0, 512, 4096)),
+    "replay": Learner(replay=5),
+    "dgd": Learner(optim="dgd"),
+    "linear": Learner(kind="linear"),
+    "sequential_once": Learner(epochs=1),
+    "ewc": Learner(kind="ewc", strength=1000.0),
 }
 
 

@@ -149,7 +149,13 @@ def trained(learner: Learner, texts: Texts, seed: int) -> tuple[Callable[..., Te
     ]
     is_linear = learner.kind == "linear"
     model = Linear(len(texts.labels)) if is_linear else Classifier(levels, len(texts.labels))
-    lines = ["data=copy", f"optim={learner.optim}", "optim.schedule.kind=constant", *learner.overrides]
+    lines = [
+        "data=copy",
+        f"optim={learner.optim}",
+        "optim.schedule.kind=constant",
+        "optim.schedule.warmup=0",
+        *learner.overrides,
+    ]
     how = make_job(open_option_files(None), lines).config.optim
     if is_linear:
         # the group of embedding and head is all that there is

@@ -27,10 +27,9 @@ def test_who_learns_all_at_once_knows_who_is_fine_tuned_forgets_and_a_memory_kee
     folder = shared("continual/clinc150")
     paths = {"path": str(folder / "train.jsonl"), "validation_path": str(folder / "val.jsonl")}
     texts = learners.Texts(ClassesConfig(**paths).build(0))
-    fast = tuple(f"optim.groups.{group}.lr=1e-2" for group in range(3))
     ways = {
-        "joint": learners.Learner(overrides=fast, is_joint=True),
-        "sequential": learners.Learner(overrides=fast),
+        "joint": learners.Learner(is_joint=True),
+        "sequential": learners.Learner(),
         "memory": learners.Learner(kind="memory", rate=0.03),
     }
     found = {name: transfer(learners.learn(way, texts, 0)[0]) for name, way in ways.items()}
