@@ -199,6 +199,8 @@ def _shipped(policy: str) -> dict[str, Any]:
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(value) + "}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
     if isinstance(value, str) and "/" in value:
         # where a file lies says nothing to others
         return Path(value).name

@@ -86,7 +86,14 @@ def test_what_was_asked_otherwise_or_of_others_stands_apart(tmp_path: Path) -> N
 
 
 def test_memorizing_stands_beside_what_it_is_compared_with_in_bold_where_it_matters(tmp_path: Path) -> None:
-    policy = {"name": "memorize", "steps": 5, "lr": 1.0, "chunk": 64, "levels": ["titan"]}
+    policy = {
+        "name": "memorize",
+        "steps": 5,
+        "lr": 1.0,
+        "surprise_threshold": 0.0123456,
+        "chunk": 64,
+        "levels": ["titan"],
+    }
     write(
         tmp_path / "a_0", "recall_memorize", memory="memorize", policy=policy,
         metrics={"accuracy": figure(0.9), "nats": figure(2.0), "memory/titan/norm": figure(3.0)},
@@ -95,9 +102,15 @@ def test_memorizing_stands_beside_what_it_is_compared_with_in_bold_where_it_matt
     )  # fmt: skip
     assert main([str(tmp_path), "--page", str(tmp_path / "page.md")]) == 0
     text = (tmp_path / "page.md").read_text()
-    assert "| hope | a | memorize steps=5 levels=[titan] | 1 | 8 | 0.9 ± 0.1 | 2 ± 0.1 |" in text
+    assert (
+        "| hope | a | memorize steps=5 surprise_threshold=0.01235 levels=[titan] | 1 | 8 | 0.9 ± 0.1 | 2 ± 0.1 |"
+        in text
+    )
     assert "| hope | a | online | 1 | 8 | 0.5 ± 0.1 | 2.1 ± 0.1 |" in text
-    assert "| hope | a | memorize steps=5 levels=[titan] | **+0.4 ± 0.1** | -0.1 ± 0.1 |" in text
+    assert (
+        "| hope | a | memorize steps=5 surprise_threshold=0.01235 levels=[titan] | **+0.4 ± 0.1** | -0.1 ± 0.1 |"
+        in text
+    )
     assert "titan/norm" not in text
 
 
