@@ -116,7 +116,8 @@ def header(runs: Mapping[str, list[Result]], command: str) -> list[str]:
 
 def training(runs: Mapping[str, list[Result]]) -> list[str]:
     """Report on training: bits per byte at equal tokens, and beyond the training length."""
-    base = fmean(final(runs[BASELINE], "val/bpb"))
+    bases = final(runs[BASELINE], "val/bpb")
+    base = fmean(bases)
     rows, lines = [], []
     for model, results in runs.items():
         bpb = final(results, "val/bpb")
@@ -143,8 +144,9 @@ def training(runs: Mapping[str, list[Result]]) -> list[str]:
         )
         lines.append(
             verdict(
-                f"{model} at equal tokens is {fmean(bpb) / base - 1:+.1%} from the {BASELINE}: at most {MAX_ABOVE:.0%} "
-                "above",
+                f"{model} at equal tokens is {fmean(bpb) / base - 1:+.2%} from the {BASELINE}, seed by seed "
+                f"{pm([one / other - 1 for one, other in zip(bpb, bases, strict=True)], 2, 100)} %: at most "
+                f"{MAX_ABOVE:.0%} above",
                 fmean(bpb) <= (1 + MAX_ABOVE) * base,
             )
         )
