@@ -121,7 +121,8 @@ def main_section(answers: dict[str, list[Answers]]) -> list[str]:
         "`in context`: context and question in one text, whether the model could answer at all. `wrong context`: facts",
         "about other things were studied. `reset`: all was forgotten after study. `changed since`: that the fact has",
         "changed was studied later; what was said last is right. `gain`: studied less online; the paired error is that",
-        "of the examples, the largest of any seed.",
+        "of the examples, the largest of any seed. With one fact it is enough to know its value, whatever it is about;",
+        "with three, all three values are candidates: to know them, and not which is whose, gives 33 %.",
         "",
     ]
     return [*lines, *(f"- {line}" for line in verdicts(answers)), ""]

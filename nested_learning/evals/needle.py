@@ -106,18 +106,22 @@ class NeedlePack:
         told = draw_facts(rng, 2 * self.num_facts)
         facts, others = told[: self.num_facts], told[self.num_facts :]
         fact = facts[int(rng.integers(self.num_facts))]
-        wrong = rng.permutation([value for value in VALUES if value != fact.value])[: self.num_candidates - 1].tolist()
+        drawn = rng.permutation([value for value in VALUES if value != fact.value]).tolist()
+        # the values of the other facts come first: to know what was told, but not of what, does not help
+        known = list(dict.fromkeys(other.value for other in facts if other.value != fact.value))
+        wrong = list(dict.fromkeys([*known, *drawn]))[: self.num_candidates - 1]
+        changed = wrong[min(len(known), len(wrong) - 1)]
         candidates = rng.permutation([fact.value, *wrong]).tolist()
         return Needle(
             number,
             encode(words_of(facts), False),
-            encode(fact._replace(value=wrong[0]).sentence, False),
+            encode(fact._replace(value=changed).sentence, False),
             encode(words_of(others), False),
             encode(fact.question, False),
             encode([*words_of(facts), *fact.question], False),
             [encode([value], True) for value in candidates],
             candidates.index(fact.value),
-            candidates.index(wrong[0]),
+            candidates.index(changed),
         )
 
 

@@ -89,7 +89,8 @@ def test_neither_the_question_nor_the_context_of_another_says_the_answer(subject
         # the question and what answers it stand together where it was told, and nowhere else
         assert occurs(question + gold, told) and not occurs(question, each.elsewhere.tolist())
         assert each.change.tolist()[: len(question) + 1] == question + changed != question + gold
-        assert len({candidate.item() for candidate in each.candidates}) == 4
+        candidates = {candidate.item() for candidate in each.candidates}
+        assert len(candidates) == 4 and set(told[5::7]) <= candidates and changed[0] not in told
 
 
 def occurs(part, whole):
