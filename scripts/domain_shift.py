@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from domain_shift_report import write_report
+from domain_shift_report import BASELINE, write_report
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -224,7 +224,10 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--half", type=int, default=4096, help="bytes of half an excerpt")
     parser.add_argument("--steps", type=int, help="fewer steps, to try the script; use another --out")
     parser.add_argument("--report-only", action="store_true", help="train and ask nothing")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if BASELINE not in options.models:
+        parser.error(f"--models: the others are compared with the {BASELINE}; name it too")
+    return options
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from first_run_report import commit, pm, table, verdict
+from first_run_report import commit, pm, ratios, table, verdict
 from first_run_results import Result, asked, column, final, read_run
 
 from nested_learning.report import mean_and_stderr, plot_panels
@@ -116,8 +116,7 @@ def header(runs: Mapping[str, list[Result]], command: str) -> list[str]:
 
 def training(runs: Mapping[str, list[Result]]) -> list[str]:
     """Report on training: bits per byte at equal tokens, and beyond the training length."""
-    bases = final(runs[BASELINE], "val/bpb")
-    base = fmean(bases)
+    base = fmean(final(runs[BASELINE], "val/bpb"))
     rows, lines = [], []
     for model, results in runs.items():
         bpb = final(results, "val/bpb")
@@ -145,7 +144,7 @@ def training(runs: Mapping[str, list[Result]]) -> list[str]:
         lines.append(
             verdict(
                 f"{model} at equal tokens is {fmean(bpb) / base - 1:+.2%} from the {BASELINE}, seed by seed "
-                f"{pm([one / other - 1 for one, other in zip(bpb, bases, strict=True)], 2, 100)} %: at most "
+                f"{pm([each - 1 for each in ratios(dict(runs), model)], 2, 100)} %: at most "
                 f"{MAX_ABOVE:.0%} above",
                 fmean(bpb) <= (1 + MAX_ABOVE) * base,
             )
