@@ -19,7 +19,8 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nested_learning.config import LISTED, Config, first_line, load
+from nested_learning.choices import LISTED
+from nested_learning.config import Config, first_line, load
 from nested_learning.errors import ConfigError
 from nested_learning.inherit import inherit, inherit_shape
 from nested_learning.option_files import ROOT, OptionFiles

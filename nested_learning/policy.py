@@ -32,6 +32,14 @@ class MemoryConfig:
         """Say whether what is memorised for one example is there for the next."""
         return False
 
+    def refuse_study(self, phase: str) -> None:
+        """Raise ConfigError where there is something to study in a `phase` that knows of nothing that may be."""
+        if self.name == "memorize":
+            raise ConfigError(
+                f"memory=memorize is for phase=eval, whose packs know what may be studied; with phase={phase} "
+                "use memory=online"
+            )
+
 
 @dataclass(kw_only=True)
 class MemorizeConfig(MemoryConfig):

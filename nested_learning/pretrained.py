@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nested_learning import __version__, checkpoint
-from nested_learning.config import AnyModel, read_model
+from nested_learning.choices import AnyModel
+from nested_learning.config import read_model
 from nested_learning.data.bpe import BpeTokenizer
 from nested_learning.data.byte_letters import BYTES
 from nested_learning.data.tokenizer import END_TEXT, FILE_NAME, ByteTokenizer, Tokenizer

@@ -10,8 +10,9 @@ import pytest
 from tiny import tiny
 
 from nested_learning import cli
+from nested_learning.choices import CHOICES
 from nested_learning.compose import make_job
-from nested_learning.config import CHOICES, Config
+from nested_learning.config import Config
 from nested_learning.errors import ConfigError
 from nested_learning.option_files import open_option_files
 from nested_learning.phase.train import run

@@ -37,6 +37,7 @@ FLOORS: list[set[str]] = [
     {"divergence", "evals", "report", "samples"},
     {"recovery"},
     {"branch", "trainer"},
+    {"choices"},
     {"config"},
     {"pretrained", "trained"},
     {"hf", "phase"},

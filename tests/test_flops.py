@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from nested_learning.choices import CHOICES
 from nested_learning.compose import make_job
-from nested_learning.config import CHOICES
 from nested_learning.data.batch import Batch
 from nested_learning.flops import Flops, flops, most_operations, parameters_in_products, utilisation
 from nested_learning.objective.config import NextTokenConfig

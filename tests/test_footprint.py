@@ -7,8 +7,9 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from nested_learning import tree
+from nested_learning.choices import CHOICES
 from nested_learning.compose import make_job
-from nested_learning.config import CHOICES, Config
+from nested_learning.config import Config
 from nested_learning.data.batch import Batch
 from nested_learning.flops import parameters_in_products
 from nested_learning.footprint import activations, state_bytes

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tiny import fingerprints, tiny, trace
 
-from nested_learning.config import CHOICES, Config
+from nested_learning.choices import CHOICES
+from nested_learning.config import Config
 from nested_learning.phase.train import run
 
 # a level whose clock lies across checkpoints: gradients gathered before one are used after it

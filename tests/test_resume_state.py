@@ -14,7 +14,8 @@ from tiny import fingerprints, tiny, trace
 
 from nested_learning import checkpoint
 from nested_learning.checkpoint import Progress
-from nested_learning.config import CHOICES, Config
+from nested_learning.choices import CHOICES
+from nested_learning.config import Config
 from nested_learning.errors import CheckpointError, NestedLearningError
 from nested_learning.files import hash_file
 from nested_learning.phase.train import run

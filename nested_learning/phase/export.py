@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from nested_learning.config import Config, ExportConfig
+from nested_learning.choices import ExportConfig
+from nested_learning.config import Config
 from nested_learning.errors import ConfigError
 from nested_learning.phase import Result
 from nested_learning.phase.eval import given, refuse_other_model

@@ -62,6 +62,7 @@ def run(config: "Config") -> Result:
 
     Nothing is created before all that can fail on the configuration, the data or a checkpoint has been tried.
     """
+    config.memory.refuse_study("train")
     if config.dry_run:
         return dry_run(config)
     watch = Stopwatch()

@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Any, NoReturn, get_args, get_type_hints
 
 from nested_learning import cli
-from nested_learning.config import CHOICES
+from nested_learning.choices import CHOICES
 from nested_learning.errors import ConfigError
 from nested_learning.option_files import open_option_files
 from nested_learning.policy import METRICS

@@ -5,8 +5,8 @@ from functools import cache
 import torch
 from torch import nn
 
+from nested_learning.choices import CHOICES
 from nested_learning.compose import make_job
-from nested_learning.config import CHOICES
 from nested_learning.level import Level
 from nested_learning.nn.cms import ContinuumMemory
 from nested_learning.nn.init import initialise
