@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ from nested_learning.report import __main__ as report
 ROOT = Path(__file__).parents[1]
 # in reading order: later pages use the runs of earlier ones
 PAGES = ["README.md", "docs/quickstart.md", "docs/concepts.md", "docs/how-to.md", "docs/run-directory.md"]
+# a question of a file that users have to get
+QUESTION = (
+    '{"query": "The man turned on the faucet, therefore", "gold": 1, "choices": ["it snowed.", "water flowed."]}\n'
+)
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 
@@ -39,9 +44,15 @@ def check_command(words: list[str]) -> None:
     program, *rest = words
     if words[:2] == ["python", "train.py"]:
         shrunk = rest[1:] if "--help" in rest else shrink(rest[1:])
+        if "evals.zeroshot.official=true" in rest:
+            # downloads
+            make_job(open_option_files(None), shrunk)
+            return
         assert cli.main(shrunk) == 0, f"{shlex.join(words)}, run as {shlex.join(shrunk)}"
     elif words[:3] == ["python", "-m", "nested_learning.report"]:
         assert report.main(rest[2:]) == 0, shlex.join(words)
+    elif words[:2] == ["python", "-m"]:
+        assert find_spec(words[2]) is not None, shlex.join(words)
     elif program == "torchrun":
         make_job(open_option_files(None), rest[rest.index("train.py") + 1 :])
     elif program == "python":
@@ -63,6 +74,8 @@ def test_what_the_pages_tell_to_type_works(empty_folder: Path, monkeypatch: pyte
     monkeypatch.setenv("WANDB_MODE", "offline")
     shutil.copytree(ROOT / "docs", empty_folder / "docs")
     shutil.copy(ROOT / "README.md", empty_folder)
+    (empty_folder / "icl").mkdir()
+    (empty_folder / "icl" / "copa.jsonl").write_text(QUESTION * 2)
     for page in PAGES:
         for words in commands(page):
             check_command(words)

@@ -169,7 +169,7 @@ class DocumentOracle(Oracle):
 def test_who_knows_is_always_right_and_who_wants_anything_else_never(tmp_path, taste, expected):
     data = ClassesConfig(path=str(write_texts(tmp_path)), text_len=64, val_per_label=1, texts_per_label=1)
     source = data.build(0)
-    known = [[256, *source.form.whole(each)[0].tolist()] for task in source.texts["validation"] for each in task]
+    known = [([256], source.form.whole(each)[0].tolist()) for task in source.texts["validation"] for each in task]
     policy = MemoryConfig(name="online")
     model = DocumentOracle(known, taste)
     subject = Subject(model=model, tokenizer=ByteTokenizer(), data=data, seed=0, policy=policy, run=tmp_path)
