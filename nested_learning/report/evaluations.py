@@ -204,4 +204,6 @@ def _short(value: Any) -> str:
     if isinstance(value, str) and "/" in value:
         # where a file lies says nothing to others
         return Path(value).name
+    if isinstance(value, list):
+        return f"[{','.join(map(_short, value))}]"
     return value if isinstance(value, str) else json.dumps(value).replace('"', "").replace(", ", ",")
