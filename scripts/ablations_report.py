@@ -64,8 +64,8 @@ def write_ablations(runs: Path, path: Path, figures: Path) -> Path:
     figures.mkdir(parents=True, exist_ok=True)
     found = {each: results for each in ABLATIONS if (results := read_sweep(runs / each.folder))}
     every = [result.directory for results in found.values() for result in results]
-    spent = math.fsum(_read(run / "summary.json")["cpu_seconds"] for run in every)
-    commits = sorted({_commit(run) for run in every})
+    spent = math.fsum(read_json(run / "summary.json")["cpu_seconds"] for run in every)
+    commits = sorted({commit_of(run) for run in every})
     seeds = sorted({result.swept["seed"] for results in found.values() for result in results})
     lines = [
         "# Ablations",
@@ -100,7 +100,7 @@ def section(each: Ablation, results: list[RunResult], figures: Path, page: Path)
     lines += [_row(["---"] * (5 + len(asked)))]
     for variant in variants:
         of_it = [result for result in results if result.swept[VARIANT] == variant]
-        summaries = [_read(result.directory / "summary.json") for result in of_it]
+        summaries = [read_json(result.directory / "summary.json") for result in of_it]
         cells = [variant, f"{summaries[0]['parameters']:,}", pm([result.metrics[each.figure] for result in of_it])]
         cells += [pm([value for result in of_it if (value := answer(result, one)) is not None]) for one in asked]
         lines.append(_row([*cells, str(len(of_it)), pm([summary["cpu_seconds"] for summary in summaries], 0)]))
@@ -150,7 +150,7 @@ def answer(result: RunResult, asked: tuple[str, str, str]) -> float | None:
     path = result.directory / "evals" / f"{report}.json"
     if not path.exists():
         return None
-    value: float | None = _read(path)["metrics"][figure]["value"]
+    value: float | None = read_json(path)["metrics"][figure]["value"]
     return value
 
 
@@ -175,12 +175,14 @@ def _config(result: RunResult) -> dict[str, Any]:
     return read_config(result.directory)
 
 
-def _commit(run: Path) -> str:
-    git = _read(run / "environment.json")["git"]
+def commit_of(run: Path) -> str:
+    """Return the commit that a run was made at, `+` for one with changes."""
+    git = read_json(run / "environment.json")["git"]
     return "unknown" if git is None else f"{git['commit'][:9]}{'+' if git['diff'] else ''}"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read the object in a file."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 

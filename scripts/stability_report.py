@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablations_report import commit_of, read_json
+
 from nested_learning.report import mean_and_stderr
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ class Trial:
         self.setting, self.runs = setting, runs
         self.notes = [json.loads(run.with_name(f"{run.name}.json").read_text(encoding="utf-8")) for run in runs]
         self.diverged = sum((run / INCIDENT).exists() for run in runs)
-        finals = [_read(run / "summary.json")["final"] for run in runs if (run / "summary.json").exists()]
+        finals = [read_json(run / "summary.json")["final"] for run in runs if (run / "summary.json").exists()]
         self.losses = [final["val/loss"] for final in finals if final["val/loss"] is not None]
         self.norms = [norm for run in runs if (norm := gradient_norms(run)) is not None]
 
@@ -36,7 +38,7 @@ class Trial:
     def asked(self, pack: str, figure: str) -> list[float]:
         """Return a figure of a report, of every run that has it."""
         files = [run / "evals" / f"{pack}.json" for run in self.runs]
-        found = [_read(file)["metrics"].get(figure) for file in files if file.exists()]
+        found = [read_json(file)["metrics"].get(figure) for file in files if file.exists()]
         return [each["value"] for each in found if each is not None and each["value"] is not None]
 
 
@@ -53,8 +55,8 @@ def write_journal(cases: Sequence["Case"], out: Path, path: Path, name: Name) ->
             there = [seed for seed in range(100) if (out / f"{name(case, setting, seed)}.json").exists()]
             runs = [out / name(case, setting, seed) for seed in there]
             seeds |= set(there)
-            commits |= {_commit(run) for run in runs if (run / "environment.json").exists()}
-            summaries = [_read(run / "summary.json") for run in runs if (run / "summary.json").exists()]
+            commits |= {commit_of(run) for run in runs if (run / "environment.json").exists()}
+            summaries = [read_json(run / "summary.json") for run in runs if (run / "summary.json").exists()]
             spent += math.fsum(summary["cpu_seconds"] for summary in summaries)
             if runs:
                 trials.append(Trial(setting, runs))
@@ -144,7 +146,7 @@ def studied(trials: Sequence[Trial]) -> list[str]:
         cells, gains = [trial.setting.name], {}
         for rate in rates:
             files = [run / "evals" / f"perplexity_memorize_{rate}.json" for run in trial.runs]
-            found = [_read(file)["difference"]["bpb"]["value"] for file in files if file.exists()]
+            found = [read_json(file)["difference"]["bpb"]["value"] for file in files if file.exists()]
             found = [value for value in found if value is not None]
             failed = sum(note.get(rate, 0) != 0 for note in trial.notes)
             cells.append(f"not finite in {failed} of {len(trial.runs)}" if failed else pm(found, signed=True))
@@ -188,16 +190,6 @@ def pm(values: Sequence[float], *, signed: bool = False) -> str:
 
 def _label(question: Sequence[str]) -> str:
     return next(word.removeprefix("name=") for word in question if word.startswith("name="))
-
-
-def _commit(run: Path) -> str:
-    git = _read(run / "environment.json")["git"]
-    return "unknown" if git is None else f"{git['commit'][:9]}{'+' if git['diff'] else ''}"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
 
 
 def _table(headings: Sequence[str]) -> list[str]:

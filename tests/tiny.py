@@ -11,6 +11,7 @@ from typing import Any
 from nested_learning.compose import make_job
 from nested_learning.config import Config
 from nested_learning.option_files import open_option_files
+from nested_learning.policy import MemorizeConfig
 
 WORDS = ("def", "return", "self", "state", "level", "memory", "import", "for", "in", "range", "print", "None", "True")
 
@@ -37,6 +38,11 @@ def tiny(folder: Path, **given: Any) -> Config:
         values |= {"data__path": write_text(folder), "data__seq_len": 32}
     lines = [f"{key.replace('__', '.')}={value}" for key, value in (values | given).items()]
     return make_job(open_option_files(None), lines).config
+
+
+def study(**given: Any) -> MemorizeConfig:
+    """Make the policy memorize as it is shipped, but for what is `given`."""
+    return MemorizeConfig(**(open_option_files(None).read("memory/memorize") | given))
 
 
 def server() -> ForkServerContext:

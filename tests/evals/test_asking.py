@@ -6,26 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny
+from tiny import study, tiny
 
 from nested_learning.errors import DataError, DivergedError
 from nested_learning.evals.asking import ask
 from nested_learning.evals.files import differences
 from nested_learning.evals.protocol import Report, Samples, Subject
-from nested_learning.policy import MemorizeConfig, MemoryConfig
+from nested_learning.policy import MemoryConfig
 
 VOCAB = 23
-STUDY = MemorizeConfig(
-    name="memorize",
-    steps=1,
-    lr=0.5,
-    chunk=4,
-    surprise_threshold=None,
-    surprise_metric="loss",
-    levels=["all"],
-    layers=None,
-    reset="per_example",
-)
+STUDY = study(lr=0.5, chunk=4, surprise_metric="loss")
 
 
 class Nats:

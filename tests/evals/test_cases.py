@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from lookup import Finder, Lookup
-from tiny import tiny
+from tiny import study, tiny
 
 from nested_learning.data.formal import FormalConfig
 from nested_learning.data.mad import MadConfig
@@ -21,21 +21,11 @@ from nested_learning.evals.options.mad import MadPackConfig
 from nested_learning.evals.options.recall import RecallPackConfig
 from nested_learning.evals.protocol import Subject
 from nested_learning.evals.recall import Recall
-from nested_learning.policy import MemorizeConfig, MemoryConfig
+from nested_learning.policy import MemoryConfig
 from nested_learning.session import Session
 
 ONLINE = MemoryConfig(name="online")
-STUDY = MemorizeConfig(
-    name="memorize",
-    steps=1,
-    lr=1.0,
-    chunk=8,
-    surprise_threshold=None,
-    surprise_metric="l2",
-    levels=["all"],
-    layers=None,
-    reset="per_example",
-)
+STUDY = study(chunk=8)
 RECALL = RecallConfig(num_pairs=3, gap=6, num_keys=9, num_values=8)
 PACKS = {
     "recall": (RECALL, Recall([6, 9], [2, 4], [0, 1], num_rows=2, batch_size=5)),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from oracle import Oracle
-from tiny import tiny
+from tiny import study, tiny
 
 from nested_learning.data.classes import ClassesConfig
 from nested_learning.data.tokenizer import ByteTokenizer
@@ -18,22 +18,12 @@ from nested_learning.evals.class_incremental import Answers, ReadSequence, Train
 from nested_learning.evals.protocol import Subject
 from nested_learning.evals.transfer import curves, grid, transfer
 from nested_learning.phase.train import run
-from nested_learning.policy import MemorizeConfig, MemoryConfig
+from nested_learning.policy import MemoryConfig
 from nested_learning.session import Session
 from nested_learning.trained import open_trained
 
 DOMAINS = {"home": ("lights_on", "lights_off"), "bank": ("balance", "pay"), "travel": ("book", "visa")}
-STUDY = MemorizeConfig(
-    name="memorize",
-    steps=2,
-    lr=0.3,
-    chunk=64,
-    surprise_threshold=None,
-    surprise_metric="l2",
-    levels=["all"],
-    layers=None,
-    reset="per_example",
-)
+STUDY = study(steps=2, lr=0.3)
 
 
 def matrix(accuracies, num_texts=2):

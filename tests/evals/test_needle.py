@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import tiny
+from tiny import study, tiny
 
 from nested_learning.cli import main
 from nested_learning.data.facts import WORDS, FactsConfig
@@ -17,19 +17,9 @@ from nested_learning.errors import ConfigError
 from nested_learning.evals.asking import ask
 from nested_learning.evals.needle import NeedlePack
 from nested_learning.evals.protocol import Subject
-from nested_learning.policy import MemorizeConfig, MemoryConfig
+from nested_learning.policy import MemoryConfig
 
-STUDY = MemorizeConfig(
-    name="memorize",
-    steps=8,
-    lr=3.0,
-    chunk=64,
-    surprise_threshold=None,
-    surprise_metric="l2",
-    levels=["all"],
-    layers=None,
-    reset="per_example",
-)
+STUDY = study(steps=8, lr=3.0)
 PACK = NeedlePack(num_examples=16, num_facts=1, num_candidates=8, batch_size=8)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rule_oracle import Oracle, answering
 from shared import shared
-from tiny import tiny
+from tiny import study, tiny
 
 from nested_learning.data.needle_tasks import TASKS
 from nested_learning.data.needles import NeedlesConfig, all_words
@@ -26,21 +26,11 @@ from nested_learning.evals.protocol import Report, Subject
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.phase import eval as evaluation
 from nested_learning.phase import train
-from nested_learning.policy import MemorizeConfig, MemoryConfig
+from nested_learning.policy import MemoryConfig
 from nested_learning.session import Session
 
 DATA = NeedlesConfig()
-MEMORIZE = MemorizeConfig(
-    name="memorize",
-    steps=1,
-    lr=1.0,
-    chunk=64,
-    surprise_threshold=None,
-    surprise_metric="l2",
-    levels=["titan"],
-    layers=None,
-    reset="per_example",
-)
+MEMORIZE = study(levels=["titan"])
 
 
 def niah(tasks: list[str] | None = None, path: str | None = None, **given: Any) -> NiahPack:

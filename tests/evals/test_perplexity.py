@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import tiny
+from tiny import study, tiny
 
 from nested_learning.data.bpe import train_bpe
 from nested_learning.data.tokenizer import ByteTokenizer
@@ -18,19 +18,9 @@ from nested_learning.evals.options.perplexity import PerplexityConfig
 from nested_learning.evals.perplexity import Perplexity, compared
 from nested_learning.evals.protocol import Subject
 from nested_learning.evals.texts import cut, to_texts
-from nested_learning.policy import MemorizeConfig, MemoryConfig
+from nested_learning.policy import MemoryConfig
 
-STUDY = MemorizeConfig(
-    name="memorize",
-    steps=1,
-    lr=0.5,
-    chunk=16,
-    surprise_threshold=None,
-    surprise_metric="loss",
-    levels=["all"],
-    layers=None,
-    reset="per_example",
-)
+STUDY = study(lr=0.5, chunk=16, surprise_metric="loss")
 BOOK = "".join(f"{line} green  bottles,\n\thanging on the wåll.\n" for line in range(40))
 
 

@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from tiny import study
 
 from nested_learning import tree
 from nested_learning.data.batch import IGNORE, Batch
@@ -13,7 +14,6 @@ from nested_learning.errors import ConfigError
 from nested_learning.nn.blending import MIXERS
 from nested_learning.nn.level_state import LevelState
 from nested_learning.objective.online import Online
-from nested_learning.policy import MemorizeConfig
 from nested_learning.session import Session
 from nested_learning.study import levels_of, written
 from tests.laws.models import MODELS, VOCAB, awaken, make_config, make_model
@@ -38,17 +38,7 @@ ALL = [*MODELS, *LEVELED]
 # one of each kind of state; the others are among the slow tests
 QUICK = ("transformer", "titans_mag", "hope", "taught", "local")
 BATCH, LENGTH, CHUNK = 3, 12, 7
-STUDY = MemorizeConfig(
-    name="memorize",
-    steps=1,
-    lr=1.0,
-    chunk=CHUNK,
-    surprise_threshold=None,
-    surprise_metric="loss",
-    levels=["all"],
-    layers=None,
-    reset="per_example",
-)
+STUDY = study(chunk=CHUNK, surprise_metric="loss")
 
 
 def each(names):
