@@ -15,6 +15,7 @@ from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.protocol import Report, Row, Subject
 from nested_learning.evals.ragged import Text, read_each, study_each
 from nested_learning.evals.transfer import curves, grid, transfer
+from nested_learning.evals.weights import Weights
 from nested_learning.seeds import derive_seed
 from nested_learning.session import Session
 
@@ -114,7 +115,7 @@ class TrainedSequence(ClassIncremental):
             )
         source = self.open_source(subject)
         self.run = subject.run
-        self.opened: tuple[int, Session] | None = None
+        self.weights = Weights(subject.model, subject.weights)
         questions = questions_of(source, self.per_label)
         if source.config.is_joint:
             questions = [each for each in questions if each.after == len(source.tasks)]
@@ -127,7 +128,11 @@ class TrainedSequence(ClassIncremental):
         rows: dict[Question, Row] = {}
         for after in dict.fromkeys(each.after for each in examples):
             here = [each for each in examples if each.after == after]
-            texts, starts = self.texts_of(here), self._open(after, session).fork([0] * len(here))
+            model = self.weights.at(self._checkpoint(after))
+            texts, starts = (
+                self.texts_of(here),
+                Session(model, session.tokenizer, batch=len(here), policy=session.policy),
+            )
             if session.studies:
                 studied, written = study_each(starts, texts)
                 ready = [read_each(each, [text])[0] for each, text in zip(studied, texts, strict=True)]
@@ -136,13 +141,6 @@ class TrainedSequence(ClassIncremental):
             found = [row | each for row, each in zip(self.ask(ready, here), written, strict=True)]
             rows |= zip(here, found, strict=True)
         return [[rows[each]] for each in examples]
-
-    def _open(self, after: int, like: Session) -> Session:
-        """Open the model that has learned so many tasks; the one that was asked last stays open."""
-        if self.opened is None or self.opened[0] != after:
-            device = next(like.model.parameters()).device.type
-            self.opened = after, Session.open(self._checkpoint(after), device=device, policy=like.policy)
-        return self.opened[1]
 
     def _checkpoint(self, after: int) -> Path:
         assert self.source is not None, "examples come before answers"
