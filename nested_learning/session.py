@@ -92,11 +92,13 @@ class Session:
         """Study a text, or tokens [b t] or [t], from its beginning; then begin another text with what was learned.
 
         How often it is read, and what of it is written where, says the policy, a MemorizeConfig; raises ConfigError
-        for another one. What was read of the text that is interrupted counts as memorised.
+        for another one, DataError where there is nothing to read. What was read of the text that is interrupted counts
+        as memorised.
         """
-        tokens = torch.cat(list(self._pieces(text)), 1).to(self._device)
-        if self.tokenizer is not None:
-            tokens = torch.cat([tokens.new_full((self.batch, 1), self.tokenizer.end), tokens], 1)
+        opening = torch.full((self.batch, self._opening), 0 if self.tokenizer is None else self.tokenizer.end)
+        tokens = torch.cat([opening, *self._pieces(text)], 1).to(self._device)
+        if not tokens.numel():
+            raise DataError("nothing to study: the text is empty, and this session adds no token of its own")
         targets = F.pad(tokens[:, 1:], (0, 1), value=IGNORE)
         # the beginning of a text is no part of what is studied: it is read again
         memorised = self._begun if self.position == self._opening else self.state

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny
+from tiny import study, tiny
 
 from nested_learning import tree
 from nested_learning.data.tokenizer import ByteTokenizer
@@ -225,3 +225,17 @@ def test_a_uniform_model_costs_the_logarithm_of_the_vocabulary():
     with torch.no_grad():
         model.embedding.weight.zero_()
     assert torch.allclose(Session(model, ByteTokenizer()).score("abc"), torch.tensor(log(257)))
+
+
+def test_an_empty_text_is_studied_as_its_first_token_or_refused():
+    alone = Session(build("titans_lmm"), ByteTokenizer(), policy=study())
+    assert alone.study("").nats.shape == (1, 1) and alone.position == 1
+    with pytest.raises(DataError, match="nothing to study"):
+        Session(build("titans_lmm"), policy=study()).study(torch.zeros(0, dtype=torch.int64))
+
+
+def test_only_a_session_that_knows_how_studies():
+    with pytest.raises(ConfigError, match="MemorizeConfig"):
+        Session(build("titans_lmm"), ByteTokenizer()).study("abc")
+    with pytest.raises(ConfigError, match="MemorizeConfig"):
+        Session(build("titans_lmm"), ByteTokenizer(), policy="memorize")
