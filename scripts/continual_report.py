@@ -199,7 +199,8 @@ def level_section(found: Sequence[Found], figures: Path) -> list[str]:
         "| period | seeds | updates | drift slow | drift fast | drift rest | forgetting | learned | final |",
         "|---" * 9 + "|",
     ]
-    for period, here in zip(PERIODS, runs.values(), strict=False):
+    for name, here in runs.items():
+        period = name.removeprefix("levels_")
         updates = f"{here[0].value('updates/slow'):.0f}"
         drifts = " | ".join(shown(over(here, f"drift/{part}")) for part in ("slow", "fast", "rest"))
         cells = " | ".join(shown(over(here, figure)) for figure in ("forgetting", "learned", "final"))

@@ -48,7 +48,7 @@ class Haystack:
 
 def hide(pieces: Sequence[Tokens], hidden: Sequence[Tokens]) -> Tokens:
     """Return the `pieces` of a haystack with what is `hidden` between them, one after each piece but the last."""
-    parts = [part for pair in zip(pieces, hidden, strict=False) for part in pair]
+    parts = [part for pair in zip(pieces[: len(hidden)], hidden, strict=True) for part in pair]
     return np.concatenate([*parts, *pieces[len(hidden) :]])
 
 

@@ -6,11 +6,9 @@ import torch
 
 from nested_learning.data.tokenizer import Tokenizer
 from nested_learning.evals.protocol import Row
+from nested_learning.evals.questions import Prompt, draw
 from nested_learning.evals.ragged import Text, read_each, score_each, study_each
 from nested_learning.session import Session
-
-# tokens that are drawn at once, until the text ends
-STRIDE = 8
 
 
 def read_prompts(
@@ -44,12 +42,8 @@ def complete(reader: Session, num_tokens: int) -> str:
     """Return the text of the likeliest tokens, at most `num_tokens`, that come after what the one row of `reader` has
     read; it ends where the model ends the text. Source: ours.
     """
-    words, live = words_of(reader), reader.fork()
-    tokens: list[int] = []
-    while len(tokens) < num_tokens and words.end not in tokens:
-        (more,) = live.generate(min(STRIDE, num_tokens - len(tokens)), temperature=0).tolist()
-        tokens += more
-    return words.decode(tokens[: tokens.index(words.end)] if words.end in tokens else tokens)
+    nothing = torch.empty(0, dtype=torch.int64)
+    return draw(reader.fork(), Prompt(nothing, nothing, (), num_tokens))
 
 
 def words_of(reader: Session) -> Tokenizer:

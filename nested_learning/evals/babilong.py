@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -104,7 +105,7 @@ class BabilongPack:
                 order = np.random.default_rng(derive_seed(subject.seed, "babilong", task)).permutation(len(stories))
                 room = length - 1 - self.num_generated
                 fitting = (stories[n] for n in order if not length or telling.shortest(stories[n]) <= room)
-                found = [story for story, _ in zip(fitting, range(self.per_cell), strict=False)]
+                found = list(islice(fitting, self.per_cell))
                 if not found:
                     raise DataError(f"evals.babilong.lengths: no story of {task} fits into {length} tokens; use more")
                 places += [(task, length, story) for story in found]

@@ -61,6 +61,9 @@ def run(config: "Config") -> Result:
             baseline = report_on(name, pack, online, config, trained)
         report = report_on(name, pack, subject, config, trained, baseline)
         label = label_of(name, config, subject)
+        # until both policies are through, so that an interruption costs no answer of either
+        for each in (subject, replace(subject, policy=MemoryConfig(name="online"))):
+            draft_of(label_of(name, config, each), each).unlink(missing_ok=True)
         metrics |= {f"{label}/{figure}": metric.value for figure, metric in report.metrics.items()}
     return Result(trained.run, metrics)
 
@@ -71,8 +74,8 @@ def report_on(
     """Ask `subject` the examples of a pack, keep the report beside its run, and show it."""
     label, before = label_of(name, config, subject), fingerprint_parameters(trained.model)
     told = about(name, config, trained, subject) | {"parameters_sha256": before}
-    draft, started = subject.run / FOLDER / f".{label}.draft.jsonl", time.process_time()
-    report = ask(pack, subject, draft, told, say)
+    started = time.process_time()
+    report = ask(pack, subject, draft_of(label, subject), told, say)
     after = fingerprint_parameters(trained.model)
     assert before == after, "an evaluation changed the model"
     told |= {
@@ -81,7 +84,6 @@ def report_on(
         "peak_memory_bytes": peak_memory_bytes(pick_device(config.device)),
     }
     path = write_report(subject.run, label, report, told, baseline)
-    draft.unlink()
     console = Console()
     console.print(table(label, report.metrics))
     if baseline is not None:
@@ -102,6 +104,11 @@ def label_of(pack: str, config: "Config", subject: Subject) -> str:
     if config.weights == "ema":
         words.append("ema")
     return "_".join(words if config.name is None else [*words, config.name])
+
+
+def draft_of(label: str, subject: Subject) -> Path:
+    """Return the file that holds the answers while they are asked for."""
+    return subject.run / FOLDER / f".{label}.draft.jsonl"
 
 
 def say(line: str) -> None:
@@ -144,7 +151,6 @@ def refuse_other_model(config: "Config", trained: Trained) -> None:
 
 def about(name: str, config: "Config", trained: Trained, subject: Subject) -> dict[str, Any]:
     """Say what a report is about: what was asked, of whom, how; no two questions say the same."""
-    data = {"path": None} | asdict(config.data)
     return {
         "pack": asdict(config.evals[name]),
         "checkpoint": trained.checkpoint.name,
@@ -152,7 +158,7 @@ def about(name: str, config: "Config", trained: Trained, subject: Subject) -> di
         "tokens": trained.progress.tokens,
         "model": trained.config.model.name,
         "data": config.data.name,
-        "data_options": data,
+        "data_options": asdict(config.data),
         "seed": config.seed,
         "memory": subject.policy.name,
         "policy": {key: _in_json(value) for key, value in asdict(subject.policy).items()},

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from nested_learning.cli import main
+from nested_learning.evals.validation_pack import ValidationPack
 
 TINY = [
     "model=titans_lmm",
@@ -79,6 +80,23 @@ def test_memorize_reports_both_policies_and_their_difference(run, capsys):
     assert main(["phase=eval", f"checkpoint={run}", *options, "memory.surprise_threshold=inf", "device=cpu"]) == 0
     assert report(run, "validation_memorize")["policy"]["surprise_threshold"] == "inf"
     assert [path.name for path in (run / "evals").glob(".*")] == []
+
+
+def test_an_interruption_costs_no_answer_of_either_policy(run, monkeypatch):
+    options = ["phase=eval", f"checkpoint={run}", "memory=memorize", "memory.chunk=8", "name=stopped", "device=cpu"]
+    answer, asked = ValidationPack.answer, []
+
+    def stopping(pack, session, examples):
+        asked.append(session.policy.name)
+        if asked == ["online", "online", "memorize", "memorize"]:
+            raise KeyboardInterrupt
+        return answer(pack, session, examples)
+
+    monkeypatch.setattr(ValidationPack, "answer", stopping)
+    assert main(options) == 130
+    assert main(options) == 0
+    assert asked[4:] == ["memorize"]
+    assert list((run / "evals").glob(".*")) == []
 
 
 @pytest.mark.parametrize("without", ["memory.lr=0", "memory.surprise_threshold=1e9"])
