@@ -10,7 +10,7 @@ from tiny import study, tiny
 
 from nested_learning import tree
 from nested_learning.data.tokenizer import ByteTokenizer
-from nested_learning.errors import ConfigError, DataError
+from nested_learning.errors import ConfigError, DataError, DivergedError
 from nested_learning.session import Session
 
 TEXT = "def read(path):\n    return path.open().read()\n"
@@ -239,3 +239,11 @@ def test_only_a_session_that_knows_how_studies():
         Session(build("titans_lmm"), ByteTokenizer()).study("abc")
     with pytest.raises(ConfigError, match="MemorizeConfig"):
         Session(build("titans_lmm"), ByteTokenizer(), policy="memorize")
+
+
+def test_study_stops_where_numbers_are_none():
+    session = Session(build("titans_lmm"), policy=study())
+    with torch.no_grad():
+        session.model.head.weight[0] = torch.nan
+    with pytest.raises(DivergedError, match="not finite"):
+        session.study(torch.zeros(3, dtype=torch.int64))

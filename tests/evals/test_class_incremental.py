@@ -12,7 +12,7 @@ from tiny import study, tiny
 
 from nested_learning.data.classes import ClassesConfig
 from nested_learning.data.tokenizer import ByteTokenizer
-from nested_learning.errors import ConfigError, DataError
+from nested_learning.errors import CheckpointError, ConfigError, DataError
 from nested_learning.evals.asking import ask
 from nested_learning.evals.class_incremental import Answers, ReadSequence, TrainedSequence, questions_of
 from nested_learning.evals.protocol import Subject
@@ -127,6 +127,11 @@ def test_checkpoints_are_asked_about_all_classes_so_far(trained):
     }
     assert len(report.rows) == 10 * 4
     assert report.metrics["accuracy"].n == 12 and report.metrics["accuracy"].chance == pytest.approx(1 / 6)
+
+
+def test_averaged_weights_are_asked_for_where_there_are_some(trained):
+    with pytest.raises(CheckpointError, match="ema"):
+        report_on(TrainedSequence(1, 8, None), replace(subject_of(trained), weights="ema"))
 
 
 @pytest.mark.slow
