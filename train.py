@@ -6,7 +6,7 @@ python train.py --help
 
 import sys
 
-from nested_learning.cli import main
+from nested_learning.command.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

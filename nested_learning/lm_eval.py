@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nested_learning.compose import make_job
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 from nested_learning.errors import ConfigError, NestedLearningError
-from nested_learning.option_files import open_option_files
-from nested_learning.policy import MemoryConfig
+from nested_learning.inference.policy import MemoryConfig
 
 NAME = "nested"
 
@@ -41,7 +41,7 @@ def register() -> Any:
     `max_length`, the tokens of a context and what follows, the last ones; and options of the memory policy by their
     names, such as `memory=memorize` and `memory.steps=2`. Raises ConfigError without the package `lm-eval`.
     """
-    from nested_learning.evals.lm import lm_class
+    from nested_learning.evals.harness.lm import lm_class
 
     base = lm_class()
     from lm_eval.api.registry import register_model
@@ -60,8 +60,8 @@ def register() -> Any:
             max_length: int | None = None,
             **options: Any,
         ) -> None:
-            from nested_learning.session import Session
-            from nested_learning.trained import open_trained
+            from nested_learning.hub.open_run import open_trained
+            from nested_learning.inference.session import Session
 
             if checkpoint is None:
                 raise ConfigError("--model_args: give checkpoint=<run directory or checkpoints/step_*>")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nested_learning.compose import VARIANT
-from nested_learning.option_files import open_option_files
+from nested_learning.command.compose import VARIANT
+from nested_learning.config.option_files import open_option_files
 from nested_learning.report import RunResult, mean_and_stderr, plot, read_run
 from nested_learning.report.sweep import compare_settings
 from nested_learning.report.verdicts import Verdict

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from nested_learning import checkpoint
 from nested_learning.checkpoint import Progress
-from nested_learning.compose import make_job
-from nested_learning.option_files import open_option_files
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
+from nested_learning.optim.build import build_optimizer
 
 REPORT = Path(__file__).parent.parent / "reports" / "checkpoint.md"
 SIZE = ["model=transformer", "optim=adamw", "model.dim=768", "model.num_layers=12", "model.num_heads=12"]
@@ -57,7 +58,7 @@ def measure(folder: Path, options: argparse.Namespace) -> list[str]:
     sizes = {line.partition("=")[0]: line for line in [*SIZE, *options.set]}
     config = make_job(open_option_files(None), list(sizes.values())).config
     model = config.model.build(VOCAB, 0)
-    optimizer = config.optim.build(list(model.named_parameters()), model.levels, 1024, 100)
+    optimizer = build_optimizer(config.optim, list(model.named_parameters()), model.levels, 1024, 100)
     # of numbers that no disk compresses, as after training
     for tensor in optimizer.held().values():
         if tensor.is_floating_point():

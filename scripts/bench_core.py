@@ -40,11 +40,11 @@ def ours(optim: str, steps: int) -> dict[str, Any]:
     """Train by `Trainer` on random tokens; return CPU seconds of steps, and where the time of the run went."""
     import numpy as np
 
-    from nested_learning.compose import make_job
+    from nested_learning.command.compose import make_job
+    from nested_learning.config.option_files import open_option_files
     from nested_learning.data.source import Row
-    from nested_learning.option_files import open_option_files
     from nested_learning.phase.train import run
-    from nested_learning.trainer import Trainer
+    from nested_learning.train.trainer import Trainer
 
     class Tokens:
         """Random rows."""
@@ -178,11 +178,11 @@ def loop(step: Callable[[Any], None], steps: int) -> dict[str, Any]:
 
 def start(lines: list[str]) -> dict[str, Any]:
     """Train one step as the command does; return the CPU seconds from the beginning of the process to its end."""
-    from nested_learning import cli
+    from nested_learning.command import main as cli
     from nested_learning.errors import NestedLearningError
 
     def patch(config: Any) -> Any:
-        from nested_learning.trainer import Trainer
+        from nested_learning.train.trainer import Trainer
 
         step, validate, spent = Trainer.train_step, Trainer.validate, []
 

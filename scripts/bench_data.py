@@ -21,15 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
-from nested_learning.data.bpe import BpeTokenizer, train_bpe
 from nested_learning.data.loader import train_batch
-from nested_learning.data.prepare import Plan, prepare
-from nested_learning.data.readers import Reader, find_inputs
-from nested_learning.data.shards import check, read_manifest
-from nested_learning.data.stdlib import StdlibConfig, read_sources
-from nested_learning.data.tokenizer import ByteTokenizer, Tokenizer
-from nested_learning.data.tokenizer_files import read_tokenizer
-from nested_learning.data.tokens import TokensConfig
+from nested_learning.data.text.prepare import Plan, prepare
+from nested_learning.data.text.readers import Reader, find_inputs
+from nested_learning.data.text.shards import check, read_manifest
+from nested_learning.data.text.stdlib import StdlibConfig, read_sources
+from nested_learning.data.text.tokens import TokensConfig
+from nested_learning.data.tokenizers.bpe import BpeTokenizer, train_bpe
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer, Tokenizer
+from nested_learning.data.tokenizers.tokenizer_files import read_tokenizer
 
 REPORT = Path(__file__).parent.parent / "reports" / "data.md"
 BATCH, SERVED = 16, 2_000_000

@@ -25,11 +25,12 @@ def measure(name: str, dim: int, steps: int) -> dict[str, float]:
     """Plan a model, then train it `steps` steps; return seconds, bytes, and what was planned."""
     import torch
 
-    from nested_learning.compose import make_job
+    from nested_learning.command.compose import make_job
+    from nested_learning.config.option_files import open_option_files
     from nested_learning.data.batch import Batch
-    from nested_learning.flops import flops
-    from nested_learning.footprint import activations
-    from nested_learning.option_files import open_option_files
+    from nested_learning.optim.build import build_optimizer
+    from nested_learning.planning.flops import flops
+    from nested_learning.planning.footprint import activations
 
     torch.set_num_threads(1)
     lines = [f"model={name}", f"model.dim={dim}", "model.num_layers=4", "model.num_heads=4", "optim=adamw"]
@@ -38,7 +39,7 @@ def measure(name: str, dim: int, steps: int) -> dict[str, float]:
     kept = activations(config.model, config.objective, VOCAB, LENGTH, torch.float32).of(ROWS)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     model, objective = config.model.build(VOCAB, 0), config.objective.build()
-    optimizer = config.optim.build(list(model.named_parameters()), model.levels, ROWS * LENGTH, steps)
+    optimizer = build_optimizer(config.optim, list(model.named_parameters()), model.levels, ROWS * LENGTH, steps)
     weights = sum(parameter.nbytes for parameter in model.parameters())
     states = sum(tensor.nbytes for tensor in optimizer.state_dict().values())
     seconds = []

@@ -19,8 +19,8 @@ from beyond_window_trials import PARTS, QUICK, Question, Trial
 from capabilities_run import SUMMARY, last_of_each_key, refuse_other_settings, use_one_thread
 from first_run import write_machine
 
-from nested_learning.compose import make_job
-from nested_learning.option_files import open_option_files
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 
 ROOT = Path(__file__).parent.parent
 

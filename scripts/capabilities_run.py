@@ -7,10 +7,10 @@ from pathlib import Path
 
 from capabilities_trials import Question, Trial
 
-from nested_learning.compose import make_job
-from nested_learning.config import Config, from_yaml
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
+from nested_learning.config.schema import Config, from_yaml
 from nested_learning.errors import ConfigError
-from nested_learning.option_files import open_option_files
 
 SUMMARY = "summary.json"
 

@@ -19,7 +19,7 @@ from capabilities_results import NONE, Found, difference, points, seeds_of
 from capabilities_trials import LONGER
 from first_run_report import pm, table
 
-from nested_learning.data.mad import MadConfig
+from nested_learning.data.tasks.mad import MadConfig
 
 # of the formal languages: what is asked, and the answer that holds it, None for the validation of the training
 BINS = (("in-length", None), ("longer", LONGER.name))

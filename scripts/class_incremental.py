@@ -18,7 +18,7 @@ from class_incremental_learners import Learner, Texts, learn
 from class_incremental_models import MODELS, complete, read
 from class_incremental_report import write_report
 
-from nested_learning.data.classes import ClassesConfig
+from nested_learning.data.tasks.classes import ClassesConfig
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("classifier", "models", "reading")

@@ -18,16 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nested_learning.compose import make_job
-from nested_learning.data.classes import Classes
-from nested_learning.data.labelled import Labelled, first_of_each
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
+from nested_learning.data.tasks.classes import Classes
+from nested_learning.data.tasks.labelled import Labelled, first_of_each
 from nested_learning.evals.protocol import Row
 from nested_learning.level import Level
 from nested_learning.nn.cms import ContinuumMemory
 from nested_learning.ops.associative import associative
 from nested_learning.ops.gates import Gates
 from nested_learning.ops.memory import Design, Memory, fresh
-from nested_learning.option_files import open_option_files
+from nested_learning.optim.build import build_optimizer
 
 FEATURES, WIDTH, HIDDEN, BATCH = 2048, 128, 128, 32
 # of texts on which the Fisher information of EWC is taken
@@ -161,7 +162,7 @@ def trained(learner: Learner, texts: Texts, seed: int) -> tuple[Callable[..., Te
         # the group of embedding and head is all that there is
         how, levels = replace(how, groups=how.groups[:1]), []
     parameters = list(model.named_parameters())
-    optimizer = how.build(parameters, levels, BATCH, 10**6)
+    optimizer = build_optimizer(how, parameters, levels, BATCH, 10**6)
     optimizer.watch(model)
     order = torch.Generator().manual_seed(seed)
     anchor = Anchor(model)

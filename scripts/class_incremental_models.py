@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
-from nested_learning.compose import make_job
-from nested_learning.option_files import open_option_files
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 from nested_learning.phase import eval as asking
 from nested_learning.phase import train as training
 

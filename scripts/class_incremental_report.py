@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nested_learning.evals.transfer import curves, grid, transfer
+from nested_learning.evals.continual.transfer import curves, grid, transfer
 from nested_learning.report import mean_and_stderr, plot_maps, plot_panels
 
 FIGURES = ("accuracy", "bwt", "forgetting", "fwt", "learning_accuracy")

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from nested_learning.cli import run_phase
-from nested_learning.compose import make_job
-from nested_learning.option_files import open_option_files
+from nested_learning.command.compose import make_job
+from nested_learning.command.main import run_phase
+from nested_learning.config.option_files import open_option_files
 
 # of a Transformer whose MLP is cut into two levels of half its width, and of one of them the period, in tokens
 PERIODS = (0, 8192, 65536)

@@ -32,17 +32,17 @@ from domain_shift_report import BASELINE, write_report
 from torch import Tensor
 from torch.nn import functional as F
 
-from nested_learning.cli import main as command
+from nested_learning.command.main import main as command
 from nested_learning.data.source import IGNORE
-from nested_learning.data.tokenizer import Tokenizer
+from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
 from nested_learning.evals.protocol import Row
+from nested_learning.hub.open_run import open_trained
+from nested_learning.inference.policy import MemorizeConfig
+from nested_learning.inference.session import Session
 from nested_learning.nn.backend import use_backend
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.phase.eval import fingerprint_parameters
-from nested_learning.policy import MemorizeConfig
-from nested_learning.session import Session
-from nested_learning.trained import open_trained
 
 ROOT = Path(__file__).parent.parent
 MODELS = {

@@ -24,9 +24,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nested_learning.compose import make_job
-from nested_learning.config import Config
-from nested_learning.option_files import open_option_files
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
+from nested_learning.config.schema import Config
 
 REPORT = Path(__file__).parent.parent / "reports" / "elastic.md"
 MODELS = ("transformer", "titans_lmm", "hope")
@@ -135,8 +135,8 @@ def overhead(model: str, rounds: int, folder: Path) -> dict[str, float]:
     from nested_learning.checkpoint import Progress
     from nested_learning.logger.protocol import Fanout
     from nested_learning.phase.train import build
-    from nested_learning.run import RunContext, prepare_process
-    from nested_learning.trainer import Trainer
+    from nested_learning.train.run import RunContext, prepare_process
+    from nested_learning.train.trainer import Trainer
     from nested_learning.world import World
 
     trainers: dict[str, Any] = {}

@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
-from nested_learning import checkpoint, cli
+from nested_learning import checkpoint
 from nested_learning.checkpoint import Progress
-from nested_learning.compose import make_job
-from nested_learning.config import Config
-from nested_learning.data.tokenizer import ByteTokenizer
-from nested_learning.option_files import open_option_files
+from nested_learning.command import main as cli
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
+from nested_learning.config.schema import Config
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
+from nested_learning.optim.build import build_optimizer
 
 TOKENS = ByteTokenizer()
 SMALL = ["optim=mixed_muon", "data=copy", "data.length=4", "data.batch_size=2", "data.val_rows=2", "device=cpu"]
@@ -61,7 +63,7 @@ def config_of(folder: Path, *more: str) -> Config:
 def make_parts(config: Config) -> tuple[Any, Any]:
     """Build a model and its optimizer."""
     model = config.model.build(TOKENS.vocab_size, 0)
-    return model, config.optim.build(list(model.named_parameters()), model.levels, 10, 10)
+    return model, build_optimizer(config.optim, list(model.named_parameters()), model.levels, 10, 10)
 
 
 def take_step(model: Any, optimizer: Any, step: int) -> None:

@@ -18,16 +18,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from nested_learning.compose import make_job
-from nested_learning.config import Config
-from nested_learning.data.tokenizer import ByteTokenizer
-from nested_learning.environment import describe_environment
-from nested_learning.evals.asking import ask
-from nested_learning.evals.core import Core
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
+from nested_learning.config.schema import Config
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
+from nested_learning.evals.harness.core import Core
+from nested_learning.evals.harness.zeroshot import ZeroShot
 from nested_learning.evals.protocol import Row, Subject
-from nested_learning.evals.zeroshot import ZeroShot
-from nested_learning.option_files import open_option_files
+from nested_learning.evals.runner import ask
 from nested_learning.report import mean_and_stderr
+from nested_learning.train.environment import describe_environment
 
 SIZES = ["model.dim=32", "model.num_layers=2", "model.num_heads=2"]
 # how many standard errors of the chance of n questions a figure may be away from it

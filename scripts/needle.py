@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from needle_report import QUANTILES, tau_at, write_report
 
-from nested_learning.cli import main as nested_learning
+from nested_learning.command.main import main as nested_learning
 
 ROOT = Path(__file__).parent.parent
 # (a) memories of mixers, written as they learned to be; (b) steps of gradient descent on the MLPs of full attention

@@ -22,8 +22,8 @@ from capabilities_run import SUMMARY, last_of_each_key, refuse_other_settings, u
 from first_run import write_machine
 from niah_report import write_report
 
-from nested_learning.compose import make_job
-from nested_learning.option_files import open_option_files
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 
 ROOT = Path(__file__).parent.parent
 MODELS = {
@@ -155,9 +155,9 @@ def measure(run: Path, length: int) -> str:
     import torch
 
     from nested_learning import Session
-    from nested_learning.data.needle_tasks import TASKS
-    from nested_learning.data.prompts import Prompts
-    from nested_learning.stopwatch import peak_memory_bytes
+    from nested_learning.data.tasks.needle_tasks import TASKS
+    from nested_learning.data.tasks.prompts import Prompts
+    from nested_learning.train.stopwatch import peak_memory_bytes
 
     session = Session.open(run, device="cpu")
     assert session.tokenizer is not None

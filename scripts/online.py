@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nested_learning.compose import make_job
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 from nested_learning.data.batch import Batch
 from nested_learning.data.loader import train_batch, validation_batches
 from nested_learning.data.source import Source
@@ -33,10 +34,9 @@ from nested_learning.model.levels import ContextConfig, LevelConfig
 from nested_learning.nn.cms import ContinuumMemory
 from nested_learning.nn.init import initialise
 from nested_learning.nn.language_model import LanguageModel
+from nested_learning.nn.online_updates import watch
 from nested_learning.nn.stacking import stack
-from nested_learning.nn.teaching import watch
 from nested_learning.objective.online import Online
-from nested_learning.option_files import open_option_files
 
 REPORT = Path(__file__).parent.parent / "reports" / "online.md"
 SYMBOLS, JUMP, CHAIN, ROWS = 16, 0.25, 256, 16

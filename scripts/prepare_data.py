@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from nested_learning.data.prepare import Plan, prepare
-from nested_learning.data.readers import Reader
-from nested_learning.data.shards import Manifest, check, read_manifest
+from nested_learning.data.text.prepare import Plan, prepare
+from nested_learning.data.text.readers import Reader
+from nested_learning.data.text.shards import Manifest, check, read_manifest
 from nested_learning.errors import NestedLearningError
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from stability_report import write_journal
 
-from nested_learning import cli
+from nested_learning.command import main as cli
 
 ROOT = Path(__file__).parent.parent
 SIZE = (

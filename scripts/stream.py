@@ -51,9 +51,9 @@ def stream(overrides: list[str], num_tokens: int, piece: int, marks: int) -> Ite
     import torch
 
     from nested_learning import tree
-    from nested_learning.compose import make_job
-    from nested_learning.option_files import open_option_files
-    from nested_learning.session import Session
+    from nested_learning.command.compose import make_job
+    from nested_learning.config.option_files import open_option_files
+    from nested_learning.inference.session import Session
 
     model = make_job(open_option_files(None), overrides).config.model.build(VOCAB, seed=0)
     session, generator = Session(model), torch.Generator().manual_seed(0)

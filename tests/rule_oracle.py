@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from nested_learning.data.tokenizer import ByteTokenizer
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.nn.language_model import LanguageModel
 
 # the text before -> what comes next, "" where the text ends, None where there is nothing to say

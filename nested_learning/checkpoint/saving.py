@@ -32,7 +32,7 @@ from nested_learning.checkpoint.layout import (
     write_config,
 )
 from nested_learning.checkpoint.tensors import model_tensors, plain
-from nested_learning.data.tokenizer import Tokenizer
+from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import CheckpointError
 from nested_learning.files import hash_file, sync, write_atomic
 from nested_learning.optim.optimizer import Optimizer

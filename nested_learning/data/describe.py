@@ -1,9 +1,9 @@
 """What rows are made of, in words and numbers: how many documents, what is padded, what is cut."""
 
-from nested_learning.data.packed import PackedText
-from nested_learning.data.packing import Report
 from nested_learning.data.several import shares
 from nested_learning.data.source import Source
+from nested_learning.data.text.packed import PackedText
+from nested_learning.data.text.packing import Report
 
 
 def packing_reports(source: Source) -> dict[str, Report]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from nested_learning.data.several import Several, SeveralConfig, allot, find
 from nested_learning.data.source import Row, Source
-from nested_learning.data.tokenizer import Tokenizer
+from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
 
 # rows after which every source has had its share, to the row: the unit that a mixture calls an epoch

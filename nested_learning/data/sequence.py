@@ -8,9 +8,9 @@ from pathlib import Path
 from nested_learning.data.mixture import Mixture
 from nested_learning.data.several import Several, SeveralConfig
 from nested_learning.data.source import DataConfig, Row, Source, require_at_least, require_one_of
-from nested_learning.data.text import TextConfig
-from nested_learning.data.tokenizer import Tokenizer
-from nested_learning.data.tokens import TokensConfig
+from nested_learning.data.text.text import TextConfig
+from nested_learning.data.text.tokens import TokensConfig
+from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 
 ORDERS = ("forward", "reverse", "joint")

@@ -9,9 +9,9 @@ from hashlib import sha256
 import numpy as np
 
 from nested_learning.data.order import Places, in_order
-from nested_learning.data.packed import RowsConfig
 from nested_learning.data.source import DataConfig, Row, Source
-from nested_learning.data.tokenizer import Tokenizer
+from nested_learning.data.text.packed import RowsConfig
+from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
 from nested_learning.seeds import derive_seed
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from nested_learning.data.tokenizer import Tokenizer
+from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
 
 # targets with this number are no targets: the loss leaves them out

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nested_learning.data.batch import Batch
 from nested_learning.errors import DataError, NestedLearningError
-from nested_learning.parent import die_with_parent
+from nested_learning.launcher.parent import signal_on_parent_death
 
 Read = Callable[[int], list[Batch]]
 
@@ -91,7 +91,7 @@ class _Steps(Dataset[list[Batch] | NestedLearningError]):
 
 def _begin(_worker: int) -> None:
     """Begin a process that reads: it ends with the one that asked it to, and the terminal's Ctrl-C is not for it."""
-    die_with_parent()
+    signal_on_parent_death(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from nested_learning.data.source import DataConfig, Source
-from nested_learning.data.tokenizer import Tokenizer
+from nested_learning.data.tokenizers.tokenizer import Tokenizer
+from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.session import Session
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.policy import MemoryConfig
-from nested_learning.session import Session
 
 # what an answer to one example is kept as: plain JSON
 Row = dict[str, Any]

@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from nested_learning.evals.protocol import Row
-from nested_learning.evals.ragged import Score, Text, read_each, score_each, study_each
-from nested_learning.session import Session
+from nested_learning.evals.variable_length import Score, Text, read_each, score_each, study_each
+from nested_learning.inference.session import Session
 from nested_learning.shapes import Int, Tensor
 
 # tokens that are drawn between two looks at whether a text has ended

@@ -13,8 +13,8 @@ from nested_learning.data.batch import IGNORE, Batch, collate
 from nested_learning.data.loader import validation_row
 from nested_learning.data.source import Row, Source
 from nested_learning.evals.protocol import Samples
+from nested_learning.inference.session import SEGMENT, Session
 from nested_learning.objective.documents import read_apart
-from nested_learning.session import SEGMENT, Session
 from nested_learning.shapes import Bool, Float, Int, Tensor
 
 # where the first stretches end, in tokens; from the last one on, each is as long as all before it

@@ -1,6 +1,5 @@
 """A job as a command: `python -m nested_learning --job <file>`, a process that trains one configuration and ends."""
 
-import ctypes
 import os
 import signal
 import sys
@@ -10,7 +9,6 @@ from nested_learning.files import write_atomic
 from nested_learning.launcher.protocol import Task
 
 JOBS, LOGS = "jobs", "logs"
-PR_SET_PDEATHSIG = 1
 
 
 def write_job(task: Task, folder: Path) -> Path:
@@ -43,9 +41,3 @@ def describe_end(status: int, log: Path) -> str:
         return said[-1]
     how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     return f"{how}; its output: {log}"
-
-
-def stop_with_parent() -> None:
-    """Ask Linux to stop this process, as Ctrl-C does, when the one that started it has died. Source: ours."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
-from nested_learning.nn.islands import full_precision
+from nested_learning.nn.full_precision import full_precision
 from nested_learning.nn.memory_weights import MemoryWeights
 from nested_learning.nn.norm import RMSNorm
 from nested_learning.nn.telemetry import Observation, observed

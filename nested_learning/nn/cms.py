@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from nested_learning.level import Context, Level
 from nested_learning.nn.dropout import residual_dropout
-from nested_learning.nn.islands import full_precision
+from nested_learning.nn.full_precision import full_precision
 from nested_learning.nn.level_state import Inputs, LevelState, MLPWeights, note_inputs, read_on, start, write_gradient
 from nested_learning.nn.norm import RMSNorm
 from nested_learning.ops.swiglu import swiglu, swiglu_gradient

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 
 from nested_learning.level import Context, Level
-from nested_learning.nn.islands import full_precision
+from nested_learning.nn.full_precision import full_precision
 from nested_learning.ops.rules import RULES
 from nested_learning.shapes import Float, Tensor
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from nested_learning.nn.islands import full_precision
+from nested_learning.nn.full_precision import full_precision
 from nested_learning.shapes import Float, Tensor
 
 

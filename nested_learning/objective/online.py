@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from nested_learning import tree
 from nested_learning.data.batch import IGNORE, Batch
 from nested_learning.errors import ConfigError
-from nested_learning.nn.teaching import ask_gradients, taught, to_next, watch, write_gradients
+from nested_learning.nn.online_updates import ask_gradients, taught, to_next, watch, write_gradients
 from nested_learning.objective.loss import TokenLoss, count
 from nested_learning.objective.protocol import State, Step
 from nested_learning.shapes import Float, Tensor

@@ -2,19 +2,12 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from nested_learning.errors import ConfigError
-from nested_learning.level import Level, TokensBefore
-from nested_learning.optim.processes import ALONE, Processes
 from nested_learning.optim.schedule import Extent, ScheduleConfig
-
-if TYPE_CHECKING:
-    from torch.nn import Parameter
-
-    from nested_learning.optim.optimizer import Optimizer
 
 # the keys each rule of `ops/rules` reads beside lr and weight_decay; all of them must be given, and no others
 RULE_KEYS: dict[str, tuple[str, ...]] = {
@@ -164,31 +157,8 @@ class OptimConfig:
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise ConfigError(f"optim.clip={self.clip} must be more than 0, or null for no clipping")
 
-    def build(
-        self,
-        named_parameters: Sequence[tuple[str, "Parameter"]],
-        levels: Sequence[Level],
-        tokens_per_step: int,
-        total_steps: int,
-        processes: Processes = ALONE,
-        tokens_before: TokensBefore | None = None,
-    ) -> "Optimizer":
-        """Build the optimizer of `named_parameters`, where they lie. Raises ConfigError when the groups do not fit.
-
-        `levels` are the slow clocks that the model declares, `tokens_per_step` the tokens of one optimizer step over
-        all processes and micro-batches, `total_steps` the length of the run that the schedule is spread over,
-        `processes` those among which parameters may be sharded. Where steps differ, `tokens_per_step` is the least of
-        any, and `tokens_before` counts the tokens of all steps before a step.
-        """
-        from nested_learning.optim.groups import partition
-        from nested_learning.optim.optimizer import Optimizer
-
-        groups = partition(self.groups, named_parameters, levels)
-        optimizer = Optimizer(groups, self.schedule, tokens_per_step, total_steps, processes, tokens_before, self.ema)
-        self._check_fit(Extent(total_steps, optimizer.tokens_before(total_steps)))
-        return optimizer
-
-    def _check_fit(self, run: Extent) -> None:
+    def check_fit(self, run: Extent) -> None:
+        """Raise ConfigError for a schedule that is longer than `run`."""
         self.schedule.check_fits(run, "optim.schedule")
         for index, group in enumerate(self.groups):
             for key, schedule in group.schedules.items():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nested_learning.errors import ConfigError
-from nested_learning.nn.islands import full_precision
+from nested_learning.nn.full_precision import full_precision
 from nested_learning.optim.processes import Processes
 from nested_learning.shapes import Float, Tensor
 

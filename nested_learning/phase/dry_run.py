@@ -11,21 +11,22 @@ from nested_learning.data.curriculum import Stage, plan, tokens_before
 from nested_learning.data.loader import check_pieces
 from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError, DataError
-from nested_learning.flops import Flops, flops
-from nested_learning.footprint import activations, state_bytes
+from nested_learning.hub.open_run import open_trained
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.ops.backend import resolve
+from nested_learning.optim.build import build_optimizer
 from nested_learning.optim.optimizer import Optimizer
-from nested_learning.peaks import peak
 from nested_learning.phase import Result
 from nested_learning.phase.cost import group_table
-from nested_learning.plan import GPUS
-from nested_learning.run import DTYPES
-from nested_learning.trained import open_trained
+from nested_learning.planning.flops import Flops, flops
+from nested_learning.planning.footprint import activations, state_bytes
+from nested_learning.planning.hardware import peak
+from nested_learning.planning.plan import GPUS
+from nested_learning.train.run import DTYPES
 from nested_learning.world import pick_device
 
 if TYPE_CHECKING:
-    from nested_learning.config import Config
+    from nested_learning.config.schema import Config
 
 GB = 1e9
 
@@ -115,8 +116,8 @@ def outline(config: "Config") -> Outline:
     with torch.device("meta"):
         model = config.model.build(vocab_size, config.seed)
         named, least = list(model.named_parameters()), min(stage.batch_size * stage.seq_len for stage in stages)
-        optimizer = config.optim.build(
-            named, model.levels, least, config.steps, tokens_before=partial(tokens_before, stages)
+        optimizer = build_optimizer(
+            config.optim, named, model.levels, least, config.steps, tokens_before=partial(tokens_before, stages)
         )
     return Outline(source, reason, vocab_size, stages, model, optimizer)
 

@@ -12,21 +12,21 @@ import torch
 from rich.console import Console
 
 from nested_learning.errors import ConfigError
-from nested_learning.evals.asking import ask
 from nested_learning.evals.files import FOLDER, differences, table, write_report
 from nested_learning.evals.protocol import EvalPack, Report, Subject
+from nested_learning.evals.runner import ask
+from nested_learning.hub.open_run import Trained, open_trained
+from nested_learning.inference.policy import MemorizeConfig, MemoryConfig
 from nested_learning.nn.backend import use_backend
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.phase import Result
-from nested_learning.policy import MemorizeConfig, MemoryConfig
 from nested_learning.report import HINT, plot_maps, plot_panels
-from nested_learning.run import prepare_process
-from nested_learning.stopwatch import peak_memory_bytes
-from nested_learning.trained import Trained, open_trained
+from nested_learning.train.run import prepare_process
+from nested_learning.train.stopwatch import peak_memory_bytes
 from nested_learning.world import pick_device
 
 if TYPE_CHECKING:
-    from nested_learning.config import Config
+    from nested_learning.config.schema import Config
 
 
 def run(config: "Config") -> Result:

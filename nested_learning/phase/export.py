@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from nested_learning.choices import ExportConfig
-from nested_learning.config import Config
+from nested_learning.config.registry import ExportConfig
+from nested_learning.config.schema import Config
 from nested_learning.errors import ConfigError
+from nested_learning.hub.open_run import Trained, open_trained
+from nested_learning.hub.pretrained import NestedModel
 from nested_learning.phase import Result
 from nested_learning.phase.eval import given, refuse_other_model
-from nested_learning.pretrained import NestedModel
-from nested_learning.trained import Trained, open_trained
 
 
 def run(config: Config) -> Result:

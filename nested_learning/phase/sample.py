@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING
 
 from nested_learning.errors import ConfigError
+from nested_learning.hub.open_run import open_trained
+from nested_learning.inference.samples import continuation, printable
+from nested_learning.inference.session import Session
 from nested_learning.phase import Result
 from nested_learning.phase.eval import given, refuse_other_model
-from nested_learning.run import prepare_process
-from nested_learning.samples import continuation, printable
-from nested_learning.session import Session
-from nested_learning.trained import open_trained
+from nested_learning.train.run import prepare_process
 from nested_learning.world import pick_device
 
 if TYPE_CHECKING:
-    from nested_learning.config import Config
+    from nested_learning.config.schema import Config
 
 
 def run(config: "Config") -> Result:

@@ -5,9 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nested_learning.branch import branch
 from nested_learning.checkpoint import Progress
-from nested_learning.compiling import Compiled
 from nested_learning.data.batch import Batch, to
 from nested_learning.data.describe import describe_rows, packing_reports
 from nested_learning.data.fingerprint import order_fingerprint
@@ -15,8 +13,9 @@ from nested_learning.data.loader import train_batch
 from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError
 from nested_learning.files import write_atomic
-from nested_learning.float8 import use_float8
-from nested_learning.flops import flops, utilisation
+from nested_learning.hub.open_run import open_trained
+from nested_learning.inference.samples import continuation, printable
+from nested_learning.inference.session import Session
 from nested_learning.logger.build import METRICS
 from nested_learning.logger.jsonl import read_lines
 from nested_learning.nn.backend import use_backend
@@ -25,20 +24,22 @@ from nested_learning.nn.language_model import LanguageModel
 from nested_learning.nn.recomputing import use_recompute
 from nested_learning.nn.stacking import stack
 from nested_learning.objective.protocol import Objective
+from nested_learning.optim.build import build_optimizer
 from nested_learning.optim.optimizer import Optimizer
 from nested_learning.phase import Result
 from nested_learning.phase.cost import group_table
 from nested_learning.phase.dry_run import dry_run
-from nested_learning.run import claim, count_pieces, note_environment, open_feed, prepare_process, program
-from nested_learning.samples import continuation, printable
-from nested_learning.session import Session
-from nested_learning.stopwatch import Stopwatch, peak_memory_bytes
-from nested_learning.trained import open_trained
-from nested_learning.trainer import Trainer, start
+from nested_learning.planning.flops import flops, utilisation
+from nested_learning.train.branch import branch
+from nested_learning.train.compiling import Compiled
+from nested_learning.train.float8 import use_float8
+from nested_learning.train.run import claim, count_pieces, note_environment, open_feed, prepare_process, program
+from nested_learning.train.stopwatch import Stopwatch, peak_memory_bytes
+from nested_learning.train.trainer import Trainer, start
 from nested_learning.world import World, open_world
 
 if TYPE_CHECKING:
-    from nested_learning.config import Config
+    from nested_learning.config.schema import Config
 
 SUMMARY = "summary.json"
 
@@ -111,7 +112,7 @@ def build(config: "Config", world: World) -> Parts:
     objective = config.objective.build()
     feed = open_feed(config, source, world)
     named, least = list(model.named_parameters()), feed.least_tokens()
-    optimizer = config.optim.build(named, model.levels, least, config.steps, world, feed.tokens_before)
+    optimizer = build_optimizer(config.optim, named, model.levels, least, config.steps, world, feed.tokens_before)
     optimizer.watch(model)
     if config.compile != "off" and optimizer.inputs:
         raise ConfigError(

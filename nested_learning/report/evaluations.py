@@ -12,8 +12,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from nested_learning.checkpoint import CONFIG, read_config
+from nested_learning.config.option_files import open_option_files
 from nested_learning.errors import CheckpointError
-from nested_learning.option_files import open_option_files
 from nested_learning.report.sweep import mean_and_stderr
 
 # what says how a run was made, or where; runs that differ in nothing else are the same setting

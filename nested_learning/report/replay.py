@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nested_learning.checkpoint import CONFIG, read_config
+from nested_learning.config.option_files import open_option_files
 from nested_learning.errors import DataError
 from nested_learning.logger.build import METRICS
 from nested_learning.logger.jsonl import read_lines
 from nested_learning.logger.protocol import LoggedRun, Logger
 from nested_learning.logger.tensorboard import FOLDER, TensorboardConfig
 from nested_learning.logger.wandb import ID_FILE, WandbConfig
-from nested_learning.option_files import open_option_files
 
 
 def replay(run: Path, to: str) -> int:

@@ -1,10 +1,8 @@
 """Joining the processes that torchrun started, and parting from them."""
 
-import ctypes
 import itertools
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,10 +11,9 @@ import torch
 from torch import distributed
 
 from nested_learning.errors import ConfigError, LostError
+from nested_learning.launcher.parent import signal_on_parent_death
 from nested_learning.world.plan import Plan
 from nested_learning.world.world import World
-
-PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
@@ -35,7 +32,7 @@ def open_world(device: str, backend: str, plan: Plan | None = None) -> Iterator[
     if size == 1:
         yield world
         return
-    _die_with_parent()
+    signal_on_parent_death(signal.SIGKILL)
     if place.type == "cuda":
         torch.cuda.set_device(place)
     patience = timedelta(seconds=plan.timeout)
@@ -94,9 +91,3 @@ def pick_backend(name: str, device: torch.device, size: int) -> str:
     if name == "auto":
         return "nccl" if device.type == "cuda" else "gloo"
     return name
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when torchrun is killed: two generations of workers must never write one run."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

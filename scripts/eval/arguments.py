@@ -11,11 +11,11 @@ from dataclasses import Field, fields
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_type_hints
 
-from nested_learning import cli
-from nested_learning.choices import CHOICES
+from nested_learning.command import main as cli
+from nested_learning.config.option_files import open_option_files
+from nested_learning.config.registry import CHOICES
 from nested_learning.errors import ConfigError
-from nested_learning.option_files import open_option_files
-from nested_learning.policy import METRICS
+from nested_learning.inference.policy import METRICS
 
 # flag -> the key that it sets, and what it means
 EVERY = {

@@ -1,7 +1,7 @@
 """Text of which every token is another, so that a token says where it stood."""
 
-from nested_learning.data.packed import PackedText, to_stream
-from nested_learning.data.tokenizer import ByteTokenizer
+from nested_learning.data.text.packed import PackedText, to_stream
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 
 
 def make_source(seq_len: int = 4, num_tokens: int = 52) -> PackedText:

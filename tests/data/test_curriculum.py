@@ -6,9 +6,9 @@ from data.letters import make_source
 
 from nested_learning.data.curriculum import StageConfig, constant, plan, stage_at, tokens_before
 from nested_learning.data.feed import Feed
-from nested_learning.data.packed import PackedText, to_stream
 from nested_learning.data.source import IGNORE
-from nested_learning.data.tokenizer import ByteTokenizer
+from nested_learning.data.text.packed import PackedText, to_stream
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
 
 SHORT_FIRST = [StageConfig(steps=6, batch_size=4, seq_len=2), StageConfig(steps=4, batch_size=4, seq_len=4)]

@@ -8,11 +8,11 @@ import torch
 from data.letters import make_source
 
 from nested_learning.data.batch import Batch
-from nested_learning.data.copy import CopyConfig
 from nested_learning.data.curriculum import Stage, StageConfig, constant, plan
 from nested_learning.data.feed import Feed
-from nested_learning.data.packed import PackedText
 from nested_learning.data.source import Row, Source
+from nested_learning.data.tasks.copy import CopyConfig
+from nested_learning.data.text.packed import PackedText
 from nested_learning.errors import ConfigError, DataError
 
 

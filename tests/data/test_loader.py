@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from nested_learning.data.batch import Batch
-from nested_learning.data.copy import CopyConfig
 from nested_learning.data.loader import count_validation_batches, train_batch, validation_batches
 from nested_learning.data.order import row_indices
-from nested_learning.data.packed import PackedText, to_stream
 from nested_learning.data.source import Source
-from nested_learning.data.tokenizer import ByteTokenizer
+from nested_learning.data.tasks.copy import CopyConfig
+from nested_learning.data.text.packed import PackedText, to_stream
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
 
 

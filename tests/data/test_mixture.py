@@ -4,15 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nested_learning.data.copy import CopyConfig
 from nested_learning.data.curriculum import constant
 from nested_learning.data.feed import Feed
 from nested_learning.data.mixture import EPOCH_ROWS, Mixture, MixtureConfig
-from nested_learning.data.packed import PackedText, to_stream
 from nested_learning.data.several import allot, shares
 from nested_learning.data.source import Source
-from nested_learning.data.text import TextConfig
-from nested_learning.data.tokenizer import ByteTokenizer
+from nested_learning.data.tasks.copy import CopyConfig
+from nested_learning.data.text.packed import PackedText, to_stream
+from nested_learning.data.text.text import TextConfig
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
 
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nested_learning.data.copy import CopyConfig
 from nested_learning.data.curriculum import constant
 from nested_learning.data.feed import Feed
 from nested_learning.data.mixture import Mixture
 from nested_learning.data.sequence import Sequence, SequenceConfig
 from nested_learning.data.several import shares
 from nested_learning.data.source import SPLITS, DataConfig, Source
-from nested_learning.data.text import TextConfig
+from nested_learning.data.tasks.copy import CopyConfig
+from nested_learning.data.text.text import TextConfig
 from nested_learning.errors import ConfigError, DataError
 
 LETTERS = {"first": "a", "second": "b", "third": "c"}

@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nested_learning.data.babilong import BabilongConfig
-from nested_learning.data.classes import ClassesConfig
-from nested_learning.data.copy import CopyConfig
-from nested_learning.data.facts import FactsConfig
-from nested_learning.data.formal import FormalConfig
-from nested_learning.data.mad import MadConfig
 from nested_learning.data.mixture import MixtureConfig
-from nested_learning.data.needles import NeedlesConfig
-from nested_learning.data.parity import ParityConfig
-from nested_learning.data.recall import RecallConfig
 from nested_learning.data.sequence import SequenceConfig
 from nested_learning.data.source import DataConfig
-from nested_learning.data.stdlib import StdlibConfig
-from nested_learning.data.text import TextConfig
-from nested_learning.data.tokens import TokensConfig
+from nested_learning.data.tasks.babilong import BabilongConfig
+from nested_learning.data.tasks.classes import ClassesConfig
+from nested_learning.data.tasks.copy import CopyConfig
+from nested_learning.data.tasks.facts import FactsConfig
+from nested_learning.data.tasks.formal import FormalConfig
+from nested_learning.data.tasks.mad import MadConfig
+from nested_learning.data.tasks.needles import NeedlesConfig
+from nested_learning.data.tasks.parity import ParityConfig
+from nested_learning.data.tasks.recall import RecallConfig
+from nested_learning.data.text.stdlib import StdlibConfig
+from nested_learning.data.text.text import TextConfig
+from nested_learning.data.text.tokens import TokensConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"
 
@@ -67,19 +67,19 @@ def test_a_shipped_option_states_every_key_and_the_same_defaults_as_its_class(op
 def test_options_and_tokenizers_are_known_without_torch() -> None:
     modules = (
         "source",
-        "synthetic",
-        "stdlib",
-        "text",
-        "recall",
-        "facts",
-        "needles",
-        "babilong",
-        "words",
-        "parity",
-        "copy",
-        "formal",
-        "mad",
-        "bpe",
+        "tasks.synthetic",
+        "text.stdlib",
+        "text.text",
+        "tasks.recall",
+        "tasks.facts",
+        "tasks.needles",
+        "tasks.babilong",
+        "tokenizers.words",
+        "tasks.parity",
+        "tasks.copy",
+        "tasks.formal",
+        "tasks.mad",
+        "tokenizers.bpe",
         "order",
     )
     imports = ", ".join(f"nested_learning.data.{module}" for module in modules)

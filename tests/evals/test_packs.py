@@ -6,16 +6,16 @@ import pytest
 import torch
 from tiny import tiny
 
-from nested_learning.data.parity import ParityConfig
-from nested_learning.data.text import TextConfig
-from nested_learning.data.tokenizer import ByteTokenizer
-from nested_learning.evals.asking import ask
+from nested_learning.data.tasks.parity import ParityConfig
+from nested_learning.data.text.text import TextConfig
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
+from nested_learning.evals.language.validation import ValidationPack
 from nested_learning.evals.protocol import Subject
 from nested_learning.evals.reading import buckets
-from nested_learning.evals.validation import validate
-from nested_learning.evals.validation_pack import ValidationPack
+from nested_learning.evals.runner import ask
+from nested_learning.inference.policy import MemoryConfig
 from nested_learning.objective.next_token import NextToken
-from nested_learning.policy import MemoryConfig
+from nested_learning.train.validation import validate
 from nested_learning.world import open_world
 
 MODEL = tiny(Path(), model="titans_lmm", data="parity").model

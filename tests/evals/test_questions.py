@@ -8,10 +8,10 @@ import torch
 from oracle import Oracle
 from tiny import tiny
 
-from nested_learning.data.tokenizer import ByteTokenizer
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.evals.questions import Prompt, Question, common_length, complete, cost, cut, weigh
-from nested_learning.policy import MemorizeConfig
-from nested_learning.session import Session
+from nested_learning.inference.policy import MemorizeConfig
+from nested_learning.inference.session import Session
 
 BYTES = ByteTokenizer()
 MODEL = tiny(Path(), model="titans_lmm", data="parity").model.build(257, seed=1).eval()

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from nested_learning import cli
-from nested_learning.compose import make_job
+from nested_learning.command import main as cli
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 from nested_learning.errors import ConfigError
 from nested_learning.launcher import joblib, submitit
 from nested_learning.launcher.protocol import Task
-from nested_learning.option_files import open_option_files
 
 ROOT = Path(__file__).parents[2]
 

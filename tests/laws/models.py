@@ -5,13 +5,13 @@ from functools import cache
 import torch
 from torch import nn
 
-from nested_learning.choices import CHOICES
-from nested_learning.compose import make_job
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
+from nested_learning.config.registry import CHOICES
 from nested_learning.level import Level
 from nested_learning.nn.cms import ContinuumMemory
 from nested_learning.nn.init import initialise
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.option_files import open_option_files
 
 DIM, HEADS, CHUNK, VOCAB = 12, 2, 8, 19
 LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 63]

@@ -10,9 +10,9 @@ from laws.models import make_config
 from nested_learning.data.batch import IGNORE, Batch
 from nested_learning.data.curriculum import constant
 from nested_learning.data.feed import Feed
-from nested_learning.data.packed import PackedText, to_stream
 from nested_learning.data.source import Row
-from nested_learning.data.tokenizer import ByteTokenizer
+from nested_learning.data.text.packed import PackedText, to_stream
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.objective.next_token import NextToken
 from nested_learning.objective.training import Training
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from laws.models import CHUNK, MODELS, VOCAB, make_model
 
 from nested_learning import tree
 from nested_learning.errors import CheckpointError, ConfigError, DataError
-from nested_learning.session import Session
-from tests.laws.models import CHUNK, MODELS, VOCAB, make_model
+from nested_learning.inference.session import Session
 
 BATCH, PREFILL, TOKENS = 3, CHUNK + 5, 2 * CHUNK + 3
 # full attention looks back at everything

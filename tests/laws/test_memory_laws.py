@@ -2,9 +2,7 @@
 
 import pytest
 import torch
-
-from nested_learning import tree
-from tests.laws.models import (
+from laws.models import (
     CHUNK,
     DIM,
     HEADS,
@@ -17,6 +15,8 @@ from tests.laws.models import (
     make_model,
     new_memory,
 )
+
+from nested_learning import tree
 
 # models that write nothing while they read
 WITHOUT_MEMORY = ("transformer", "sliding_window", "hope_attention", "cms")

@@ -9,25 +9,25 @@ import numpy as np
 import pytest
 import torch
 
-from nested_learning.data.babilong import BabilongConfig
-from nested_learning.data.classes import ClassesConfig
-from nested_learning.data.copy import CopyConfig
-from nested_learning.data.facts import FactsConfig
-from nested_learning.data.formal import ALL_LANGUAGES, FormalConfig
 from nested_learning.data.loader import train_batch, validation_batches
-from nested_learning.data.mad import MadConfig
-from nested_learning.data.mad_tasks import TASKS
 from nested_learning.data.mixture import MixtureConfig
-from nested_learning.data.needles import NeedlesConfig
-from nested_learning.data.parity import ParityConfig
-from nested_learning.data.prepare import Plan, prepare
-from nested_learning.data.recall import RecallConfig
 from nested_learning.data.sequence import SequenceConfig
 from nested_learning.data.several import Several
 from nested_learning.data.source import IGNORE, SPLITS, DataConfig, Row, Source
-from nested_learning.data.stdlib import StdlibConfig
-from nested_learning.data.text import TextConfig
-from nested_learning.data.tokens import TokensConfig
+from nested_learning.data.tasks.babilong import BabilongConfig
+from nested_learning.data.tasks.classes import ClassesConfig
+from nested_learning.data.tasks.copy import CopyConfig
+from nested_learning.data.tasks.facts import FactsConfig
+from nested_learning.data.tasks.formal import ALL_LANGUAGES, FormalConfig
+from nested_learning.data.tasks.mad import MadConfig
+from nested_learning.data.tasks.mad_tasks import TASKS
+from nested_learning.data.tasks.needles import NeedlesConfig
+from nested_learning.data.tasks.parity import ParityConfig
+from nested_learning.data.tasks.recall import RecallConfig
+from nested_learning.data.text.prepare import Plan, prepare
+from nested_learning.data.text.stdlib import StdlibConfig
+from nested_learning.data.text.text import TextConfig
+from nested_learning.data.text.tokens import TokensConfig
 
 
 def shards_of(path: str) -> str:

@@ -4,12 +4,12 @@ import inspect
 
 import pytest
 
-from nested_learning.compose import make_job
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 from nested_learning.errors import ConfigError
 from nested_learning.level import Context, Level
 from nested_learning.model.levels import RULE_KEYS
 from nested_learning.ops.rules import RULES
-from nested_learning.option_files import open_option_files
 
 TAUGHT = "{name: fast, period: 64, context: {rule: gd, lr: 0.1}}"
 SLOW = "{name: slow, period: 0}"

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from laws.models import make_config
 from torch.nn import functional as F
 
 from nested_learning.errors import ConfigError
 from nested_learning.ops.associative import associative
 from nested_learning.ops.memory import fresh
-from tests.laws.models import make_config
 
 T, DIM = 11, 4
 

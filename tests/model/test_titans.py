@@ -2,9 +2,9 @@
 
 import pytest
 
-from nested_learning.compose import make_job
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 from nested_learning.errors import ConfigError
-from nested_learning.option_files import open_option_files
 
 NAMES = ("titans_mac", "titans_mag", "titans_mal")
 

@@ -1,10 +1,10 @@
 """What makes a memory a memory: it recalls what it read, each row its own, and frozen it recalls nothing."""
 
 import torch
+from laws.models import DIM, new_memory
 from torch.nn import functional as F
 
 from nested_learning.ops.memory import answer
-from tests.laws.models import DIM, new_memory
 
 WRITING = ("titans_lmm", "titans_deep", "self_modifying", "self_modifying_deep")
 

@@ -1,10 +1,10 @@
 """Memory as context (MAC): each segment reads what the memory knew before it, and attention's output is written."""
 
 import torch
+from laws.models import CHUNK, DIM, make_memory
 from torch.nn import functional as F
 
 from nested_learning.nn.attention import rotate
-from tests.laws.models import CHUNK, DIM, make_memory
 
 
 def make_input(t, rows=2):

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from nested_learning.compose import make_job
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 from nested_learning.nn.designs import redesign
-from nested_learning.option_files import open_option_files
 
 
 @pytest.mark.parametrize("name", ["titans_lmm", "hope", "titans_mac"])

@@ -5,12 +5,12 @@ import torch
 from tiny import tiny
 from torch import nn
 
-from nested_learning.compose import make_job
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 from nested_learning.errors import ConfigError
-from nested_learning.evals.memory import observe
 from nested_learning.nn.dropout import evaluating
-from nested_learning.option_files import open_option_files
 from nested_learning.phase.train import run
+from nested_learning.train.memory_stats import observe
 
 TOKENS = torch.arange(24).view(2, 12)
 SIZES = ("model.dim=16", "model.num_layers=2", "model.num_heads=2")

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from laws.models import DIM, make_config, make_memory, new_memory
 from torch.nn import functional as F
 
 from nested_learning import tree
 from nested_learning.nn.hybrid import gated
 from nested_learning.nn.norm import RMSNorm
-from tests.laws.models import DIM, make_config, make_memory, new_memory
 
 WINDOWED = ("titans_mag", "titans_mal")
 HYBRIDS = ("titans_mac", *WINDOWED)

@@ -1,9 +1,9 @@
 """Initial weights are a function of (seed, parameter name), and of nothing else."""
 
 import torch
+from laws.models import make_config
 
 from nested_learning.nn.init import initialise
-from tests.laws.models import make_config
 
 
 def make_weights(seed: int, draws_before: int = 0) -> dict[str, torch.Tensor]:

@@ -6,12 +6,12 @@ import resource
 import pytest
 import torch
 
-from nested_learning.compose import make_job
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 from nested_learning.data.batch import Batch
 from nested_learning.nn.backend import use_backend
 from nested_learning.nn.recomputing import use_recompute
 from nested_learning.ops.recompute import stretches
-from nested_learning.option_files import open_option_files
 
 CPU = torch.device("cpu")
 SIZES = ("model.dim=16", "model.num_layers=2", "model.num_heads=2")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from laws.models import CHUNK, MEMORIES, MODELS, VOCAB, make_config, make_memory, make_model
 
 from nested_learning import tree
 from nested_learning.level import Context, Level
@@ -10,7 +11,6 @@ from nested_learning.nn.language_model import Block, LanguageModel
 from nested_learning.nn.level_state import LevelState
 from nested_learning.nn.lstm import LSTM
 from nested_learning.nn.telemetry import Observable, looks_at_levels, looks_at_memories, observing
-from tests.laws.models import CHUNK, MEMORIES, MODELS, VOCAB, make_config, make_memory, make_model
 
 ROWS = 3
 READING = ("titans_lmm", "hope", "ttt_mlp", "retnet")

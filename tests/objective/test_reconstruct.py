@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nested_learning.data.batch import IGNORE, Batch, collate
-from nested_learning.data.mad import MadConfig
+from nested_learning.data.tasks.mad import MadConfig
 from nested_learning.errors import ConfigError
 from nested_learning.model.levels import LevelConfig
 from nested_learning.model.lstm import LSTMConfig

@@ -6,7 +6,7 @@ import importlib.util
 import pytest
 import torch
 
-from nested_learning.config import MEMORY_BACKENDS
+from nested_learning.config.schema import MEMORY_BACKENDS
 from nested_learning.errors import ConfigError
 from nested_learning.ops.backend import BACKENDS, resolve
 

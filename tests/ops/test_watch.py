@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from ops import test_memory as plain
+from ops import test_self_modifying as own
 from torch.nn import functional as F
 
 from nested_learning.ops.gates import Gates
@@ -11,8 +13,6 @@ from nested_learning.ops.memory import Memory, add, answer, naive_associative
 from nested_learning.ops.self_modifying import READ, found_by_chunk, generate, naive_self_modifying
 from nested_learning.ops.self_modifying import Views as SelfViews
 from nested_learning.ops.telemetry import effective_rank, mean_rank, norm, watch, watch_self_modifying
-from tests.ops import test_memory as plain
-from tests.ops import test_self_modifying as own
 
 
 @pytest.mark.parametrize("choice", [*plain.MATRICES, *plain.DEEP], ids=lambda choice: "-".join(map(str, choice)))

@@ -4,14 +4,15 @@ A case is a rule, with `_flatten` or `_slow` behind it for a flattened matrix or
 """
 
 import torch
+from optim.shipped import group, optim
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from nested_learning.optim.build import build_optimizer
 from nested_learning.optim.optimizer import Optimizer
 from nested_learning.optim.processes import ALONE, Processes
 from nested_learning.world import World, open_world
-from optim.shipped import group, optim
 
 KEYS = {
     "momentum": {"momentum": 0.9},
@@ -41,7 +42,7 @@ def make_optimizer(case: str, model: nn.Module, processes: Processes) -> Optimiz
     match = r"[35]\.weight" if rule == "dgd" else "weight"
     config = optim(group("matrices", match, rule=rule, weight_decay=0.1, **keys), group("rest"))
     config.ema = 0.9
-    optimizer = config.build(list(model.named_parameters()), [], 100, STEPS, processes)
+    optimizer = build_optimizer(config, list(model.named_parameters()), [], 100, STEPS, processes)
     optimizer.watch(model)
     return optimizer
 

@@ -4,10 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from optim.shipped import SHIPPED, group, optim, shipped
 
 from nested_learning.errors import ConfigError
-
-from .shipped import SHIPPED, group, optim, shipped
 
 MISTAKES = [
     (group(lr=-1.0), "optim.groups.0.lr=-1.0"),

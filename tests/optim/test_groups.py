@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from optim.shipped import SHAPES, SHIPPED, SLOW, group, optim, parameters, shipped
 
-from nested_learning.compose import make_job
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 from nested_learning.errors import ConfigError
 from nested_learning.level import Level
 from nested_learning.optim.groups import partition
-from nested_learning.option_files import open_option_files
-
-from .shipped import SHAPES, SHIPPED, SLOW, group, optim, parameters, shipped
 
 FILES = open_option_files(None)
 

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
+from optim.shipped import SHIPPED, group, optim
 from tiny import tiny
 from torch import nn
 
 from nested_learning.errors import ConfigError
 from nested_learning.ops.rules.dgd import DGDState, dgd
+from nested_learning.optim.build import build_optimizer
 from nested_learning.optim.optimizer import Optimizer
 from nested_learning.phase.train import build, run
 from nested_learning.world import World
-
-from .shipped import SHIPPED, group, optim
 
 ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
@@ -23,7 +23,7 @@ def hooks(model: nn.Module) -> int:
 def layer_and_optimizer(**keys) -> tuple[nn.Linear, Optimizer]:
     torch.manual_seed(0)
     layer = nn.Linear(6, 4, bias=False).double()
-    optimizer = optim(group(rule="dgd", lr=0.1, **keys)).build(list(layer.named_parameters()), [], 100, 10)
+    optimizer = build_optimizer(optim(group(rule="dgd", lr=0.1, **keys)), list(layer.named_parameters()), [], 100, 10)
     optimizer.watch(layer)
     return layer, optimizer
 
@@ -109,7 +109,7 @@ def test_what_is_read_without_recording_gradients_does_not_count():
 
 def test_inputs_are_multiplied_in_full_precision_under_autocast():
     layer = nn.Linear(6, 4, bias=False)
-    optimizer = optim(group(rule="dgd", input_decay=0.5)).build(list(layer.named_parameters()), [], 100, 10)
+    optimizer = build_optimizer(optim(group(rule="dgd", input_decay=0.5)), list(layer.named_parameters()), [], 100, 10)
     optimizer.watch(layer)
     x = inputs(7, seed=1).float()
     with torch.autocast("cpu", torch.bfloat16):
@@ -121,7 +121,9 @@ def test_inputs_are_multiplied_in_full_precision_under_autocast():
 
 def test_a_weight_that_is_no_linear_layers_is_refused():
     convolution = nn.Conv1d(3, 4, 2, bias=False)
-    optimizer = optim(group(rule="dgd", input_decay=0.5)).build(list(convolution.named_parameters()), [], 100, 10)
+    optimizer = build_optimizer(
+        optim(group(rule="dgd", input_decay=0.5)), list(convolution.named_parameters()), [], 100, 10
+    )
     with pytest.raises(ConfigError, match="weight is not the weight of a linear layer"):
         optimizer.watch(convolution)
 

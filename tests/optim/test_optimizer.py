@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from optim.shipped import SHIPPED, SLOW, give_gradients, group, optim, parameters, shipped, show_inputs
 
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.level import Level
 from nested_learning.ops.rules import RULES
+from nested_learning.optim.build import build_optimizer
 from nested_learning.optim.optimizer import Optimizer
-
-from .shipped import SHIPPED, SLOW, give_gradients, group, optim, parameters, shipped, show_inputs
 
 DEVICES = [
     "cpu",
@@ -34,7 +34,7 @@ def snapshot(named_parameters) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_adamw_equals_the_adamw_of_torch_and_the_readable_rule(device, dtype):
     ours, theirs = parameters(dtype, device), parameters(dtype, device)
-    optimizer = optim(group(weight_decay=0.1)).build(ours, [], 100, 5)
+    optimizer = build_optimizer(optim(group(weight_decay=0.1)), ours, [], 100, 5)
     reference = torch.optim.AdamW([p for _, p in theirs], lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
     readable = [(p.detach().clone(), RULES["adamw"].init(p.detach())) for _, p in ours]
     for step in range(5):
@@ -54,7 +54,7 @@ def test_adamw_equals_the_adamw_of_torch_and_the_readable_rule(device, dtype):
 def test_muon_equals_the_muon_of_torch_within_bfloat16(device):
     ours, theirs = ([(n, p) for n, p in parameters(device=device) if p.dim() == 2] for _ in range(2))
     before = snapshot(ours)
-    optimizer = optim(group(rule="muon", weight_decay=0.1)).build(ours, [], 100, 3)
+    optimizer = build_optimizer(optim(group(rule="muon", weight_decay=0.1)), ours, [], 100, 3)
     reference = torch.optim.Muon(
         [p for _, p in theirs], lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
     )
@@ -70,7 +70,7 @@ def test_muon_equals_the_muon_of_torch_in_float32(monkeypatch):
     # torch's orthogonalises in bfloat16 everywhere, ours only on CUDA
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
     ours, theirs = ([(n, p) for n, p in parameters() if p.dim() == 2] for _ in range(2))
-    optimizer = optim(group(rule="muon", weight_decay=0.1)).build(ours, [], 100, 5)
+    optimizer = build_optimizer(optim(group(rule="muon", weight_decay=0.1)), ours, [], 100, 5)
     reference = torch.optim.Muon(
         [p for _, p in theirs], lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
     )
@@ -86,7 +86,7 @@ def test_muon_equals_the_muon_of_torch_in_float32(monkeypatch):
 def test_a_convolution_is_flattened_to_the_matrix_that_the_muon_of_torch_would_be_given(shape):
     start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.flatten(1).clone())
-    optimizer = optim(group(rule="muon", matrix="flatten")).build([("convolution", ours)], [], 100, 3)
+    optimizer = build_optimizer(optim(group(rule="muon", matrix="flatten")), [("convolution", ours)], [], 100, 3)
     reference = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.0, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     for step in range(3):
         give_gradients([("convolution", ours)], step)
@@ -106,7 +106,9 @@ def test_a_batch_of_matrices_and_a_flattened_one_are_different_readings(rule):
     }.get(rule, {})
     batch, flat = (torch.nn.Parameter(torch.ones(4, 3, 5)) for _ in range(2))
     for parameter, matrix in ((batch, "batch"), (flat, "flatten")):
-        optimizer = optim(group(rule=rule, **keys | {"matrix": matrix})).build([("memory", parameter)], [], 100, 3)
+        optimizer = build_optimizer(
+            optim(group(rule=rule, **keys | {"matrix": matrix})), [("memory", parameter)], [], 100, 3
+        )
         train(optimizer, [("memory", parameter)], range(3))
     assert batch.isfinite().all() and flat.isfinite().all()
     assert not torch.equal(batch, flat)
@@ -117,7 +119,7 @@ def test_a_batch_of_matrices_and_a_flattened_one_are_different_readings(rule):
 def test_a_shipped_optimizer_moves_every_parameter_and_keeps_it_finite(name, device):
     named = parameters(device=device)
     before = snapshot(named)
-    train(shipped(name).build(named, [SLOW], 100, 3), named, range(3))
+    train(build_optimizer(shipped(name), named, [SLOW], 100, 3), named, range(3))
     for key, parameter in named:
         assert parameter.isfinite().all(), key
         assert not torch.equal(parameter, before[key]), key
@@ -136,7 +138,7 @@ def test_a_shipped_optimizer_moves_every_parameter_and_keeps_it_finite(name, dev
 )
 def test_a_group_updates_exactly_once_a_period(period, tokens_per_step, updates):
     named = parameters()
-    optimizer = optim(group(period=period)).build(named, [], tokens_per_step, 12)
+    optimizer = build_optimizer(optim(group(period=period)), named, [], tokens_per_step, 12)
     moved = []
     for step in range(12):
         before = snapshot(named)
@@ -149,7 +151,9 @@ def test_a_group_updates_exactly_once_a_period(period, tokens_per_step, updates)
 def test_a_period_is_counted_in_the_tokens_that_were_read_where_steps_differ():
     named = parameters()
     # three steps of 100 tokens, then steps of 300
-    optimizer = optim(group(period=400)).build(named, [], 100, 9, tokens_before=lambda n: 100 * n + 200 * max(0, n - 3))
+    optimizer = build_optimizer(
+        optim(group(period=400)), named, [], 100, 9, tokens_before=lambda n: 100 * n + 200 * max(0, n - 3)
+    )
     moved = []
     for step in range(9):
         before = snapshot(named)
@@ -163,8 +167,8 @@ def test_a_period_is_counted_in_the_tokens_that_were_read_where_steps_differ():
 @pytest.mark.parametrize("rule", ["adamw", "muon"])
 def test_a_slow_group_steps_with_the_mean_of_the_gradients_since_its_last_update(rule):
     slow, fast = ([(n, p) for n, p in parameters(torch.float64) if p.dim() >= 2] for _ in range(2))
-    optimizer = optim(group(rule=rule, period=250)).build(slow, [], 100, 12)
-    reference = optim(group(rule=rule)).build(fast, [], 100, 12)
+    optimizer = build_optimizer(optim(group(rule=rule, period=250)), slow, [], 100, 12)
+    reference = build_optimizer(optim(group(rule=rule)), fast, [], 100, 12)
     train(optimizer, slow, range(5))
     for number, steps in enumerate([(0, 1, 2), (3, 4)]):
         gradients = []
@@ -180,7 +184,7 @@ def test_a_slow_group_steps_with_the_mean_of_the_gradients_since_its_last_update
 
 def test_a_level_of_the_model_keeps_still_between_its_updates_while_the_rest_learns():
     named = parameters()
-    optimizer = shipped("mixed_muon").build(named, [SLOW], 100, 6)
+    optimizer = build_optimizer(shipped("mixed_muon"), named, [SLOW], 100, 6)
     before = snapshot(named)
     train(optimizer, named, range(2))
     still = {name for name, parameter in named if torch.equal(parameter, before[name])}
@@ -194,14 +198,14 @@ def test_a_level_of_the_model_keeps_still_between_its_updates_while_the_rest_lea
 def test_a_saved_state_goes_on_bit_for_bit_in_the_middle_of_a_period(name, stop):
     levels = [Level("slow", 250, SLOW.match)]
     whole, first = parameters(), parameters()
-    optimizer = shipped(name).build(whole, levels, 100, 8)
+    optimizer = build_optimizer(shipped(name), whole, levels, 100, 8)
     train(optimizer, whole, range(8))
-    stopped = shipped(name).build(first, levels, 100, 8)
+    stopped = build_optimizer(shipped(name), first, levels, 100, 8)
     train(stopped, first, range(stop))
     saved = {key: tensor.clone() for key, tensor in stopped.state_dict().items()}
 
     second = [(key, torch.nn.Parameter(tensor)) for key, tensor in snapshot(first).items()]
-    resumed = shipped(name).build(second, levels, 100, 8)
+    resumed = build_optimizer(shipped(name), second, levels, 100, 8)
     resumed.load_state_dict(saved)
     train(resumed, second, range(stop, 8))
     for (key, expected), (_, found) in zip(whole, second, strict=True):
@@ -216,23 +220,23 @@ def test_every_part_of_the_saved_state_matters(device):
 
     def finish(change: str | None) -> dict[str, torch.Tensor]:
         named = parameters(device=device)
-        optimizer = shipped("mixed_muon").build(named, levels, 100, 8)
+        optimizer = build_optimizer(shipped("mixed_muon"), named, levels, 100, 8)
         train(optimizer, named, range(4))
         saved = {key: torch.zeros_like(t) if key == change else t.clone() for key, t in optimizer.state_dict().items()}
-        resumed = shipped("mixed_muon").build(named, levels, 100, 8)
+        resumed = build_optimizer(shipped("mixed_muon"), named, levels, 100, 8)
         resumed.load_state_dict(saved)
         train(resumed, named, range(4, 6))
         return snapshot(named)
 
     expected = finish(None)
-    keys = shipped("mixed_muon").build(parameters(), levels, 100, 8).state_dict()
+    keys = build_optimizer(shipped("mixed_muon"), parameters(), levels, 100, 8).state_dict()
     for key in keys:
         found = finish(key)
         assert any(not torch.equal(expected[name], found[name]) for name in expected), key
 
 
 def test_loading_is_strict_and_changes_nothing_when_it_refuses():
-    optimizer = shipped("mixed_muon").build(parameters(), [SLOW], 100, 8)
+    optimizer = build_optimizer(shipped("mixed_muon"), parameters(), [SLOW], 100, 8)
     good = {key: tensor.clone() for key, tensor in optimizer.state_dict().items()}
     key = "blocks.0.mixer.query.weight/momentum"
     for bad, message in [
@@ -253,7 +257,7 @@ def test_loading_is_strict_and_changes_nothing_when_it_refuses():
 @pytest.mark.parametrize("period", [0, 250])
 def test_a_parameter_without_a_gradient_is_left_alone(period):
     named = parameters()
-    optimizer = optim(group(weight_decay=0.1, period=period)).build(named, [], 100, 6)
+    optimizer = build_optimizer(optim(group(weight_decay=0.1, period=period)), named, [], 100, 6)
     before, (name, parameter) = snapshot(named), named[2]
     for step in range(6):
         give_gradients(named, step)
@@ -264,9 +268,13 @@ def test_a_parameter_without_a_gradient_is_left_alone(period):
 
 
 def test_the_rate_follows_the_schedule_in_every_group_alike():
-    optimizer = optim(
-        group("norms", "norm", lr=0.5), group("rest", lr=0.1), kind="wsd", warmup=0.5, decay=0.5, final=0.0
-    ).build(parameters(), [SLOW], 100, 8)
+    optimizer = build_optimizer(
+        optim(group("norms", "norm", lr=0.5), group("rest", lr=0.1), kind="wsd", warmup=0.5, decay=0.5, final=0.0),
+        parameters(),
+        [SLOW],
+        100,
+        8,
+    )
     assert optimizer.lr(0) == pytest.approx({"norms": 0.125, "norms/slow": 0.125, "rest": 0.025, "rest/slow": 0.025})
     assert optimizer.lr(3) == {"norms": 0.5, "norms/slow": 0.5, "rest": 0.1, "rest/slow": 0.1}
     assert set(optimizer.lr(7).values()) == {0.0}
@@ -274,15 +282,15 @@ def test_the_rate_follows_the_schedule_in_every_group_alike():
 
 def test_a_step_is_made_at_the_rate_of_the_schedule():
     slow, fast = parameters(torch.float64), parameters(torch.float64)
-    train(optim(group(lr=0.01), warmup=0.5).build(slow, [], 100, 8), slow, [1])
-    train(optim(group(lr=0.005)).build(fast, [], 100, 8), fast, [1])
+    train(build_optimizer(optim(group(lr=0.01), warmup=0.5), slow, [], 100, 8), slow, [1])
+    train(build_optimizer(optim(group(lr=0.005)), fast, [], 100, 8), fast, [1])
     for (_, our), (_, their) in zip(slow, fast, strict=True):
         torch.testing.assert_close(our, their, atol=1e-14, rtol=0)
 
 
 def test_the_table_sums_to_the_model_and_says_each_clock():
     named = parameters()
-    rows = shipped("mixed_muon").build(named, [SLOW], 100, 8).table()
+    rows = build_optimizer(shipped("mixed_muon"), named, [SLOW], 100, 8).table()
     assert sum(row[-1] for row in rows) == sum(parameter.numel() for _, parameter in named)
     assert sum(row[-2] for row in rows) == len(named)
     assert ("matrices/slow", "muon", 0.01, 0.1, 300, 1, 72) in rows
@@ -291,10 +299,10 @@ def test_the_table_sums_to_the_model_and_says_each_clock():
 def test_gradients_are_dropped():
     named = parameters()
     give_gradients(named, 0)
-    optim(group()).build(named, [], 100, 8).zero_grad()
+    build_optimizer(optim(group()), named, [], 100, 8).zero_grad()
     assert all(parameter.grad is None for _, parameter in named)
 
 
 def test_a_run_without_steps_is_refused():
     with pytest.raises(ConfigError, match="steps=0"):
-        optim(group()).build(parameters(), [], 100, 0)
+        build_optimizer(optim(group()), parameters(), [], 100, 0)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from optim.learn_together import compare_all
 from together import together
 
 from nested_learning.optim.processes import ALONE, Processes
 from nested_learning.world import World
-from optim.learn_together import compare_all
 
 RULES = [
     *("gd", "momentum", "preconditioned_momentum", "delta_momentum", "deep_momentum", "dgd", "adamw", "muon", "m3"),

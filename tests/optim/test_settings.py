@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from optim.shipped import SLOW, give_gradients, group, optim, parameters, shipped
 
 from nested_learning.errors import CheckpointError, ConfigError
+from nested_learning.optim.build import build_optimizer
 from nested_learning.optim.optimizer import Optimizer
 from nested_learning.optim.schedule import ScheduleConfig
-
-from .shipped import SLOW, give_gradients, group, optim, parameters, shipped
 
 FALL = ScheduleConfig(kind="linear", final=0.0)
 RISE = ScheduleConfig(kind="constant", final=1.0, start=0.5, warmup=4.0, unit="steps")
@@ -17,7 +17,7 @@ def scheduled() -> Optimizer:
     """Make an optimizer of two groups, of which the first has schedules of its own; rates fall by half over 8 steps."""
     first = group("matrices", rule="muon", lr=0.5, weight_decay=0.1, min_rank=2)
     first.schedules = {"weight_decay": FALL, "momentum": RISE}
-    return optim(first, group("rest", lr=0.1), kind="linear", final=0.5).build(parameters(), [SLOW], 100, 8)
+    return build_optimizer(optim(first, group("rest", lr=0.1), kind="linear", final=0.5), parameters(), [SLOW], 100, 8)
 
 
 def values(optimizer: Optimizer, key: str, name: str = "matrices") -> list[float]:
@@ -44,7 +44,7 @@ def test_rates_keep_their_ratio_but_for_a_group_with_a_schedule_of_its_own():
     assert values(optimizer, "lr", "rest") == pytest.approx([0.2 * lr for lr in values(optimizer, "lr")], rel=1e-12)
     own = group("matrices", lr=0.5, min_rank=2)
     own.schedules = {"lr": FALL}
-    optimizer = optim(own, group("rest", lr=0.1)).build(parameters(), [], 100, 8)
+    optimizer = build_optimizer(optim(own, group("rest", lr=0.1)), parameters(), [], 100, 8)
     assert values(optimizer, "lr") == pytest.approx([0.5 * (7 - step) / 8 for step in range(8)])
     assert values(optimizer, "lr", "rest") == [0.1] * 8
 
@@ -53,11 +53,11 @@ def test_what_is_scheduled_is_what_the_rule_gets():
     ours, theirs = ([(n, p) for n, p in parameters(torch.float64) if p.dim() == 2] for _ in range(2))
     falling = group(rule="muon", weight_decay=0.1)
     falling.schedules = {"weight_decay": FALL, "momentum": RISE}
-    optimizer, state = optim(falling).build(ours, [], 100, 8), None
+    optimizer, state = build_optimizer(optim(falling), ours, [], 100, 8), None
     for step in range(8):
         settings = optimizer.settings(optimizer.groups[0], step)
         plain = optim(group(rule="muon", weight_decay=settings["weight_decay"], momentum=settings["momentum"]))
-        by_hand = plain.build(theirs, [], 100, 8)
+        by_hand = build_optimizer(plain, theirs, [], 100, 8)
         if state is not None:
             by_hand.load_state_dict(state)
         for each, named in ((optimizer, ours), (by_hand, theirs)):
@@ -102,13 +102,13 @@ def test_a_mistaken_schedule_of_a_group_is_refused_by_its_key():
     with pytest.raises(ConfigError, match=r"^optim.groups.0.schedules.eps.final=2.0"):
         optim(group(schedules={"eps": ScheduleConfig(kind="linear", final=2.0)}))
     with pytest.raises(ConfigError, match=r"^optim.groups.0.schedules.lr.warmup=4 .* the run's 3 steps"):
-        optim(group(schedules={"lr": RISE})).build(parameters(), [], 100, 3)
+        build_optimizer(optim(group(schedules={"lr": RISE})), parameters(), [], 100, 3)
 
 
 def averaging(decay: float | None = 0.9) -> tuple[Optimizer, list[tuple[str, torch.nn.Parameter]]]:
     named, config = parameters(), shipped("mixed_muon")
     config.ema = decay
-    return config.build(named, [SLOW], 100, 8), named
+    return build_optimizer(config, named, [SLOW], 100, 8), named
 
 
 def test_the_average_is_the_debiased_mean_of_the_weights_after_each_step_by_hand():

@@ -1,11 +1,10 @@
 """Every shipped optimizer trains small models at the rates it is shipped with."""
 
 import pytest
+from optim.shipped import SHIPPED
 from tiny import tiny, trace
 
 from nested_learning.phase.train import run
-
-from .shipped import SHIPPED
 
 
 @pytest.mark.parametrize("model", ["transformer", "hope"])

@@ -8,15 +8,15 @@ import pytest
 import torch
 from tiny import tiny
 
-from nested_learning.compose import make_job, make_jobs
-from nested_learning.config import Config
+from nested_learning.command.compose import make_job, make_jobs
+from nested_learning.config.option_files import open_option_files
+from nested_learning.config.schema import Config
 from nested_learning.errors import ConfigError, DataError
-from nested_learning.flops import flops
 from nested_learning.objective.config import NextTokenConfig
-from nested_learning.option_files import open_option_files
-from nested_learning.peaks import peak
 from nested_learning.phase.train import build, run
-from nested_learning.plan import GPUS
+from nested_learning.planning.flops import flops
+from nested_learning.planning.hardware import peak
+from nested_learning.planning.plan import GPUS
 from nested_learning.world import open_world
 
 FILES = open_option_files(None)

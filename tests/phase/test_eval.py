@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from nested_learning.cli import main
-from nested_learning.evals.validation_pack import ValidationPack
+from nested_learning.command.main import main
+from nested_learning.evals.language.validation import ValidationPack
 
 TINY = [
     "model=titans_lmm",

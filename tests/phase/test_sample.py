@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nested_learning import Session
-from nested_learning.cli import main
+from nested_learning.command.main import main
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.phase.sample import printable
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from nested_learning.config import Config
+from nested_learning.config.schema import Config
 from nested_learning.phase.train import run
-from nested_learning.trainer import Trainer
+from nested_learning.train.trainer import Trainer
 
 
 def _of_a_negative(_module: Any, given: Any) -> Any:

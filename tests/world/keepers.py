@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch.distributed.checkpoint
 
-from nested_learning.config import Config
+from nested_learning.config.schema import Config
 from nested_learning.errors import CheckpointError
 from nested_learning.phase.train import run
 from nested_learning.world.storage import own_file

@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nested_learning.checkpoint import Progress
-from nested_learning.config import Config
+from nested_learning.config.schema import Config
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.source import Row, Source
 from nested_learning.errors import DivergedError, ReplicaError
 from nested_learning.logger.protocol import Fanout
 from nested_learning.phase.train import build, run
-from nested_learning.run import RunContext, prepare_process
-from nested_learning.trainer import Trainer
+from nested_learning.train.run import RunContext, prepare_process
+from nested_learning.train.trainer import Trainer
 from nested_learning.world import Plan, World, open_world
 from nested_learning.world.reduction import FixedTree
 

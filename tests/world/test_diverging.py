@@ -5,7 +5,6 @@ import math
 import pytest
 from tiny import tiny
 from together import together
-
 from world.diverging import diverge
 
 PLANS = {

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from tiny import fingerprints, tiny, trace
 from together import start, together, wait
+from world.members import run_all, run_with_accident
 
-from nested_learning.config import Config
+from nested_learning.config.schema import Config
 from nested_learning.errors import ConfigError
 from nested_learning.phase.train import run
-from world.members import run_all, run_with_accident
 
 EXACT = {"micro_batches": 4, "data__batch_size": 8, "world__reduction": "deterministic", "model__dropout": 0.1}
 MODELS = ("transformer", "titans_lmm", "hope")

@@ -4,7 +4,6 @@ import pytest
 from safetensors.torch import load_file
 from tiny import tiny
 from together import together
-
 from world.members import ALONE, learn, learn_all
 
 SHARED = {"steps": 2, "data__batch_size": 8, "data__seq_len": 16, "data__val_rows": 5, "optim__clip": 0.05}

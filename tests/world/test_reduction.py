@@ -7,10 +7,10 @@ import pytest
 import torch
 from together import together
 from torch import nn
+from world.members import gradients_of_pieces
 
 from nested_learning.world.reduction import FixedTree, Node, folded, grown, messages
 from nested_learning.world.world import add, in_parts
-from world.members import gradients_of_pieces
 
 
 def tree_of(pieces: list[torch.Tensor], num_ranks: int) -> torch.Tensor:

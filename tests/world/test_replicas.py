@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import tiny
 from together import together
+from world.members import find_what_differs
 
 from nested_learning.world.replicas import CHUNK, fingerprint
-from world.members import find_what_differs
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8])

@@ -10,13 +10,14 @@ import torch
 from safetensors import safe_open
 from tiny import tiny, trace
 from together import together
-
-from nested_learning import NestedModel, checkpoint, cli
-from nested_learning.errors import CheckpointError
-from nested_learning.phase.train import run
-from nested_learning.trained import open_trained
-from nested_learning.world.storage import own_file
 from world.keepers import FIRST, LAST, copy_stopped, fill_the_disk_of_one, keep
+
+from nested_learning import NestedModel, checkpoint
+from nested_learning.command import main as cli
+from nested_learning.errors import CheckpointError
+from nested_learning.hub.open_run import open_trained
+from nested_learning.phase.train import run
+from nested_learning.world.storage import own_file
 
 LEVELS = "[{name: fast, period: 0}, {name: slow, period: 384}]"
 GIVEN = {

@@ -1,0 +1,1 @@
+"""The command line: composing a configuration, defaults from checkpoints, sweeps."""

@@ -1,0 +1,152 @@
+"""The command line: one configuration or a sweep of them, checked whole before anything is made or trained.
+
+Bad input is one line on stderr and exit status 2, in about a second: torch is imported by the phase, after the checks.
+"""
+
+import errno
+import os
+import signal
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from nested_learning.command.compose import make_job, make_jobs
+from nested_learning.command.sweep import directory_of, run_sweep, sweep_name, wait_for_others
+from nested_learning.config.option_files import ROOT, OptionFiles, open_option_files
+from nested_learning.config.schema import Config, from_yaml
+from nested_learning.errors import ConfigError, NestedLearningError
+from nested_learning.launcher.parent import signal_on_parent_death
+from nested_learning.version import __version__
+
+INTERRUPTED, BROKEN_PIPE = 130, 141
+# seconds
+PATIENCE = 5.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line (`sys.argv` by default) asks for; return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _dispatch(arguments)
+    except NestedLearningError as error:
+        _say(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        _say(str(interrupt) or "interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # whoever read our output has seen enough, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _say(f"error: {error.filename or 'a file'}: {error.strerror}; free some and give the same command again")
+        return ConfigError.exit_code
+    return 0
+
+
+def run_phase(config: Config) -> Any:
+    """Run the phase that `config` names and return its result; the import is here because it loads torch."""
+    match config.phase.name:
+        case "train":
+            from nested_learning.phase.train import run
+        case "eval":
+            from nested_learning.phase.eval import run
+        case "sample":
+            from nested_learning.phase.sample import run
+        case "export":
+            from nested_learning.phase.export import run
+    return run(config)
+
+
+def _dispatch(arguments: Sequence[str]) -> None:
+    flags = _read_flags(arguments)
+    if flags.job:
+        _run_job(Path(flags.job))
+        return
+    files = open_option_files(flags.config_dir)
+    if flags.shell_completion:
+        _hand_to_hydra(files, flags)
+    elif flags.multirun:
+        run_sweep(make_jobs(files, flags.overrides), run_phase, sweep_name(flags.overrides))
+    else:
+        config = make_job(files, flags.overrides).config
+        if flags.help or flags.cfg or flags.info:
+            _hand_to_hydra(files, flags)
+        elif config.launcher.name != "serial":
+            raise ConfigError(f"launcher={config.launcher.name} runs the jobs of -m: add -m; one job is a sweep too")
+        else:
+            run_phase(config)
+
+
+def _run_job(file: Path) -> None:
+    """Run the configuration in `file`, as a launcher asks this process to."""
+    # as Ctrl-C does: what it trains is saved first
+    signal_on_parent_death(signal.SIGTERM)
+    config = from_yaml(file)
+    if config.phase.name == "train" and config.name is not None and os.environ.get("RANK", "0") == "0":
+        wait_for_others(directory_of(config))
+    run_phase(config)
+
+
+class _Flags(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError in place of printing the usage."""
+        raise ConfigError(f"{message}; settings are key=value, such as steps=100; python train.py --help lists them")
+
+
+def _read_flags(arguments: Sequence[str]) -> Namespace:
+    """Read the flags, Hydra's own ones as far as they make sense here; the rest are overrides."""
+    parser = _Flags(prog="train.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--job")
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=["all", "config", "defaults", "defaults-tree"])
+    parser.add_argument("--shell-completion", "-sc", action="store_true")
+    parser.add_argument("--version", action="version", version=f"nested_learning {__version__}")
+    flags = parser.parse_intermixed_args(arguments)
+    if flags.multirun and (flags.help or flags.cfg or flags.info):
+        raise ConfigError(
+            "-m: --help, --cfg and --info show one configuration; leave -m out, and one value for each key"
+        )
+    return flags
+
+
+def _hand_to_hydra(files: OptionFiles, flags: Namespace) -> None:
+    """Let Hydra answer what it answers best: --help, --cfg, --info and shell completion. It runs no job."""
+    import hydra
+
+    first, *others = (str(folder) for folder in files.folders)
+    argv = [sys.argv[0], *(f"--config-dir={folder}" for folder in others)]
+    argv += [f"--{name.replace('_', '-')}" for name in ("help", "resolve", "shell_completion") if vars(flags)[name]]
+    argv += [f"--{name}={vars(flags)[name]}" for name in ("cfg", "package", "info") if vars(flags)[name]]
+    # Hydra reads the process's own arguments
+    before, sys.argv = sys.argv, [*argv, *flags.overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=first, config_name=ROOT)(lambda _config: None)()
+    except SystemExit as done:
+        # after --help Hydra leaves the program, with status 0
+        if done.code:
+            raise
+    finally:
+        sys.argv = before
+
+
+def _say(line: str) -> None:
+    """Write one line on stderr.
+
+    Of a distributed run the first process speaks; what another one has to say is usually the same, and its end would
+    have the launcher stop the first before it has spoken. So it waits, and is heard only when it failed alone.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(PATIENCE)
+    print(" ".join(line.split()), file=sys.stderr, flush=True)

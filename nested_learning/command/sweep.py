@@ -1,0 +1,180 @@
+"""A sweep: checked configurations, run into one folder, and the table that compares them.
+
+Nothing about a sweep is kept but what its runs leave behind. So the same command given again, whatever had stopped it,
+skips the runs that are done, goes on with those that are not, and ends with the same table.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+
+from nested_learning import report
+from nested_learning.command.compose import Job
+from nested_learning.config.schema import Config, to_yaml
+from nested_learning.errors import ConfigError, SweepError
+from nested_learning.launcher.protocol import Task
+from nested_learning.launcher.serial import SerialConfig
+
+# what the names of runs are made of; anything else would need quotes on the next command line
+PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.+")
+# evaluations of several write into the directories of several runs
+CHECKPOINT = "checkpoint"
+# letters of a name, which file systems end at 255
+MAX_NAME = 120
+
+
+def run_sweep(jobs: Sequence[Job], run: Callable[[Config], object], name: str) -> None:
+    """Run every job that is not done yet; one that fails is told, and the others go on.
+
+    Runs of `phase=train` go into the folder <out>/<name=, or else `name`>, where results.csv, the table and a plot
+    compare them. Raises ConfigError before the first job when names would clash or a run is there that was made with
+    another configuration, and SweepError at the end when jobs failed.
+    """
+    _check(jobs)
+    first = jobs[0].config
+    launcher, folder = first.launcher, Path(first.out) / (first.name or name)
+    trains = first.phase.name == "train" and not first.dry_run
+    jobs = place(jobs, folder, trains)
+    finished = [trains and is_finished(job.config) for job in jobs]
+    tasks = []
+    for index, (job, is_done) in enumerate(zip(jobs, finished, strict=True)):
+        title = f"job {index + 1} of {len(jobs)}: {' '.join(f'{key}={value}' for key, value in job.swept.items())}"
+        if is_done:
+            _say(f"{title}: finished already")
+        else:
+            tasks.append(_task(job, title, run))
+    failures = {}
+    try:
+        for outcome in launcher.launch(tasks, folder):
+            if outcome.error:
+                failures[outcome.task.name] = outcome.error
+                _say(f"{outcome.task.title}: failed: {outcome.error}")
+            if trains:
+                gather(jobs, folder)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"{interrupt or 'interrupted'}; the sweep goes on with its own command") from interrupt
+    if trains and (results := gather(jobs, folder)) and _is_first():
+        report.conclude(folder, results)
+    if failures:
+        told = "; ".join(f"{name}: {error}" for name, error in failures.items())
+        raise SweepError(f"{len(failures)} of {len(jobs)} jobs failed; the same command tries them again: {told}")
+
+
+def sweep_name(lines: Sequence[str]) -> str:
+    """Return a name for the sweep that the overrides `lines` ask for: the same for the same ones in any order.
+
+    How jobs are launched makes no other sweep. Source: ours.
+    """
+    lines = sorted(line for line in lines if not line.startswith("launcher"))
+    return f"sweep_{sha256(json.dumps(lines).encode()).hexdigest()[:12]}"
+
+
+def place(jobs: Sequence[Job], folder: Path, trains: bool = True) -> list[Job]:
+    """Return the jobs as runs inside `folder`, each named after its own overrides, such as `seed-0_model-hope`.
+
+    Each is one job and launches no others. Jobs that train nothing stay where they are; evaluations of one checkpoint
+    are told apart by the names of their reports.
+    """
+    named: dict[str, Job] = {}
+    for job in jobs:
+        name = run_name(job.swept)
+        while name in named:
+            name += "+"
+        config = replace(job.config, launcher=SerialConfig(name="serial"))
+        if trains:
+            config = replace(config, out=str(folder), name=name)
+        elif config.phase.name == "eval" and (asked := {key: job.swept[key] for key in job.swept if key != CHECKPOINT}):
+            config = replace(config, name=run_name(asked))
+        named[name] = Job(config, job.swept)
+    return list(named.values())
+
+
+def run_name(swept: dict[str, str]) -> str:
+    """Name a run after the overrides that set it apart."""
+    name = "_".join(f"{_plain(key)}-{_plain(value)}" for key, value in swept.items()) or "run"
+    if len(name) <= MAX_NAME:
+        return name
+    return f"{name[:MAX_NAME]}-{sha256(json.dumps(swept).encode()).hexdigest()[:12]}"
+
+
+def is_finished(config: Config) -> bool:
+    """Say whether the run that `config` asks for is there and done. Raises ConfigError when another one is there."""
+    directory = directory_of(config)
+    if not directory.exists():
+        return False
+    # torch: only where there is something to compare
+    from nested_learning import checkpoint
+    from nested_learning.train.run import refuse_changes
+
+    if (directory / checkpoint.CONFIG).exists():
+        refuse_changes(directory, checkpoint.read_config(directory), asdict(config))
+    summary = directory / report.SUMMARY
+    return summary.exists() and json.loads(summary.read_text(encoding="utf-8"))["step"] == config.steps
+
+
+def wait_for_others(directory: Path) -> None:
+    """Return once no process works in the run `directory`: one of a sweep that was killed may still be at it."""
+    lock = directory / "lock"
+    if not lock.exists():
+        return
+    with lock.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say(f"{directory} is in use by process {lock.read_text().strip()}: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def gather(jobs: Sequence[Job], folder: Path) -> list[report.RunResult]:
+    """Read what the runs that are done found, in the order of `jobs`, and write it to results.csv."""
+    done = [(directory_of(job.config), job.swept) for job in jobs]
+    results = [report.read_run(where, swept) for where, swept in done if (where / report.SUMMARY).exists()]
+    if results and _is_first():
+        report.write_csv(folder / "results.csv", results)
+    return results
+
+
+def directory_of(config: Config) -> Path:
+    """Return the run directory of a job that has its place."""
+    assert config.name is not None, "place() names every run"
+    return Path(config.out) / config.name
+
+
+def _check(jobs: Sequence[Job]) -> None:
+    for key in ("name", "out"):
+        if any(key in job.swept for job in jobs):
+            raise ConfigError(
+                f"{key}: a sweep names its runs after what it sweeps over; give one {key}= for all of them"
+            )
+    if any(key.split(".")[0] == "launcher" for job in jobs for key in job.swept):
+        raise ConfigError("launcher: one launcher runs all jobs of a sweep; give it one value")
+    launcher = jobs[0].config.launcher
+    if launcher.name != "serial" and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError(f"launcher={launcher.name}: torchrun shares its processes with launcher=serial only")
+    launcher.check()
+
+
+def _task(job: Job, title: str, run: Callable[[Config], object]) -> Task:
+    def run_here() -> None:
+        if job.config.name is not None and _is_first():
+            wait_for_others(directory_of(job.config))
+        run(job.config)
+
+    return Task(job.config.name or run_name(job.swept), title, to_yaml(job.config), run_here)
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(line: str) -> None:
+    if _is_first():
+        print(line, flush=True)
+
+
+def _plain(text: str) -> str:
+    return "".join(letter if letter in PLAIN else "-" for letter in text).strip("-")

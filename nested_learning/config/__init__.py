@@ -1,0 +1,1 @@
+"""The configuration of a run as typed values, the registry of options, and the YAML files they come from."""

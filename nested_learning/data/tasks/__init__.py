@@ -1,0 +1,1 @@
+"""Synthetic tasks: recall, copying, formal languages, needles, stories, classes."""

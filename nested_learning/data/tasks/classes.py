@@ -1,0 +1,162 @@
+"""`data=classes`: labelled texts, task after task, each of which brings classes of its own."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+
+import numpy as np
+
+from nested_learning.data.order import permute
+from nested_learning.data.source import IGNORE, DataConfig, Row, require_at_least
+from nested_learning.data.tasks.labelled import (
+    Form,
+    Labelled,
+    as_answer,
+    as_question,
+    divide,
+    draw_labels,
+    first_of_each,
+    read_labelled,
+    split_labelled,
+)
+from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_tokenizer
+from nested_learning.data.tokenizers.tokenizer import Tokenizer
+from nested_learning.errors import ConfigError, DataError
+from nested_learning.seeds import derive_seed
+
+
+@dataclass(kw_only=True)
+class ClassesConfig(DataConfig):
+    """Labelled texts: JSON lines with `text`, `label`, and `domain` where each is a task. Every row is one text.
+
+    Tasks follow each other, `steps_each` steps each, and only the label is a target. `num_tasks`: as many tasks of
+    labels drawn at random, of only `num_labels` of them where that is given; null, one for each domain; `order` is the
+    seed of what is drawn. `validation_path`: other texts of the same labels; null keeps `val_per_label` of each label.
+    `texts_per_label`: no more than these are trained on. `replay`: so many texts of each earlier label are read among
+    those of a task. `is_joint`: all tasks at once, in as many steps, which is what a sequence is measured against.
+    `text_len`: tokens of a text at most.
+    """
+
+    name: str = "classes"
+    batch_size: int = 32
+    val_rows: int = 256
+    path: str | None = None
+    validation_path: str | None = None
+    val_per_label: int = 5
+    texts_per_label: int | None = None
+    num_labels: int | None = None
+    num_tasks: int | None = None
+    order: int = 0
+    steps_each: int = 50
+    replay: int = 0
+    is_joint: bool = False
+    text_len: int = 128
+    tokenizer: str = "byte"
+    vocab_size: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.path:
+            raise ConfigError("data=classes: data.path is missing; give a file of JSON lines with text and label")
+        require_at_least(0, replay=self.replay, order=self.order)
+        require_at_least(1, val_per_label=self.val_per_label, steps_each=self.steps_each)
+        require_at_least(8, text_len=self.text_len)
+        for name in ("num_tasks", "num_labels", "texts_per_label"):
+            if vars(self)[name] is not None:
+                require_at_least(1, **{name: vars(self)[name]})
+        check_choice(self.tokenizer, self.vocab_size)
+
+    def build(self, seed: int, tokenizer: Tokenizer | None = None) -> "Classes":
+        """Read the files. Raises DataError for one that is missing or malformed, or labels without training texts."""
+        where = f"data.path={self.path}"
+        train = read_labelled(str(self.path), "data.path")
+        if self.validation_path is None:
+            train, validation = split_labelled(train, self.val_per_label)
+        else:
+            validation = read_labelled(self.validation_path, "data.validation_path")
+        unknown = {each.label for each in validation} - {each.label for each in train}
+        if unknown:
+            raise DataError(f"data.validation_path={self.validation_path}: label {min(unknown)} is not in {where}")
+        if self.num_labels is not None:
+            train, validation = draw_labels([train, validation], self.num_labels, self.order)
+        tasks = divide(train, self.num_tasks, self.order, where)
+        train = first_of_each(train, self.texts_per_label)
+        if tokenizer is None:
+            texts = [as_question(each.text) + as_answer(each.label) for each in train]
+            tokenizer = make_tokenizer(self.tokenizer, self.vocab_size, texts)
+        for label in (label for task in tasks for label in task):
+            needed = len(Form(tokenizer, self.text_len).answer(label)) + 2
+            if needed > self.text_len:
+                raise ConfigError(
+                    f"data.text_len={self.text_len}: label {label} takes {needed} tokens; "
+                    f"use data.text_len={2 * needed}"
+                )
+        return Classes(self, tasks, train, validation, tokenizer)
+
+
+class Classes:
+    """A Source of labelled texts, one in each row, whose epochs are the tasks: epoch 0 is the first, and so on.
+
+    `tasks`: the labels of each; `texts`: of each split and task, what is read; `form`: how it is written. After the
+    last task come its texts again.
+    """
+
+    def __init__(
+        self,
+        config: ClassesConfig,
+        tasks: list[list[str]],
+        train: list[Labelled],
+        validation: list[Labelled],
+        tokenizer: Tokenizer,
+    ) -> None:
+        self.config, self.tasks = config, tasks
+        self.vocab_size, self.seq_len = tokenizer.vocab_size, config.text_len
+        self.tokenizer: Tokenizer | None = tokenizer
+        self.form = Form(tokenizer, config.text_len)
+        parts = {"train": train, "validation": validation}
+        self.texts = {
+            split: [[each for each in part if each.label in set(task)] for task in tasks]
+            for split, part in parts.items()
+        }
+        sequence = {name: value for name, value in vars(config).items() if name not in ("path", "validation_path")}
+        read = (sequence, tokenizer.fingerprint, [tuple(each) for part in parts.values() for each in part])
+        self.fingerprint = sha256(repr(read).encode()).hexdigest()
+        self._validation = [each for task in self.texts["validation"] for each in task]
+        self._pool = lru_cache(maxsize=1)(self._make_pool)
+
+    def num_rows(self, split: str) -> int:
+        """Count the rows of one epoch of `split`: all rows of a task, however many texts it has."""
+        if split == "validation":
+            return len(self._validation)
+        return self.config.steps_each * self.config.batch_size
+
+    def row(self, split: str, epoch: int, index: int) -> Row:
+        """Return row `index` of an epoch: the texts of its task come up again and again, each time in another order."""
+        assert 0 <= index < self.num_rows(split), f"row {index} of {self.num_rows(split)}"
+        if split == "validation":
+            return self.write(self._validation[index])
+        task = 0 if self.config.is_joint else min(epoch, len(self.tasks) - 1)
+        pool = self._pool(task)
+        # the epochs of a task follow each other
+        through, place = divmod((epoch - task) * self.num_rows(split) + index, len(pool))
+        key = derive_seed(self.config.order, "texts", task, through)
+        return self.write(pool[int(permute(key, len(pool), np.array([place]))[0])])
+
+    def write(self, labelled: Labelled) -> Row:
+        """Return the row of one text: the document, then what fills the row."""
+        assert self.tokenizer is not None
+        tokens, num_asked = self.form.whole(labelled)
+        padded = np.full(self.seq_len + 1, self.tokenizer.end)
+        padded[1 : len(tokens) + 1] = tokens
+        targets = np.full(self.seq_len, IGNORE)
+        targets[num_asked : len(tokens)] = tokens[num_asked:]
+        documents = (np.arange(self.seq_len) >= len(tokens)).astype(np.int64)
+        return Row(padded[:-1], targets, documents)
+
+    def _make_pool(self, task: int) -> list[Labelled]:
+        """Return the texts that are read in a task: its own, and what is replayed."""
+        tasks = self.texts["train"]
+        if self.config.is_joint:
+            return [each for texts in tasks for each in texts]
+        replayed = [each for texts in tasks[:task] for each in first_of_each(texts, self.config.replay)]
+        return tasks[task] + replayed

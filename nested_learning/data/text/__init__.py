@@ -1,0 +1,1 @@
+"""Data made of text: files, token shards, and packing documents into rows."""

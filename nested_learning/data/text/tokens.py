@@ -1,0 +1,57 @@
+"""`data=tokens data.path=<folder>`: token shards that scripts/prepare_data.py made of text of any size."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nested_learning.data.source import SPLITS
+from nested_learning.data.text.packed import PackedText, RowsConfig
+from nested_learning.data.text.shards import TokenStream, check, read_manifest
+from nested_learning.data.tokenizers.tokenizer import Tokenizer
+from nested_learning.data.tokenizers.tokenizer_files import open_tokenizer
+from nested_learning.errors import ConfigError, DataError
+
+
+@dataclass(kw_only=True)
+class TokensConfig(RowsConfig):
+    """Token shards in the folder `path`, read where they lie; the tokenizer and the splits are theirs.
+
+    `verify`: compare every byte with its hash first; false compares sizes only.
+    """
+
+    name: str = "tokens"
+    seq_len: int = 1024
+    path: str | None = None
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.path:
+            raise ConfigError(
+                "data=tokens: data.path is missing; give a folder that scripts/prepare_data.py made: data.path=<folder>"
+            )
+
+    def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:
+        """Open the shards; `seed` only orders rows.
+
+        Raises DataError for a folder without shards or with a damaged one, ConfigError for tokens that are not those of
+        `tokenizer`.
+        """
+        folder = Path(self.path or "").expanduser()
+        manifest = read_manifest(folder)
+        check(folder, manifest, by_hash=self.verify)
+        own = open_tokenizer(folder)
+        if own.fingerprint != manifest.tokenizer:
+            raise DataError(f"data.path={self.path}: the tokenizer is not the one of the shards; prepare them again")
+        if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
+            raise ConfigError(
+                f"data.path={self.path}: tokens of another tokenizer than the model's; prepare the text with "
+                "--tokenizer=<the folder of its checkpoint>, or use data=text"
+            )
+        streams = {split: TokenStream(folder, manifest.of(split), manifest.dtype, own.end) for split in SPLITS}
+        return self.pack_streams(
+            streams,
+            own,
+            f"data.path={self.path}",
+            starts={split: stream.starts() for split, stream in streams.items()},
+            fingerprint=manifest.fingerprint,
+        )

@@ -1,0 +1,1 @@
+"""Tokenizers: bytes, BPE, whole words, and tokenizers that exist as files."""

@@ -1,0 +1,231 @@
+"""Byte-pair tokenizers: trained on the run's own text, or read from a file; byte-level, so that any text survives.
+
+`tokenizers` trains, `tiktoken` encodes, several times as fast; where only `tokenizers` is there it encodes too, to the
+same tokens. What is saved is a `tokenizer.json` of Hugging Face, which other programs read.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nested_learning.data.tokenizers.byte_letters import BYTES, LETTERS, from_letters
+from nested_learning.data.tokenizers.tokenizer import END_TEXT, FILE_NAME, Tokens, cut_parts, to_utf8
+from nested_learning.errors import ConfigError, DataError
+
+Merge = tuple[str, str]
+
+# how GPT-2 cuts text into words, which no token crosses; `tokenizers` has it under the name ByteLevel
+GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# the same for tiktoken, which takes what needs no look ahead a third faster when it is one group
+GPT2_FAST = r"(?: ?\p{L}+|'(?:s|t|re|ve|m|ll|d)| ?\p{N}+| ?[^\s\p{L}\p{N}]+)|\s+(?!\S)|\s+"
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+# bytes that are no utf-8, as Python writes them into a str
+ESCAPED = re.compile("([\udc80-\udcff]+)")
+
+
+class BpeTokenizer:
+    """Byte-level byte-pair encoding (arXiv 1508.07909, on bytes as in GPT-2).
+
+    `merges`: pairs of tokens in the order learned, each byte written as its letter of `byte_letters.py`. `ids`: the id
+    of each token; by default bytes come first, then what merges make. `words`: the regular expression that cuts text
+    into words, or the `pre_tokenizer` of a tokenizer.json that does it otherwise. `specials`: names of ids that no
+    text encodes to, `end` by default one id above the others.
+    Tokens of `ids` that no merge makes encode a word that is exactly they.
+    """
+
+    name = "bpe"
+
+    def __init__(
+        self,
+        merges: Sequence[Merge],
+        ids: Mapping[str, int] | None = None,
+        words: str | dict[str, Any] = GPT2_WORDS,
+        specials: Mapping[str, int] | None = None,
+        end: str = END_TEXT,
+    ) -> None:
+        """Raises DataError for a merge of tokens that are not there, or for one that has no id."""
+        self.merges, self.words = list(merges), words
+        made = _in_order(self.merges)
+        plain = {token: i for i, token in enumerate(made)}
+        self._vocab = plain if ids is None else _with_ids([*made, *ids], ids)
+        self._num_made = len(made)
+        self.specials = dict(specials or {end: max(self._vocab.values()) + 1})
+        self.end = self.specials[end]
+        self.vocab_size = max(*self._vocab.values(), *self.specials.values()) + 1
+        self._pieces = [b""] * self.vocab_size
+        for piece, i in zip(from_letters(self._vocab), self._vocab.values(), strict=True):
+            self._pieces[i] = piece
+        self.token_bytes = np.array([len(piece) for piece in self._pieces], dtype=np.int64)
+        for text, i in self.specials.items():
+            self._pieces[i] = text.encode()
+        definition: list[Any] = ["bpe", self.merges]
+        if (self._vocab, words, self.specials) != (plain, GPT2_WORDS, {END_TEXT: len(plain)}):
+            definition += [sorted(self._vocab.items()), words, sorted(self.specials.items()), end]
+        self.fingerprint = sha256(json.dumps(definition).encode()).hexdigest()
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """Return the tokens of `text` [t]. Raises DataError for a lone surrogate, ConfigError without a library."""
+        to_utf8(text)
+        parts = [self._encode(part) for part in cut_parts(text)]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    def encode_bytes(self, data: bytes) -> NDArray[np.int64]:
+        """Return the tokens of `data` [t]; bytes that are no utf-8 are tokens of their own."""
+        tokens = [np.zeros(0, np.int64)]
+        for i, piece in enumerate(ESCAPED.split(data.decode("utf-8", errors="surrogateescape"))):
+            # every second piece is bytes that are no text
+            if i % 2:
+                escaped = piece.encode("utf-8", errors="surrogateescape")
+                tokens.append(np.array([self._vocab[LETTERS[byte]] for byte in escaped]))
+            elif piece:
+                tokens.append(self.encode(piece))
+        return np.concatenate(tokens)
+
+    def decode(self, tokens: Tokens) -> str:
+        """Return the text of `tokens`: `end` is shown as its name, half a character as the replacement character."""
+        return self.decode_bytes(tokens).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, tokens: Tokens) -> bytes:
+        """Return the bytes that `tokens` stand for."""
+        return b"".join([self._pieces[int(token)] for token in tokens])
+
+    def save(self, directory: Path) -> None:
+        """Write `tokenizer.json` into `directory`, which exists: Hugging Face's format, special tokens included."""
+        saved = self._definition(self._vocab | self.specials)
+        saved["added_tokens"] = [
+            {"id": i, "content": text, "special": True}
+            | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+            for text, i in sorted(self.specials.items(), key=lambda item: item[1])
+        ]
+        (directory / FILE_NAME).write_text(json.dumps(saved, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _encode(self, text: str) -> NDArray[np.int64]:
+        if self._fast is not None:
+            try:
+                return self._ids[self._fast.encode_to_numpy(text, disallowed_special=())]
+            except ValueError:
+                # its regular expressions give up on a million spaces in a row
+                pass
+        return np.array(self._slow.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+
+    @cached_property
+    def _ids(self) -> NDArray[np.int64]:
+        return np.array(list(self._vocab.values()), dtype=np.int64)
+
+    @cached_property
+    def _fast(self) -> Any:
+        """Open tiktoken where it gives the same tokens: each token is made by one merge, as training leaves it.
+
+        Then a token's inside is cut in one way only at the time that it is made, so that going by tokens, as tiktoken
+        does, and going by merges are the same. Source: ours.
+        """
+        if self._num_made != 256 + len(self.merges) or not isinstance(self.words, str):
+            return None
+        try:
+            import tiktoken
+        except ImportError:
+            return None
+        ranks = {piece: rank for rank, piece in enumerate(from_letters(self._vocab))}
+        words = GPT2_FAST if self.words == GPT2_WORDS else self.words
+        return tiktoken.Encoding(self.name, pat_str=words, mergeable_ranks=ranks, special_tokens={})
+
+    @cached_property
+    def _slow(self) -> Any:
+        return _library().Tokenizer.from_str(json.dumps(self._definition(self._vocab)))
+
+    def _definition(self, vocab: dict[str, int]) -> dict[str, Any]:
+        """Write what `tokenizers` reads, without special tokens."""
+        model: dict[str, Any] = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
+        model |= {"end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False}
+        model |= {"ignore_merges": len(self._vocab) > self._num_made, "vocab": vocab, "merges": self.merges}
+        return {
+            "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+            "pre_tokenizer": _cutter(self.words), "post_processor": None, "decoder": BYTE_LEVEL, "model": model,
+        }  # fmt: skip
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int, option: str = "data.vocab_size") -> BpeTokenizer:
+    """Train a tokenizer of exactly `vocab_size` ids, 256 bytes and `end` among them. Equal texts give equal tokens.
+
+    `texts` are read once, as they come; only their words are kept. `option` is how errors name `vocab_size`.
+    Raises ConfigError when `vocab_size` is below 257 or more than `texts` can fill, and without `tokenizers`.
+    """
+    if vocab_size < 257:
+        raise ConfigError(f"{option}={vocab_size}: must be at least 257 (256 bytes, <|end|>); {option}=4096")
+    library = _library()
+    model = library.Tokenizer(library.models.BPE())
+    model.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = library.trainers.BpeTrainer(vocab_size=vocab_size - 1, initial_alphabet=list(BYTES), show_progress=False)
+    model.train_from_iterator((part for text in texts for part in cut_parts(text)), trainer)
+    tokenizer = BpeTokenizer([(a, b) for a, b in json.loads(model.to_str())["model"]["merges"]])
+    if tokenizer.vocab_size != vocab_size:
+        raise ConfigError(
+            f"{option}={vocab_size}: the training text fills only {tokenizer.vocab_size}; "
+            f"use a longer text, or {option}={tokenizer.vocab_size}"
+        )
+    return tokenizer
+
+
+def find_merges(ranks: Mapping[bytes, int]) -> dict[bytes, tuple[bytes, bytes]]:
+    """Return for each token of `ranks` the two it is merged from: what merging its bytes by lower ranks leaves.
+
+    A token that is not left as two is no key: merges never make it. Source: ours; arXiv 1508.07909 run on each token.
+    """
+    found = {}
+    for token, rank in ranks.items():
+        parts = [token[i : i + 1] for i in range(len(token))]
+        while len(parts) > 2:
+            pairs = (ranks.get(a + b, rank) for a, b in pairwise(parts))
+            best, i = min((pair, i) for i, pair in enumerate(pairs))
+            if best >= rank:
+                break
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        if len(parts) == 2:
+            found[token] = (parts[0], parts[1])
+    return found
+
+
+def _in_order(merges: list[Merge]) -> dict[str, None]:
+    made: dict[str, None] = dict.fromkeys(BYTES)
+    for a, b in merges:
+        if a not in made or b not in made:
+            raise DataError(f"tokenizer: {a!r} and {b!r} are merged before they are made; save the tokenizer again")
+        made[a + b] = None
+    return made
+
+
+def _with_ids(tokens: list[str], ids: Mapping[str, int]) -> dict[str, int]:
+    try:
+        return {token: ids[token] for token in dict.fromkeys(tokens)}
+    except KeyError as error:
+        raise DataError(f"tokenizer: the token {error} has no id; its files belong to different tokenizers") from None
+
+
+def _cutter(words: str | dict[str, Any]) -> dict[str, Any]:
+    """Return the `pre_tokenizer` that cuts text into `words`."""
+    if isinstance(words, dict):
+        return words
+    if words == GPT2_WORDS:
+        return BYTE_LEVEL
+    split = {"type": "Split", "pattern": {"Regex": words}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, BYTE_LEVEL | {"use_regex": False}]}
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise ConfigError(
+            "data.tokenizer=bpe: needs the package tokenizers; pip install nested-learning[data], "
+            "or use data.tokenizer=byte"
+        ) from error
+    return tokenizers

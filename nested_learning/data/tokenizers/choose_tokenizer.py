@@ -1,0 +1,50 @@
+"""Which tokenizer: bytes, one made of the text, or one that exists as a file."""
+
+from collections.abc import Iterable
+
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer, Tokenizer
+from nested_learning.errors import ConfigError
+
+# made of the text that is trained on, as large as one says
+MADE = ("bpe", "words")
+
+
+def check_choice(tokenizer: str, vocab_size: int | None, prefix: str = "data.") -> None:
+    """Raise ConfigError where `vocab_size` is missing, too small, or not the user's to choose.
+
+    `prefix` is what stands before `tokenizer` and `vocab_size` where they are given: `data.` or `--`.
+    """
+    fix = f"{prefix}vocab_size=4096"
+    if tokenizer in MADE and vocab_size is None:
+        raise ConfigError(f"{prefix}tokenizer={tokenizer}: needs a vocabulary size of at least 257, e.g. {fix}")
+    if tokenizer not in MADE and vocab_size is not None:
+        raise ConfigError(
+            f"{prefix}vocab_size={vocab_size}: the {tokenizer} tokenizer has a fixed vocabulary; "
+            f"leave {prefix}vocab_size out, or use {prefix}tokenizer=bpe"
+        )
+    if vocab_size is not None and vocab_size < ByteTokenizer.vocab_size:
+        raise ConfigError(f"{prefix}vocab_size={vocab_size}: must be at least 257 (256 bytes, <|end|>); {fix}")
+
+
+def make_tokenizer(tokenizer: str, vocab_size: int | None, texts: Iterable[str], prefix: str = "data.") -> Tokenizer:
+    """Make the tokenizer `byte`, train `bpe` or `words` on `texts`, or open the one at the path `tokenizer`.
+
+    Raises ConfigError for a path with no tokenizer, or texts that do not fill the vocabulary; DataError for a file that
+    is no byte-level tokenizer.
+    """
+    if tokenizer == "byte":
+        return ByteTokenizer()
+    # bpe.py costs nothing where bytes will do
+    if tokenizer == "bpe":
+        from nested_learning.data.tokenizers.bpe import train_bpe
+
+        assert vocab_size is not None, "check_choice comes first"
+        return train_bpe(texts, vocab_size, f"{prefix}vocab_size")
+    if tokenizer == "words":
+        from nested_learning.data.tokenizers.words import train_words
+
+        assert vocab_size is not None, "check_choice comes first"
+        return train_words(texts, vocab_size, f"{prefix}vocab_size")
+    from nested_learning.data.tokenizers.tokenizer_files import read_tokenizer
+
+    return read_tokenizer(tokenizer, f"{prefix}tokenizer")

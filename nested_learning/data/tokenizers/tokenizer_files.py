@@ -1,0 +1,192 @@
+"""Tokenizers that exist as files: of Hugging Face, of tiktoken, of GPT-2, and those that this project saved."""
+
+import base64
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nested_learning.data.tokenizers.bpe import BYTE_LEVEL, GPT2_WORDS, BpeTokenizer, Merge, find_merges
+from nested_learning.data.tokenizers.byte_letters import from_letters, to_letters
+from nested_learning.data.tokenizers.tokenizer import END_TEXT, FILE_NAME, ByteTokenizer, Tokenizer
+from nested_learning.data.tokenizers.words import WordTokenizer
+from nested_learning.errors import ConfigError, DataError
+
+# the file of tokens and the file of merges, as GPT-2 was published and as Hugging Face names the same two
+PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
+
+# a special token by one of these names opens documents; a tokenizer with none gets END_TEXT
+END_NAMES = (END_TEXT, "<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<eos>", "</s>")
+
+CL100K_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+O200K_WORDS = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# a file of ranks does not say how text is cut into words; of published ones it is known
+KNOWN_WORDS = {
+    "r50k_base": GPT2_WORDS,
+    "p50k_base": GPT2_WORDS,
+    "cl100k_base": CL100K_WORDS,
+    "o200k_base": O200K_WORDS,
+}
+
+ALLOWED = (
+    "byte, bpe, words, or the path of a tokenizer: a tokenizer.json of Hugging Face or of a checkpoint, a file of "
+    "tiktoken's ranks, or a folder with GPT-2's encoder.json and vocab.bpe"
+)
+
+
+def read_tokenizer(path: str, option: str = "data.tokenizer") -> Tokenizer:
+    """Open the tokenizer at `path`, a file or the folder of one; `option` is how errors name it.
+
+    Raises ConfigError when nothing is there, DataError for what is no byte-level tokenizer.
+    """
+    place = Path(path).expanduser()
+    if not place.exists():
+        raise ConfigError(f"{option}={path}: must be {ALLOWED}")
+    if not place.is_dir():
+        return _reading(place, _read_json if place.suffix == ".json" else _read_ranks)
+    if (place / FILE_NAME).is_file():
+        return _reading(place / FILE_NAME, _read_json)
+    for vocabulary, merges in PAIRS:
+        if (place / vocabulary).is_file() and (place / merges).is_file():
+            return _reading(place / vocabulary, partial(_read_pair, merges=place / merges))
+    raise ConfigError(f"{option}={path}: no tokenizer in this folder; it must be {ALLOWED}")
+
+
+def open_tokenizer(directory: Path) -> Tokenizer:
+    """Open the tokenizer that `save` wrote into `directory`. Raises DataError when it is missing or damaged."""
+    return _reading(directory / FILE_NAME, _read_json)
+
+
+def _reading(path: Path, read: Callable[[Path], Tokenizer]) -> Tokenizer:
+    try:
+        return read(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: not a tokenizer that can be read ({type(error).__name__}: {error}); give {ALLOWED}"
+        ) from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _read_json(path: Path) -> Tokenizer:
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    match saved:
+        case {"name": "byte"}:
+            return ByteTokenizer()
+        case {"name": "words", "words": list(words)}:
+            return WordTokenizer(words)
+        case {"name": "bpe", "merges": list(merges)}:
+            # as earlier versions saved it
+            return BpeTokenizer(_pairs(merges))
+        case {"model": {"type": "BPE"}}:
+            return _from_huggingface(saved)
+        case {"model": {"type": str(kind)}}:
+            raise DataError(f"a {kind} tokenizer, which loses text; it must be a byte-level BPE, such as GPT-2's")
+    raise DataError("not a tokenizer; save the tokenizer again, or give " + ALLOWED)
+
+
+def _from_huggingface(saved: dict[str, Any]) -> BpeTokenizer:
+    """Read a tokenizer.json: its BPE, how it cuts words, and its added tokens, none of which any text encodes to."""
+    model = saved["model"]
+    for key in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(key):
+            raise DataError(f"{key}={model[key]} loses text; it must be a byte-level BPE, such as GPT-2's")
+    # NFC changes no text that is already composed, as nearly all is; leaving it out keeps the rest as it was
+    if saved["normalizer"] not in (None, {"type": "NFC"}):
+        raise DataError("its normalizer changes the text; it must be a byte-level BPE, such as GPT-2's")
+    merges = _pairs(merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
+    vocab, made = dict(model["vocab"]), {a + b for a, b in merges}
+    specials = {token["content"]: token["id"] for token in saved["added_tokens"] if token["content"] not in made}
+    ids = {token: i for token, i in vocab.items() if token not in specials}
+    if not model.get("ignore_merges", False):
+        ids = {token: i for token, i in ids.items() if token in made or len(token) == 1}
+    return _with_end(_one_merge_each(merges, len(made)), ids, _words_of(saved["pre_tokenizer"]), specials)
+
+
+def _one_merge_each(merges: list[Merge], num_made: int) -> list[Merge]:
+    """Leave out merges that never happen: those by which a token is not made when it is encoded itself.
+
+    Files made from tiktoken's ranks list every pair that would give a token. Where the merge that does happen is not
+    among those listed, all stay.
+    """
+    if len(merges) == num_made:
+        return merges
+    made = from_letters(dict.fromkeys(a + b for a, b in merges))
+    ranks = {token: rank for rank, token in enumerate(made, start=256)}
+    found = find_merges({bytes([byte]): byte for byte in range(256)} | ranks)
+    kept = _in_letters([found.get(token, (b"", b"")) for token in ranks])
+    return kept if set(kept) <= set(merges) else merges
+
+
+def _words_of(cutter: dict[str, Any]) -> str | dict[str, Any]:
+    """Return the regular expression of a `pre_tokenizer`, or the whole of it where it is not just one."""
+    steps = cutter["pretokenizers"] if cutter["type"] == "Sequence" else [cutter]
+    last = steps[-1]
+    if last["type"] != "ByteLevel" or last["add_prefix_space"]:
+        raise DataError("its pre_tokenizer is not ByteLevel without a prefix; it must be like GPT-2's")
+    if len(steps) == 1 and last["use_regex"]:
+        return GPT2_WORDS
+    match steps:
+        case [{"type": "Split", "pattern": {"Regex": str(words)}, "behavior": "Isolated", "invert": False}, _]:
+            if not last["use_regex"]:
+                return words
+    return {"type": "Sequence", "pretokenizers": [*steps[:-1], BYTE_LEVEL | {"use_regex": last["use_regex"]}]}
+
+
+def _read_pair(vocabulary: Path, merges: Path) -> Tokenizer:
+    """Read GPT-2's files: ids by token, and merges a line; what no merge makes is a special token."""
+    ids = json.loads(vocabulary.read_text(encoding="utf-8"))
+    lines = merges.read_text(encoding="utf-8").split("\n")
+    pairs = _pairs(line.split(" ") for line in lines if line and not line.startswith("#version"))
+    made = {a + b for a, b in pairs}
+    specials = {token: i for token, i in ids.items() if token not in made and len(token) > 1}
+    return _with_end(pairs, {token: i for token, i in ids.items() if token not in specials}, GPT2_WORDS, specials)
+
+
+def _read_ranks(path: Path) -> Tokenizer:
+    """Read a file of tiktoken: lines of a token in base64 and its rank, which is its id."""
+    lines = [line.split() for line in path.read_bytes().splitlines() if line]
+    ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
+    beside = path.with_name(path.name + ".words")
+    if path.stem not in KNOWN_WORDS and not beside.is_file():
+        raise DataError(
+            f"it does not say how text is cut into words; write the regular expression into {beside.name}, beside it"
+        )
+    words = beside.read_text(encoding="utf-8").rstrip("\n") if beside.is_file() else KNOWN_WORDS[path.stem]
+    found = find_merges(ranks)
+    order = sorted(found, key=ranks.__getitem__)
+    pairs = _in_letters([found[token] for token in order])
+    return _with_end(pairs, dict(zip(to_letters(ranks), ranks.values(), strict=True)), words, {})
+
+
+def _with_end(
+    merges: list[Merge], ids: dict[str, int], words: str | dict[str, Any], specials: dict[str, int]
+) -> BpeTokenizer:
+    """Choose the token that opens documents: the special token made for it, or a new one above all others."""
+    end = next((name for name in END_NAMES if name in specials), END_TEXT)
+    return BpeTokenizer(merges, ids, words, {end: max([*ids.values(), *specials.values()]) + 1} | specials, end)
+
+
+def _in_letters(merges: list[tuple[bytes, bytes]]) -> list[Merge]:
+    first, second = to_letters(a for a, _ in merges), to_letters(b for _, b in merges)
+    return list(zip(first, second, strict=True))
+
+
+def _pairs(merges: Iterable[Any]) -> list[Merge]:
+    pairs = []
+    for merge in merges:
+        match merge:
+            case [str(a), str(b)] if a and b:
+                pairs.append((a, b))
+            case _:
+                raise DataError(f"{merge!r} is no merge of two tokens; save the tokenizer again")
+    return pairs

@@ -1,0 +1,268 @@
+"""`evals=class_incremental`: classes come task after task, and an answer may be any of those that came so far."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from nested_learning import checkpoint
+from nested_learning.data.tasks.classes import Classes, ClassesConfig
+from nested_learning.data.tasks.labelled import Labelled, first_of_each
+from nested_learning.errors import ConfigError, DataError
+from nested_learning.evals.continual.transfer import curves, grid, transfer
+from nested_learning.evals.continual.weights import Weights
+from nested_learning.evals.protocol import Report, Row, Subject
+from nested_learning.evals.variable_length import Text, read_each, study_each
+from nested_learning.inference.session import Session
+from nested_learning.seeds import derive_seed
+
+NAME = "class_incremental"
+
+
+class Question(NamedTuple):
+    """Text number `number`, which was not trained on, of task `task` (1, 2, ...), asked after so many tasks.
+
+    The first `num_labels` labels, in the order in which they came, may be the answer.
+    """
+
+    after: int
+    task: int
+    number: int
+    text: Labelled
+    num_labels: int
+
+
+class ClassIncremental:
+    """Asks for the labels of unseen texts after each task of data=classes, among all labels that came so far.
+
+    The label that costs the fewest nats a token is the answer. `per_label` texts of each label are asked, None for all,
+    `at_once` together; `joint`: the run of a model that learned all tasks at once and was asked too. Source: Nested
+    Learning, arXiv 2512.24695, section 9; splits and tasks as in Momeni et al., arXiv 2412.15563.
+    """
+
+    reads_text = True
+
+    def __init__(self, per_label: int | None, at_once: int, joint: str | None) -> None:
+        self.per_label, self.at_once, self.joint = per_label, at_once, joint
+        self.batch_size = at_once
+        self.source: Classes | None = None
+        self.choices: Answers | None = None
+
+    def open_source(self, subject: Subject) -> Classes:
+        """Open the data in the tokens of the model. Raises ConfigError for other data, or a model of no text."""
+        if not isinstance(subject.data, ClassesConfig):
+            raise ConfigError(
+                f"evals={NAME}: asks about data=classes, not data={subject.data.name}; train with it, or give "
+                "data=classes data.path=<JSON lines with text and label>"
+            )
+        if subject.tokenizer is None:
+            raise ConfigError(f"evals={NAME}: this model reads no text; use a checkpoint of one that does")
+        self.source, self.choices = subject.data.build(subject.seed, subject.tokenizer), None
+        return self.source
+
+    def ask(self, starts: Sequence[Session], questions: Sequence[Question]) -> list[Row]:
+        """Ask each question of its session, of one row, which has read what comes before the text."""
+        assert self.source is not None, "examples come before answers"
+        labels = [label for task in self.source.tasks for label in task]
+        rows: list[Row] = []
+        for start, each in zip(starts, questions, strict=True):
+            nats = self.answers(each.num_labels).nats(start)
+            chosen = labels[int(nats.argmin())]
+            row = {"after": each.after, "task": each.task, "example": each.number, "label": each.text.label}
+            right = int(chosen == each.text.label)
+            rows.append(row | {"chosen": chosen, "correct": right, "num_choices": each.num_labels})
+        return rows
+
+    def answers(self, number: int) -> "Answers":
+        """Return the first `number` labels as answers."""
+        assert self.source is not None, "examples come before answers"
+        if self.choices is None or len(self.choices.answers) != number:
+            labels = [label for task in self.source.tasks for label in task][:number]
+            self.choices = Answers([torch.from_numpy(self.source.form.answer(label)) for label in labels])
+        return self.choices
+
+    def texts_of(self, questions: Sequence[Question]) -> list[Text]:
+        """Return the tokens of what is asked."""
+        assert self.source is not None, "examples come before answers"
+        return [torch.from_numpy(self.source.form.question(each.text.text)) for each in questions]
+
+    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+        """Return the figures of `transfer`."""
+        figures = transfer(rows, [] if self.joint is None else read_joint(Path(self.joint)))
+        return Report(
+            figures=dict(figures),
+            rows=list(rows),
+            curves=curves(figures),
+            axis="tasks learned",
+            grids={"accuracy": grid(figures)},
+        )
+
+
+class TrainedSequence(ClassIncremental):
+    """Tasks are learned by training: of a run, the checkpoint at the end of each task is asked."""
+
+    def examples(self, subject: Subject) -> list[Question]:
+        """Return the questions. Raises ConfigError for checkpoints that are missing, and for memory that would be
+        carried from one of them to the next.
+        """
+        if subject.policy.carries:
+            raise ConfigError(
+                f"memory.reset=carry: each checkpoint begins with a memory of its own in evals.{NAME}.mode=weights; "
+                f"use memory.reset=per_example, or evals.{NAME}.mode=memory"
+            )
+        source = self.open_source(subject)
+        self.run = subject.run
+        self.weights = Weights(subject.model, subject.weights)
+        questions = questions_of(source, self.per_label)
+        if source.config.is_joint:
+            questions = [each for each in questions if each.after == len(source.tasks)]
+        for after in dict.fromkeys(each.after for each in questions):
+            self._checkpoint(after)
+        return questions
+
+    def answer(self, session: Session, examples: Sequence[Question]) -> list[list[Row]]:
+        """Return the row of each question."""
+        rows: dict[Question, Row] = {}
+        for after in dict.fromkeys(each.after for each in examples):
+            here = [each for each in examples if each.after == after]
+            model = self.weights.at(self._checkpoint(after))
+            texts, starts = (
+                self.texts_of(here),
+                Session(model, session.tokenizer, batch=len(here), policy=session.policy),
+            )
+            if session.studies:
+                studied, written = study_each(starts, texts)
+                ready = [read_each(each, [text])[0] for each, text in zip(studied, texts, strict=True)]
+            else:
+                ready, written = read_each(starts, texts), [{} for _ in here]
+            found = [row | each for row, each in zip(self.ask(ready, here), written, strict=True)]
+            rows |= zip(here, found, strict=True)
+        return [[rows[each]] for each in examples]
+
+    def _checkpoint(self, after: int) -> Path:
+        assert self.source is not None, "examples come before answers"
+        each = self.source.config.steps_each
+        path = self.run / checkpoint.FOLDER / f"step_{after * each:08d}"
+        if not path.exists():
+            raise ConfigError(
+                f"evals={NAME}: {self.run} has no checkpoint of step {after * each}, when {after} tasks were learned; "
+                f"train with save_every={each} keep_every={each} steps={len(self.source.tasks) * each}, or ask with "
+                f"evals.{NAME}.mode=memory"
+            )
+        return path
+
+
+class ReadSequence(ClassIncremental):
+    """Nothing is trained: one session reads the training texts with their labels, task after task.
+
+    After each task, forks of it are asked; where it studies, the texts of a task are studied in place of reading them.
+    An example is a number of tasks, all that is asked then its answer.
+    """
+
+    def __init__(self, per_label: int | None, at_once: int, joint: str | None) -> None:
+        super().__init__(per_label, at_once, joint)
+        self.batch_size = 1
+
+    def examples(self, subject: Subject) -> range:
+        """Return how many tasks have been read each time that it is asked."""
+        source = self.open_source(subject)
+        self.questions = questions_of(source, self.per_label)
+        self.seed = subject.seed
+        self.reader: Session | None = None
+        self.done = 0
+        return range(len(source.tasks) + 1)
+
+    def answer(self, session: Session, examples: Sequence[int]) -> list[list[Row]]:
+        """Return the rows of all questions after so many tasks."""
+        assert len(examples) == 1, "there is one reader"
+        after = examples[0]
+        reader, written = self._read(session, after)
+        questions = [each for each in self.questions if each.after == after]
+        rows: list[Row] = []
+        for first in range(0, len(questions), self.at_once):
+            here = questions[first : first + self.at_once]
+            rows += self.ask(read_each(reader.fork([0] * len(here)), self.texts_of(here)), here)
+        return [[row | written for row in rows]]
+
+    def _read(self, session: Session, after: int) -> tuple[Session, Row]:
+        """Return a session like `session` that has read `after` tasks, and what was written of the last."""
+        assert self.source is not None, "examples come before answers"
+        if self.reader is None or self.done > after:
+            self.reader, self.done = session.fork(), 0
+            self.reader.reset()
+        written: Row = {}
+        while self.done < after:
+            texts = self.source.texts["train"][self.done]
+            order = np.random.default_rng(derive_seed(self.seed, "read", self.done)).permutation(len(texts))
+            tokens = torch.from_numpy(np.concatenate([self.source.form.whole(texts[place])[0] for place in order]))
+            if session.studies:
+                (written,) = self.reader.study(tokens).rows()
+            else:
+                self.reader.feed(tokens)
+            self.done += 1
+        return self.reader, written
+
+
+class Answers:
+    """The first `number` of some answers, from which one is chosen, and what each would cost. Source: ours.
+
+    What answers begin with is read once, and nobody needs to read their last tokens.
+    """
+
+    def __init__(self, answers: Sequence[Text]) -> None:
+        self.answers = [tuple(each.tolist()) for each in answers]
+        begun = {answer[:end] for answer in self.answers for end in range(1, len(answer))}
+        # the beginning of another is read with it
+        self.read = sorted(begun - {each[:end] for each in begun for end in range(1, len(each))})
+        longest = max(map(len, self.read), default=0)
+        self.padded = torch.tensor([[*each, *[0] * (longest - len(each))] for each in self.read], dtype=torch.int64)
+        # where the logits are that predict what follows: first those before anything was read, then row by row
+        where = {
+            each[:end]: 1 + row * longest + end - 1
+            for row, each in enumerate(self.read)
+            for end in range(1, len(each) + 1)
+        }
+        where[()] = 0
+        self.places = torch.tensor([where[each[:end]] for each in self.answers for end in range(len(each))])
+        self.tokens = torch.tensor([token for each in self.answers for token in each])
+        self.owner = torch.tensor([number for number, each in enumerate(self.answers) for _ in each])
+
+    def nats(self, session: Session) -> torch.Tensor:
+        """Return the mean nats a token of each answer after what the one row of `session` has read."""
+        logits = session.feed(torch.empty(1, 0, dtype=torch.int64))
+        if self.read:
+            read = session.fork([0] * len(self.read)).read(self.padded)
+            logits = torch.cat([logits, read.flatten(0, 1)])
+        found = logits.float().log_softmax(-1).cpu()[self.places, self.tokens]
+        number = len(self.answers)
+        return -torch.zeros(number).index_add(0, self.owner, found) / torch.bincount(self.owner, minlength=number)
+
+
+def questions_of(source: Classes, per_label: int | None) -> list[Question]:
+    """Return all that is asked of a sequence: of all tasks so far after each, and of each task before it is learned."""
+    numbered: list[list[tuple[int, Labelled]]] = []
+    number = 0
+    for texts in source.texts["validation"]:
+        asked = first_of_each(texts, per_label)
+        numbered.append(list(enumerate(asked, number)))
+        number += len(asked)
+    counts = np.cumsum([0, *map(len, source.tasks)]).tolist()
+    # R[0][j] and R[j - 1][j], what forward transfer compares, are of the labels up to j
+    before = {(after, task) for task in range(2, len(source.tasks) + 1) for after in (0, task - 1)}
+    learned = {(after, task) for after in range(1, len(source.tasks) + 1) for task in range(1, after + 1)}
+    return [
+        Question(after, task, place, text, counts[max(after, task)])
+        for after, task in sorted(before | learned)
+        for place, text in numbered[task - 1]
+    ]
+
+
+def read_joint(run: Path) -> list[Row]:
+    """Read what a model that learned all tasks at once answered. Raises DataError where it was not asked."""
+    path = run / "evals" / f"{NAME}.jsonl"
+    if not path.exists():
+        raise DataError(f"evals.{NAME}.joint={run}: has no {path.name}; ask it first: phase=eval evals={NAME}")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

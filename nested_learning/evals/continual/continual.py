@@ -1,0 +1,150 @@
+"""`evals=continual`: what the weights forget over domains that were learned one after the other."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nested_learning import checkpoint
+from nested_learning.data.sequence import SequenceConfig
+from nested_learning.data.several import Several
+from nested_learning.errors import CheckpointError, ConfigError
+from nested_learning.evals.continual.forgetting import (
+    AXIS,
+    Lines,
+    Matrix,
+    forgetting_curves,
+    forgetting_figures,
+    forgetting_grid,
+)
+from nested_learning.evals.continual.weights import Weights, all_levels, count_updates, drift
+from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject
+from nested_learning.evals.reading import RowToRead, ValidationRows, figures, read_rows
+from nested_learning.inference.session import Session
+
+
+class Question(NamedTuple):
+    """A row of the validation of `domain`, to be read with `weights` as they were in the checkpoint `directory`.
+
+    `stage`: how many domains had been learned by then.
+    """
+
+    stage: int
+    domain: str
+    row: RowToRead
+    directory: Path
+    weights: Weights
+
+
+class Continual:
+    """Reads validation rows of every domain of `data=sequence` with the weights after each domain, kept in the run.
+
+    Reports bits per byte of all of them, and what is made of them: `forgetting_figures`. Of every level of the model
+    also how far it went, `drift/<level>`, and how often its own clock let it be changed, `updates/<level>`. `num_rows`
+    rows of each domain are read, `batch_size` at once, each from an empty state (`resets`: each document of a row).
+    """
+
+    reads_text = False
+
+    def __init__(self, num_rows: int, batch_size: int, *, resets: bool) -> None:
+        self.num_rows, self.batch_size, self.resets = num_rows, batch_size, resets
+
+    def examples(self, subject: Subject) -> list[Question]:
+        """Return the questions, in the order in which domains were learned.
+
+        Raises ConfigError for data that are no sequence and for memories that are to be carried from row to row,
+        CheckpointError where checkpoints were not kept.
+        """
+        if subject.policy.carries:
+            raise ConfigError(
+                "evals=continual: rows are read with weights of different checkpoints, which share no memory; "
+                "use memory.reset=per_example, or evals=continual_memory"
+            )
+        source, weights = open_domains(subject, "continual"), Weights(subject.model, subject.weights)
+        rows = {name: ValidationRows(part, self.num_rows) for name, part in source.sources.items()}
+        return [
+            Question(stage, name, row, directory, weights)
+            for stage, directory in enumerate(stages(subject, list(rows)))
+            for name, of_domain in rows.items()
+            for row in of_domain
+        ]
+
+    def answer(self, session: Session, examples: Sequence[Question]) -> list[list[Row]]:
+        """Return the sums over each row."""
+        answers: list[list[Row]] = []
+        for directory, group in groupby(examples, lambda question: question.directory):
+            here = list(group)
+            reader = Session(here[0].weights.at(directory), batch=len(here), policy=session.policy)
+            readings, written = read_rows(reader, [question.row for question in here], resets=self.resets)
+            answers += [
+                [
+                    {"stage": question.stage, "domain": question.domain, "row": question.row.number}
+                    | reading.sums(0, len(reading.nats))
+                    | each
+                ]
+                for question, reading, each in zip(here, readings, written, strict=True)
+            ]
+        return answers
+
+    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+        """Return the figures of the matrix and of the levels."""
+        names = list(dict.fromkeys(row["domain"] for row in rows))
+        matrix = matrix_of(names, rows)
+        found = forgetting_figures(names, matrix, paired=False)
+        steps = stages(subject, names)
+        moved, updates = drift(subject.model, steps), count_updates(all_levels(subject.model), steps[-1])
+        found |= {f"drift/{name}": Metric(far[-1], None, 1, "neither") for name, far in moved.items()}
+        found |= {f"updates/{name}": Metric(float(count), None, 1, "neither") for name, count in updates.items()}
+        ways: Lines = {
+            name: [(float(stage), one, None) for stage, one in enumerate(far)] for name, far in moved.items()
+        }
+        curves = forgetting_curves(names, matrix) | {"drift": ways}
+        grids = {"bits per byte": forgetting_grid(names, matrix)}
+        return Report(figures=found, rows=list(rows), curves=curves, axis=AXIS, grids=grids)
+
+
+def open_domains(subject: Subject, pack: str) -> Several:
+    """Open the domains that `subject` is asked about. Raises ConfigError for data that are none."""
+    source = subject.open_source()
+    if not isinstance(subject.data, SequenceConfig) or not isinstance(source, Several):
+        raise ConfigError(
+            f"evals={pack}: data={subject.data.name} is no sequence of domains; use a run that was trained with "
+            "data=sequence, such as experiment=domain_sequence"
+        )
+    return source
+
+
+def stages(subject: Subject, names: Sequence[str]) -> list[Path]:
+    """Return the checkpoints of the run before the first domain and after each. Raises CheckpointError for none."""
+    assert isinstance(subject.data, SequenceConfig), "the data is known by now"
+    each = subject.data.steps_each
+    found = [subject.run / checkpoint.FOLDER / f"step_{stage * each:08d}" for stage in range(len(names) + 1)]
+    for stage, directory in enumerate(found):
+        if not directory.is_dir():
+            when = f"after {names[stage - 1]}" if stage else "before the first domain"
+            raise CheckpointError(
+                f"{directory}: no checkpoint {when}; train the run to steps={len(names) * each} with keep_every={each}"
+            )
+    require_same(checkpoint.read_config(found[0])["data"], subject.data)
+    return found
+
+
+def require_same(trained: dict[str, Any], asked: SequenceConfig) -> None:
+    """Raise ConfigError unless domains are asked about as they were learned: in that order, after as many steps."""
+    for key in ("name", "order", "steps_each", "segments"):
+        if trained[key] != vars(asked)[key]:
+            raise ConfigError(
+                f"evals=continual: data.{key}={vars(asked)[key]}, but the run was trained with "
+                f"data.{key}={trained[key]}; leave it out, the checkpoint brings it"
+            )
+
+
+def matrix_of(names: Sequence[str], rows: Sequence[Row]) -> Matrix:
+    """Return the bits per byte after each stage, of each domain; a row is a sample."""
+    cells: dict[tuple[int, str], list[Row]] = {}
+    for row in rows:
+        cells.setdefault((row["stage"], row["domain"]), []).append(row)
+    found: dict[tuple[int, int], Samples] = {}
+    for (stage, name), cell in cells.items():
+        found[stage, names.index(name)] = figures(cell)["bpb"]
+    return found

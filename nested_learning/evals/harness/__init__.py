@@ -1,0 +1,1 @@
+"""Packs that run standard benchmarks through lm-evaluation-harness."""

@@ -1,0 +1,73 @@
+"""Options of the packs on standard benchmarks."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nested_learning.data.source import DataConfig
+from nested_learning.errors import ConfigError
+from nested_learning.evals.config import EvalConfig
+
+if TYPE_CHECKING:
+    from nested_learning.evals.harness.core import Core
+    from nested_learning.evals.harness.zeroshot import ZeroShot
+
+
+@dataclass(kw_only=True)
+class ZeroShotConfig(EvalConfig):
+    """Multiple choice and the last word, asked by lm-evaluation-harness of files in the folder `path`.
+
+    `official`: as its own tasks are, whose data it downloads. `tasks`: names, null for all whose files are there;
+    `limit`: documents of each task, null for all; `max_length`: tokens of a context and what follows, the last ones,
+    null for any number. `batch_size` documents are answered at once.
+    """
+
+    path: str | None
+    official: bool
+    tasks: list[str] | None
+    limit: int | None
+    max_length: int | None
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "batch_size", *(["limit"] if self.limit is not None else []))
+        if self.max_length is not None:
+            self.at_least(2, "max_length")
+        if self.tasks is not None and not self.tasks:
+            raise ConfigError("evals.zeroshot.tasks=[]: nothing to ask; name tasks, or give null for all")
+        if self.official and self.path is not None:
+            raise ConfigError(
+                f"evals.zeroshot.official=true brings its own data: leave evals.zeroshot.path={self.path} out"
+            )
+
+    def build(self, data: DataConfig) -> "ZeroShot":
+        """Return the pack; raise DataError where there is no such folder."""
+        from nested_learning.evals.harness.zeroshot import ZeroShot
+
+        folder = None if self.official else self.file(self.path, "a folder with files such as piqa.jsonl")
+        return ZeroShot(folder, self.tasks, self.batch_size, self.limit, self.max_length)
+
+
+@dataclass(kw_only=True)
+class CoreConfig(EvalConfig):
+    """DCLM's CORE on files in the folder `path`: examples before each question, accuracies centred on chance.
+
+    `tasks`: names, null for all whose files are there; `limit`: questions of each, null for all; `batch_size` questions
+    are answered at once.
+    """
+
+    path: str | None
+    tasks: list[str] | None
+    limit: int | None
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "batch_size", *(["limit"] if self.limit is not None else []))
+        if self.tasks is not None and not self.tasks:
+            raise ConfigError("evals.core.tasks=[]: nothing to ask; name tasks, or give null for all")
+
+    def build(self, data: DataConfig) -> "Core":
+        """Return the pack; raise DataError where there is no such folder."""
+        from nested_learning.evals.harness.core import Core
+
+        folder = self.file(self.path, "a folder with files such as arc_easy.jsonl")
+        return Core(folder, self.tasks, self.batch_size, self.limit)

@@ -1,0 +1,60 @@
+"""The tasks of papers in files of one's own: what they are called, how their lines become prompts."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nested_learning.errors import ConfigError, DataError
+from nested_learning.evals.harness.json_lines import Item, read_json_lines
+
+TASKS = Path(__file__).parent / "tasks"
+
+# HellaSwag's texts from WikiHow have marks that no text has; those that are prepared already have none left
+MARKED = ("hellaswag",)
+MARK = re.compile(r"\[.*?\]")
+
+
+@cache
+def read_tasks(name: str) -> dict[str, dict[str, Any]]:
+    """Return the tasks of the shipped file `tasks/<name>.yaml`, by name."""
+    tasks: dict[str, dict[str, Any]] = yaml.safe_load((TASKS / f"{name}.yaml").read_text(encoding="utf-8"))
+    return tasks
+
+
+def find_files(folder: Path, tasks: dict[str, dict[str, Any]], wanted: list[str] | None, key: str) -> dict[str, Path]:
+    """Return the file of each of the `wanted` tasks in `folder` or below it; None: of all that are there.
+
+    `key` is how the user named the folder. Raises ConfigError for an unknown task, DataError for a file that is not
+    there, or where there is none at all.
+    """
+    unknown = [name for name in wanted or [] if name not in tasks]
+    if unknown:
+        raise ConfigError(f"no task {unknown[0]}; there are {', '.join(tasks)}")
+    below = {path.name: path for path in sorted(folder.rglob("*.jsonl"), reverse=True)}
+    found = {name: [below[file] for file in tasks[name]["files"] if file in below] for name in wanted or tasks}
+    missing = [name for name, files in found.items() if not files]
+    if missing and (wanted is not None or len(missing) == len(found)):
+        raise DataError(f"{key}={folder}: has no {' or '.join(tasks[missing[0]]['files'])}, for the task {missing[0]}")
+    return {name: files[0] for name, files in found.items() if files}
+
+
+def read_items(name: str, path: Path, keys: list[str]) -> list[Item]:
+    """Return the lines of a task's file; raise DataError for one that is no question."""
+    items = read_json_lines(path, *keys)
+    for number, item in enumerate(items, 1):
+        options = [item[key] for key in ("choices", "context_options") if key in keys]
+        if options and not (isinstance(options[0], list) and item["gold"] in range(len(options[0]))):
+            raise DataError(f"{path}, question {number}: gold={item['gold']} is the number of none of the choices")
+    return [unmark(item) for item in items] if name.startswith(MARKED) else items
+
+
+def unmark(item: Item) -> Item:
+    """Return a question of HellaSwag without the marks of WikiHow. Source: lm-evaluation-harness, hellaswag/utils."""
+
+    def clean(text: str) -> str:
+        return MARK.sub("", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+
+    return item | {"query": clean(item["query"]), "choices": [clean(choice) for choice in item["choices"]]}

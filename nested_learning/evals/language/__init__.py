@@ -1,0 +1,1 @@
+"""Packs that measure next-token prediction."""

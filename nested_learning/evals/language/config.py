@@ -1,0 +1,99 @@
+"""Options of the packs on next-token prediction."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nested_learning.data.source import DataConfig
+from nested_learning.errors import ConfigError
+from nested_learning.evals.config import EvalConfig
+
+if TYPE_CHECKING:
+    from nested_learning.evals.language.memory import MemoryPack
+    from nested_learning.evals.language.perplexity import Perplexity
+    from nested_learning.evals.language.translation import Translation
+    from nested_learning.evals.language.validation import ValidationPack
+
+
+@dataclass(kw_only=True)
+class PerplexityConfig(EvalConfig):
+    """Bits per byte, loss and perplexity by position, on `num_texts` texts, `batch_size` at once.
+
+    `path`: documents (a file, folder, glob or data set), None for validation rows. `length_factor`: how long texts are,
+    in rows of training; None: documents are read to their end.
+    """
+
+    path: str | None
+    length_factor: int | None
+    num_texts: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "num_texts", "batch_size")
+        if self.length_factor is not None:
+            self.at_least(1, "length_factor")
+        elif self.path is None:
+            raise ConfigError(
+                "evals.perplexity.length_factor=null: reads documents to their end; "
+                "give evals.perplexity.path=<text>, or evals.perplexity.length_factor=4 for validation rows"
+            )
+
+    def build(self, data: DataConfig) -> "Perplexity":
+        """Return the pack for `data`."""
+        from nested_learning.evals.language.perplexity import Perplexity
+
+        return Perplexity(self.path, self.length_factor, self.num_texts, self.batch_size)
+
+
+@dataclass(kw_only=True)
+class ValidationConfig(EvalConfig):
+    """Loss, bits per byte and accuracy on the validation rows, as during training; there is nothing to set."""
+
+    def build(self, data: DataConfig) -> "ValidationPack":
+        """Return the pack for `data`."""
+        from nested_learning.evals.language.validation import ValidationPack
+
+        return ValidationPack(data.batch_size, resets=data.resets)
+
+
+@dataclass(kw_only=True)
+class MemoryPackConfig(EvalConfig):
+    """What every memory does along the context: norm, effective rank, surprise, retention, on `num_rows` rows.
+
+    The rows are `length_factor` times as long as those of training; `batch_size` of them are read at once.
+    """
+
+    length_factor: int
+    num_rows: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "length_factor", "num_rows", "batch_size")
+
+    def build(self, data: DataConfig) -> "MemoryPack":
+        """Return the pack for `data`."""
+        from nested_learning.evals.language.memory import MemoryPack
+
+        return MemoryPack(self.length_factor, self.num_rows, self.batch_size)
+
+
+@dataclass(kw_only=True)
+class TranslationConfig(EvalConfig):
+    """Sentences of the file `path`, each after a lesson in its language; `limit` of them, null for all.
+
+    A translation is `num_tokens` tokens of a line at most; `batch_size` sentences are answered at once.
+    """
+
+    path: str | None
+    limit: int | None
+    num_tokens: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "num_tokens", "batch_size", *(["limit"] if self.limit is not None else []))
+
+    def build(self, data: DataConfig) -> "Translation":
+        """Return the pack; raise DataError where there is no such file."""
+        from nested_learning.evals.language.translation import Translation
+
+        path = self.file(self.path, "a file such as bigbench_conlang_translation.jsonl")
+        return Translation(path, self.batch_size, self.limit, self.num_tokens)

@@ -1,0 +1,112 @@
+"""`evals=memory`: what every memory does along the context: norm, effective rank, surprise, retention."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Any
+
+from nested_learning.data.batch import Batch, collate
+from nested_learning.data.source import Source
+from nested_learning.data.text.packed import RowsConfig
+from nested_learning.errors import ConfigError
+from nested_learning.evals.protocol import Metric, Panels, Report, Row, Samples, Subject
+from nested_learning.evals.reading import RowToRead, ValidationRows, buckets
+from nested_learning.inference.session import SEGMENT, Session
+from nested_learning.nn.telemetry import Look, looks_at_levels, looks_at_memories, observing
+
+# figure -> which direction is better; how much a memory holds and keeps is no merit by itself
+FIGURES = {"norm": "neither", "rank": "neither", "surprise": "lower", "retention": "neither"}
+
+# memory, figure, and the first and last position of a stretch
+Key = tuple[str, str, int, int]
+
+
+class MemoryPack:
+    """Reads validation rows from empty states and reports what the memories did, by position in the context.
+
+    A figure is named such as `read/surprise/32-128`: the mean over tokens of these positions (of norm and rank: the
+    value at the end), over layers and rows; the rows of the report have each layer by itself.
+    """
+
+    reads_text = False
+
+    def __init__(self, length_factor: int, num_rows: int, batch_size: int) -> None:
+        self.length_factor = length_factor
+        self.num_rows = num_rows
+        self.batch_size = batch_size
+
+    def examples(self, subject: Subject) -> ValidationRows:
+        """Return the rows. Raises ConfigError for memories that do not write, and for rows that cannot be longer."""
+        if subject.policy.name != "online":
+            raise ConfigError(
+                f"evals=memory: looks at what the architecture writes by itself, not at memory={subject.policy.name}; "
+                "use memory=online"
+            )
+        return ValidationRows(self.open_source(subject), self.num_rows)
+
+    def answer(self, session: Session, examples: Sequence[RowToRead]) -> list[list[Row]]:
+        """Return what was seen of each memory of each layer, stretch by stretch."""
+        answers: list[list[Row]] = [[] for _ in examples]
+        for start, end, look in read(session, collate([example.row for example in examples])):
+            for answer, example, row in zip(answers, examples, by_row(look), strict=True):
+                answer.append({"row": example.number, "start": start, "end": end} | row)
+        return answers
+
+    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+        """Return the figures by position. Raises ConfigError for a model of which nothing was seen."""
+        if not rows:
+            raise ConfigError("evals=memory: this model has no memory that writes while it reads; leave memory out")
+        samples = samples_by_key(rows)
+        found = {key: Samples.mean(values, FIGURES[key[1]]) for key, values in samples.items()}
+        named = {f"{memory}/{figure}/{start}-{end}": each for (memory, figure, start, end), each in found.items()}
+        metrics = {key: each.metric() for key, each in found.items()}
+        return Report(figures=dict(named), rows=list(rows), curves=curves(metrics))
+
+    def open_source(self, subject: Subject) -> Source:
+        """Open the data with rows of the configured length."""
+        if self.length_factor == 1:
+            return subject.open_source()
+        if not isinstance(subject.data, RowsConfig):
+            raise ConfigError(
+                f"evals.memory.length_factor={self.length_factor}: the rows of data={subject.data.name} have a fixed "
+                "length; use evals.memory.length_factor=1"
+            )
+        return subject.open_source(seq_len=subject.data.seq_len * self.length_factor)
+
+
+def read(session: Session, batch: Batch) -> Iterator[tuple[int, int, Look]]:
+    """Read `batch` stretch by stretch; yield what was seen of each memory of each layer. Source: ours."""
+    for start, end in buckets(batch.tokens.shape[1]):
+        before = session.state
+        with observing(session.model.blocks) as seen:
+            for tokens in batch.tokens[:, start:end].split(SEGMENT, 1):
+                session.read(tokens)
+        for look in looks_at_memories(seen) + looks_at_levels(before, session.state):
+            yield start, end, look
+
+
+def by_row(look: Look) -> Iterator[dict[str, Any]]:
+    """Take a look apart into the rows that were read."""
+    columns = {figure: of_rows.tolist() for figure, of_rows in look.figures.items()}
+    for row in zip(*columns.values(), strict=True):
+        yield {"layer": look.layer, "memory": look.level} | dict(zip(columns, row, strict=True))
+
+
+def samples_by_key(rows: Sequence[Row]) -> dict[Key, list[float]]:
+    """Return the samples of every figure, one for each row of text: its mean over layers."""
+    layers: dict[Key, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        for figure in (name for name in FIGURES if name in row):
+            layers[row["memory"], figure, row["start"], row["end"]][row["row"]].append(row[figure])
+    memories, figures = list(dict.fromkeys(key[0] for key in layers)), list(FIGURES)
+    # from position to position, then from figure to figure, then from memory to memory
+    keys = sorted(layers, key=lambda key: (memories.index(key[0]), figures.index(key[1]), key[2]))
+    return {key: [fmean(values) for values in layers[key].values()] for key in keys}
+
+
+def curves(metrics: dict[Key, Metric]) -> Panels:
+    """Lay the figures out as curves over the position in the context, a panel for each figure. Source: ours."""
+    panels: Panels = {figure: {} for figure in FIGURES}
+    for (memory, figure, _, end), metric in metrics.items():
+        panels[figure].setdefault(memory, []).append((float(end), metric.value, metric.stderr))
+    return panels

@@ -1,0 +1,146 @@
+"""`evals=translation`: sentences of a language that nobody knows, after a lesson in it."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nested_learning.errors import ConfigError, DataError
+from nested_learning.evals.harness.json_lines import Item, read_json_lines
+from nested_learning.evals.harness.lm import Encoder
+from nested_learning.evals.harness.zeroshot import tokenizer_of
+from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject
+from nested_learning.evals.questions import Prompt, draw, prepare, read_all
+from nested_learning.evals.variable_length import Text, score_each, study_each
+from nested_learning.inference.session import Session
+
+
+class Sentence(NamedTuple):
+    """A sentence to translate: `prompt` is `lesson` and `question` in one text, `answer` the right translation.
+
+    `another`: the next lesson of the file in another language, for controls; `right`: the answer in words.
+    """
+
+    number: int
+    prompt: Text
+    lesson: Text
+    question: Text
+    another: Text
+    answer: Text
+    right: str
+
+
+class Translation:
+    """Asks `limit` sentences of the file `path` at most, each answered with `num_tokens` tokens of a line at most.
+
+    Figures: `chrf`, the mean chrF of the sentences, `exact`, how many are right, and `bpb`, the bits per byte of the
+    right answer, after lesson and question; and with an ending, when something else was read or studied before: with
+    `_question_only` the lesson was not read, though it was studied where sessions study; then also `_another_lesson`,
+    one in another language was studied, and `_after_another`, one in another language was studied after the right one.
+    """
+
+    reads_text = True
+
+    def __init__(self, path: Path, batch_size: int, limit: int | None, num_tokens: int) -> None:
+        self.path, self.batch_size, self.limit, self.num_tokens = path, batch_size, limit, num_tokens
+
+    def examples(self, subject: Subject) -> list[Sentence]:
+        """Return the sentences in the tokens of the model. Raises ConfigError, DataError."""
+        judge()
+        encode = Encoder(tokenizer_of(subject, "translation")).tokens
+        items = read_json_lines(self.path, "context", "continuation")
+        parts = [self._cut(number, item) for number, item in enumerate(items, 1)]
+        lessons = [lesson for lesson, _ in parts]
+        found = []
+        for number, (lesson, question) in enumerate(parts[: self.limit]):
+            others = [other for other in lessons[number:] + lessons[:number] if other != lesson]
+            right = items[number]["continuation"].strip()
+            found.append(
+                Sentence(
+                    number=number,
+                    prompt=encode(items[number]["context"].rstrip()),
+                    lesson=encode(lesson),
+                    question=encode(question),
+                    another=encode(others[0] if others else ""),
+                    answer=encode(f" {right}"),
+                    right=right,
+                )
+            )
+        return found
+
+    def answer(self, session: Session, examples: Sequence[Sentence]) -> list[list[Row]]:
+        """Translate each sentence, under every condition."""
+        before, written = conditions(session, examples)
+        rows = [
+            {"sentence": example.number, "right": example.right, "bytes": len(example.right.encode()) + 1} | each
+            for example, each in zip(examples, written, strict=True)
+        ]
+        for name, sessions in before.items():
+            for row, example, after in zip(rows, examples, sessions, strict=True):
+                row |= {f"{key}{name}": value for key, value in self._translate(after, example).items()}
+        return [[row] for row in rows]
+
+    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+        """Return the figures of each condition."""
+        figures: dict[str, Samples | Metric] = {}
+        for name in [key.removeprefix("chrf") for key in rows[0] if key.startswith("chrf")]:
+            figures[f"chrf{name}"] = Samples.mean([row[f"chrf{name}"] for row in rows], "higher")
+            figures[f"exact{name}"] = Samples.mean([row[f"exact{name}"] for row in rows], "higher", 0.0)
+            bits = [row[f"nats{name}"] / math.log(2) for row in rows]
+            figures[f"bpb{name}"] = Samples(bits, [row["bytes"] for row in rows], "lower")
+        return Report(figures=figures, rows=list(rows))
+
+    def _translate(self, session: Session, example: Sentence) -> Row:
+        (score,) = score_each(session, [example.answer])
+        text = draw(session, Prompt(example.lesson, example.question, ("\n",), self.num_tokens)).strip()
+        return {
+            "text": text,
+            "chrf": float(judge().sentence_score(text, [example.right]).score),
+            "exact": float(text == example.right),
+            "nats": float(score.nats.double().sum()),
+        }
+
+    def _cut(self, number: int, item: Item) -> tuple[str, str]:
+        """Return the lesson, and the question after the last empty line."""
+        lesson, _, question = item["context"].rpartition("\n\n")
+        if not lesson.strip() or not question.strip() or not item["continuation"].strip():
+            raise DataError(
+                f"{self.path}, question {number}: its context should be a lesson, an empty line and a question, its "
+                "continuation an answer"
+            )
+        return lesson.rstrip(), question.strip()
+
+
+def conditions(session: Session, examples: Sequence[Sentence]) -> tuple[dict[str, list[Session]], list[Row]]:
+    """Return by condition a session of one row for each sentence, before the answer, and what study wrote.
+
+    Where what is studied is there for the next sentence, there are no controls.
+    """
+    ready, written = prepare(session, [example.lesson for example in examples])
+    questions = [(row, example.question) for row, example in enumerate(examples)]
+    prompts = [(row, example.prompt) for row, example in enumerate(examples)]
+    found = {"": read_all(session, ready, prompts), "_question_only": read_all(session, ready, questions)}
+    if ready is not None and not session.policy.carries and all(len(example.another) for example in examples):
+        another, _ = study_each(session, [example.another for example in examples])
+        found["_another_lesson"] = read_all(session, another, questions)
+        later = [alone.fork() for alone in ready]
+        for alone, example in zip(later, examples, strict=True):
+            alone.study(example.another)
+        found["_after_another"] = read_all(session, later, questions)
+    return found, written
+
+
+@cache
+def judge() -> Any:
+    """Return what compares a translation with the right one; raise ConfigError without the package `sacrebleu`.
+
+    Source: chrF, M. Popovic, WMT 2015.
+    """
+    try:
+        from sacrebleu.metrics import CHRF
+    except ImportError as error:
+        raise ConfigError(
+            "evals=translation needs the package sacrebleu: pip install 'nested-learning[eval]'"
+        ) from error
+    return CHRF()

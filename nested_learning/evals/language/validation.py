@@ -1,0 +1,42 @@
+"""`evals=validation`: the figures of validation during training, row by row, so that each has an error bar."""
+
+from collections.abc import Sequence
+
+from nested_learning.evals.protocol import Report, Row, Samples, Subject
+from nested_learning.evals.reading import RowToRead, ValidationRows, figures, read_rows
+from nested_learning.inference.session import Session
+
+
+class ValidationPack:
+    """Reads the validation rows that training reads and reports loss, bits per byte and accuracy.
+
+    For data that is no text also `sequence_accuracy`: the share of rows without a mistake. `resets`: whether every
+    document of a row is read from an empty state.
+    """
+
+    reads_text = False
+
+    def __init__(self, batch_size: int, *, resets: bool) -> None:
+        self.batch_size, self.resets = batch_size, resets
+
+    def examples(self, subject: Subject) -> ValidationRows:
+        """Return `data.val_rows` rows."""
+        return ValidationRows(subject.open_source(), subject.data.val_rows)
+
+    def answer(self, session: Session, examples: Sequence[RowToRead]) -> list[list[Row]]:
+        """Return the sums over each row."""
+        readings, written = read_rows(session, examples, resets=self.resets)
+        length = len(examples[0].row.tokens)
+        return [
+            [{"row": example.number} | reading.sums(0, length) | each]
+            for example, reading, each in zip(examples, readings, written, strict=True)
+        ]
+
+    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+        """Return loss, accuracy and what fits the data."""
+        found = figures(rows)
+        if subject.tokenizer is None:
+            flawless = [float(row["correct"] == row["targets"] > 0) for row in rows]
+            asked = [float(row["targets"] > 0) for row in rows]
+            found["sequence_accuracy"] = Samples(flawless, asked, "higher")
+        return Report(figures=dict(found), rows=list(rows))

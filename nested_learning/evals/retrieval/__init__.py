@@ -1,0 +1,1 @@
+"""Packs that ask for a fact in, or after, a long context."""

@@ -1,0 +1,168 @@
+"""`evals=babilong`: stories of bAbI in long text, and a question at the end."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple, overload
+
+import numpy as np
+import torch
+
+from nested_learning.data.tasks.babi import Story
+from nested_learning.data.tasks.babilong import Telling
+from nested_learning.errors import ConfigError, DataError
+from nested_learning.evals.memory_check import require_room
+from nested_learning.evals.protocol import Grid, Report, Row, Samples, Subject
+from nested_learning.evals.retrieval.answering import choose, complete, read_prompts
+from nested_learning.evals.variable_length import Text, read_each
+from nested_learning.inference.session import Session
+from nested_learning.seeds import derive_seed
+
+
+class Question(NamedTuple):
+    """A story told in a text: what is read and asked, and the answers of which one is right."""
+
+    number: int
+    task: str
+    length: int
+    context: Text
+    question: Text
+    candidates: list[str]
+    target: str
+
+
+class Questions(Sequence[Question]):
+    """The questions of all lengths and tasks; a text is made when it is asked for, the same every time.
+
+    `places`: the task, the length (0: the facts alone) and the story of each. `reserve`: tokens of a text that are kept
+    for the answer.
+    """
+
+    def __init__(
+        self, telling: Telling, places: Sequence[tuple[str, int, Story]], answers: Mapping[str, list[str]],
+        seed: int, reserve: int,
+    ) -> None:  # fmt: skip
+        self.telling, self.places, self.answers, self.seed, self.reserve = telling, places, answers, seed, reserve
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Question: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Question]: ...
+    def __getitem__(self, index: int | slice) -> "Question | list[Question]":
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        task, length, story = self.places[index]
+        rng = np.random.default_rng(derive_seed(self.seed, "babilong", index))
+        # the token that opens every text is one of its tokens
+        context, question = self.telling.tell(story, rng, length - 1 - self.reserve if length else None)
+        texts = torch.from_numpy(context), torch.from_numpy(question)
+        return Question(index, task, length, *texts, self.answers[task], story.target)
+
+
+class BabilongPack:
+    """Tells `stories`, by task, in texts of all `lengths` (0: the facts alone), and asks `per_cell` of each.
+
+    Figures, by task, also by length, and as a heat map: `accuracy`, the right one of all answers of the task is the
+    likeliest, chance is the share of its most frequent one; `exact`, the answer is in the first sentence of what the
+    model goes on with, `num_generated` tokens at most. Of a session that does not study also `accuracy_no_context`, of
+    the question alone. One that studies does so with the text, and is then asked without it. `books`: the text between
+    the facts, noise where there is none. Source: BABILong, arXiv 2406.10149.
+    """
+
+    reads_text = True
+
+    def __init__(
+        self,
+        stories: Mapping[str, Sequence[Story]],
+        books: Sequence[str],
+        lengths: Sequence[int],
+        per_cell: int,
+        num_generated: int,
+        batch_size: int,
+    ) -> None:
+        self.stories, self.books, self.lengths = stories, books, sorted(lengths)
+        self.per_cell, self.num_generated, self.batch_size = per_cell, num_generated, batch_size
+
+    def examples(self, subject: Subject) -> Questions:
+        """Return the questions; of each task the same stories in all lengths that they fit into.
+
+        Raises ConfigError for a model that reads no text, or a text that has no room, DataError for a length in which
+        no story can be told.
+        """
+        if subject.tokenizer is None:
+            raise ConfigError(
+                f"evals=babilong: a model of data={subject.data.name} reads no text; ask one that was trained with "
+                "data=babilong, or on text"
+            )
+        require_room(subject.model, max(self.lengths), self.batch_size, "evals.babilong.lengths")
+        telling = Telling(subject.tokenizer, self.books)
+        places = []
+        for length in self.lengths:
+            for task, stories in self.stories.items():
+                order = np.random.default_rng(derive_seed(subject.seed, "babilong", task)).permutation(len(stories))
+                room = length - 1 - self.num_generated
+                fitting = (stories[n] for n in order if not length or telling.shortest(stories[n]) <= room)
+                found = list(islice(fitting, self.per_cell))
+                if not found:
+                    raise DataError(f"evals.babilong.lengths: no story of {task} fits into {length} tokens; use more")
+                places += [(task, length, story) for story in found]
+        answers = {task: sorted({story.target for story in stories}) for task, stories in self.stories.items()}
+        return Questions(telling, places, answers, subject.seed, self.num_generated)
+
+    def answer(self, session: Session, examples: Sequence[Question]) -> list[list[Row]]:
+        """Return one row of each: the answer that was `chosen`, whether it is `right`, and whether it was `found`."""
+        questions = [each.question for each in examples]
+        readers, rows = read_prompts(session, [each.context for each in examples], questions)
+        if not session.studies:
+            for row, reader, each in zip(rows, read_each(session, questions), examples, strict=True):
+                row["right_no_context"] = int(_chosen(reader, each) == each.target)
+        return [[self._ask(reader, each) | row] for reader, each, row in zip(readers, examples, rows, strict=True)]
+
+    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+        """Return the figures, the curves over the length, and the heat map."""
+        report = Report(figures={}, rows=list(rows), axis="tokens")
+        values: dict[str, dict[str, list[float | None]]] = {"accuracy": {}, "exact": {}}
+        for task in self.stories:
+            here = [row for row in rows if row["task"] == task]
+            most = max(Counter(row["target"] for row in here).values()) / len(here)
+            parts = {f"/{length}": [row for row in here if row["length"] == length] for length in self.lengths}
+            for name, key, chance in (("accuracy", "right", most), ("exact", "found", 0.0)):
+                figures = {
+                    f"{task}/{name}{part}": Samples.mean([row[key] for row in inside], "higher", chance)
+                    for part, inside in ({"": here} | parts).items()
+                }
+                report.figures |= figures
+                points = [figures[f"{task}/{name}/{length}"].metric() for length in self.lengths]
+                values[name][task] = [point.value for point in points]
+                report.curves.setdefault(name, {})[task] = [
+                    (float(max(length, 1)), point.value, point.stderr)
+                    for length, point in zip(self.lengths, points, strict=True)
+                ]
+            if "right_no_context" in here[0]:
+                alone = [row["right_no_context"] for row in here]
+                report.figures[f"{task}/accuracy_no_context"] = Samples.mean(alone, "higher", most)
+        for name, found in values.items():
+            report.grids[name] = Grid("task", list(found), "tokens", self.lengths, list(found.values()))
+        return report
+
+    def _ask(self, reader: Session, example: Question) -> Row:
+        """Ask one question, whose text `reader` has read."""
+        text = complete(reader, self.num_generated).lower()
+        chosen = _chosen(reader, example)
+        return {
+            "example": example.number,
+            "task": example.task,
+            "length": example.length,
+            "target": example.target,
+            "chosen": chosen,
+            "right": int(chosen == example.target),
+            "found": int(example.target.lower() in text.split(".")[0]),
+            "text": text,
+        }
+
+
+def _chosen(reader: Session, example: Question) -> str:
+    return example.candidates[choose(reader, example.candidates, 0)[0]]

@@ -1,0 +1,163 @@
+"""Options of the packs on facts in or after long contexts."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nested_learning.data.source import DataConfig
+from nested_learning.data.tasks.babi import TASKS as BABI_TASKS
+from nested_learning.data.tasks.babi import find_task, read_stories, split_stories
+from nested_learning.data.tasks.facts import NAMES, THINGS, VALUES
+from nested_learning.data.tasks.needle_tasks import ALL_TASKS, PASSKEY, TASKS
+from nested_learning.data.text.readers import Reader, find_inputs
+from nested_learning.errors import ConfigError, DataError
+from nested_learning.evals.config import EvalConfig
+
+if TYPE_CHECKING:
+    from nested_learning.evals.retrieval.babilong import BabilongPack
+    from nested_learning.evals.retrieval.needle import NeedlePack
+    from nested_learning.evals.retrieval.niah import NiahPack
+
+
+@dataclass(kw_only=True)
+class NeedleConfig(EvalConfig):
+    """Contexts of `num_facts` facts, and a question about one of them, asked without its context.
+
+    `num_examples` of them, each with `num_candidates` answers; `batch_size` are asked at once.
+    """
+
+    num_examples: int
+    num_facts: int
+    num_candidates: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "num_examples", "num_facts", "batch_size")
+        self.at_least(2, "num_candidates")
+        # the context of somebody else tells as many
+        for key, most in (("num_facts", len(THINGS) * len(NAMES) // 2), ("num_candidates", len(VALUES))):
+            if vars(self)[key] > most:
+                raise ConfigError(f"evals.needle.{key}={vars(self)[key]} must be at most {most}")
+
+    def build(self, data: DataConfig) -> "NeedlePack":
+        """Return the pack."""
+        from nested_learning.evals.retrieval.needle import NeedlePack
+
+        return NeedlePack(self.num_examples, self.num_facts, self.num_candidates, self.batch_size)
+
+
+@dataclass(kw_only=True)
+class HaystackConfig(EvalConfig):
+    """Prompts of all `lengths` (tokens, the answer's and the beginning of the text included) and `depths` (percent).
+
+    `num_examples` of each are asked, `batch_size` at once; the model goes on with at most `num_generated` tokens.
+    Numbers have `digits` digits.
+    """
+
+    lengths: list[int]
+    depths: list[int]
+    num_examples: int
+    num_generated: int
+    digits: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "num_examples", "num_generated", "batch_size")
+        # eight others are drawn beside a number
+        self.at_least(2, "digits")
+        for key, most in (("lengths", None), ("depths", 100)):
+            values: list[int] = vars(self)[key]
+            if not values or min(values) < 0 or (most is not None and max(values) > most):
+                between = f" between 0 and {most}" if most is not None else ""
+                raise ConfigError(f"evals.{self.name}.{key}={values}: must be one or more numbers{between}")
+            if len(set(values)) < len(values):
+                raise ConfigError(f"evals.{self.name}.{key}={values}: each number once")
+
+    def pack(self, tasks: list[str], books: list[str]) -> "NiahPack":
+        """Return the pack of `tasks`; `books` are the texts of an essay haystack."""
+        from nested_learning.evals.retrieval.niah import NiahPack, Size
+
+        size = Size(self.lengths, self.depths, self.num_examples, self.num_generated)
+        return NiahPack(self.name, tasks, size, self.digits, self.batch_size, books)
+
+
+@dataclass(kw_only=True)
+class NiahConfig(HaystackConfig):
+    """RULER's needle `tasks`; `path`: the books of an essay haystack, a file, folder, glob or data set."""
+
+    tasks: list[str]
+    path: str | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.one_of(tuple(TASKS), "tasks")
+        if not self.tasks:
+            raise ConfigError(f"evals.niah.tasks=[]: name some of {', '.join(TASKS)}")
+
+    def build(self, data: DataConfig) -> "NiahPack":
+        """Return the pack. Raises DataError for tasks with essays where `path` has no text."""
+        needed = [task for task in self.tasks if ALL_TASKS[task].haystack == "essay"]
+        return self.pack(self.tasks, self._books(needed[0]) if needed else [])
+
+    def _books(self, task: str) -> list[str]:
+        path = self.file(self.path, f"the books in which {task} hides something, text files")
+        return read_books(str(path), "evals.niah.path")
+
+
+def read_books(path: str, option: str) -> list[str]:
+    """Return the texts in `path`, a file, folder, glob or data set; `option` names it. Raises DataError without any."""
+    books = [text for each in find_inputs([path]) for text in Reader().read(each.name) if text]
+    if not books:
+        raise DataError(f"{option}={path}: no text there, what was found is empty or not utf-8")
+    return books
+
+
+@dataclass(kw_only=True)
+class PasskeyConfig(HaystackConfig):
+    """The pass key, hidden in noise."""
+
+    def build(self, data: DataConfig) -> "NiahPack":
+        """Return the pack."""
+        return self.pack([PASSKEY], [])
+
+
+@dataclass(kw_only=True)
+class BabilongPackConfig(EvalConfig):
+    """`num_examples` questions of each of bAbI's `tasks` in texts of `lengths` tokens (0: the facts alone).
+
+    `path`: the folder of the tasks; the last share `held_out` of a file's stories is asked, 1: all of them. `books`:
+    the text between the facts, null is noise. The model goes on with at most `num_generated` tokens, which are part of
+    the length; `batch_size` questions are asked at once.
+    """
+
+    path: str | None
+    tasks: list[str]
+    held_out: float
+    books: str | None
+    lengths: list[int]
+    num_examples: int
+    num_generated: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "num_examples", "num_generated", "batch_size")
+        self.one_of(BABI_TASKS, "tasks")
+        if not self.tasks:
+            raise ConfigError(f"evals.babilong.tasks=[]: name some of {', '.join(BABI_TASKS)}")
+        if not self.lengths or min(self.lengths) < 0 or len(set(self.lengths)) < len(self.lengths):
+            raise ConfigError(f"evals.babilong.lengths={self.lengths}: must be one or more numbers, each once, or 0")
+        if not 0 < self.held_out <= 1:
+            raise ConfigError(f"evals.babilong.held_out={self.held_out}: must be above 0, and at most 1")
+
+    def build(self, data: DataConfig) -> "BabilongPack":
+        """Return the pack. Raises DataError for what is no bAbI."""
+        from nested_learning.evals.retrieval.babilong import BabilongPack
+
+        folder = self.file(self.path, "the folder of bAbI's tasks, qa1_*.txt and so on")
+        stories = {}
+        for task in self.tasks:
+            found = read_stories(find_task(folder, task, "evals.babilong.path"))
+            stories[task] = split_stories(found, self.held_out)[1]
+            if not stories[task]:
+                raise DataError(f"evals.babilong.held_out={self.held_out}: leaves no story of {task}; use more")
+        books = [] if self.books is None else read_books(self.books, "evals.babilong.books")
+        return BabilongPack(stories, books, self.lengths, self.num_examples, self.num_generated, self.batch_size)

@@ -1,0 +1,191 @@
+"""`evals=niah` and `evals=passkey`: what is hidden in a long text is asked for at its end."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, overload
+
+import numpy as np
+import torch
+
+from nested_learning.data.tasks.needle_tasks import ALL_TASKS
+from nested_learning.data.tasks.needles import with_digits
+from nested_learning.data.tasks.prompts import DISTRACTORS, Prompt, Prompts
+from nested_learning.errors import ConfigError, DataError
+from nested_learning.evals.memory_check import require_room
+from nested_learning.evals.protocol import Grid, Report, Row, Samples, Subject
+from nested_learning.evals.retrieval.answering import choose, complete, read_prompts
+from nested_learning.evals.variable_length import read_each
+from nested_learning.inference.session import Session
+from nested_learning.seeds import derive_seed
+
+
+class Cell(NamedTuple):
+    """Where a prompt stands in the grid: the task, all tokens of it with those of the answer, and the needle's depth
+    in percent.
+    """
+
+    task: str
+    length: int
+    depth: int
+
+
+class Size(NamedTuple):
+    """What is asked: prompts of all `lengths` and `depths` (percent), `per_cell` of each, `num_generated` tokens of
+    which are the answer's.
+    """
+
+    lengths: Sequence[int]
+    depths: Sequence[int]
+    per_cell: int
+    num_generated: int
+
+
+class Example(NamedTuple):
+    """A prompt, its number among the examples, and its cell."""
+
+    number: int
+    cell: Cell
+    prompt: Prompt
+
+
+class Haystacks(Sequence[Example]):
+    """The prompts of all cells; each is made when it is asked for, the same every time. Short ones come first."""
+
+    def __init__(self, prompts: Mapping[str, Prompts], size: Size, seed: int) -> None:
+        self.prompts, self.size, self.seed = prompts, size, seed
+        self.cells = [
+            Cell(task, length, depth) for length in sorted(size.lengths) for task in prompts for depth in size.depths
+        ]
+
+    def __len__(self) -> int:
+        return len(self.cells) * self.size.per_cell
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> "Example | list[Example]":
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        cell = self.cells[index // self.size.per_cell]
+        rng = np.random.default_rng(derive_seed(self.seed, "niah", *cell, index % self.size.per_cell))
+        # the token that opens every text is one of its tokens
+        prompt = self.prompts[cell.task].make(rng, cell.length - 1, cell.depth / 100, self.size.num_generated)
+        return Example(index, cell, prompt)
+
+    def require_length(self, option: str) -> None:
+        """Raise DataError where the shortest prompts are too short; `option` is how errors name the pack."""
+        shortest = min(self.size.lengths)
+        for task in self.prompts:
+            try:
+                self[self.cells.index(Cell(task, shortest, self.size.depths[0])) * self.size.per_cell]
+            except DataError as error:
+                raise DataError(
+                    f"{option}.lengths: {shortest} tokens for {task}, {self.size.num_generated} of them for the answer "
+                    f"({option}.num_generated): {error}"
+                ) from error
+
+
+class NiahPack:
+    """Reads prompts of needle `tasks`, numbers in them of `digits` digits, and asks.
+
+    Figures, all of them also by length, by length and depth, and as a heat map: `accuracy`, the value among nine
+    candidates is the likeliest, by the sum of its nats; `exact`, the share of values that are in what the model goes on
+    with, `num_generated` likeliest tokens at most (RULER's string_match_all); `logprob`, nats a token of the value. Of
+    a session that does not study also `accuracy_no_context`, of the question alone. One that studies does so with the
+    text up to the question, which it is then asked without. `books`: the texts of an essay haystack. Source: RULER,
+    arXiv 2404.06654; the candidates: ours.
+    """
+
+    reads_text = True
+
+    def __init__(
+        self, name: str, tasks: Sequence[str], size: Size, digits: int, batch_size: int, books: Sequence[str]
+    ) -> None:
+        self.name, self.size, self.batch_size, self.books = name, size, batch_size, books
+        self.tasks = {task: with_digits(ALL_TASKS[task], digits) for task in tasks}
+
+    def examples(self, subject: Subject) -> Haystacks:
+        """Return the prompts. Raises ConfigError for a model that reads no text, or a context that has no room,
+        DataError for a length that is too short for a task.
+        """
+        tokenizer = subject.tokenizer
+        if tokenizer is None:
+            raise ConfigError(
+                f"evals={self.name}: a model of data={subject.data.name} reads no text; ask one that was trained with "
+                "data=needles, as experiment=niah does, or on text"
+            )
+        require_room(subject.model, max(self.size.lengths), self.batch_size, f"evals.{self.name}.lengths")
+        prompts = {name: Prompts(task, tokenizer, self.books) for name, task in self.tasks.items()}
+        found = Haystacks(prompts, self.size, subject.seed)
+        found.require_length(f"evals.{self.name}")
+        return found
+
+    def answer(self, session: Session, examples: Sequence[Example]) -> list[list[Row]]:
+        """Return one row of each: which candidate was `chosen`, whether it is `right`, the share `found` of the values
+        in the `text` that the model goes on with, the `logprob` of the value.
+        """
+        prompts = [each.prompt for each in examples]
+        readers, rows = read_prompts(
+            session,
+            [torch.from_numpy(each.context) for each in prompts],
+            [torch.from_numpy(each.question) for each in prompts],
+        )
+        if not session.studies:
+            alone = read_each(session, [torch.from_numpy(each.question) for each in prompts])
+            for row, reader, each in zip(rows, alone, prompts, strict=True):
+                row["right_no_context"] = int(choose(reader, each.candidates, each.right)[0] == each.right)
+        return [[self._ask(reader, each) | row] for reader, each, row in zip(readers, examples, rows, strict=True)]
+
+    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+        """Return the figures, the curves over the length, and the heat maps."""
+        report = Report(figures={}, rows=list(rows), axis="tokens")
+        for task in self.tasks:
+            here = [row for row in rows if row["task"] == task]
+            self._summarise(report, here, "" if self.name == task else f"{task}/")
+        return report
+
+    def _summarise(self, report: Report, rows: Sequence[Row], prefix: str) -> None:
+        chance = 1 / (1 + DISTRACTORS)
+        if "right_no_context" in rows[0]:
+            alone = [row["right_no_context"] for row in rows]
+            report.figures[f"{prefix}accuracy_no_context"] = Samples.mean(alone, "higher", chance)
+        for name, key, least in (("accuracy", "right", chance), ("exact", "found", 0.0), ("logprob", "logprob", None)):
+            figures = {
+                place: Samples.mean([row[key] for row in inside], "higher", least)
+                for place, inside in self._parts(rows).items()
+            }
+            report.figures |= {f"{prefix}{name}{place}": samples for place, samples in figures.items()}
+            report.grids[f"{prefix}{name}"] = Grid(
+                "depth, %", self.size.depths, "tokens", self.size.lengths,
+                [[figures[f"/{x}/{y}"].metric().value for x in self.size.lengths] for y in self.size.depths],
+            )  # fmt: skip
+            report.curves[f"{prefix}{name}"] = {
+                f"depth {y} %": [(float(x), *figures[f"/{x}/{y}"].metric()[:2]) for x in self.size.lengths]
+                for y in self.size.depths
+            }
+
+    def _parts(self, rows: Sequence[Row]) -> dict[str, list[Row]]:
+        """Return all rows, those of each length, and those of each cell, by the end of their figures' names."""
+        parts = {"": list(rows)}
+        parts |= {f"/{length}": [row for row in rows if row["length"] == length] for length in self.size.lengths}
+        for length in self.size.lengths:
+            for depth in self.size.depths:
+                parts[f"/{length}/{depth}"] = [row for row in parts[f"/{length}"] if row["depth"] == depth]
+        return parts
+
+    def _ask(self, reader: Session, example: Example) -> Row:
+        """Ask for the value of one example, whose prompt `reader` has read."""
+        prompt = example.prompt
+        chosen, logprob = choose(reader, prompt.candidates, prompt.right)
+        text = complete(reader.fork(), self.size.num_generated).lower()
+        found = [value.lower() in text for value in prompt.values]
+        return {
+            "example": example.number,
+            **example.cell._asdict(),
+            "chosen": chosen,
+            "gold": prompt.right,
+            "right": int(chosen == prompt.right),
+            "found": sum(found) / len(found),
+            "logprob": logprob,
+            "text": text,
+        }

@@ -1,0 +1,95 @@
+"""Options of the packs on the synthetic tasks."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nested_learning.data.source import DataConfig
+from nested_learning.errors import ConfigError
+from nested_learning.evals.config import EvalConfig
+
+if TYPE_CHECKING:
+    from nested_learning.evals.synthetic.formal import Formal
+    from nested_learning.evals.synthetic.mad import Mad
+    from nested_learning.evals.synthetic.recall import Recall
+
+
+@dataclass(kw_only=True)
+class RecallPackConfig(EvalConfig):
+    """Harder versions of data=recall: every one of `gaps` (tokens), numbers of `pairs`, and of keys that are `changed`.
+
+    `gaps`, `pairs`: None is what was trained. `num_rows` of each version; `batch_size` of them are read at once.
+    """
+
+    gaps: list[int] | None
+    pairs: list[int] | None
+    changed: list[int]
+    num_rows: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "num_rows", "batch_size")
+        least = {"gaps": (self.gaps, 0), "pairs": (self.pairs, 1), "changed": (self.changed, 0)}
+        for key, (values, minimum) in least.items():
+            if values is not None and (not values or min(values) < minimum):
+                raise ConfigError(f"evals.recall.{key}={values}: must be numbers of at least {minimum}, such as [4,8]")
+
+    def build(self, data: DataConfig) -> "Recall":
+        """Return the pack for `data`."""
+        from nested_learning.evals.synthetic.recall import Recall
+
+        return Recall(self.gaps, self.pairs, self.changed, self.num_rows, self.batch_size)
+
+
+@dataclass(kw_only=True)
+class MadPackConfig(EvalConfig):
+    """Test rows of data=mad, of each of `length_factors` times the trained length; compression has one length.
+
+    `num_rows` of each length; `batch_size` of them are read at once.
+    """
+
+    length_factors: list[int]
+    num_rows: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "num_rows", "batch_size")
+        if not self.length_factors or min(self.length_factors) < 1:
+            raise ConfigError(
+                f"evals.mad.length_factors={self.length_factors}: must be numbers from 1 on, such as [1,2]"
+            )
+
+    def build(self, data: DataConfig) -> "Mad":
+        """Return the pack for `data`."""
+        from nested_learning.evals.synthetic.mad import Mad
+
+        return Mad(self.length_factors, self.num_rows, self.batch_size)
+
+
+@dataclass(kw_only=True)
+class FormalPackConfig(EvalConfig):
+    """Words of the language of data=formal in `bins` of lengths, each [shortest, longest]; None is the default of two.
+
+    These are the trained lengths, and from there up to twice the longest. `num_rows` words of each bin; `batch_size` of
+    them are read at once.
+    """
+
+    bins: list[list[int]] | None
+    num_rows: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "num_rows", "batch_size")
+        if self.bins is not None and not (self.bins and all(map(_is_range, self.bins))):
+            raise ConfigError(
+                f"evals.formal.bins={self.bins}: must be shortest and longest words, such as [[2,40],[41,80]]"
+            )
+
+    def build(self, data: DataConfig) -> "Formal":
+        """Return the pack for `data`."""
+        from nested_learning.evals.synthetic.formal import Formal
+
+        return Formal(self.bins, self.num_rows, self.batch_size)
+
+
+def _is_range(bounds: list[int]) -> bool:
+    return len(bounds) == 2 and 1 <= bounds[0] <= bounds[1]

@@ -1,0 +1,105 @@
+"""`evals=formal`: words of the trained language without a mistake, at trained lengths and beyond."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nested_learning.data.batch import IGNORE
+from nested_learning.data.tasks.formal import FormalConfig
+from nested_learning.errors import ConfigError
+from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject
+from nested_learning.evals.synthetic.cases import Case, answer_along, by_version, draw, marks, stack
+from nested_learning.inference.session import Session
+
+# letters: words are drawn as curves by lengths rounded up to a multiple of this
+STEP = 10
+
+
+class Bin(NamedTuple):
+    """The shortest and the longest words of a bin."""
+
+    shortest: int
+    longest: int
+
+    def __str__(self) -> str:
+        return f"{self.shortest}-{self.longest}"
+
+
+class Formal:
+    """Asks `num_rows` words of each bin; `bins` None: trained lengths, and from there up to twice the longest.
+
+    Figures are `sequence_accuracy/<bin>`, the share of words of which every position is right, and `accuracy/<bin>` of
+    positions. Chance is the best that one answer to everything gets. Source: Bhattamishra et al., arXiv 2009.11264.
+    """
+
+    reads_text = False
+
+    def __init__(self, bins: list[list[int]] | None, num_rows: int, batch_size: int) -> None:
+        self.bins = None if bins is None else [Bin(*each) for each in bins]
+        self.num_rows, self.batch_size = num_rows, batch_size
+
+    def examples(self, subject: Subject) -> list[Case]:
+        """Return the words. Raises ConfigError for other data, and for bins without a word."""
+        data = subject.data
+        if not isinstance(data, FormalConfig):
+            raise ConfigError(
+                f"evals=formal: the checkpoint was trained on data={data.name}; use one trained on data=formal"
+            )
+        bins = self.bins or [
+            Bin(data.min_length, data.max_length),
+            Bin(data.max_length + 1, 2 * data.max_length),
+        ]
+        return [case for each in bins for case in self._draw(subject, each)]
+
+    def _draw(self, subject: Subject, bounds: Bin) -> list[Case]:
+        sizes = {"min_length": bounds.shortest, "max_length": bounds.longest}
+        return draw(subject, {"bin": str(bounds)}, self.num_rows, **sizes)
+
+    def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Row]]:
+        """Return for each word at which letters the target was answered."""
+        return [[row] for row in by_version(session, examples, answer_rows)]
+
+    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+        """Return the figures of every bin."""
+        chances = chances_of(self.examples(subject))
+        figures: dict[str, Samples | Metric] = {}
+        for name, (of_words, of_letters) in chances.items():
+            marked = [row["correct"] for row in rows if row["bin"] == name]
+            flawless = [int(all(each)) for each in marked]
+            figures[f"sequence_accuracy/{name}"] = Samples.mean(flawless, "higher", of_words)
+            right, letters = [sum(each) for each in marked], [len(each) for each in marked]
+            figures[f"accuracy/{name}"] = Samples(right, letters, "higher", of_letters)
+        curves = {"words without a mistake": {"sequence_accuracy": by_length(rows)}}
+        return Report(figures=figures, rows=list(rows), curves=curves, axis="letters")
+
+
+def answer_rows(session: Session, cases: list[Case]) -> list[Row]:
+    """Return one JSON row for each of `cases`, which are of one bin."""
+    batch = stack([case.row for case in cases])
+    answers, written = answer_along(session, batch.tokens)
+    return [
+        {"row": case.number} | case.about | {"correct": marks(answer, targets)} | each
+        for case, answer, targets, each in zip(cases, answers, batch.targets, written, strict=True)
+    ]
+
+
+def chances_of(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
+    """Return, of each bin, the shares of words and of letters right for who gives the commonest target everywhere."""
+    found = {}
+    for name in dict.fromkeys(case.about["bin"] for case in cases):
+        words = [case.row.targets[case.row.targets != IGNORE] for case in cases if case.about["bin"] == name]
+        targets = np.concatenate(words)
+        commonest = np.bincount(targets).argmax()
+        flawless = float(np.mean([bool((word == commonest).all()) for word in words]))
+        found[name] = flawless, float((targets == commonest).mean())
+    return found
+
+
+def by_length(rows: Sequence[Row]) -> list[tuple[float, float, float | None]]:
+    """Return the share of words without a mistake over their length."""
+    words: dict[int, list[int]] = {}
+    for row in rows:
+        words.setdefault(-(-len(row["correct"]) // STEP) * STEP, []).append(int(all(row["correct"])))
+    metrics = {length: Samples.mean(words[length], "higher").metric() for length in sorted(words)}
+    return [(float(length), metric.value, metric.stderr) for length, metric in metrics.items()]

@@ -1,0 +1,79 @@
+"""`evals=mad`: the trained task of Mechanistic Architecture Design as MAD tests it, and on longer rows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from nested_learning.data.tasks.mad import MadConfig
+from nested_learning.errors import ConfigError
+from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject
+from nested_learning.evals.synthetic.cases import Case, answer_along, by_version, draw, marks, stack
+from nested_learning.inference.session import Session
+from nested_learning.shapes import Int, Tensor
+
+
+class Mad:
+    """Asks `num_rows` test rows of each of `length_factors` times the trained length, of the task that was trained.
+
+    MAD (arXiv 2403.17844) counts the tokens it asks for: `accuracy/<length>`, and beside it the share of rows without a
+    mistake, `sequence_accuracy/<length>`. Compression has an output for each place, so that its rows have one length.
+    """
+
+    reads_text = False
+
+    def __init__(self, length_factors: list[int], num_rows: int, batch_size: int) -> None:
+        self.length_factors, self.num_rows, self.batch_size = length_factors, num_rows, batch_size
+
+    def examples(self, subject: Subject) -> list[Case]:
+        """Return the rows. Raises ConfigError for other data."""
+        data = subject.data
+        if not isinstance(data, MadConfig):
+            raise ConfigError(f"evals=mad: the checkpoint was trained on data={data.name}; use one trained on data=mad")
+        factors = [1] if data.task == "compression" else self.length_factors
+        lengths = [data.sizes.length * factor for factor in factors]
+        return [
+            case
+            for length in lengths
+            for case in draw(subject, {"task": data.task, "length": length}, self.num_rows, length=length)
+        ]
+
+    def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Row]]:
+        """Return for each row which of its targets were answered."""
+        return [[row] for row in by_version(session, examples, answer_rows)]
+
+    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+        """Return the figures of every length."""
+        assert isinstance(subject.data, MadConfig)
+        figures: dict[str, Samples | Metric] = {}
+        points = []
+        for length in dict.fromkeys(row["length"] for row in rows):
+            marked = [row["correct"] for row in rows if row["length"] == length]
+            chance = replace(subject.data, length=length).chance
+            accuracy = Samples([sum(each) for each in marked], [len(each) for each in marked], "higher", chance)
+            figures[f"accuracy/{length}"] = accuracy
+            figures[f"sequence_accuracy/{length}"] = Samples.mean([int(all(each)) for each in marked], "higher")
+            points.append((float(length), accuracy.metric().value, accuracy.metric().stderr))
+        curves = {"accuracy": {subject.data.task: points}}
+        return Report(figures=figures, rows=list(rows), curves=curves, axis="tokens of a row")
+
+
+def answer_rows(session: Session, cases: list[Case]) -> list[Row]:
+    """Return one JSON row for each of `cases`, which are of one version."""
+    batch = stack([case.row for case in cases])
+    answers, written = answer_along(session, batch.tokens)
+    if cases[0].about["task"] == "compression":
+        answers = reconstruct(session, batch.tokens.shape[1])
+    return [
+        {"row": case.number} | case.about | {"correct": marks(answer, targets)} | each
+        for case, answer, targets, each in zip(cases, answers, batch.targets, written, strict=True)
+    ]
+
+
+def reconstruct(session: Session, num_places: int) -> Int[Tensor, "b t"]:
+    """Return, as pairs of place and token, what the output at the last token says of every place.
+
+    Source: objective/reconstruct.py.
+    """
+    logits = session.feed(torch.empty(session.batch, 0, dtype=torch.int64)).cpu().view(session.batch, num_places, -1)
+    return logits.argmax(-1) + torch.arange(num_places) * logits.shape[-1]

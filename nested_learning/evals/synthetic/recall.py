@@ -1,0 +1,144 @@
+"""`evals=recall`: how far back, how many, and what was told otherwise since: harder versions of the trained recall."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from nested_learning.data.batch import IGNORE
+from nested_learning.data.tasks.recall import RecallConfig
+from nested_learning.errors import ConfigError
+from nested_learning.evals.protocol import Metric, Panels, Report, Row, Samples, Subject
+from nested_learning.evals.synthetic.cases import Case, by_version, draw, marks, read_answers, stack
+from nested_learning.inference.session import Session
+from nested_learning.shapes import Int, Tensor
+
+
+class Recall:
+    """Asks rows of every one of `gaps`, number of `pairs` and number of `changed` keys: `num_rows` of each.
+
+    Multi-query associative recall (Zoology, arXiv 2312.04927) across a gap; None in place of `gaps` or `pairs` is what
+    was trained. Figures are `accuracy/<gap>/<pairs>`, of changed keys `<pairs>+<changed>`, and of these also `changed`,
+    the accuracy at such keys, and `stale`, how often their first value is answered.
+    Where the session studies, pairs and noise are studied, and the keys asked when they are gone;
+    `accuracy_wrong_context/...` is what remains when the pairs of another row were studied.
+    """
+
+    reads_text = False
+
+    def __init__(
+        self, gaps: list[int] | None, pairs: list[int] | None, changed: list[int], num_rows: int, batch_size: int
+    ) -> None:
+        self.gaps, self.pairs, self.changed = gaps, pairs, changed
+        self.num_rows, self.batch_size = num_rows, batch_size
+
+    def examples(self, subject: Subject) -> list[Case]:
+        """Return the rows. Raises ConfigError for other data, and for more pairs than there are keys."""
+        data = subject.data
+        if not isinstance(data, RecallConfig):
+            raise ConfigError(
+                f"evals=recall: the checkpoint was trained on data={data.name}; use one trained on data=recall"
+            )
+        every = self.pairs or [data.num_pairs]
+        if max(every) > data.num_keys:
+            raise ConfigError(
+                f"evals.recall.pairs={every}: the checkpoint knows data.num_keys={data.num_keys} keys; "
+                f"use at most {data.num_keys}"
+            )
+        cells = [
+            (gap, pairs, changed)
+            for gap in self.gaps or [data.gap]
+            for pairs in every
+            for changed in self.changed
+            if changed <= pairs
+        ]
+        return [case for cell in cells for case in self._draw(subject, *cell)]
+
+    def _draw(self, subject: Subject, gap: int, pairs: int, changed: int) -> list[Case]:
+        about = {"gap": gap, "pairs": pairs, "changed": changed}
+        sizes = {"gap": gap, "num_pairs": pairs, "num_changed": changed}
+        return draw(subject, about, self.num_rows, **sizes, min_pairs=None, num_queries=None)
+
+    def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Row]]:
+        """Return for each row which of its queries were answered."""
+        return [[row] for row in by_version(session, examples, answer_rows)]
+
+    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+        """Return the accuracy of every version."""
+        assert isinstance(subject.data, RecallConfig)
+        chance = 1 / subject.data.num_values
+        figures: dict[str, Samples | Metric] = {}
+        for cell in dict.fromkeys(map(cell_of, rows)):
+            here = [row for row in rows if cell_of(row) == cell]
+            figures |= {f"{name}/{label(*cell)}": each for name, each in figures_of(here, chance).items()}
+        return Report(figures=figures, rows=list(rows), curves=curves(figures), axis="gap, tokens of noise")
+
+
+def cell_of(row: Row) -> tuple[int, int, int]:
+    """Return the gap, the number of pairs, and of those that were changed."""
+    return row["gap"], row["pairs"], row["changed"]
+
+
+def label(gap: int, pairs: int, changed: int) -> str:
+    """Name a version."""
+    return f"{gap}/{pairs}+{changed}" if changed else f"{gap}/{pairs}"
+
+
+def answer_rows(session: Session, cases: list[Case]) -> list[Row]:
+    """Return one JSON row for each of `cases`, which are of one version."""
+    batch, other = stack([case.row for case in cases]), stack([case.other for case in cases])
+    # the first key that is asked
+    begin = int((batch.targets[0] != IGNORE).nonzero()[0])
+    targets = batch.targets[:, begin:]
+    rows: list[Row] = [{"row": case.number} | case.about for case in cases]
+    if session.studies:
+        wrong = session.fork()
+        wrong.study(other.tokens[:, :begin])
+        for row, each, wanted in zip(rows, read_answers(wrong, batch.tokens[:, begin:]), targets, strict=True):
+            row["correct_wrong_context"] = marks(each, wanted)
+        written = session.study(batch.tokens[:, :begin]).rows()
+        answers = read_answers(session, batch.tokens[:, begin:])
+    else:
+        answers, written = read_answers(session, batch.tokens)[:, begin:], [{} for _ in rows]
+    for place, row in enumerate(rows):
+        row["correct"] = marks(answers[place], targets[place])
+        if row["changed"]:
+            first = first_values(batch.tokens[place], begin - row["gap"], targets[place])
+            changed = first != targets[place][::2]
+            row["was_changed"] = changed.int().tolist()
+            row["stale"] = (changed & (answers[place][::2] == first)).int().tolist()
+        row |= written[place]
+    return rows
+
+
+def first_values(tokens: Int[Tensor, " t"], end: int, asked: Int[Tensor, " n"]) -> Int[Tensor, " q"]:
+    """Return the first value of each key that is asked at the end of `tokens`, where pairs go until `end`."""
+    value_of: dict[int, int] = {}
+    for key, value in tokens[:end].view(-1, 2).tolist():
+        value_of.setdefault(key, value)
+    return torch.tensor([value_of[key] for key in tokens[-len(asked) :: 2].tolist()])
+
+
+def figures_of(rows: Sequence[Row], chance: float) -> dict[str, Samples]:
+    """Return the figures of the rows of one version."""
+    names = {"accuracy": "correct", "accuracy_wrong_context": "correct_wrong_context"}
+    found = {
+        name: Samples([sum(row[key]) for row in rows], [len(row[key]) for row in rows], "higher", chance)
+        for name, key in names.items()
+        if key in rows[0]
+    }
+    if "was_changed" in rows[0]:
+        asked = [sum(row["was_changed"]) for row in rows]
+        right = [sum(a * b for a, b in zip(row["correct"], row["was_changed"], strict=True)) for row in rows]
+        found["changed"] = Samples(right, asked, "higher", chance)
+        found["stale"] = Samples([sum(row["stale"]) for row in rows], asked, "lower", chance)
+    return found
+
+
+def curves(figures: Mapping[str, Samples | Metric]) -> Panels:
+    """Lay accuracies out over the gap, a panel for each figure and a line for each number of pairs. Source: ours."""
+    panels: Panels = {}
+    for name, figure in figures.items():
+        kind, gap, pairs = name.split("/")
+        metric = figure.metric() if isinstance(figure, Samples) else figure
+        panels.setdefault(kind, {}).setdefault(f"{pairs} pairs", []).append((float(gap), metric.value, metric.stderr))
+    return panels

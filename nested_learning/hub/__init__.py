@@ -1,0 +1,1 @@
+"""Trained models that leave or enter: opening runs, exported directories, Hugging Face."""

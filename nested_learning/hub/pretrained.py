@@ -1,0 +1,213 @@
+"""A trained model as a directory to give away: what `phase=export` writes and `NestedModel.from_pretrained` reads.
+
+The directory is laid out as Hugging Face's are: config.json, model.safetensors, tokenizer.json (which
+`transformers.AutoTokenizer` reads too), tokenizer_config.json, a card in README.md, and hashes.json with the sha256 of
+all but the card.
+"""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from nested_learning import checkpoint
+from nested_learning.config.registry import AnyModel
+from nested_learning.config.schema import read_model
+from nested_learning.data.tokenizers.bpe import BpeTokenizer
+from nested_learning.data.tokenizers.byte_letters import BYTES
+from nested_learning.data.tokenizers.tokenizer import END_TEXT, FILE_NAME, ByteTokenizer, Tokenizer
+from nested_learning.data.tokenizers.tokenizer_files import open_tokenizer
+from nested_learning.errors import CheckpointError, ConfigError
+from nested_learning.files import hash_file, sync
+from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.session import Session
+from nested_learning.nn.language_model import LanguageModel
+from nested_learning.shapes import Float, Int, Tensor
+from nested_learning.version import __version__
+from nested_learning.world import pick_device
+
+CONFIG, MODEL, CARD, HASHES = "config.json", "model.safetensors", "README.md", "hashes.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+MODEL_TYPE = "nested_learning"
+
+
+class NestedModel(nn.Module):
+    """A trained language model beside its tokenizer (None where it was trained on tokens that are no text).
+
+    `options` is what `model` is built by; `about` is plain text and numbers on how it was trained. Source: ours.
+    """
+
+    def __init__(
+        self, options: AnyModel, model: LanguageModel, tokenizer: Tokenizer | None, about: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.options, self.model, self.tokenizer, self.about = options, model, tokenizer, about
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, device: str = "auto") -> "NestedModel":
+        """Open the directory `path` that `save_pretrained` or `phase=export` wrote, on auto, cpu, cuda or mps.
+
+        Raises CheckpointError for what is missing, damaged or of another version, ConfigError for the device.
+        """
+        directory, place = Path(path), pick_device(device)
+        if not (directory / CONFIG).is_file():
+            raise CheckpointError(
+                f"{directory}: no exported model; python train.py phase=export checkpoint=<run> makes one "
+                "(a run itself is opened by Session.open)"
+            )
+        _verify(directory)
+        nested = _read_config(directory)
+        try:
+            options = read_model(nested["model"])
+        except ConfigError as error:
+            raise CheckpointError(
+                f"{directory / CONFIG}: {error}; it was exported by version {nested['version']}, this is {__version__}"
+            ) from error
+        model = options.build(nested["vocab_size"], 0)
+        try:
+            tensors = load_file(directory / MODEL)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{directory / MODEL}: unreadable ({error}); export it again") from error
+        own = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+        checkpoint.fill_model(directory / MODEL, own, model, directory / CONFIG)
+        tokenizer = _open_tokenizer(directory, nested["tokenizer"])
+        return cls(options, model.to(place), tokenizer, nested["about"]).eval()
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write the directory `path`, whole or not at all; raise ConfigError when it is there, or cannot be made."""
+        target = Path(path)
+        if target.exists():
+            raise ConfigError(f"{target}: exists already; give another directory")
+        draft = target.with_name(f".{target.name}.draft")
+        try:
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            self._write(draft)
+            draft.rename(target)
+            sync(target.parent)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise ConfigError(f"{target}: cannot be written ({reason}); give another directory") from error
+
+    def forward(
+        self, tokens: Int[Tensor, "b t"], state: Any = None, *, write: bool = True
+    ) -> tuple[Float[Tensor, "b t v"], Any]:
+        """Read `tokens` on from `state` (None: nothing was read); return the logits after each, and the new state."""
+        return self.model(tokens, self.model.init_state(len(tokens)) if state is None else state, write=write)
+
+    def session(self, *, batch: int = 1, policy: str | MemoryConfig = "online") -> Session:
+        """Return a session that reads and writes text with this model."""
+        return Session(self.model, self.tokenizer, batch=batch, policy=policy)
+
+    def _write(self, draft: Path) -> None:
+        tensors = checkpoint.plain(checkpoint.model_tensors(self.model))
+        save_file({f"{PREFIX}{name}": tensor for name, tensor in tensors.items()}, draft / MODEL, {"format": "pt"})
+        _write_json(draft / CONFIG, self._config())
+        # safetensors lets only the owner read
+        (draft / MODEL).chmod((draft / CONFIG).stat().st_mode)
+        if self.tokenizer is not None:
+            _save_tokenizer(self.tokenizer, draft)
+        hashes = {file.name: hash_file(file) for file in sorted(draft.iterdir())}
+        _write_json(draft / HASHES, hashes)
+        (draft / CARD).write_text(self._card(), encoding="utf-8")
+        for file in [*draft.iterdir(), draft]:
+            sync(file)
+
+    def _config(self) -> dict[str, Any]:
+        """Lay out config.json: what Hugging Face asks of a model, and under `nested` what this project does."""
+        tokenizer = self.tokenizer
+        nested = {
+            "version": __version__,
+            "model": asdict(self.options),
+            "vocab_size": self.model.vocab_size,
+            "tokenizer": None if tokenizer is None else {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
+            "about": self.about,
+        }
+        end = None if tokenizer is None else tokenizer.end
+        return {
+            "architectures": ["NestedForCausalLM"],
+            "model_type": MODEL_TYPE,
+            "dtype": "float32",
+            "vocab_size": self.model.vocab_size,
+            "bos_token_id": end,
+            "eos_token_id": end,
+            "nested": nested,
+        }
+
+    def _card(self) -> str:
+        figures = "".join(f"| {name} | {value} |\n" for name, value in self.about.items())
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        return (
+            f"---\nlibrary_name: nested-learning\npipeline_tag: text-generation\n---\n\n# {self.options.name}\n\n"
+            f"{count:,} parameters, vocabulary {self.model.vocab_size}. "
+            f"Memories write while they read: what the model knows depends on all it has read.\n\n"
+            f"{USE}\n| training | |\n| --- | --- |\n{figures}"
+        )
+
+
+# of parameters in the file: that of this class's state_dict, and of the class of transformers
+PREFIX = "model."
+USE = """```python
+from nested_learning import NestedModel
+
+model = NestedModel.from_pretrained("<this directory>")
+session = model.session()
+session.feed("def ")
+print(session.text(session.generate(40, temperature=0.8, seed=1)))
+```
+"""
+
+
+def _verify(directory: Path) -> None:
+    for name, expected in checkpoint.read_json(directory / HASHES).items():
+        if not (directory / name).is_file() or hash_file(directory / name) != expected:
+            raise CheckpointError(
+                f"{directory / name}: missing or damaged, its sha256 is not that of hashes.json; "
+                "export it again, or copy it again"
+            )
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    match checkpoint.read_json(directory / CONFIG):
+        case {"nested": {"version": _, "model": _, "vocab_size": int(), "tokenizer": _, "about": dict()} as nested}:
+            return nested
+    raise CheckpointError(f"{directory / CONFIG}: not one of this project; export the model with phase=export")
+
+
+def _save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
+    """Write tokenizer.json as Hugging Face reads it; there too the end of a document opens the next."""
+    shown = tokenizer
+    if not isinstance(tokenizer, BpeTokenizer):
+        shown = BpeTokenizer([], BYTES, specials={END_TEXT: 256})
+    shown.save(directory)
+    saved = checkpoint.read_json(directory / FILE_NAME)
+    (end,) = (token["content"] for token in saved["added_tokens"] if token["id"] == tokenizer.end)
+    opening = {"SpecialToken": {"id": end, "type_id": 0}}
+    saved["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [opening, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [opening, {"Sequence": {"id": "A", "type_id": 0}}, opening, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {end: {"id": end, "ids": [tokenizer.end], "tokens": [end]}},
+    }
+    _write_json(directory / FILE_NAME, saved)
+    known = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": end, "eos_token": end}
+    _write_json(directory / TOKENIZER_CONFIG, known | {"clean_up_tokenization_spaces": False})
+
+
+def _open_tokenizer(directory: Path, saved: dict[str, Any] | None) -> Tokenizer | None:
+    if saved is None:
+        return None
+    tokenizer = ByteTokenizer() if saved["name"] == ByteTokenizer.name else open_tokenizer(directory)
+    if tokenizer.fingerprint != saved["fingerprint"]:
+        raise CheckpointError(f"{directory / FILE_NAME}: not the tokenizer of this model; export it again")
+    return tokenizer
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The training loop and what it needs: runs, recovery, precision, compiling, validation."""

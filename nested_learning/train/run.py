@@ -1,0 +1,339 @@
+"""A run: its directory, which one process at a time works in, and what every part of that process needs to know."""
+
+import fcntl
+import json
+import os
+import secrets
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nested_learning import checkpoint
+from nested_learning.data.curriculum import plan
+from nested_learning.data.feed import Feed
+from nested_learning.data.source import Source
+from nested_learning.errors import CheckpointError, ConfigError
+from nested_learning.files import write_atomic
+from nested_learning.logger.build import open_loggers
+from nested_learning.logger.protocol import Fanout, LoggedRun, Logger
+from nested_learning.seeds import derive_seed
+from nested_learning.train.environment import describe_environment
+from nested_learning.train.precision import DTYPES
+from nested_learning.world import World
+
+if TYPE_CHECKING:
+    from nested_learning.config.schema import Config
+
+LOCK = "lock"
+ENVIRONMENT = "environment.json"
+
+# what may change when a run goes on: where and how it computes, shows and saves; anything else would make another run
+FREE = {"name", "out", "resume", "phase", "checkpoint", "prompt", "sampling", "dry_run", "memory", "evals", "logger"}
+FREE |= {"weights", "prompts", "sample_every", "divergence", "profile", "launcher", "plan", "num_workers"}
+FREE |= {"keep_every", "log_every", "save_every", "val_every", "device", "compile", "recompute", "backend"}
+FREE |= {"micro_batches", "world"}
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What trainer, evals and phases receive: the run directory, the configuration, the device, the world, the log."""
+
+    directory: Path
+    config: "Config"
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    world: World
+    log: Logger
+
+
+def prepare_process(seed: int, device: torch.device, *, is_elastic: bool = False) -> None:
+    """Set up this process once, before anything is built: the same seed must give the same bytes. Source: ours.
+
+    Nothing should draw from the global generators; what does is at least fixed by the seed. `is_elastic`: with any
+    number of processes, too, so that this one must not add in parallel as many threads as its share of the machine.
+    """
+    torch.manual_seed(derive_seed(seed, "process"))
+    if is_elastic:
+        torch.set_num_threads(1)
+        # read when the first matrices are multiplied; without it cuBLAS may add in any order
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_deterministic_debug_mode("error")
+    if device.type == "cpu":
+        # numbers near zero cost a hundred times more than others, and hold nothing
+        torch.set_flush_denormal(True)
+        # `use_deterministic_algorithms` does the same, and first imports the compiler, which takes a second
+        torch.set_deterministic_debug_mode("error")
+        # empty tensors are always written before they are read here; filling them first would only cost time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def open_feed(config: "Config", source: Source, world: World) -> Feed:
+    """Return what the steps of a run read on this process. Raises ConfigError for stages that do not fit."""
+    pieces = count_pieces(config, world)
+    stages = plan(config.stages, config.data.batch_size, source.seq_len)
+    overfit, num_workers = config.overfit, config.num_workers
+    own = world.share_of(pieces)
+    return Feed(source, config.seed, stages, pieces, own, overfit=overfit, num_workers=num_workers)
+
+
+def count_pieces(config: "Config", world: World) -> int:
+    """Return how many pieces the batch of a step is cut into, over all processes. Raises ConfigError. Source: ours."""
+    if config.micro_batches is None:
+        return world.size
+    if config.micro_batches % world.size:
+        near = max(1, round(config.micro_batches / world.size)) * world.size
+        raise ConfigError(
+            f"micro_batches={config.micro_batches}: must be a multiple of the {world.size} processes; "
+            f"use micro_batches={near}"
+        )
+    each = config.micro_batches // world.size
+    if config.world.is_deterministic and world.size > 1 and each & (each - 1):
+        raise ConfigError(
+            f"micro_batches={config.micro_batches}: with world.reduction=deterministic each of {world.size} processes "
+            f"must have 1, 2, 4, ... of them, not {each}; use micro_batches={world.size * 2 ** (each.bit_length() - 1)}"
+        )
+    return config.micro_batches
+
+
+@contextmanager
+def claim(config: "Config", world: World) -> Iterator["Claim"]:
+    """Find the run directory and keep other processes out of it while the context lasts; nothing is created yet.
+
+    Raises ConfigError for a directory that is in use, is no run, holds a run with another configuration, or must not
+    be continued (`resume=never`).
+    """
+    held = Claim(config, world)
+    try:
+        held.find()
+        yield held
+    finally:
+        held.release()
+
+
+class Claim:
+    """A run directory, or the intent to make one: `directory` is None for a run that does not exist yet.
+
+    `checkpoint` is where an existing run goes on, None when it begins.
+    """
+
+    def __init__(self, config: "Config", world: World) -> None:
+        self.config, self.world = config, world
+        self.directory: Path | None = None
+        self.checkpoint: Path | None = None
+        self._lock: int | None = None
+        self._log: Logger = Fanout()
+
+    def find(self) -> None:
+        """Find, check and lock the directory if it exists; all processes learn of it."""
+        directory, saved = json.loads(self.world.share(lambda: json.dumps(self._find())))
+        self.directory = Path(directory) if directory else None
+        self.checkpoint = Path(saved) if saved else None
+
+    def begin(self, start_step: int) -> RunContext:
+        """Make the directory unless it exists, record what the run is made with, open the logs after `start_step`."""
+        is_new = self.directory is None
+        self.directory = Path(self.world.share(lambda: str(self._make())))
+        try:
+            if self.world.is_first:
+                self._log = self._record(self.directory, start_step)
+        except ConfigError:
+            # a logger that cannot be opened must not leave an empty run behind
+            if is_new:
+                shutil.rmtree(self.directory)
+            raise
+        config, world = self.config, self.world
+        return RunContext(self.directory, config, config.seed, world.device, DTYPES[config.dtype], world, self._log)
+
+    def release(self) -> None:
+        """Close the logs and let other processes in."""
+        self._log.close()
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def _find(self) -> tuple[str, str]:
+        """Return the directory and the checkpoint to go on from, "" for none."""
+        config = self.config
+        asked = Path(config.resume) if config.resume not in ("auto", "never") else None
+        directory = self._named() if asked is None else run_directory(asked)
+        if directory is None or not directory.exists():
+            return "", ""
+        if asked is not None and config.name not in (None, directory.name):
+            raise ConfigError(
+                f"resume={asked} goes on with the run {directory.name}, not name={config.name}; leave name out"
+            )
+        if config.resume == "never":
+            raise ConfigError(f"resume=never: {directory} exists; give another name=, or resume=auto to go on with it")
+        if not (directory / LOCK).exists() and any(directory.iterdir()):
+            raise ConfigError(f"name={directory.name}: {directory} exists and is no run; give another name= or out=")
+        self._take_lock(directory)
+        if (directory / checkpoint.CONFIG).exists():
+            refuse_changes(directory, checkpoint.read_config(directory), asdict(config))
+        if asked is None and not checkpoint.has_checkpoint(directory):
+            return str(directory), ""
+        found = checkpoint.find(directory if asked is None else asked)
+        refuse_changes(found, checkpoint.read_config(found), asdict(config))
+        return str(directory), str(found)
+
+    def _named(self) -> Path | None:
+        return Path(self.config.out) / self.config.name if self.config.name is not None else None
+
+    def _make(self) -> Path:
+        if self.directory is not None:
+            return self.directory
+        out, directory = Path(self.config.out), self._named()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            if directory is None:
+                directory = make_up_directory(out, self.config.model.name)
+            elif directory.exists():
+                raise ConfigError(f"{directory} was just made by another process; give another name=")
+            else:
+                directory.mkdir()
+        except OSError as error:
+            raise ConfigError(f"out={out}: no run can be made there ({error.strerror}); give another out=") from error
+        self._take_lock(directory)
+        return directory
+
+    def _record(self, directory: Path, start_step: int) -> Logger:
+        """Write what the run is made with, and open its logs."""
+        plain = asdict(self.config)
+        checkpoint.tidy(directory)
+        checkpoint.write_config(directory, plain)
+        write_environment(directory, start_step, str(self.world.device))
+        logged = LoggedRun(directory, directory.name, plain, self.config.steps, start_step)
+        return open_loggers(self.config.logger, logged)
+
+    def _take_lock(self, directory: Path) -> None:
+        self._lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._lock, 32).decode().strip() or "unknown"
+            raise ConfigError(
+                f"{directory} is in use by process {holder}; wait for it, or start another run with another name="
+            ) from None
+        os.truncate(self._lock, 0)
+        os.write(self._lock, f"{os.getpid()}\n".encode())
+
+
+def make_up_directory(out: Path, word: str) -> Path:
+    """Return a directory in `out` that no other run has, even one started in the same second. Source: ours."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    while True:
+        directory = out / f"{stamp}_{word}_{secrets.token_hex(2)}"
+        try:
+            directory.mkdir()
+        except FileExistsError:
+            continue
+        return directory
+
+
+def run_directory(path: Path) -> Path:
+    """Return the run directory of `path`, which is one or is one of its checkpoints. Raises CheckpointError."""
+    if not path.is_dir():
+        raise CheckpointError(f"resume={path}: no such directory; give a run, or one of its checkpoints/step_*")
+    return path.resolve().parents[1] if path.resolve().parent.name == checkpoint.FOLDER else path
+
+
+def refuse_changes(directory: Path, saved: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raise ConfigError when `given` would make another run than the one in `directory`, by key.
+
+    Raises CheckpointError when the two were written by versions that know different keys. Source: ours.
+    """
+    if strange := sorted(_known_to_one(saved, given)):
+        shown = ", ".join(strange[:5]) + (" ..." if len(strange) > 5 else "")
+        raise CheckpointError(
+            f"{directory} was made by another version of nested_learning, one of the two has no {shown}; go on with "
+            f"the version whose commit its run's {ENVIRONMENT} names, or start another run with another name="
+        )
+    before, now = _flat(saved), _flat(given)
+    # with a fixed order of additions the pieces are part of what comes out
+    free = FREE - {"micro_batches"} if now["world.reduction"] == "deterministic" else FREE
+    changed = [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if key.split(".")[0] not in free and (key not in before or key not in now or before[key] != now[key])
+    ]
+    if changed:
+        shown = "; ".join(f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}" for key in changed[:5])
+        raise ConfigError(
+            f"{directory} was made with another configuration: {shown}{' ...' if len(changed) > 5 else ''}; "
+            "go on with the old values, or start another run with another name="
+        )
+
+
+def _known_to_one(saved: dict[str, Any], given: dict[str, Any]) -> set[str]:
+    """Name the keys that one configuration has and the other does not, though both chose the same options."""
+    strange = (saved.keys() ^ given.keys()) - FREE
+    for key in (saved.keys() & given.keys()) - FREE:
+        before, now = saved[key], given[key]
+        if isinstance(before, dict) and isinstance(now, dict) and before.get("name") == now.get("name"):
+            strange |= {f"{key}.{name}" for name in before.keys() ^ now.keys()}
+    return strange
+
+
+def write_environment(directory: Path, step: int, device: str) -> None:
+    """Write environment.json; when the run goes on, what earlier processes wrote moves to the list `earlier`."""
+    path = directory / ENVIRONMENT
+    now: dict[str, Any] = {"from_step": step, **describe_environment(device), "earlier": []}
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        now["earlier"] = [*before.pop("earlier"), before]
+    write_atomic(path, json.dumps(now, indent=2) + "\n")
+
+
+def note_environment(directory: Path, **facts: Any) -> None:
+    """Add to environment.json what was found out after it was written."""
+    path = directory / ENVIRONMENT
+    write_atomic(path, json.dumps(json.loads(path.read_text(encoding="utf-8")) | facts, indent=2) + "\n")
+
+
+def command_to_continue(directory: Path, world_size: int) -> str:
+    """Return the command that goes on with this run: this process's own, with `resume=<directory>`."""
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("resume=")]
+    start = program()
+    if world_size > 1:
+        torchrun = _typed(str(Path(sys.executable).with_name("torchrun")))
+        start = [torchrun, "--nproc-per-node", str(world_size), sys.argv[0]]
+    return shlex.join([*start, *arguments, f"resume={directory}"])
+
+
+def program() -> list[str]:
+    """Return how this process was started, as it is typed here: `python train.py`, `.venv/bin/python train.py`, `nl`.
+
+    A command that is offered must work where it is read, whether or not an environment is active. Source: ours.
+    """
+    script = sys.argv[0]
+    return [_typed(sys.executable), script] if script.endswith(".py") else [_typed(script)]
+
+
+def _typed(path: str) -> str:
+    """Write the path of a program by its name where that is enough, else from the working directory if inside."""
+    name = Path(path).name
+    if shutil.which(name) == path:
+        return name
+    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
+
+
+def _flat(values: Any, key: str = "") -> dict[str, Any]:
+    """Name every plain value of nested mappings and lists by its full key."""
+    if isinstance(values, dict) and values:
+        items: Any = values.items()
+    elif isinstance(values, list) and values:
+        items = enumerate(values)
+    else:
+        return {key: values}
+    return {
+        full: value
+        for name, item in items
+        for full, value in _flat(item, f"{key}.{name}" if key else str(name)).items()
+    }

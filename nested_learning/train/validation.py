@@ -1,0 +1,132 @@
+"""Validation: one reduction over fixed rows, whose result does not depend on how the rows are cut into batches."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from nested_learning.data.batch import IGNORE, Batch, to
+from nested_learning.data.loader import count_validation_batches, validation_batches
+from nested_learning.data.several import shares
+from nested_learning.data.source import Source
+from nested_learning.nn.dropout import evaluating
+from nested_learning.nn.language_model import LanguageModel
+from nested_learning.objective.figures import Mean, add_means, means, memory_figures
+from nested_learning.objective.protocol import Objective, Step
+from nested_learning.objective.training import Training
+from nested_learning.shapes import Int, Tensor
+from nested_learning.train.precision import autocast
+from nested_learning.world import World
+
+
+@dataclass
+class Sums:
+    """What validation adds up, in float64: of one batch, or a sum over batches and processes, divided at the end.
+
+    `nats`, `targets`, `correct`: of all valid targets; `rows`, `rows_correct`: of rows with a valid target;
+    `text_nats`, `text_bytes`: of the targets that stand for text, and the utf-8 bytes they stand for.
+    """
+
+    nats: float = 0.0
+    targets: float = 0.0
+    correct: float = 0.0
+    rows: float = 0.0
+    rows_correct: float = 0.0
+    text_nats: float = 0.0
+    text_bytes: float = 0.0
+
+    def figures(self, *, of_text: bool) -> dict[str, float]:
+        """Return the means by name: bits per byte for text, the share of flawless rows for a task."""
+        figures = {"val/loss": self.nats / self.targets, "val/accuracy": self.correct / self.targets}
+        if of_text:
+            return figures | {"val/bpb": self.text_nats / (math.log(2) * self.text_bytes)}
+        return figures | {"val/sequence_accuracy": self.rows_correct / self.rows}
+
+
+def validate(
+    model: LanguageModel,
+    objective: Objective,
+    source: Source,
+    *,
+    num_rows: int,
+    batch_size: int,
+    world: World,
+    dtype: torch.dtype = torch.float32,
+    resets: bool = False,
+) -> dict[str, float]:
+    """Return the figures of `model` on `num_rows` fixed validation rows, read by all processes together. Source: ours.
+
+    `val/loss` (nats per target), `val/accuracy`, and with a tokenizer `val/bpb` (bits per utf-8 byte, over the targets
+    that stand for text), without one `val/sequence_accuracy`. Where levels write while they read, what they wrote:
+    `val/memory/<level>/{writes,surprise,norm}`. `batch_size` bounds the memory and changes no result but by rounding,
+    and the number of processes none at all.
+    With `resets` every document of a row is read from a fresh state. Of a mixture each source has its share of the
+    rows, and figures of its own, such as `val/<source>/loss`. Draws no random number and leaves the model as it was.
+    """
+    reader = Training(model, objective, resets=resets, evenly=world.holds_parts)
+    everything: list[Sums] = []
+    memory: list[tuple[str, Mean]] = []
+    figures: dict[str, float] = {}
+    for name, (part, number) in shares(source, num_rows).items():
+        with evaluating(model):
+            sums, written = read_share(reader, part, number, batch_size, world, dtype)
+        everything += sums
+        memory += written.items()
+        if name:
+            alone = total(sums, world).figures(of_text=True)
+            figures |= {f"val/{name}/{figure.removeprefix('val/')}": value for figure, value in alone.items()}
+    figures |= {f"val/{name}": value for name, value in means(add_means(memory), world).items()}
+    return total(everything, world).figures(of_text=source.tokenizer is not None) | figures
+
+
+def total(sums: Sequence[Sums], world: World) -> Sums:
+    """Add up the figures of the batches of all processes."""
+    return Sums(*world.sum([[vars(each)[name] for each in sums] for name in vars(Sums())]))
+
+
+def read_share(
+    reader: Training, source: Source, num_rows: int, batch_size: int, world: World, dtype: torch.dtype
+) -> tuple[list[Sums], dict[str, Mean]]:
+    """Read this process's share of `num_rows` validation rows of one source."""
+    batches = validation_batches(source, num_rows, batch_size, world.rank, world.size)
+    token_bytes = None if source.tokenizer is None else torch.from_numpy(source.tokenizer.token_bytes)
+    sums, memory = add_up(reader, (to(batch, world.device) for batch in batches), token_bytes, dtype)
+    if world.holds_parts and len(sums) * world.size < count_validation_batches(source, num_rows, batch_size):
+        # others have a batch more, for which they need this process's parts of the parameters
+        read(reader, to(next(validation_batches(source, 1, 1)), world.device), dtype)
+    return sums, memory
+
+
+@torch.no_grad()
+def read(reader: Training, batch: Batch, dtype: torch.dtype) -> Step:
+    """Read `batch` from fresh states."""
+    with autocast(batch.tokens.device, dtype):
+        return reader(batch)
+
+
+@torch.no_grad()
+def add_up(
+    reader: Training,
+    batches: Iterable[Batch],
+    token_bytes: Int[Tensor, "v"] | None,
+    dtype: torch.dtype,
+) -> tuple[list[Sums], dict[str, Mean]]:
+    """Return the figures of each of `batches`, read by `reader`; and of what memories wrote meanwhile."""
+    # the names are known where there is no batch too
+    found, memory = [], [*memory_figures(reader.model.init_state(0)).items()]
+    for batch in batches:
+        step = read(reader, batch, dtype)
+        nats, targets, sums = step.nats.cpu().double(), batch.targets.cpu(), Sums()
+        found.append(sums)
+        sums.nats = nats.sum().item()
+        sums.targets = float(step.num_targets)
+        sums.correct, sums.rows, sums.rows_correct = (
+            float(step.metrics[name]) for name in ("correct", "rows", "rows_correct")
+        )
+        if token_bytes is not None:
+            size = torch.where(targets == IGNORE, 0, token_bytes[targets.clamp(min=0)])
+            sums.text_nats = nats[size > 0].sum().item()
+            sums.text_bytes = float(size.sum())
+        memory += memory_figures(step.state).items()
+    return found, add_means(memory)

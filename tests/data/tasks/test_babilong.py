@@ -1,0 +1,123 @@
+"""Stories of bAbI are read as they are written, and told in order between other sentences."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shared import shared
+
+from nested_learning.data.source import IGNORE
+from nested_learning.data.tasks.babi import Story, find_task, read_stories, split_stories
+from nested_learning.data.tasks.babilong import BabilongConfig, Telling
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
+from nested_learning.errors import ConfigError, DataError
+
+TEXT = """1 Mary moved to the bathroom.
+2 John went to the hallway.
+3 Where is Mary? \tbathroom\t1
+4 Mary left.
+5 Where is John? \thallway\t2
+1 Anna slept.
+2 What did Anna do? \tslept\t1
+"""
+STORY = Story(("Mary moved to the bathroom.", "John left."), "Where is Mary?", "bathroom")
+
+
+def write(folder: Path, text: str, name: str = "qa1_single_train.txt") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_question_is_asked_after_all_that_was_told_before(tmp_path: Path) -> None:
+    first, second, third = read_stories(write(tmp_path, TEXT))
+    assert first == Story(("Mary moved to the bathroom.", "John went to the hallway."), "Where is Mary?", "bathroom")
+    assert second.facts == (*first.facts, "Mary left.") and second.target == "hallway"
+    assert third == Story(("Anna slept.",), "What did Anna do?", "slept")
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("", "no question there"),
+        ("1 Mary moved.\n", "no question there"),
+        ("Mary moved.\n", "line 1: 'Mary moved.' is no fact and no question"),
+        ("1 Mary moved.\n\n2 Where?\tx\t1\n", "line 2: '' is no fact"),
+        ("1 Where is Mary?\tx\t1\n", "line 1: a question without an answer or a fact"),
+        ("1 A.\n2 Where is Mary?\t\t1\n", "line 2: a question without an answer or a fact"),
+    ],
+)
+def test_what_is_no_babi_is_refused_with_its_line(text: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=problem):
+        read_stories(write(tmp_path, text))
+    (tmp_path / "bytes.txt").write_bytes(b"1 \xff\xfe\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_stories(tmp_path / "bytes.txt")
+
+
+def test_the_test_set_of_a_task_is_taken_where_there_is_one(tmp_path: Path) -> None:
+    write(tmp_path, TEXT)
+    write(tmp_path, TEXT, "qa10_other_train.txt")
+    assert find_task(tmp_path, "qa1", "x").name == "qa1_single_train.txt"
+    test = write(tmp_path, TEXT, "qa1_single_test.txt")
+    assert find_task(tmp_path, "qa1", "x") == test
+    with pytest.raises(DataError, match=r"x=.*: no qa2_\*\.txt there"):
+        find_task(tmp_path, "qa2", "x")
+
+
+def test_no_story_that_was_trained_on_is_held_out() -> None:
+    stories = [STORY._replace(target=str(number % 7)) for number in range(20)]
+    train, held_out = split_stories([*stories, STORY], 0.5)
+    assert len(train) == 10 and held_out == [STORY]
+    assert split_stories([STORY], 1.0) == ([], [STORY])
+
+
+@pytest.mark.parametrize("books", [[], ["It was late. So they said! Nobody came."]])
+def test_a_story_is_told_in_order_in_exactly_so_many_tokens(books: list[str]) -> None:
+    telling = Telling(ByteTokenizer(), books)
+    places = set()
+    for number in range(20):
+        context, question = telling.tell(STORY, np.random.default_rng(number), 500)
+        text = ByteTokenizer().decode(context)
+        assert len(context) + len(question) == 500
+        first, second = (text.index(f" {fact}") for fact in STORY.facts)
+        assert first < second
+        # a torn sentence at most comes before
+        assert text[first - 1] in ".!" or first < 30
+        places.add(first)
+        assert ByteTokenizer().decode(question) == "\nWhere is Mary?"
+    assert len(places) > 5
+    alone, _ = telling.tell(STORY, np.random.default_rng(0), None)
+    assert ByteTokenizer().decode(alone) == " Mary moved to the bathroom. John left."
+    with pytest.raises(DataError, match="20 tokens are too few for this story; use at least 54"):
+        telling.tell(STORY, np.random.default_rng(0), 20)
+
+
+def test_rows_train_on_answers_and_validate_on_held_out_stories() -> None:
+    path = shared("babi/en")
+    source = BabilongConfig(path=str(path), tasks=["qa1", "qa2"], seq_len=400).build(0)
+    words = source.tokenizer
+    assert words is not None and source.vocab_size < 400
+    train, held_out = split_stories(read_stories(find_task(path, "qa1", "x")), 0.1)
+    for split, told in (("train", train), ("validation", held_out)):
+        questions = {(story.facts[-1], story.question, story.target) for story in told}
+        seen = 0
+        for index in range(10):
+            row = source.row(split, 0, index)
+            asked = row.targets[row.targets != IGNORE]
+            assert words.decode(asked).endswith("<|end|>")
+            text = words.decode(row.tokens)
+            seen += sum(f"\n{question} {target}" in text and last in text for last, question, target in questions)
+        assert seen > 0
+
+
+def test_options_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.path is missing"):
+        BabilongConfig()
+    with pytest.raises(ConfigError, match=r"data\.tasks=qa9: must be one of qa1"):
+        BabilongConfig(path="x", tasks=["qa9"])
+    with pytest.raises(ConfigError, match=r"data\.held_out=1.0: must lie between 0 and 1"):
+        BabilongConfig(path="x", held_out=1.0)
+    write(tmp_path, TEXT)
+    with pytest.raises(DataError, match=r"data\.held_out=0\.01: leaves no story of qa1"):
+        BabilongConfig(path=str(tmp_path), held_out=0.01).build(0)

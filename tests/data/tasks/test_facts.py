@@ -1,0 +1,65 @@
+import pytest
+
+from nested_learning.data.source import IGNORE
+from nested_learning.data.tasks.facts import ASKED, LENGTH, VALUES, WORDS, FactsConfig
+from nested_learning.errors import ConfigError
+
+
+def sentences(config: FactsConfig, index: int) -> tuple[list[list[str]], list[list[int]]]:
+    """Return the words and the targets of a row, sentence by sentence."""
+    tokens, targets, _ = (column.reshape(-1, LENGTH).tolist() for column in config.build(0).row("train", 0, index))
+    return [[WORDS[token] for token in line] for line in tokens], targets
+
+
+@pytest.mark.parametrize("changes", [0.0, 0.5])
+def test_what_is_asked_is_what_was_told_last_of_the_same_thing(changes: float) -> None:
+    config = FactsConfig(train_on="asked", changes=changes, num_sentences=12)
+    num_asked = 0
+    for index in range(50):
+        told: dict[tuple[str, ...], str] = {}
+        for words, targets in zip(*sentences(config, index), strict=True):
+            key, value = tuple(words[: ASKED + 1]), words[ASKED + 1]
+            asked = [number for number, target in enumerate(targets) if target != IGNORE]
+            assert asked in ([], [ASKED])
+            if asked:
+                num_asked += 1
+                assert value == told[key] == WORDS[targets[ASKED]]
+            elif not changes:
+                assert key not in told
+            told[key] = value
+        assert config.min_facts <= len(told) <= config.num_facts
+    assert num_asked > 50
+
+
+def test_all_next_words_are_targets() -> None:
+    tokens, targets, _ = FactsConfig().build(0).row("train", 0, 0)
+    assert targets[:-1].tolist() == tokens[1:].tolist() and targets[-1] == IGNORE
+
+
+def test_every_number_of_facts_and_every_value_occurs() -> None:
+    config, counts, values = FactsConfig(min_facts=2, num_facts=4), set(), set()
+    for index in range(200):
+        told, _ = sentences(config, index)
+        counts.add(len({tuple(words[: ASKED + 1]) for words in told}))
+        values |= {words[ASKED + 1] for words in told}
+    assert counts == {2, 3, 4} and values == set(VALUES)
+
+
+def test_words_are_no_two_tokens() -> None:
+    assert len(set(WORDS)) == len(WORDS) == FactsConfig().vocab_size
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"min_facts": 0}, r"data\.min_facts=0: must be at least 1"),
+        ({"num_facts": 2, "min_facts": 3}, r"data\.num_facts=2: must be at least 3"),
+        ({"num_sentences": 4}, r"data\.num_sentences=4: must be at least 5"),
+        ({"changes": 1.0}, r"data\.changes=1\.0: must be at least 0 and below 1"),
+        ({"train_on": "some"}, r"data\.train_on=some: must be one of all, asked"),
+        ({"num_facts": 577, "num_sentences": 600}, r"data\.num_facts=577: there are 576 different ones"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_by_name(values: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FactsConfig(**values)  # type: ignore[arg-type]

@@ -1,0 +1,125 @@
+import random
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from nested_learning.data.curriculum import StageConfig, constant, plan
+from nested_learning.data.feed import Feed
+from nested_learning.data.source import IGNORE
+from nested_learning.data.text.packed import PackedText, to_stream
+from nested_learning.data.text.packing import PACKINGS, best_fit
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
+
+END = ByteTokenizer.end
+
+
+def make_documents(seed: int, number: int = 30) -> list[str]:
+    """Documents of 1 to 40 letters; no two share a letter, so that every transition says whose it is."""
+    rng = random.Random(seed)
+    letters = [chr(code) for code in range(33, 127)] + [chr(code) for code in range(33)]
+    return ["".join(rng.choices(letters[3 * i : 3 * i + 3], k=rng.randrange(1, 40))) for i in range(number)]
+
+
+def make_source(documents: list[str], seq_len: int, packing: str) -> PackedText:
+    tokenizer = ByteTokenizer()
+    streams = {split: to_stream(documents, tokenizer) for split in ("train", "validation")}
+    return PackedText(streams, tokenizer, seq_len, packing=packing)
+
+
+def transitions(documents: list[str]) -> Counter[tuple[int, int]]:
+    """Count the transitions inside documents: from the `end` that opens one to the `end` that closes it."""
+    return Counter(pair for text in documents for pair in pairwise([END, *text.encode(), END]))
+
+
+def read(feed: Feed, steps: range) -> Counter[tuple[int, int]]:
+    found: Counter[tuple[int, int]] = Counter()
+    for step in steps:
+        (batch,) = feed.pieces(step)
+        asked = batch.targets != IGNORE
+        found.update(zip(batch.tokens[asked].tolist(), batch.targets[asked].tolist(), strict=True))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seq_len", [1, 3, 16, 64])
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_every_transition_of_every_document_is_a_target_exactly_once_an_epoch(
+    packing: str, seq_len: int, seed: int
+) -> None:
+    documents = make_documents(seed)
+    source = make_source(documents, seq_len, packing)
+    feed, rows = Feed(source, seed, constant(1, seq_len)), source.num_rows("train")
+    assert read(feed, range(rows)) == read(feed, range(rows, 2 * rows)) == transitions(documents)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_so_it_is_when_the_rows_are_cut_by_a_stage(packing: str) -> None:
+    documents = make_documents(7)
+    source = make_source(documents, 16, packing)
+    rows = source.num_rows("train")
+    feed = Feed(source, 0, plan([StageConfig(steps=4 * (rows // 2), batch_size=1, seq_len=4)], 1, 16))
+    assert read(feed, range(4 * (rows // 2) + rows - rows // 2)) == transitions(documents)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_what_a_row_calls_a_document_is_one(packing: str) -> None:
+    documents = make_documents(3)
+    owner = {letter: i for i, text in enumerate(documents) for letter in text.encode()}
+    source = make_source(documents, 24, packing)
+    for index in range(source.num_rows("train")):
+        row = source.row("train", 0, index)
+        for number in np.unique(row.documents):
+            here = row.documents == number
+            letters = [*row.tokens[here].tolist(), *row.targets[here & (row.targets != IGNORE)].tolist()]
+            assert len({owner[letter] for letter in letters if letter != END}) <= 1
+
+
+def test_best_fit_cuts_no_document_that_fits_and_says_what_it_costs() -> None:
+    documents = make_documents(5)
+    reports = {name: make_source(documents, 41, name).packings["train"].report() for name in PACKINGS}
+    targets = sum(transitions(documents).values())
+    for report in reports.values():
+        assert (report.documents, report.targets, report.dropped) == (30, targets, 0)
+        assert report.padding == pytest.approx(1 - targets / (41 * report.rows))
+    assert reports["best_fit"].cut == 0 and reports["concat"].cut > 0.2
+    assert reports["concat"].padding < 41 / targets
+    source = make_source(documents, 41, "best_fit")
+    rows = [source.row("train", 0, index) for index in range(source.num_rows("train"))]
+    pieces = [bytes(row.tokens[row.documents == n].tolist()[1:]) for row in rows for n in np.unique(row.documents)
+              if row.targets[row.documents == n][0] != IGNORE]  # fmt: skip
+    assert sorted(pieces) == sorted(text.encode() for text in documents)
+
+
+def fill_one_by_one(lengths: list[int], seq_len: int) -> list[int]:
+    """Best fit as it is described: what is left of each row, after every piece, the longest first."""
+    rooms: list[int] = []
+    for length in sorted(lengths, reverse=True):
+        fitting = [(room, i) for i, room in enumerate(rooms) if room >= length]
+        if not fitting:
+            rooms.append(seq_len)
+        rooms[min(fitting)[1] if fitting else -1] -= length
+    return sorted(rooms)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_best_fit_is_best_fit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    seq_len, sizes = int(rng.integers(1, 20)), rng.integers(1, 30, int(rng.integers(1, 40)))
+    starts, end = np.cumsum(sizes) - sizes, int(sizes.sum())
+    pieces = best_fit(starts, end, seq_len)
+    filled = np.add.reduceat(pieces.lengths, pieces.rows[:-1])
+    cut = [seq_len] * sum(sizes // seq_len) + [size % seq_len for size in sizes.tolist() if size % seq_len]
+    assert sorted((seq_len - filled).tolist()) == fill_one_by_one(cut, seq_len)
+    # the pieces are the stream, each token once
+    order = np.argsort(pieces.starts)
+    assert pieces.starts[order].tolist() == [0, *np.cumsum(pieces.lengths[order])[:-1].tolist()]
+    assert pieces.lengths.sum() == end
+
+
+def test_many_documents_are_packed_at_once() -> None:
+    sizes = np.random.default_rng(0).lognormal(6, 1.2, 200_000).astype(np.int64) + 1
+    pieces = best_fit(np.cumsum(sizes) - sizes, int(sizes.sum()), 2048)
+    rows = len(pieces.rows) - 1
+    assert 1 - sizes.sum() / (rows * 2048) < 0.001

@@ -1,0 +1,243 @@
+import base64
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data.gpt2 import FOLDER, needs_gpt2
+
+from nested_learning.data.text.stdlib import read_sources
+from nested_learning.data.tokenizers import tokenizer as tokenizer_module
+from nested_learning.data.tokenizers.bpe import BYTE_LEVEL, GPT2_WORDS, BpeTokenizer, find_merges, train_bpe
+from nested_learning.data.tokenizers.byte_letters import from_letters, to_letters
+from nested_learning.data.tokenizers.tokenizer import FILE_NAME, ByteTokenizer, Tokenizer
+from nested_learning.data.tokenizers.tokenizer_files import CL100K_WORDS, O200K_WORDS, open_tokenizer, read_tokenizer
+from nested_learning.errors import ConfigError, DataError
+
+SPECIALS = ["<|end|>", "<|endoftext|>", "<|im_start|>", "</s>"]
+
+
+@pytest.fixture(scope="module")
+def code() -> list[str]:
+    return read_sources(Path(json.__file__).parents[1])[:40]
+
+
+@pytest.fixture(scope="module")
+def trained(code: list[str]) -> BpeTokenizer:
+    return train_bpe(code, 1000)
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> Tokenizer:
+    return read_tokenizer(str(FOLDER))
+
+
+def every_kind_of_text(code: list[str]) -> str:
+    """Return code, many characters, assigned or not, runs of space, and the letters of special tokens."""
+    points = [*range(0x3000), *range(0x3000, 0xD800, 97), *range(0xE000, 0x110000, 1997)]
+    letters = "".join(f"a{chr(i)}b {chr(i)}{chr(i)} 1" for i in points)
+    spaces = "".join(" " * n + "\n" * (n % 3) + "\t" * (n % 2) + "x" for n in range(40))
+    return letters + spaces + "".join(SPECIALS) + " don't WE'LL 123456\r\n" + "".join(code)[:100_000]
+
+
+def ranks_file(tokenizer: BpeTokenizer, path: Path) -> Path:
+    """Write the ranks of `tokenizer` as tiktoken's files have them."""
+    single = to_letters(bytes([i]) for i in range(256))
+    pieces = from_letters(dict.fromkeys([*single, *(a + b for a, b in tokenizer.merges)]))
+    path.write_text("".join(f"{base64.b64encode(piece).decode()} {i}\n" for i, piece in enumerate(pieces)))
+    return path
+
+
+def test_any_bytes_survive_and_are_counted_and_never_make_a_special_token(trained: BpeTokenizer) -> None:
+    rng = random.Random(0)
+    tokenizers: list[Tokenizer] = [ByteTokenizer(), trained]
+    if FOLDER.is_dir():
+        tokenizers.append(read_tokenizer(str(FOLDER)))
+    for i in range(10_000):
+        data = rng.randbytes(rng.randrange(12)) + rng.choice(SPECIALS).encode() * (i % 2) + "é ".encode()[i % 3 :]
+        # the others are slower to look at, and no different
+        for tokenizer in tokenizers if i % 50 == 0 else [trained]:
+            tokens = tokenizer.encode_bytes(data)
+            assert tokenizer.decode_bytes(tokens) == data
+            assert tokenizer.token_bytes[tokens].sum() == len(data)
+            assert tokenizer.end not in tokens
+
+
+def test_what_is_saved_gives_other_programs_the_same_tokens(
+    trained: BpeTokenizer, code: list[str], tmp_path: Path
+) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    trained.save(tmp_path)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / FILE_NAME))
+    text = every_kind_of_text(code)
+    text = text.replace("<|end|>", "")
+    assert theirs.encode(text).ids == trained.encode(text).tolist()
+    # only theirs reads the end in the letters of a text
+    assert theirs.encode("<|end|>").ids == [trained.end]
+    assert theirs.decode(theirs.encode("a é\n").ids) == "a é\n"
+
+
+@pytest.mark.parametrize("words", [None, CL100K_WORDS, O200K_WORDS], ids=["gpt2", "cl100k", "o200k"])
+def test_both_libraries_make_the_same_tokens_of_every_character(
+    trained: BpeTokenizer, code: list[str], words: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = trained if words is None else BpeTokenizer(trained.merges, words=words)
+    slow = BpeTokenizer(trained.merges, words=fast.words)
+    monkeypatch.setitem(sys.modules, "tiktoken", None)
+    assert slow._fast is None
+    monkeypatch.undo()
+    assert fast._fast is not None
+    text = every_kind_of_text(code)
+    assert np.array_equal(fast.encode(text), slow.encode(text))
+
+
+def test_a_sea_of_spaces_is_encoded_though_the_fast_library_gives_up(trained: BpeTokenizer) -> None:
+    text = "a" + " " * 1_000_000 + "b"
+    with pytest.raises(ValueError, match="Regex error"):
+        trained._fast.encode_to_numpy(text)
+    tokens = trained.encode(text)
+    assert trained.token_bytes[tokens].sum() == len(text)
+
+
+@needs_gpt2
+def test_gpt2_is_what_it_was_published_as(gpt2: Tokenizer) -> None:
+    assert (gpt2.vocab_size, gpt2.end) == (50257, 50256)
+    assert gpt2.encode("Hello world! don't 123  \n x").tolist() == [
+        *(15496, 995, 0, 836, 470, 17031, 220, 220, 198, 2124),
+    ]
+    assert gpt2.decode([gpt2.end]) == "<|endoftext|>"
+
+
+@needs_gpt2
+def test_gpt2_is_the_same_from_any_of_its_files(gpt2: Tokenizer, code: list[str], tmp_path: Path) -> None:
+    assert isinstance(gpt2, BpeTokenizer)
+    gpt2.save(tmp_path)
+    text = every_kind_of_text(code)
+    tokens = gpt2.encode(text)
+    again = read_tokenizer(str(tmp_path / FILE_NAME))
+    assert again.fingerprint == gpt2.fingerprint
+    assert np.array_equal(again.encode(text), tokens)
+    assert gpt2.token_bytes[tokens].sum() == len(text.encode())
+
+
+def test_ranks_of_tiktoken_say_what_was_merged(trained: BpeTokenizer, code: list[str], tmp_path: Path) -> None:
+    opened = read_tokenizer(str(ranks_file(trained, tmp_path / "r50k_base.tiktoken")))
+    assert isinstance(opened, BpeTokenizer)
+    assert opened.merges == trained.merges
+    text = every_kind_of_text(code)
+    assert b"".join(opened._pieces[i] for i in opened.encode(text).tolist()).decode() == text
+    assert len(opened.encode(text)) == len(trained.encode(text))
+
+
+def test_ranks_without_a_known_name_need_the_words_beside_them(trained: BpeTokenizer, tmp_path: Path) -> None:
+    path = ranks_file(trained, tmp_path / "mine.tiktoken")
+    with pytest.raises(DataError, match=r"write the regular expression into mine\.tiktoken\.words"):
+        read_tokenizer(str(path))
+    (tmp_path / "mine.tiktoken.words").write_text(r"\p{N}|\P{N}+" + "\n")
+    assert len(read_tokenizer(str(path)).encode("12")) == 2
+
+
+def test_a_token_is_merged_from_what_merging_leaves_of_it() -> None:
+    ranks = {bytes([i]): i for i in range(256)} | {b"ab": 300, b"bc": 301, b"abc": 302, b"xyz": 303}
+    # ab comes before bc, and nothing makes xyz
+    assert find_merges(ranks) == {b"ab": (b"a", b"b"), b"bc": (b"b", b"c"), b"abc": (b"ab", b"c")}
+
+
+def saved_json(tokenizer: BpeTokenizer, folder: Path, **changes: Any) -> str:
+    """Save `tokenizer` with other values at `model.x`, written `model__x`, or at the root; return the file."""
+    tokenizer.save(folder)
+    saved = json.loads((folder / FILE_NAME).read_text())
+    for key, value in changes.items():
+        *into, last = key.split("__")
+        (saved[into[0]] if into else saved)[last] = value
+    (folder / FILE_NAME).write_text(json.dumps(saved))
+    return str(folder / FILE_NAME)
+
+
+def test_added_tokens_have_ids_but_no_text_makes_them(trained: BpeTokenizer, tmp_path: Path) -> None:
+    added = [{"id": 2000 + i, "content": text, "special": True} for i, text in enumerate(SPECIALS[1:])]
+    opened = read_tokenizer(saved_json(trained, tmp_path, added_tokens=added))
+    assert (opened.end, opened.vocab_size) == (2000, 2003)
+    assert opened.decode([2001, 1500]) == "<|im_start|>"
+    assert opened.encode("".join(SPECIALS)).max() < 1000
+    assert opened.token_bytes[1000:].sum() == 0
+
+
+def test_merges_that_never_happen_do_not_slow_reading_down(
+    trained: BpeTokenizer, code: list[str], tmp_path: Path
+) -> None:
+    vocab = {a + b for a, b in trained.merges} | set(to_letters(bytes([i]) for i in range(256)))
+    every = [
+        (token[:i], token[i:])
+        for token in (a + b for a, b in trained.merges)
+        for i in range(1, len(token))
+        if token[:i] in vocab and token[i:] in vocab
+    ]
+    assert len(every) > len(trained.merges)
+    opened = read_tokenizer(saved_json(trained, tmp_path, model__merges=every))
+    assert isinstance(opened, BpeTokenizer)
+    assert opened.fingerprint == trained.fingerprint
+    theirs = pytest.importorskip("tokenizers").Tokenizer.from_file(str(tmp_path / FILE_NAME))
+    text = every_kind_of_text(code).replace("<|end|>", "")
+    assert theirs.encode(text).ids == opened.encode(text).tolist()
+
+
+def test_a_cutter_of_several_steps_is_kept_whole(trained: BpeTokenizer, tmp_path: Path) -> None:
+    digits = {"type": "Digits", "individual_digits": True}
+    cutter = {"type": "Sequence", "pretokenizers": [digits, BYTE_LEVEL]}
+    opened = read_tokenizer(saved_json(trained, tmp_path, pre_tokenizer=cutter))
+    assert len(opened.encode("1234")) == 4
+    opened.save(tmp_path)
+    assert open_tokenizer(tmp_path).fingerprint == opened.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__type": "Unigram"}, "a Unigram tokenizer, which loses text"),
+        ({"model__byte_fallback": True}, "byte_fallback=True loses text"),
+        ({"model__unk_token": "<unk>"}, "unk_token=<unk> loses text"),
+        ({"normalizer": {"type": "Lowercase"}}, "its normalizer changes the text"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer is not ByteLevel"),
+        ({"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}}, "not ByteLevel without a prefix"),
+        ({"pre_tokenizer": None}, "not a tokenizer that can be read"),
+        ({"model__vocab": {"a": 0}}, "has no id"),
+        ({"model__merges": [["a", "▁b"]]}, "merged before they are made"),
+        ({"model": 3}, "not a tokenizer"),
+    ],
+)
+def test_a_tokenizer_that_would_lose_text_is_refused(
+    trained: BpeTokenizer, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=rf"{FILE_NAME}: .*{message}.*"):
+        read_tokenizer(saved_json(trained, tmp_path, **changes))
+
+
+def test_a_path_with_no_tokenizer_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.tokenizer=word: must be byte, bpe, words, or the path"):
+        read_tokenizer("word")
+    with pytest.raises(ConfigError, match="no tokenizer in this folder"):
+        read_tokenizer(str(tmp_path))
+    (tmp_path / "r50k_base.tiktoken").write_bytes(b"\0\x01 sentence piece")
+    with pytest.raises(DataError, match="not a tokenizer that can be read"):
+        read_tokenizer(str(tmp_path / "r50k_base.tiktoken"))
+
+
+def test_what_earlier_versions_saved_still_opens_as_itself(trained: BpeTokenizer, tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text(json.dumps({"name": "bpe", "merges": trained.merges}))
+    assert open_tokenizer(tmp_path).fingerprint == trained.fingerprint
+
+
+@pytest.mark.parametrize("words", [GPT2_WORDS, CL100K_WORDS, O200K_WORDS], ids=["gpt2", "cl100k", "o200k"])
+def test_no_tokenizer_notices_that_a_long_text_is_cut(
+    trained: BpeTokenizer, code: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = BpeTokenizer(trained.merges, words=words)
+    text = every_kind_of_text(code)
+    whole = tokenizer.encode(text)
+    monkeypatch.setattr(tokenizer_module, "PART_LENGTH", 50)
+    assert len(list(tokenizer_module.cut_parts(text))) > 1000
+    assert np.array_equal(tokenizer.encode(text), whole)

@@ -1,0 +1,213 @@
+"""What weights forget over a sequence that was really trained, and what memories do."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import tiny
+from torch.nn import functional as F
+
+from nested_learning import checkpoint
+from nested_learning.command.main import main
+from nested_learning.errors import CheckpointError, ConfigError
+from nested_learning.evals.continual.continual import Continual
+from nested_learning.evals.continual.continual_memory import ContinualMemory
+from nested_learning.evals.continual.weights import all_levels, count_updates, drift
+from nested_learning.evals.protocol import Subject
+from nested_learning.evals.runner import ask
+from nested_learning.hub.open_run import open_trained
+from nested_learning.inference.policy import MemorizeConfig, MemoryConfig
+from nested_learning.inference.session import Session
+from nested_learning.phase.train import run
+
+TEXTS = {
+    "numbers": "{0} {1} {0} {1}\n",
+    "letters": "the {0}th fox says {1}\n",
+    "code": "def f{0}(x):\n    return {1}\n",
+}
+STEPS = 4
+
+
+def configure(folder, **given):
+    for name, form in TEXTS.items():
+        (folder / f"{name}.txt").write_text("".join(form.format(i, i * i % 97) for i in range(200)))
+    sources = ",".join(f"{name}:{{name:text,path:{name}.txt}}" for name in TEXTS)
+    values = {
+        "data": "sequence", "data__sources": f"{{{sources}}}", "data__folder": str(folder), "data__steps_each": STEPS,
+        "data__seq_len": 32, "steps": 3 * STEPS, "keep_every": STEPS, "val_every": 100, "model": "titans_lmm",
+        "model__levels": "[{name: fast, period: 0}, {name: slow, period: 500}, {name: still, period: 9999999}]",
+    }  # fmt: skip
+    return tiny(folder, **(values | given))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("continual")
+    return run(configure(folder, name="run", optim__ema=0.5)).directory
+
+
+def subject(directory, **given):
+    opened = open_trained(directory, "cpu")
+    values = {
+        "model": opened.model, "tokenizer": opened.tokenizer, "data": opened.config.data, "seed": opened.config.seed,
+        "policy": MemoryConfig(name="online"), "run": opened.run,
+    }  # fmt: skip
+    return Subject(**(values | given))
+
+
+def report_on(pack, asked):
+    draft = asked.run / "evals/draft.jsonl"
+    draft.unlink(missing_ok=True)
+    return ask(pack, asked, draft, {})
+
+
+def memorize(**given):
+    values = {
+        "name": "memorize", "steps": 1, "lr": 0.1, "chunk": 16, "surprise_threshold": None, "surprise_metric": "l2",
+        "levels": ["all"], "layers": None, "reset": "per_example",
+    }  # fmt: skip
+    return MemorizeConfig(**(values | given))
+
+
+def cost(model, rows):
+    """Bits per byte of rows of ASCII, from empty states."""
+    tokens, targets, _ = (torch.stack(list(map(torch.from_numpy, column))) for column in zip(*rows, strict=True))
+    with torch.no_grad():
+        logits, _ = model(tokens, model.init_state(len(tokens)))
+    nats = F.cross_entropy(logits.mT, targets.clamp(min=0), reduction="none")
+    return (nats[(targets >= 0) & (targets < 256)].mean() / math.log(2)).item()
+
+
+@pytest.mark.parametrize("batch_size", [5, 64])
+def test_each_cell_is_what_the_weights_after_a_domain_make_of_another(trained, batch_size):
+    asked = subject(trained)
+    report = report_on(Continual(4, batch_size, resets=False), asked)
+    source = asked.open_source()
+    for stage in range(4):
+        model = open_trained(trained / "checkpoints" / f"step_{stage * STEPS:08d}", "cpu").model
+        for name, part in source.sources.items():
+            rows = [part.row("validation", 0, i * part.num_rows("validation") // 4) for i in range(4)]
+            assert report.metrics[f"bpb/{stage}/{name}"].value == pytest.approx(cost(model, rows), rel=1e-5)
+    assert len(report.rows) == 4 * 3 * 4
+    assert report.metrics["bpb/0/code"].value > report.metrics["learned"].value
+    assert set(report.curves) == {"bits per byte", "drift"} and list(report.grids) == ["bits per byte"]
+
+
+def test_averaged_weights_are_asked_where_they_are_wanted(trained):
+    one, other = (
+        report_on(Continual(2, 6, resets=False), subject(trained, weights=kind)).metrics for kind in ("model", "ema")
+    )
+    assert one["bpb/1/code"] != other["bpb/1/code"]
+
+
+def test_a_level_drifts_by_its_clock(trained):
+    model = open_trained(trained, "cpu").model
+    saved = [trained / "checkpoints" / f"step_{step:08d}" for step in (0, STEPS, 2 * STEPS, 3 * STEPS)]
+    far = drift(model, saved)
+    assert set(far) == {"fast", "slow", "still", "rest"} and all(each[0] == 0 for each in far.values())
+    assert far["still"] == [0.0] * 4 and 0 < far["slow"][-1] < far["fast"][-1]
+    # 128 tokens a step: 512 tokens a domain, and the first 500 are full at its last step
+    assert count_updates(all_levels(model), saved[-1]) == {"fast": 12, "slow": 3, "still": 0}
+    for stage in (1, 2, 3):
+        assert count_updates(all_levels(model), saved[stage])["slow"] == stage
+        assert far["slow"][stage] != far["slow"][stage - 1]
+
+
+def test_the_evaluation_is_the_same_each_time_and_says_where_it_is(trained, capsys):
+    line = ["phase=eval", f"checkpoint={trained}", "device=cpu", "evals.continual.num_rows=1"]
+    path, found = trained / "evals" / "continual.json", []
+    for _ in range(2):
+        assert main([*line, "evals=[continual]"]) == 0
+        found.append(json.loads(path.read_text())["metrics"])
+    assert found[0] == found[1] and path.with_suffix(".csv").exists() and "continual.json" in capsys.readouterr().out
+
+
+def test_a_run_that_kept_no_checkpoints_is_refused_with_what_to_do(trained, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    shutil.rmtree(copy / "checkpoints" / f"step_{STEPS:08d}")
+    with pytest.raises(CheckpointError, match=r"no checkpoint after numbers; train .* steps=12 with keep_every=4"):
+        report_on(Continual(2, 4, resets=False), subject(copy))
+
+
+@pytest.mark.parametrize("pack", [Continual(2, 4, resets=False), ContinualMemory(2, 2, 2, 2)])
+def test_data_that_are_no_sequence_are_refused(trained, tmp_path, pack):
+    other = tiny(tmp_path).data
+    with pytest.raises(ConfigError, match=r"evals=continual.*: data=text is no sequence of domains; .* data=sequence"):
+        report_on(pack, subject(trained, data=other))
+
+
+def test_a_memory_is_not_carried_from_weights_to_weights(trained):
+    with pytest.raises(ConfigError, match=r"use memory\.reset=per_example, or evals=continual_memory"):
+        report_on(Continual(2, 4, resets=False), subject(trained, policy=memorize(reset="carry")))
+
+
+def test_domains_are_asked_about_in_the_order_in_which_they_were_learned(trained):
+    asked = subject(trained)
+    with pytest.raises(ConfigError, match=r"data\.order=reverse, but the run was trained with data\.order=forward"):
+        report_on(Continual(2, 4, resets=False), replace(asked, data=replace(asked.data, order="reverse")))
+
+
+def without_memory(folder):
+    config = configure(folder, model="transformer", model__levels="[{name: mlp, period: 0}]")
+    model = config.model.build(257, 0)
+    tokenizer = config.data.build(0).tokenizer
+    return Subject(
+        model=model, tokenizer=tokenizer, data=config.data, seed=0, policy=MemoryConfig(name="online"), run=folder
+    )
+
+
+def test_who_has_no_memory_is_after_every_domain_who_it_was(tmp_path):
+    report = report_on(ContinualMemory(2, 2, 2, 2), without_memory(tmp_path))
+    for name in TEXTS:
+        costs = {report.metrics[f"bpb/{stage}/{name}"].value for stage in range(4)}
+        assert len(costs) == 1
+    assert report.metrics["forgetting"].value == report.metrics["bwt"].value == 0
+
+
+def test_what_is_studied_changes_what_it_costs_and_the_weights_stay(tmp_path):
+    online = without_memory(tmp_path)
+    before = [parameter.clone() for parameter in online.model.parameters()]
+    report = report_on(ContinualMemory(2, 8, 2, 2), replace(online, policy=memorize(lr=0.3)))
+    assert report.metrics["bpb/1/numbers"].value < report.metrics["bpb/0/numbers"].value
+    assert report.metrics["memory/mlp/writes"].value > 0
+    assert all(map(torch.equal, before, online.model.parameters()))
+    nothing = report_on(ContinualMemory(2, 2, 2, 2), replace(online, policy=memorize(lr=0.0)))
+    assert nothing.metrics["bpb/3/code"].value == nothing.metrics["bpb/0/code"].value
+
+
+def test_readers_do_not_notice_each_other(trained):
+    asked = subject(trained)
+    together, alone = (report_on(ContinualMemory(3, 3, 2, size), asked).rows for size in (3, 1))
+    assert len(together) == 3 * 4 * 3
+    order = [(row["stream"], row["stage"], row["domain"]) for row in alone]
+    assert order == [(row["stream"], row["stage"], row["domain"]) for row in together]
+    for one, other in zip(together, alone, strict=True):
+        assert one["text_nats"] == pytest.approx(other["text_nats"], rel=1e-4)
+    assert len({row["text_nats"] for row in alone if (row["stage"], row["domain"]) == (1, "code")}) == 3
+
+
+def test_only_training_text_is_studied(trained, monkeypatch):
+    studied = []
+    read = Session.study
+    monkeypatch.setattr(Session, "study", lambda session, text: (studied.append(text), read(session, text))[1])
+    monkeypatch.setattr(Session, "read_and_study", lambda session, tokens, targets: pytest.fail("more was studied"))
+    asked = subject(trained, policy=memorize())
+    report_on(ContinualMemory(1, 3, 2, 1), asked)
+    source = asked.open_source()
+    for text, (name, part) in zip(studied, source.sources.items(), strict=True):
+        known = [part.row("train", 0, index).tokens for index in range(3)]
+        assert torch.equal(text[0], torch.cat([torch.from_numpy(row) for row in known])), name
+
+
+def test_checkpoints_are_verified_before_they_are_asked(trained, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    path = copy / "checkpoints" / f"step_{STEPS:08d}" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged"):
+        report_on(Continual(2, 4, resets=False), subject(copy))
+    assert checkpoint.find(copy).name == f"step_{3 * STEPS:08d}"

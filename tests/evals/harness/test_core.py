@@ -1,0 +1,207 @@
+"""CORE is asked and counted as its authors do."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from oracle import Oracle
+from shared import shared
+from tiny import tiny
+
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
+from nested_learning.errors import ConfigError, DataError
+from nested_learning.evals.harness.core import Core, is_right, rules_of
+from nested_learning.evals.harness.core_prompts import Rules, examples_for, in_order
+from nested_learning.evals.harness.core_prompts import ask as prompt
+from nested_learning.evals.harness.local_tasks import read_tasks
+from nested_learning.evals.protocol import Subject
+from nested_learning.evals.runner import ask
+from nested_learning.evals.variable_length import Score
+from nested_learning.inference.policy import MemoryConfig
+
+BYTES = ByteTokenizer()
+TINY = tiny(Path(), model="titans_lmm", data="parity")
+MODEL = TINY.model.build(257, seed=1).eval()
+CHOICE = {"query": "Jade is", "choices": ["green", "grey"], "gold": 0}
+
+
+def subject(tmp_path, model=MODEL, tokenizer=BYTES):
+    policy = MemoryConfig(name="online")
+    return Subject(model=model, tokenizer=tokenizer, data=TINY.data, seed=0, policy=policy, run=tmp_path)
+
+
+def said(text):
+    return BYTES.decode(text.tolist())
+
+
+def encode(text):
+    return torch.from_numpy(BYTES.encode(text))
+
+
+def write(folder, name, *items):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("".join(json.dumps(item) + "\n" for item in items))
+    return folder
+
+
+def parts(question, place):
+    """Return the tokens that are read before an answer, and the answer."""
+    return [BYTES.end, *question.contexts[place].tolist()], question.continuations[place].tolist()
+
+
+def whole_texts(question):
+    return [[*before, *after] for before, after in (parts(question, place) for place in range(len(question.contexts)))]
+
+
+def test_the_table_of_tasks_is_that_of_dclm():
+    names = json.loads(shared("icl/core_task_list.json").read_text())
+    tasks = {task["label"]: task for task in yaml.safe_load(shared("icl/core_tasks.yaml").read_text())["icl_tasks"]}
+    with shared("icl/eval_meta_data.csv").open() as file:
+        chances = {row["Eval Task"]: float(row["Random baseline"]) for row in csv.DictReader(file)}
+    kinds = {"choice": "multiple_choice", "schema": "schema", "text": "language_modeling"}
+    assert list(read_tasks("core")) == names
+    for name, ours in read_tasks("core").items():
+        theirs, rules = tasks[name], rules_of(name)
+        assert (kinds[rules.kind], [rules.shots]) == (theirs["icl_task_type"], theirs["num_fewshot"])
+        assert rules.delimiter == ({"continuation_delimiter": " "} | theirs)["continuation_delimiter"]
+        assert Path(theirs["dataset_uri"]).name in ours["files"]
+        assert ours["chance"] == chances[name]
+
+
+def test_choices_are_compared_from_where_they_begin_to_differ():
+    question = prompt(CHOICE, [CHOICE | {"gold": 1}], Rules("choice", 1, "\nAnswer: "), encode)
+    assert [said(each) for each in question.contexts] == ["Jade is\nAnswer: grey\n\nJade is\nAnswer: gre"] * 2
+    assert [said(each) for each in question.continuations] == ["en", "y"]
+    assert said(question.studied) == "Jade is\nAnswer: grey\n\nJade is\nAnswer:"
+
+
+def test_of_a_choice_that_is_the_beginning_of_another_the_last_token_counts():
+    question = prompt(CHOICE | {"choices": ["1", "10"]}, [], Rules("choice", 0, " "), encode)
+    assert [said(each) for each in question.continuations] == ["1", "10"]
+
+
+def test_contexts_that_differ_are_compared_by_what_they_end_with_alike():
+    item = {"context_options": ["so Sam", "so Pam"], "continuation": "left.", "gold": 1}
+    question = prompt(item, [item], Rules("schema", 1, " "), encode)
+    assert [said(each) for each in question.contexts] == ["so Pam left.\n\nso S", "so Pam left.\n\nso P"]
+    assert [said(each) for each in question.continuations] == ["am left."] * 2
+    assert said(question.studied) == "so Pam left.\n\nso"
+
+
+def test_a_text_is_what_comes_after_the_delimiter():
+    item = {"context": " 2+2= ", "continuation": "4"}
+    question = prompt(item, [item], Rules("text", 1, " "), encode)
+    assert [said(each) for each in question.contexts] == ["2+2= 4\n\n2+2="]
+    assert [said(each) for each in question.continuations] == [" 4"]
+
+
+def test_answers_lie_where_the_reference_has_them_in_real_questions():
+    # the reference: prompts one by one, and how many tokens they share from the left, or from the right
+    def alike(texts):
+        for place, tokens in enumerate(zip(*texts, strict=False)):
+            if len(set(tokens)) > 1:
+                return place
+        return min(map(len, texts))
+
+    for name in ("arc_easy", "winogrande"):
+        rules = rules_of(name)
+        items = in_order([json.loads(line) for line in shared(f"icl/{name}.jsonl").read_text().splitlines()])
+        for number, item in enumerate(items[:20]):
+            examples = examples_for(items, number, rules.shots)
+            others = [place for place in range(len(items)) if place != number]
+            assert examples == [items[place] for place in random.Random(1234 + number).sample(others, rules.shots)]
+            found = whole_texts(question := prompt(item, examples, rules, encode))
+            starts = [1 + len(context) for context in question.contexts]
+            if rules.kind == "choice":
+                assert starts == [alike(found)] * len(found)
+            else:
+                assert [len(text) - start for text, start in zip(found, starts, strict=True)] == [
+                    alike([text[::-1] for text in found])
+                ] * len(found)
+
+
+def test_the_order_of_the_questions_is_the_published_one():
+    items = [{"number": number} for number in range(30)]
+    expected = list(range(30))
+    random.Random(1337).shuffle(expected)
+    assert [item["number"] for item in in_order(items)] == expected
+
+
+def test_the_choice_that_is_cheapest_by_token_is_the_answer():
+    short, long = Score(torch.tensor([1.5]), False), Score(torch.tensor([1.0, 1.0, 1.0]), True)
+    assert is_right([short, long], 1) and not is_right([short, long], 0)
+    assert is_right([long], None) and not is_right([short], None)
+
+
+def ask_who_knows(tmp_path, tasks, limit, taste):
+    pack = Core(shared("icl/copa.jsonl").parent, tasks, 4, limit)
+    asked = pack.examples(subject(tmp_path))
+    texts = [parts(each.question, each.gold or 0) for each in asked]
+    return ask(pack, subject(tmp_path, Oracle(texts, taste)), tmp_path / "draft.jsonl", {})
+
+
+WHO_KNOWS = pytest.mark.parametrize(("taste", "right"), [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
+
+
+@WHO_KNOWS
+def test_who_knows_the_answers_gets_all_and_who_avoids_them_none(tmp_path, taste, right):
+    tasks = ["copa", "winogrande", "bigbench_operators"]
+    report = ask_who_knows(tmp_path, tasks, 5, taste)
+    figures = {name: metric.value for name, metric in report.metrics.items()}
+    assert [figures[f"{name}/accuracy"] for name in tasks] == [right] * 3
+    assert figures["copa/centered"] == 2 * right - 1
+    assert figures["CORE-3"] == pytest.approx((2 * (2 * right - 1) + right) / 3)
+    assert report.metrics["copa/accuracy"].chance == 0.5 and len(report.rows) == 15
+
+
+@pytest.mark.slow
+@WHO_KNOWS
+def test_so_it_is_in_every_task(tmp_path, taste, right):
+    report = ask_who_knows(tmp_path, None, 20, taste)
+    found = {name: metric.value for name, metric in report.metrics.items() if name.endswith("/accuracy")}
+    assert len(found) == 17 and found == dict.fromkeys(found, right)
+
+
+def test_core_has_its_name_only_when_nothing_is_missing(tmp_path):
+    rows = [{"task": name, "question": 0, "correct": True} for name in read_tasks("core")]
+    pack = Core(tmp_path, None, 4, None)
+    whole, part = pack.summarise(subject(tmp_path), rows), pack.summarise(subject(tmp_path), rows[1:])
+    assert whole.metrics["CORE"].value == 1.0
+    assert "CORE-21" in part.metrics and "CORE" not in part.metrics
+
+
+def test_what_cannot_be_asked_is_said(tmp_path):
+    folder = write(tmp_path / "icl", "copa.jsonl", CHOICE | {"gold": 2})
+    with pytest.raises(DataError, match="question 1: gold=2"):
+        Core(folder, None, 4, None).examples(subject(tmp_path))
+    write(folder, "copa.jsonl", CHOICE, {"query": "no choices"})
+    with pytest.raises(DataError, match="line 2: has no choices, gold"):
+        Core(folder, ["copa"], 4, None).examples(subject(tmp_path))
+    (folder / "copa.jsonl").write_text("{broken")
+    with pytest.raises(DataError, match="line 1: no JSON"):
+        Core(folder, ["copa"], 4, None).examples(subject(tmp_path))
+    (folder / "copa.jsonl").write_text("\n")
+    with pytest.raises(DataError, match="empty"):
+        Core(folder, ["copa"], 4, None).examples(subject(tmp_path))
+    write(folder, "arc_easy.jsonl", *[CHOICE] * 10)
+    with pytest.raises(DataError, match="10 questions; arc_easy shows 10"):
+        Core(folder, ["arc_easy"], 4, None).examples(subject(tmp_path))
+    with pytest.raises(DataError, match=r"has no piqa\.jsonl"):
+        Core(folder, ["piqa"], 4, None).examples(subject(tmp_path))
+    with pytest.raises(ConfigError, match="no task pica"):
+        Core(folder, ["pica"], 4, None).examples(subject(tmp_path))
+    with pytest.raises(DataError, match="for the task hellaswag_zeroshot"):
+        Core(tmp_path / "empty", None, 4, None).examples(subject(tmp_path))
+    with pytest.raises(ConfigError, match="no text"):
+        Core(folder, ["copa"], 4, None).examples(subject(tmp_path, tokenizer=None))
+
+
+def test_files_lie_in_any_folder_below_and_may_miss(tmp_path):
+    write(tmp_path / "icl", "about.txt")
+    write(tmp_path / "icl" / "commonsense", "copa.jsonl", *[CHOICE] * 3)
+    asked = Core(tmp_path / "icl", None, 4, 2).examples(subject(tmp_path))
+    assert [(each.task, each.number) for each in asked] == [("copa", 0), ("copa", 1)]

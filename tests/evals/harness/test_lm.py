@@ -1,0 +1,164 @@
+"""The adapter does what lm-evaluation-harness asks of a model."""
+
+import json
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from oracle import Oracle
+from tiny import tiny
+
+from nested_learning.config.schema import to_yaml
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
+from nested_learning.errors import ConfigError
+from nested_learning.evals.harness.lm import Encoder, by_document, lm_class
+from nested_learning.evals.questions import weigh
+from nested_learning.inference.session import Session
+from nested_learning.lm_eval import main, read_batch_size, read_policy
+from nested_learning.phase.train import run
+
+pytest.importorskip("lm_eval")
+
+BYTES = ByteTokenizer()
+MODEL = tiny(Path(), model="titans_lmm", data="parity").model.build(257, seed=1).eval()
+LETTERS = "ab cd  ñ木.\n"
+
+
+def request(*args, task=None, document=None, number=0):
+    return SimpleNamespace(args=args, task_name=task, doc_id=document, idx=number)
+
+
+def lm(model=MODEL, policy="online", **options):
+    return lm_class()(lambda rows: Session(model, BYTES, batch=rows, policy=policy), BYTES, **options)
+
+
+def brute_force(context, continuation, max_length=None):
+    """Return what lm-evaluation-harness wants to know, from one reading of all."""
+    wanted = BYTES.encode(context + continuation)[len(BYTES.encode(context.rstrip())) :]
+    before = BYTES.encode(context.rstrip())
+    if max_length is not None:
+        before = before[max(len(before) - max_length + len(wanted), 0) :]
+    text = torch.tensor([[BYTES.end, *before, *wanted]])
+    with torch.no_grad():
+        logits, _ = MODEL(text[:, :-1], MODEL.init_state(1))
+    last = logits[0, -len(wanted) :].log_softmax(-1)
+    aim = torch.from_numpy(wanted)
+    return last[torch.arange(len(aim)), aim].sum().item(), bool((last.argmax(-1) == aim).all())
+
+
+def said(text):
+    return BYTES.decode(text.tolist())
+
+
+def random_pairs(number):
+    pick = random.Random(0)
+    word = lambda least: "".join(pick.choice(LETTERS) for _ in range(pick.randint(least, 30)))  # noqa: E731
+    # the second of each pair asks about the context of the first
+    pairs = [("", word(1)), ("木 ab  ", word(1)), *((word(0), word(1)) for _ in range(number // 2 - 2))]
+    return [pair for first in pairs for pair in (first, (first[0], word(1)))]
+
+
+@pytest.mark.parametrize("max_length", [None, 64])
+def test_log_likelihoods_are_the_sums_of_a_plain_reading_at_any_batch_size(max_length):
+    pairs = random_pairs(50 if max_length is None else 16)
+    # continuations of one document may leave different room for their context
+    requests = [
+        request(*pair, task="t", document=number // 2 if max_length is None else number)
+        for number, pair in enumerate(pairs)
+    ]
+    found = lm(batch_size=16, max_length=max_length).loglikelihood(requests)
+    expected = [brute_force(*pair, max_length) for pair in pairs]
+    assert [each for each, _ in found] == pytest.approx([each for each, _ in expected], abs=1e-3)
+    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+    one_by_one = lm(batch_size=1, max_length=max_length).loglikelihood(requests)
+    assert [each for each, _ in found] == pytest.approx([each for each, _ in one_by_one], abs=1e-4)
+
+
+def test_rolling_log_likelihoods_read_a_text_from_end_to_end():
+    texts = ["a b", "x" * 70, "ñ木"]
+    found = lm().loglikelihood_rolling([request(text) for text in texts])
+    assert found == pytest.approx([brute_force("", text)[0] for text in texts], abs=1e-3)
+
+
+def test_tokens_may_be_given_as_they_are():
+    given = [(("", ""), [97, 98], [99]), (("", ""), [], [100, 101])]
+    found = lm()._loglikelihood_tokens(given)
+    assert [each for each, _ in found] == pytest.approx([brute_force("ab", "c")[0], brute_force("", "de")[0]], abs=1e-4)
+
+
+def test_generation_stops_where_the_task_says_and_is_greedy_unless_it_says_otherwise():
+    text = "Q: colour?\nA: jade green.\n\nQ: next"
+    model = lm(Oracle([([BYTES.end], BYTES.encode(text).tolist())]))
+    asked = [
+        request("Q: colour?\nA:", {"until": ["\n\n"]}),
+        request("Q: colour?\nA:", {"until": " green", "max_gen_toks": 64, "do_sample": False, "temperature": 0.0}),
+        request("Q: colour?\nA:", {"until": ["\n"], "max_gen_toks": 3}),
+    ]
+    assert model.generate_until(asked) == [" jade green.", " jade", " ja"]
+    drawn = lm().generate_until([request("a", {"do_sample": True, "temperature": 1.0, "max_gen_toks": 8})])
+    assert drawn != lm().generate_until([request("a", {"max_gen_toks": 8})])
+    with pytest.raises(ConfigError, match="num_beams"):
+        model.generate_until([request("a", {"num_beams": 4})])
+
+
+def test_what_is_studied_is_the_context_without_the_candidates_in_it():
+    encoder = Encoder(BYTES)
+    choices = encoder.question([("Is it so? ", "yes"), ("Is it so? ", "no")])
+    assert said(choices.studied) == "Is it so?"
+    assert [said(each) for each in choices.continuations] == [" yes", " no"]
+    schema = encoder.question([("then Samir", " left"), ("then Sally", " left")])
+    assert said(schema.studied) == "then"
+    longest = Encoder(BYTES, max_length=8).question([("the lantern", " jade"), ("the lantern", " x")])
+    assert [said(each) for each in longest.contexts] == ["ern", "ern"]
+    with pytest.raises(ConfigError, match="max_length=4"):
+        Encoder(BYTES, max_length=4).question([("the lantern", " jade")])
+
+
+def test_requests_belong_together_document_by_document():
+    requests = [request(task="a", document=number) for number in (0, 0, 1)] + [request(task="b", document=1)]
+    assert [len(group) for group in by_document([*requests, request(), request()])] == [2, 1, 1, 1, 1]
+
+
+def test_answers_of_other_policies_are_not_kept_by_the_harness():
+    lm(policy="online").set_cache_hook(None)
+    with pytest.raises(ConfigError, match="--use_cache"):
+        lm(policy="frozen").set_cache_hook(None)
+
+
+def test_the_policy_is_named_as_on_our_own_command_line(tmp_path):
+    (tmp_path / "config.yaml").write_text(to_yaml(tiny(tmp_path)))
+    assert read_policy(str(tmp_path), {}).name == "online"
+    policy = read_policy(
+        str(tmp_path), {"memory": "memorize", "memory.steps": 2, "memory.levels": ["titan"], "memory.layers": None}
+    )
+    assert (policy.name, policy.steps, policy.levels) == ("memorize", 2, ["titan"])
+    with pytest.raises(ConfigError, match="pretrained"):
+        read_policy(str(tmp_path), {"pretrained": "gpt2"})
+    assert read_batch_size("4") == 4
+    with pytest.raises(ConfigError, match="auto"):
+        read_batch_size("auto")
+
+
+@pytest.mark.slow
+def test_the_command_line_of_the_harness_asks_a_checkpoint(tmp_path):
+    directory = run(tiny(tmp_path, model="titans_lmm", name="a")).directory
+    (tmp_path / "q.jsonl").write_text('{"query": "Is it so?", "choices": ["no", "yes, it is"], "gold": 1}\n' * 3)
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "so.yaml").write_text(
+        "task: so\ndataset_path: json\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: query\n"
+        f"doc_to_target: gold\ndoc_to_choice: choices\ndataset_kwargs: {{data_files: {{test: {tmp_path}/q.jsonl}}}}\n"
+        "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+    )
+    args = f"checkpoint={directory},memory=memorize,memory.steps=2"
+    told = ["--model", "nested", "--model_args", args, "--device", "cpu", "--tasks", "so", "--batch_size", "2"]
+    out = ["--include_path", str(tmp_path / "tasks"), "--output_path", str(tmp_path / "out"), "--log_samples"]
+    assert main([*told, *out]) == 0
+    (samples,) = (tmp_path / "out").rglob("samples_so*.jsonl")
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    policy = read_policy(str(directory), {"memory": "memorize", "memory.steps": 2})
+    session = Session.open(directory, device="cpu", policy=policy)
+    ((scores, _),) = weigh(session, [Encoder(BYTES).question([("Is it so?", " no"), ("Is it so?", " yes, it is")])])
+    found = [float(response[0][0]) for response in lines[0]["resps"]]
+    assert len(lines) == 3 and found == pytest.approx([-float(score.nats.sum()) for score in scores], rel=1e-4)

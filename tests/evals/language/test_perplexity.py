@@ -1,0 +1,214 @@
+"""What text costs by position, on real text and real models: each byte and word once, the same in any company."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import study, tiny
+
+from nested_learning.data.tokenizers.bpe import train_bpe
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
+from nested_learning.errors import ConfigError, DataError
+from nested_learning.evals import memory_check as room
+from nested_learning.evals.language.config import PerplexityConfig
+from nested_learning.evals.language.perplexity import Perplexity, compared
+from nested_learning.evals.language.texts import cut, to_texts
+from nested_learning.evals.protocol import Subject
+from nested_learning.evals.runner import ask
+from nested_learning.inference.policy import MemoryConfig
+
+STUDY = study(lr=0.5, chunk=16, surprise_metric="loss")
+BOOK = "".join(f"{line} green  bottles,\n\thanging on the wåll.\n" for line in range(40))
+
+
+@pytest.fixture
+def subject(tmp_path):
+    config = tiny(tmp_path, model="titans_lmm", data__val_rows=6)
+    model = config.model.build(257, seed=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    return Subject(
+        model=model,
+        tokenizer=ByteTokenizer(),
+        data=config.data,
+        seed=0,
+        policy=MemoryConfig(name="online"),
+        run=tmp_path,
+    )
+
+
+def write(folder, *documents):
+    folder.mkdir(exist_ok=True)
+    for number, document in enumerate(documents):
+        (folder / f"{number}.txt").write_text(document, encoding="utf-8")
+    return str(folder)
+
+
+def report_on(subject, path=None, length_factor=4, num_texts=8, batch_size=4):
+    asked = PerplexityConfig(
+        name="perplexity", path=path, length_factor=length_factor, num_texts=num_texts, batch_size=batch_size
+    )
+    draft = subject.run / f"evals/{subject.policy.name}{batch_size}.jsonl"
+    return ask(asked.build(subject.data), subject, draft, {"asked": repr((asked, subject.policy))})
+
+
+def value(report, name):
+    return report.metrics[name].value
+
+
+def nats_of(model, text):
+    tokens = torch.cat([torch.tensor([256]), torch.from_numpy(ByteTokenizer().encode(text))])[None]
+    with torch.no_grad():
+        logits, _ = model(tokens[:, :-1], model.init_state(1))
+    return torch.nn.functional.cross_entropy(logits.mT, tokens[:, 1:], reduction="none")[0]
+
+
+def test_validation_rows_are_longer_than_those_of_training_and_every_position_has_its_figures(subject):
+    report = report_on(subject, num_texts=5)
+    stretches = {name.partition("/")[2] for name in report.metrics}
+    assert stretches == {"", "0-32", "32-128"}
+    source = subject.open_source(seq_len=128)
+    rows = [source.row("validation", 0, index * source.num_rows("validation") // 5) for index in range(5)]
+    tokens, targets = (torch.from_numpy(np.stack(column)) for column in list(zip(*rows, strict=True))[:2])
+    with torch.no_grad():
+        logits, _ = subject.model(tokens, subject.model.init_state(5))
+    nats = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
+    assert value(report, "loss/32-128") == pytest.approx(nats[:, 32:][targets[:, 32:] >= 0].mean().item(), rel=1e-4)
+    text = (targets != 256) & (targets >= 0)
+    assert value(report, "bpb") == pytest.approx(nats[text].mean().item() / math.log(2), rel=1e-4)
+    assert report.metrics["bpb/0-32"].n == 5 and report.metrics["bpb/0-32"].stderr > 0
+    (line,) = report.curves["bits per byte"].values()
+    assert [x for x, _, _ in line] == [32, 128]
+
+
+def test_documents_are_read_to_their_end_and_words_are_those_that_white_space_separates(subject, tmp_path):
+    documents = [BOOK, BOOK[7:900], "one wörd\n"]
+    report = report_on(subject, write(tmp_path / "books", *documents), length_factor=None)
+    nats = sum(nats_of(subject.model, text).sum().item() for text in documents)
+    num_bytes, num_words = (
+        sum(map(len, each)) for each in ([t.encode() for t in documents], map(str.split, documents))
+    )
+    assert value(report, "bpb") == pytest.approx(nats / num_bytes / math.log(2), rel=1e-4)
+    assert value(report, "word_perplexity") == pytest.approx(math.exp(nats / num_words), rel=1e-3)
+    assert value(report, "perplexity") == pytest.approx(math.exp(value(report, "loss")))
+    assert report.metrics["word_perplexity"].n == 3
+    # a text that is over counts no more, and the reference is that of the texts that go on
+    assert [
+        report.metrics[f"bpb/{name}"].n for name in ("0-32", "32-128", "256-512", f"1024-{len(BOOK.encode()) + 1}")
+    ] == [3, 2, 2, 1]
+    assert report.metrics["relative_bpb/256-512"].n == 2
+
+
+@pytest.mark.parametrize("tokenizer", ["byte", "bpe"])
+@pytest.mark.parametrize("length", [5, 64, None])
+def test_every_byte_and_every_word_counts_once_wherever_a_document_is_cut(tokenizer, length):
+    tokenizer = ByteTokenizer() if tokenizer == "byte" else train_bpe([BOOK], 300)
+    texts = to_texts(cut(BOOK, tokenizer, length), tokenizer)
+    assert sum(int(text.num_words.sum()) for text in texts) == len(BOOK.split())
+    assert sum(int(text.row.num_bytes.sum()) for text in texts) == len(BOOK.encode())
+    assert sum(len(text.num_words) for text in texts) == len(tokenizer.encode(BOOK)) + 1
+
+
+@pytest.mark.parametrize("policy", [MemoryConfig(name="online"), STUDY], ids=lambda policy: policy.name)
+def test_a_text_costs_the_same_alone_and_beside_longer_ones(subject, tmp_path, policy):
+    asked = replace(subject, policy=policy)
+    path = write(tmp_path / "books", BOOK[:60], BOOK[60:200], BOOK[200:260])
+    together, alone = (report_on(asked, path, length_factor=None, batch_size=size).rows for size in (3, 1))
+    for one, other in zip(together, alone, strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_study_learns_from_a_piece_only_once_it_was_predicted(subject, tmp_path):
+    path = write(tmp_path / "books", BOOK[:700])
+    asked = replace(subject, policy=replace(STUDY, chunk=32))
+    online, studied = (report_on(each, path, length_factor=None) for each in (subject, asked))
+    last = f"loss/512-{len(BOOK[:700].encode()) + 1}"
+    assert value(studied, "loss/0-32") == pytest.approx(value(online, "loss/0-32"), rel=1e-6)
+    assert value(studied, last) < 0.9 * value(online, last)
+    assert value(studied, "memory/mlp/writes") > 0
+    other = write(tmp_path / "others", BOOK[:513])
+    begun = report_on(asked, other, length_factor=None)
+    assert value(begun, "loss/256-512") == pytest.approx(value(studied, "loss/256-512"), rel=1e-6)
+
+
+def test_what_is_carried_to_the_next_text_makes_it_cheaper(subject, tmp_path):
+    path = write(tmp_path / "books", BOOK[:250], BOOK[250:500])
+    fresh = report_on(replace(subject, policy=STUDY), path, length_factor=None)
+    carried = report_on(replace(subject, policy=replace(STUDY, reset="carry")), path, length_factor=None)
+    first, *_, last = ([row["nats"] for row in report.rows if row["start"] == 0] for report in (fresh, carried))
+    assert first[0] == pytest.approx(last[0], rel=1e-5)
+    assert sum(last[1:]) < 0.9 * sum(first[1:])
+
+
+def test_where_documents_are_read_apart_each_begins_at_position_0(subject, tmp_path):
+    path = write(tmp_path / "many", *(f"{number}: {BOOK[number : number + 20]}\n" for number in range(60)))
+    data = replace(subject.data, path=path, boundary="reset", val_fraction=0.5)
+    report = report_on(replace(subject, data=data), num_texts=2)
+    assert all(row["end"] <= 32 for row in report.rows) and len(report.rows) > 4
+    source = replace(subject, data=data).open_source(seq_len=128)
+    _, targets, documents = source.row("validation", 0, 0)
+    inside = documents == 1
+    text = bytes(targets[inside][targets[inside] < 256].astype(np.uint8)).decode()
+    assert report.rows[1]["text_nats"] == pytest.approx(nats_of(subject.model, text).sum().item(), rel=1e-4)
+
+
+def test_a_model_that_knows_nothing_pays_for_every_token_alike(subject):
+    with torch.no_grad():
+        subject.model.head.weight.zero_()
+    report = report_on(subject)
+    assert value(report, "perplexity") == pytest.approx(257, rel=1e-4)
+    assert value(report, "bpb") == pytest.approx(math.log2(257), rel=1e-4)
+
+
+def test_positions_are_compared_in_the_texts_that_have_both():
+    def stretch(text, bits):
+        return {"text": text, "nats": bits * 10, "targets": 10, "correct": 0, "text_nats": bits * 10, "bytes": 10}
+
+    reference = [stretch(0, 2.0), stretch(1, 4.0), stretch(2, 400.0)]
+    proportional = compared([stretch(0, 1.0), stretch(1, 2.0)], reference)["relative_bpb"]
+    assert (proportional.value, proportional.n) == (pytest.approx(0.5), 2)
+    assert proportional.stderr == pytest.approx(0, abs=1e-12)
+    other = compared([stretch(0, 2.0), stretch(1, 1.0)], reference)["relative_bpb"]
+    assert other.value == pytest.approx(0.5) and other.stderr == pytest.approx(1 / 3)
+    assert compared(reference, reference) == {} == compared([stretch(7, 1.0)], reference)
+
+
+def test_what_cannot_be_asked_is_refused(subject, tmp_path):
+    rows = tiny(tmp_path, data="recall").data
+    empty, broken = tmp_path / "empty.txt", tmp_path / "broken.jsonl"
+    empty.write_text("")
+    broken.write_text(json.dumps({"text": "fine"}) + "\n{\n")
+    with pytest.raises(ConfigError, match="have a fixed length"):
+        report_on(replace(subject, data=rows))
+    with pytest.raises(ConfigError, match="reads no text"):
+        report_on(replace(subject, tokenizer=None))
+    with pytest.raises(ConfigError, match="no such file"):
+        report_on(subject, str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="no text there"):
+        report_on(subject, str(empty))
+    with pytest.raises(DataError, match="line 2"):
+        report_on(subject, str(broken))
+    with pytest.raises(ConfigError, match="length_factor=null"):
+        report_on(subject, length_factor=None)
+    with pytest.raises(ConfigError, match="num_texts=0"):
+        report_on(subject, num_texts=0)
+
+
+def test_a_chosen_number_of_texts_is_spread_over_the_documents(subject, tmp_path):
+    documents = [chr(ord("a") + number) * 200 for number in range(6)]
+    pack = Perplexity(write(tmp_path / "books", *documents), 1, 6, 4)
+    begun = [text.row.row.tokens[1] for text in pack.examples(subject)]
+    assert bytes(begun).decode() == "abcdef"
+
+
+def test_texts_that_there_is_no_room_for_are_refused_before_they_are_read(subject, tmp_path, monkeypatch):
+    path = write(tmp_path / "books", BOOK)
+    full, window = (tiny(tmp_path, model__window=window).model.build(257, seed=0) for window in ("null", 8))
+    monkeypatch.setattr(room, "free_bytes", lambda device: 1 << 20)
+    report_on(replace(subject, model=window), path, length_factor=None)
+    with pytest.raises(ConfigError, match="use at most"):
+        report_on(replace(subject, model=full), path, length_factor=None, batch_size=2)

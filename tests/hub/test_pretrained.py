@@ -1,0 +1,163 @@
+"""Exported models: the same logits to the bit, in this library and in transformers; damage is found."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny, write_text
+
+from nested_learning import NestedModel, Session
+from nested_learning.command import main as cli
+from nested_learning.errors import CheckpointError, ConfigError
+from nested_learning.hub.transformers import register
+from nested_learning.phase.export import run as export
+from nested_learning.phase.train import run as train
+
+TEXT = "def memory(self): return <|end|>"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Train two steps of HOPE on text with tokens of its own, export it; return the run and the directory."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    config = tiny(
+        folder, model="hope", steps=2, name="a", data__tokenizer="bpe", data__vocab_size=300, model__tie_embedding=True
+    )
+    directory = train(config).directory
+    assert directory is not None
+    export(tiny(folder, model="hope", phase="export", checkpoint=directory))
+    return directory, directory / "export"
+
+
+def logits_of(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(tokens)[0]
+
+
+def test_what_is_exported_gives_the_same_logits_to_the_bit(exported: tuple[Path, Path]) -> None:
+    run, directory = exported
+    session = Session.open(run, device="cpu")
+    model = NestedModel.from_pretrained(directory, device="cpu")
+    assert not model.training and model.tokenizer is not None and session.tokenizer is not None
+    assert model.tokenizer.fingerprint == session.tokenizer.fingerprint
+    text = torch.from_numpy(model.tokenizer.encode(TEXT))
+    tokens = torch.cat([torch.tensor([model.tokenizer.end]), text])[None]
+    with torch.inference_mode():
+        assert torch.equal(logits_of(model, tokens), session.model(tokens, session.model.init_state(1))[0])
+    assert torch.equal(model.session().feed(TEXT), session.feed(TEXT))
+
+
+@pytest.mark.parametrize("name", ["transformer", "lstm", "titans_mac", "titans_deep", "gated_deltanet"])
+def test_every_family_comes_back_bit_for_bit_and_exports_to_the_same_files(name: str, tmp_path: Path) -> None:
+    options = tiny(tmp_path, model=name, data="copy").model
+    model = NestedModel(options, options.build(11, 3).eval(), None, {"step": 0})
+    model.save_pretrained(tmp_path / "a")
+    again = NestedModel.from_pretrained(tmp_path / "a", device="cpu")
+    tokens = torch.arange(10).reshape(2, 5)
+    assert again.options == options and torch.equal(logits_of(model, tokens), logits_of(again, tokens))
+    again.save_pretrained(tmp_path / "b")
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+
+
+def test_a_tokenizer_of_bytes_comes_back_and_is_one_to_transformers_too(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = tiny(tmp_path, steps=1, name="a")
+    run = train(config).directory
+    assert cli.main(["phase=export", f"checkpoint={run}", f"phase.to={tmp_path / 'out'}"]) == 0
+    own = NestedModel.from_pretrained(tmp_path / "out", device="cpu").tokenizer
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert own is not None and own.name == "byte"
+    text = "é\nx =  1"
+    # what opens a document is there too
+    assert theirs(text)["input_ids"] == [own.end, *own.encode(text).tolist()]
+    assert theirs.decode(own.encode(text).tolist()) == text
+
+
+def test_transformers_opens_it_and_generates_what_a_session_does(exported: tuple[Path, Path]) -> None:
+    transformers = pytest.importorskip("transformers")
+    register()
+    _, directory = exported
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(directory)
+    ours = NestedModel.from_pretrained(directory, device="cpu")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    tokens = tokenizer("def memory", return_tensors="pt")
+    with torch.inference_mode():
+        done = theirs(**tokens, labels=tokens["input_ids"])
+    assert torch.equal(done.logits, logits_of(ours, tokens["input_ids"]))
+    nats = torch.nn.functional.cross_entropy(done.logits[0, :-1], tokens["input_ids"][0, 1:])
+    torch.testing.assert_close(done.loss, nats)
+    greedy = theirs.generate(**tokens, max_new_tokens=6, do_sample=False)[0, tokens["input_ids"].shape[1] :]
+    session = ours.session()
+    session.feed("def memory")
+    expected = session.generate(6, temperature=0.0)[0]
+    assert greedy.tolist() == expected[: len(greedy)].tolist() and len(greedy) > 1
+    assert type(transformers.AutoConfig.from_pretrained(directory)).model_type == "nested_learning"
+
+
+def test_transformers_is_refused_what_would_change_the_numbers(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    _, model_class = register()
+    _, directory = exported
+    model: Any = model_class
+    with pytest.raises(ConfigError, match="float32"):
+        model.from_pretrained(directory, dtype=torch.bfloat16)
+    opened = model.from_pretrained(directory)
+    tokens = torch.tensor([[1, 2, 3]])
+    with pytest.raises(ConfigError, match="padding"):
+        opened(tokens, attention_mask=torch.tensor([[0, 1, 1]]))
+    with pytest.raises(ValueError, match="BEAM"):
+        opened.generate(tokens, num_beams=2, max_new_tokens=2)
+    opened.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (directory / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "hashes.json"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
+def test_damage_is_found_and_the_file_is_named(
+    exported: tuple[Path, Path], name: str, harm: str, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(exported[1], tmp_path / "copy"))
+    path = copy / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    if harm == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(content if harm == "flip" else content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=str(copy)):
+        NestedModel.from_pretrained(copy, device="cpu")
+
+
+def test_what_another_version_or_program_exported_is_refused_with_what_to_do(
+    exported: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def with_config(change: dict[str, Any]) -> Path:
+        copy = Path(shutil.copytree(exported[1], tmp_path / "copy", dirs_exist_ok=True))
+        (copy / "config.json").write_text(json.dumps(change))
+        (copy / "hashes.json").write_text("{}")
+        return copy
+
+    config = json.loads((exported[1] / "config.json").read_text())
+    del config["nested"]["model"]["dim"]
+    with pytest.raises(CheckpointError, match=r"model.dim.*exported by version"):
+        NestedModel.from_pretrained(with_config(config), device="cpu")
+    with pytest.raises(CheckpointError, match="phase=export"):
+        NestedModel.from_pretrained(with_config({"model_type": "llama"}), device="cpu")
+    with pytest.raises(CheckpointError, match=r"phase=export checkpoint="):
+        NestedModel.from_pretrained(exported[0], device="cpu")
+
+
+def test_nothing_is_overwritten(
+    exported: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, directory = exported
+    assert cli.main(["phase=export", f"checkpoint={run}"]) == 2
+    assert "phase.to=" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        NestedModel.from_pretrained(directory, device="cpu").save_pretrained(tmp_path / "file" / "x")
+    assert write_text(tmp_path).exists() and sorted(path.name for path in tmp_path.iterdir()) == ["file", "text.py"]

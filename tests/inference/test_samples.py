@@ -1,0 +1,107 @@
+"""Samples and profiles are taken while a run trains, and change nothing that it learns."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import fingerprints, tiny, trace
+
+from nested_learning import Session
+from nested_learning.errors import ConfigError
+from nested_learning.inference.samples import draw_samples
+from nested_learning.phase.train import run
+from nested_learning.train.trainer import Trainer
+
+PROMPTS = '["def ","import "]'
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory):
+    """Train a run of four steps that is sampled and saved after every second, and profiled."""
+    folder = tmp_path_factory.mktemp("samples")
+    config = tiny(
+        folder, model="hope", name="sampled", steps=4, save_every=2, sample_every=2, prompts=PROMPTS, profile=2
+    )
+    run(config)
+    return config
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+
+
+def test_what_is_learned_and_logged_is_the_same_with_samples_and_profiles_and_without(sampled, tmp_path):
+    plain = run(tiny(tmp_path, model="hope", steps=4)).directory
+    with_samples = Path(sampled.out) / "sampled"
+    assert trace(with_samples) == trace(plain) and fingerprints(with_samples) == fingerprints(plain)
+
+
+def test_a_sample_is_what_the_checkpoint_of_its_step_writes(sampled):
+    directory = Path(sampled.out) / "sampled"
+    found = lines(directory)
+    assert [(line["step"], line["tokens"], line["prompt"], line["kind"]) for line in found] == [
+        (step, step * 4 * 32, prompt, kind)
+        for step in (2, 4)
+        for prompt in ("def ", "import ")
+        for kind in ("greedy", "drawn")
+    ]
+    how = sampled.sampling
+    for line in found:
+        session = Session.open(directory / "checkpoints" / f"step_{line['step']:08d}", device="cpu")
+        session.feed(line["prompt"])
+        temperature = 0.0 if line["kind"] == "greedy" else how.temperature
+        tokens = session.generate(how.num_tokens, temperature=temperature, top_k=how.top_k, top_p=how.top_p, seed=0)
+        assert session.text(tokens) == [line["text"]]
+
+
+def test_samples_are_drawn_from_no_generator_but_their_own(sampled):
+    session = Session.open(Path(sampled.out) / "sampled", device="cpu")
+    assert session.tokenizer is not None
+    before = torch.get_rng_state()
+    draw_samples(session.model, session.tokenizer, ["def "], sampled.sampling, "online", 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_that_goes_on_has_the_samples_of_one_never_stopped(sampled):
+    whole, copy = Path(sampled.out) / "sampled", Path(sampled.out) / "again"
+    shutil.copytree(whole, copy)
+    shutil.rmtree(copy / "checkpoints" / "step_00000004")
+    (copy / "checkpoints" / "latest").write_text("step_00000002\n")
+    (copy / "summary.json").unlink()
+    with (copy / "samples.jsonl").open("a") as file:
+        file.write('{"step": 4, "tok')
+    run(tiny(whole.parents[1], **{
+        "model": "hope", "name": "again", "steps": 4, "save_every": 2, "sample_every": 2, "prompts": PROMPTS
+    }))  # fmt: skip
+    assert (copy / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
+
+
+def test_samples_of_data_that_is_no_text_are_refused_before_anything_is_created(tmp_path):
+    with pytest.raises(ConfigError, match=r"sample_every=2: data=copy is no text.*use sample_every=0"):
+        run(tiny(tmp_path, data="copy", data__length=4, sample_every=2))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_profile_has_the_steps_that_were_asked_for_without_the_first(sampled):
+    (file,) = (Path(sampled.out) / "sampled" / "profile").iterdir()
+    assert file.name == "step_00000003_rank_0.json"
+    names = {event["name"] for event in json.loads(file.read_text())["traceEvents"] if "name" in event}
+    assert "aten::mm" in names or "aten::addmm" in names
+
+
+def test_a_signal_asks_a_run_for_a_profile(tmp_path, monkeypatch):
+    real = Trainer.pieces
+
+    def asked(self, step):
+        if step == 1:
+            signal.raise_signal(signal.SIGUSR2)
+        return real(self, step)
+
+    monkeypatch.setattr(Trainer, "pieces", asked)
+    before = signal.getsignal(signal.SIGUSR2)
+    directory = run(tiny(tmp_path, steps=7, val_every=7)).directory
+    assert [path.name for path in (directory / "profile").iterdir()] == ["step_00000005_rank_0.json"]
+    assert signal.getsignal(signal.SIGUSR2) is before

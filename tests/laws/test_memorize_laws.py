@@ -1,0 +1,258 @@
+"""What studying must satisfy, of whatever model: what is written is what was chosen, by each row for itself."""
+
+import math
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from laws.models import MODELS, VOCAB, awaken, make_config, make_model
+from tiny import study
+
+from nested_learning import tree
+from nested_learning.data.batch import IGNORE, Batch
+from nested_learning.errors import ConfigError
+from nested_learning.inference.memorize import levels_of, written
+from nested_learning.inference.session import Session
+from nested_learning.nn.interpolate import MIXERS
+from nested_learning.nn.level_state import LevelState
+from nested_learning.objective.online import Online
+
+CLOCKS = {
+    "taught": ("model=hope_attention", "{rule: gd, lr: 0.05}", "sequential"),
+    "taught_slowly": ("model=hope", "{rule: adamw, lr: 0.01, betas: [0.9, 0.9], eps: 1e-8}", "nested"),
+    "taught_by_inputs": ("model=transformer", "{rule: dgd, lr: 0.05, input_decay: 0.1}", "independent"),
+    "local": ("model=titans_lmm", "{rule: gd, lr: 0.05, signal: local, gradient: through}", "sequential"),
+}
+# models with levels that have clocks of their own inside the context
+LEVELED = {
+    name: (
+        model,
+        "objective=online",
+        f"model.cms={cms}",
+        f"model.levels=[{{name: fast, period: 4, context: {rule}}}, {{name: slow, period: 12, context: {rule}}}]",
+    )
+    for name, (model, rule, cms) in CLOCKS.items()
+}
+ALL = [*MODELS, *LEVELED]
+# one of each kind of state; the others are among the slow tests
+QUICK = ("transformer", "titans_mag", "hope", "taught", "local")
+BATCH, LENGTH, CHUNK = 3, 12, 7
+STUDY = study(chunk=CHUNK, surprise_metric="loss")
+
+
+def each(names):
+    """What a law is held against: some names at once, the others among the slow tests."""
+    marked = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    return pytest.mark.parametrize("name", marked)
+
+
+laws = each(ALL)
+
+
+@cache
+def model_of(name):
+    if name in MODELS:
+        return make_model(name).eval()
+    return awaken(make_config(*LEVELED[name]).build(VOCAB, seed=0)).eval()
+
+
+def tokens(seed, batch=BATCH, length=LENGTH):
+    return torch.randint(VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+# what is studied, and what is asked afterwards: longer than all periods
+TEXT, OTHER, QUESTION = tokens(0), tokens(1), tokens(2)
+
+
+def open_session(name, batch=BATCH, policy="online", **changes):
+    return Session(model_of(name), batch=batch, policy=replace(STUDY, **changes) if changes else policy)
+
+
+def studied(name, text=TEXT, **changes):
+    """A session that studied, under the policy STUDY with `changes`."""
+    session = open_session(name, len(text), **({"steps": 1} | changes))
+    session.study(text)
+    return session
+
+
+@cache
+def answer(name, **changes):
+    """The logits of the question after study."""
+    return studied(name, **changes).read(QUESTION)
+
+
+def changes_of(model, before, after):
+    """Which levels differ, by layer and name, and where."""
+    found = {}
+    for layer, (old, new) in enumerate(zip(before, after, strict=True)):
+        leaves = [tree.leaves([written(kind, block) for kind in MIXERS]) for block in (old, new)]
+        found[layer, "titan"] = leaves
+        for one, other in zip(old.cms, new.cms, strict=True):
+            if other is not None:
+                found[layer, other.level.name] = [list(one.delta()), list(other.delta())]
+    return {
+        key for key, (old, new) in found.items() if not all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
+    }
+
+
+@laws
+@pytest.mark.parametrize(
+    "nothing",
+    [{"lr": 0.0}, pytest.param({"surprise_threshold": math.inf}, marks=pytest.mark.slow)],
+    ids=["rate", "tau"],
+)
+def test_study_that_writes_nothing_is_no_study_to_the_bit(name, nothing):
+    # no whole number of periods, so that clocks have gone on
+    online, session = open_session(name), studied(name, TEXT[:, :10], **nothing)
+    assert torch.equal(session.fork([2, 0]).read(QUESTION[[2, 0]]), online.fork([2, 0]).read(QUESTION[[2, 0]]))
+    assert torch.equal(session.read(QUESTION), online.read(QUESTION))
+
+
+@laws
+def test_what_was_studied_changes_the_answer_and_no_parameter(name):
+    model = model_of(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert not torch.allclose(answer(name), open_session(name).read(QUESTION), atol=1e-6)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+@laws
+def test_what_was_forgotten_was_never_studied(name):
+    session = studied(name, OTHER)
+    session.reset()
+    session.study(TEXT)
+    assert torch.equal(session.read(QUESTION), answer(name))
+    session.reset()
+    assert torch.equal(session.read(QUESTION), open_session(name).read(QUESTION))
+
+
+@laws
+def test_rows_share_no_write(name):
+    alone = studied(name, TEXT[1:2]).read(QUESTION[1:2])
+    assert torch.allclose(answer(name)[1:2], alone, atol=1e-10)
+    text = torch.cat([OTHER[:1], TEXT[1:]])
+    assert torch.equal(studied(name, text).read(QUESTION)[1:], answer(name)[1:])
+
+
+# where the periods of taught levels end pieces do, and each is judged by itself
+@each([*MODELS, "local"])
+def test_a_row_that_is_not_surprised_is_as_if_it_had_not_studied(name):
+    surprise = open_session(name, chunk=LENGTH).study(TEXT).surprise[:, 0]
+    threshold = float(surprise.sort().values[1:].mean())
+    session = open_session(name, chunk=LENGTH, surprise_threshold=threshold)
+    writes = session.study(TEXT).writes
+    surprised = surprise >= threshold
+    assert 0 < surprised.sum() < BATCH and all((each > 0).equal(surprised) for each in writes.values())
+    logits, online = session.read(QUESTION), open_session(name).read(QUESTION)
+    assert torch.allclose(logits[~surprised], online[~surprised], atol=1e-10)
+    assert torch.allclose(logits[surprised], studied(name, chunk=LENGTH).read(QUESTION)[surprised], atol=1e-10)
+
+
+@each([name for name in LEVELED if name.startswith("taught")])
+def test_of_an_unfinished_period_a_row_keeps_only_what_surprised_it(name):
+    text = TEXT[:, :3]
+    surprise = open_session(name, chunk=LENGTH).study(text).surprise[:, 0]
+    threshold = float(surprise.sort().values[1:].mean())
+    session = open_session(name, chunk=LENGTH, surprise_threshold=threshold)
+    session.study(text)
+    for level in tree.nodes(LevelState, session.state):
+        for fast in level.fast:
+            kept = torch.stack([gradient.abs().amax((1, 2)) for gradient in fast.gradient]).amax(0)
+            assert torch.equal(kept > 0, surprise >= threshold)
+
+
+@laws
+def test_what_comes_later_in_a_text_changes_nothing_before(name):
+    at = CHUNK + 1
+    changed = TEXT.clone()
+    changed[:, at] = (changed[:, at] + 1) % VOCAB
+    nats, others = (open_session(name, steps=1).study(text).nats for text in (TEXT, changed))
+    # the cost at a place is that of the token after it
+    assert torch.equal(nats[:, : at - 1], others[:, : at - 1])
+    assert not torch.equal(nats[:, at - 1], others[:, at - 1])
+
+
+@laws
+def test_what_is_written_is_what_was_chosen(name):
+    model = model_of(name)
+    for layer, level in levels_of(model):
+        if layer == 1:
+            session = open_session(name, levels=[level], layers=[layer])
+            before = session.state
+            found = session.study(TEXT)
+            assert changes_of(model, before, session.state) == {(layer, level)}
+            assert set(found.writes) == set(found.norms) == {level}
+            assert found.norms[level].min() > 0
+
+
+along = each([name for name in ALL if name != "local"])
+
+
+def test_what_reading_writes_by_itself_is_not_studied_along_a_text():
+    with pytest.raises(ConfigError, match="reading writes these by itself"):
+        open_session("local", steps=1).read_and_study(TEXT, TEXT)
+
+
+@along
+def test_studying_along_a_text_without_a_write_is_reading(name):
+    session, online = open_session(name, lr=0.0), open_session(name)
+    targets = torch.cat([TEXT[:, 1:], TEXT[:, :1]], 1)
+    found, logits = session.read_and_study(TEXT, targets), online.read(TEXT)
+    nats = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
+    assert torch.allclose(found.nats, nats, atol=1e-10)
+    assert torch.allclose(session.read(QUESTION), online.read(QUESTION), atol=1e-10)
+
+
+@along
+def test_a_text_that_goes_on_may_be_cut_where_pieces_end(name):
+    targets = torch.cat([TEXT[:, 1:], TEXT[:, :1]], 1)
+    whole, cut = open_session(name, steps=1), open_session(name, steps=1)
+    nats = whole.read_and_study(TEXT, targets).nats
+    end = 4 if name in LEVELED else CHUNK
+    parts = [cut.read_and_study(TEXT[:, part], targets[:, part]).nats for part in (slice(0, end), slice(end, None))]
+    assert torch.allclose(torch.cat(parts, 1), nats, atol=1e-10)
+    assert torch.allclose(cut.read(QUESTION), whole.read(QUESTION), atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["transformer", "sliding_window", "hope_attention", "taught", "taught_by_inputs"])
+def test_a_model_without_what_is_chosen_says_so(name):
+    with pytest.raises(ConfigError, match="this model has no level titan; it has"):
+        open_session(name, levels=["titan"])
+
+
+@pytest.mark.parametrize("name", [name for name in LEVELED if name.startswith("taught")])
+def test_a_level_with_a_clock_of_its_own_writes_as_it_was_trained_to(name):
+    # one period, since gradients do not reach back into the piece before
+    line = (part.replace("period: 12", "period: 4").replace("nested", "sequential") for part in LEVELED[name])
+    model = awaken(make_config(*line).build(VOCAB, seed=0)).eval()
+    session = Session(model, batch=BATCH, policy=STUDY)
+    opened = tree.map(torch.clone, session.state)
+    session.study(TEXT)
+    targets = torch.cat([TEXT[:, 1:], TEXT.new_full((BATCH, 1), IGNORE)], 1)
+    trained = Online()(model, Batch(TEXT, targets, torch.zeros_like(TEXT)), opened).state
+    levels = zip(tree.nodes(LevelState, session.state), tree.nodes(LevelState, trained), strict=True)
+    for mine, theirs in levels:
+        assert mine.writes == theirs.writes > 0
+        assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(mine.delta(), theirs.delta(), strict=True))
+
+
+@each(["transformer", "hope", "titans_mac", "lstm", "hope_attention"])
+def test_what_was_studied_stays_and_what_contradicts_it_later_wins(name):
+    model = make_config(*MODELS[name]).build(VOCAB, seed=0).double().eval()
+    policy = replace(STUDY, steps=15, lr=3.0, levels=[name for _, name in levels_of(model) if name != "titan"][:1])
+    session = Session(model, batch=2, policy=policy)
+    # a fact: the last token after the others
+    fact, contradiction = tokens(3, 2, 5), tokens(3, 2, 5)
+    contradiction[:, -1] = (fact[:, -1] + 1) % VOCAB
+
+    def answers():
+        return session.fork().feed(fact[:, :-1]).argmax(-1)
+
+    assert not torch.equal(answers(), fact[:, -1])
+    session.study(fact)
+    assert torch.equal(answers(), fact[:, -1])
+    session.begin()
+    session.study(contradiction)
+    assert torch.equal(answers(), contradiction[:, -1])

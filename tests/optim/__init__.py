@@ -1,1 +1,0 @@
-"""Tests of the optimizer; they share the small model of `shipped.py`."""

@@ -1,0 +1,136 @@
+"""The scripts of scripts/eval ask what `phase=eval` asks: the same configuration, the same figures."""
+
+import ast
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import tiny
+
+from nested_learning.command import main as cli
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
+from nested_learning.config.registry import CHOICES
+from nested_learning.config.schema import Config
+from nested_learning.errors import ConfigError
+from nested_learning.phase.train import run
+from nested_learning.report.evaluations import gather, read_answers
+
+FOLDER = Path(__file__).parents[2] / "scripts" / "eval"
+SCRIPTS = {
+    "zeroshot": "zeroshot",
+    "niah": "niah",
+    "passkey": "passkey",
+    "pg19": "perplexity",
+    "continual": "continual",
+    "class_incremental": "class_incremental",
+}
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module that the scripts share."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return import_module("arguments")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a model with a memory and levels, on text."""
+    folder = tmp_path_factory.mktemp("scripts")
+    levels = "[{name: fast, period: 0}, {name: slow, period: 64}]"
+    directory = run(tiny(folder, model="hope", model__levels=levels, name="a", steps=2, val_every=2)).directory
+    assert directory is not None
+    return directory
+
+
+def composed(lines: list[str]) -> Config:
+    return make_job(open_option_files(None), lines).config
+
+
+def report(trained: Path, name: str) -> dict[str, Any]:
+    """Read a report, but for what depends on the clock."""
+    found = json.loads((trained / "evals" / f"{name}.json").read_text())
+    return {key: value for key, value in found.items() if key not in ("cpu_seconds", "peak_memory_bytes")}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_each_script_asks_a_pack_that_is_there(name: str, script: Any) -> None:
+    tree = ast.parse((FOLDER / f"{name}.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "main"]
+    assert [ast.unparse(call) for call in calls] == [f"main({SCRIPTS[name]!r}, __doc__)"]
+    assert SCRIPTS[name] in CHOICES["evals"]
+    # no option of a pack has the name of a flag of all, and every option is one
+    given = vars(script.parser_of(SCRIPTS[name], "").parse_args(["--checkpoint", "x"]))
+    assert set(script.options_of(SCRIPTS[name])) <= set(given)
+
+
+def test_the_flags_give_the_configuration_of_the_overrides(trained: Path, script: Any) -> None:
+    flags = f"""--checkpoint {trained} --memorize --memorize-steps 2 --memory-lr 1e-2 --surprise-threshold 0.02
+        --surprise-metric loss --memorize-chunk 16 --memorize-paths titan,cms_fast --memorize-layers 0,1
+        --memorize-no-reset --seed 3 --device cpu --report-name again --num-texts 3 --path a,b.txt sampling.top_k=2"""
+    expected = [
+        "phase=eval", f"checkpoint={trained}", "evals=[perplexity]", "memory=memorize", "memory.steps=2",
+        "memory.lr=0.01", "memory.surprise_threshold=0.02", "memory.surprise_metric=loss", "memory.chunk=16",
+        "memory.levels=[titan,fast]", "memory.layers=[0,1]", "memory.reset=carry", "seed=3", "device=cpu",
+        "name=again", "evals.perplexity.num_texts=3", "evals.perplexity.path='a,b.txt'", "sampling.top_k=2",
+    ]  # fmt: skip
+    assert composed(script.overrides("perplexity", "", flags.split())) == composed(expected)
+    for policy in ("online", "frozen"):
+        lines = script.overrides("perplexity", "", ["--checkpoint", str(trained), "--memory", policy])
+        assert composed(lines) == composed([*expected[:3], f"memory={policy}"])
+
+
+def test_an_option_that_is_a_list_or_nothing_is_given_as_one(trained: Path, script: Any) -> None:
+    flags = ["--checkpoint", str(trained), "--tasks", "piqa,boolq", "--limit", "7", "--max-length", "null"]
+    asked = composed(script.overrides("zeroshot", "", flags)).evals["zeroshot"]
+    assert (vars(asked)["tasks"], vars(asked)["limit"], vars(asked)["max_length"]) == (["piqa", "boolq"], 7, None)
+    assert (
+        vars(composed(script.overrides("zeroshot", "", [*flags[:2], "--tasks", "null"])).evals["zeroshot"])["tasks"]
+        is None
+    )
+
+
+def test_a_script_finds_what_train_py_finds(trained: Path, script: Any) -> None:
+    flags = ["--checkpoint", str(trained), "--num-texts", "3", "--device", "cpu"]
+    study = ["--memorize", "--memory-lr", "0.5", "--memorize-chunk", "16", "--memorize-paths", "titan,cms_slow"]
+    asked = [f"checkpoint={trained}", "phase=eval", "device=cpu", "evals=[perplexity]", "evals.perplexity.num_texts=3"]
+    studied = ["memory=memorize", "memory.lr=0.5", "memory.chunk=16", "memory.levels=[titan,slow]"]
+    names = ("perplexity", "perplexity_memorize")
+    assert cli.main([*asked, *studied]) == 0
+    expected = [report(trained, name) for name in names]
+    for name in names:
+        (trained / "evals" / f"{name}.json").unlink()
+    assert script.main("perplexity", "", [*flags, *study]) == 0
+    assert [report(trained, name) for name in names] == expected
+    assert expected[0]["metrics"]["bpb"] != expected[1]["metrics"]["bpb"]
+    # and a page of many runs has it
+    (question,) = gather(read_answers(trained.parent))
+    policies = [who.policy for who in question.found]
+    assert policies == ["online", "memorize lr=0.5 chunk=16 levels=[titan,slow]"]
+    for points, report_of in zip(question.found.values(), expected, strict=True):
+        assert {name: point.value for name, point in points.items()} == {
+            name: figure["value"] for name, figure in report_of["metrics"].items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--checkpoint x --memory-lr 2", "--memory-lr is for --memorize"),
+        ("--checkpoint x --memorize-no-reset", "--memorize-no-reset is for --memorize"),
+        ("--checkpoint x --memorize --memory frozen", "leave --memory out"),
+        ("--memorize", "--checkpoint"),
+        ("--checkpoint x --lenghts 3", "--lenghts"),
+        ("--checkpoint nowhere", "nowhere"),
+        ("--checkpoint nowhere --memorize --memorize-steps 0", "nowhere"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line(
+    flags: str, said: str, script: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script.main("perplexity", "", flags.split()) == ConfigError.exit_code
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and said in err

@@ -1,0 +1,129 @@
+"""Processes that train together, for real: torchrun, two processes, gloo."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny, trace
+
+from nested_learning.errors import ConfigError
+from nested_learning.phase.train import run
+from nested_learning.world import open_world, pick_backend, pick_device
+
+TESTS = Path(__file__).parents[1]
+
+TALK = """
+import sys, torch
+from nested_learning.errors import ConfigError
+from nested_learning.world import open_world
+
+def fail():
+    raise ConfigError("made up")
+
+with open_world("cpu", "auto") as world:
+    assert world.backend == "gloo" and world.size == 2
+    assert world.sum([world.rank + 1, 0.5]) == [3.0, 1.0]
+    assert world.share(lambda: f"from {world.rank}: é") == "from 0: é"
+    try:
+        world.share(fail)
+    except ConfigError as error:
+        assert str(error) == "made up"
+    else:
+        raise AssertionError("an error of the first process must reach all")
+    model = torch.nn.Linear(2, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    reduction = world.reduction(model)
+    with reduction.piece(is_last=False):
+        reduction.module(torch.full((1, 2), float(world.rank))).sum().backward()
+    assert model.weight.grad.eq(world.rank).all()
+    with reduction.piece(is_last=True):
+        reduction.module(torch.full((1, 2), 10.0 * world.rank)).sum().backward()
+    # the mean over processes of 0 and of 1 + 10
+    assert model.weight.grad.eq(5.5).all(), model.weight.grad
+
+from nested_learning.phase.train import run
+from tiny import tiny
+from pathlib import Path
+out = Path(sys.argv[1])
+run(tiny(out, steps=5, data__batch_size=8, micro_batches=4, val_every=2))
+try:
+    run(tiny(out, data__batch_size=7))
+except ConfigError as error:
+    # in one write, or the two processes fall into each other's words
+    sys.stdout.write(f"refused: {error}\\n")
+"""
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """Run TALK under torchrun, once for all tests; return its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "talk.py").write_text(TALK)
+    places = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(folder / "talk.py"), str(folder)],
+        env=os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_two_processes_make_one_run_directory(two_processes):
+    folder, _ = two_processes
+    assert len(list((folder / "runs").iterdir())) == 1
+
+
+def test_two_processes_learn_what_one_learns(two_processes, tmp_path):
+    folder, _ = two_processes
+    (together,) = (folder / "runs").iterdir()
+    alone = run(tiny(tmp_path, steps=5, data__batch_size=8, val_every=2)).directory
+    pairs = list(zip(trace(together), trace(alone), strict=True))
+    assert len(pairs) == 9
+    for one, other in pairs:
+        assert one.pop("split") == other.pop("split")
+        # where two tokens are as good as equally likely, rounding decides which of them is guessed
+        assert one.pop("val/accuracy", 0.0) == pytest.approx(other.pop("val/accuracy", 0.0), abs=0.02)
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_a_mistake_is_found_by_all_processes_and_printed_once_each(two_processes):
+    _, printed = two_processes
+    assert printed.count("refused: data.batch_size=7") == 2
+    assert printed.count("next: ") == 1
+
+
+def test_alone_every_word_is_a_local_one():
+    with open_world("cpu", "auto") as world:
+        model = torch.nn.Linear(2, 1)
+        assert world.size == 1 and world.is_first
+        assert world.sum([1.0, 2.0]) == [1.0, 2.0] and world.share(lambda: "x") == "x"
+        assert world.reduction(model).module is model and not world.holds_parts
+        assert not torch.distributed.is_initialized()
+
+
+def test_what_this_machine_lacks_is_refused_with_the_override_that_works():
+    cpu = torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"use world.backend=auto"):
+        pick_backend("nccl", cpu, 1)
+    with pytest.raises(ConfigError, match="device=mps: several processes"):
+        pick_backend("auto", torch.device("mps"), 2)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"device=cuda: not available here; use device=auto"):
+            pick_device("cuda")
+
+
+def test_auto_takes_the_best_device_and_its_backend(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("auto", 1) == torch.device("cuda", 1)
+    assert pick_backend("auto", torch.device("cuda", 0), 2) == "nccl"
+    with pytest.raises(ConfigError, match="finds only 2 GPU"):
+        pick_device("cuda", 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto") == torch.device("cpu")
