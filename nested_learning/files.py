@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write `text` (utf-8) to `path`: a temporary file beside it, synced, then renamed over it. Source: ours."""
+    """Write `text` (utf-8) to `path`: a temporary file beside it, synced, then renamed over it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     draft.write_text(text, encoding="utf-8")
     sync(draft)

@@ -41,7 +41,7 @@ class Level:
 
 
 def is_due(period: int, tokens_before: int, tokens_after: int) -> bool:
-    """Say whether a level steps when the tokens read grow from `tokens_before` to `tokens_after`. Source: ours.
+    """Say whether a level steps when the tokens read grow from `tokens_before` to `tokens_after`.
 
     True when a multiple of `period` lies in (tokens_before, tokens_after], and always for period 0, so that a
     period that is no multiple of the tokens of a step keeps its average rate.

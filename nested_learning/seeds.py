@@ -4,7 +4,7 @@ from hashlib import blake2b
 
 
 def derive_seed(seed: int, *key: str | int) -> int:
-    """Derive a 63-bit seed from the run's seed and a key such as `("weights", "blocks.0.norm.scale")`. Source: ours.
+    """Derive a 63-bit seed from the run's seed and a key such as `("weights", "blocks.0.norm.scale")`.
 
     Equal arguments give equal seeds on every machine; any other key gives an unrelated one.
     """

@@ -16,7 +16,7 @@ from nested_learning.nn.self_modifying import SelfModifyingMemory
 from nested_learning.ops.associative import associative
 from nested_learning.ops.gates import GateKinds, Gates
 from nested_learning.ops.memory import Design, Memory, fresh, loss, naive_associative
-from nested_learning.ops.self_modifying import SelfDesign, Views, naive_self_modifying, self_modifying
+from nested_learning.ops.self_modifying import QKV, SelfDesign, naive_self_modifying, self_modifying
 
 HEADS, DIM, CHUNK, HIDDEN = 4, 64, 64, 256
 
@@ -146,14 +146,14 @@ def titans_pytorch_layer(depth: int, batch: int, seq_len: int) -> Subject:
     return layer_subject(memory, lambda x: memory(x)[0], batch, seq_len)
 
 
-def self_modifying_parts(backend: str, batch: int, seq_len: int) -> tuple[Callable[..., tuple], Views, Any, Any, Any]:
+def self_modifying_parts(backend: str, batch: int, seq_len: int) -> tuple[Callable[..., tuple], QKV, Any, Any, Any]:
     """Return the memories of HOPE's layer, where keys, values and gates generate themselves, and what they read."""
     own = Design("l2", "dgd", "token", "token", False, False, CHUNK, backend)
     design = SelfDesign(own, own, GateKinds("gate", "gate", "none", 1.0))
     torch.manual_seed(0)
     layer = SelfModifyingMemory(HEADS * DIM, HEADS, 4, design, ("key", "value", "gates"), 1, DIM)
     bias = layer.gate_bias[:, None].expand(batch, -1, seq_len, -1).detach().clone()
-    views = Views(*(torch.randn(batch, HEADS, seq_len, DIM) for _ in range(3)), bias)
+    views = QKV(*(torch.randn(batch, HEADS, seq_len, DIM) for _ in range(3)), bias)
     return self_modifying, views, layer.weights(), layer.init_state(batch).memory, design
 
 

@@ -175,13 +175,13 @@ def gap_verdicts(of: dict[str, list[Result]], chance: float) -> list[str]:
 def worth(runs: Sequence[Result]) -> str:
     """Say what writing is worth, pair by pair of seeds: online above frozen, and studied above the wrong context."""
     figure = f"accuracy/{GAP}/{PAIRS}"
-    online, frozen, studied = (
+    online, frozen, memorized = (
         asked(runs, answer, figure) for answer in ("recall", "recall_frozen", "recall_memorize_studied")
     )
     wrong = asked(runs, "recall_memorize_studied", f"accuracy_wrong_context/{GAP}/{PAIRS}")
     return (
         f"online above frozen by {points(online, frozen)}; studied above another row studied by "
-        f"{points(studied, wrong)}"
+        f"{points(memorized, wrong)}"
     )
 
 

@@ -22,7 +22,7 @@ from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
 from nested_learning.data.tasks.classes import Classes
 from nested_learning.data.tasks.labelled import Labelled, first_of_each
-from nested_learning.evals.protocol import Row
+from nested_learning.evals.protocol import Record
 from nested_learning.level import Level
 from nested_learning.nn.cms import ContinuumMemory
 from nested_learning.ops.associative import associative
@@ -110,23 +110,25 @@ class Linear(nn.Module):
         return self.head(bags)
 
 
-def learn(learner: Learner, texts: Texts, seed: int) -> tuple[list[Row], float]:
+def learn(learner: Learner, texts: Texts, seed: int) -> tuple[list[Record], float]:
     """Learn the tasks of `texts` one after the other; return the rows of `evals.transfer`, and the CPU seconds."""
     torch.manual_seed(seed)
     started = time.process_time()
     asked = [texts.bags(part) for part in texts.source.texts["validation"]]
     kinds = {"memory": memory, "attention": attention}
     make = kinds[learner.kind] if learner.kind in kinds else partial(trained, seed=seed)
-    predict, study = make(learner, texts)
+    predict, memorize = make(learner, texts)
     num_tasks = len(texts.source.tasks)
     rows = [] if learner.is_joint else ask(predict, texts, asked, 0)
     for task in range(1 if learner.is_joint else num_tasks):
-        study(*texts.train(task, learner))
+        memorize(*texts.train(task, learner))
         rows += ask(predict, texts, asked, num_tasks if learner.is_joint else task + 1)
     return rows, time.process_time() - started
 
 
-def ask(predict: Callable[[Tensor], Tensor], texts: Texts, asked: list[tuple[Tensor, Tensor]], after: int) -> list[Row]:
+def ask(
+    predict: Callable[[Tensor], Tensor], texts: Texts, asked: list[tuple[Tensor, Tensor]], after: int
+) -> list[Record]:
     """Ask for the labels of unseen texts of all tasks so far, and of the next: the cells that the figures need."""
     counts = [sum(len(task) for task in texts.source.tasks[:number]) for number in range(len(texts.source.tasks) + 1)]
     rows, first = [], 0
@@ -168,7 +170,7 @@ def trained(learner: Learner, texts: Texts, seed: int) -> tuple[Callable[..., Te
     anchor = Anchor(model)
     step = 0
 
-    def study(bags: Tensor, labels: Tensor) -> None:
+    def memorize(bags: Tensor, labels: Tensor) -> None:
         nonlocal step
         for _ in range(learner.epochs):
             for here in torch.randperm(len(bags), generator=order).split(BATCH):
@@ -183,7 +185,7 @@ def trained(learner: Learner, texts: Texts, seed: int) -> tuple[Callable[..., Te
         if learner.kind == "ewc":
             anchor.add(bags, labels)
 
-    return torch.no_grad()(model), study
+    return torch.no_grad()(model), memorize
 
 
 class Anchor:
@@ -227,25 +229,25 @@ def memory(learner: Learner, texts: Texts) -> tuple[Callable[..., Tensor], Calla
     state: list[Memory] = [fresh((torch.zeros(1, 1, FEATURES, len(texts.labels)),), momentum=False)]
 
     @torch.no_grad()
-    def study(bags: Tensor, labels: Tensor) -> None:
+    def memorize(bags: Tensor, labels: Tensor) -> None:
         here = torch.randperm(len(bags))
         keys, values = bags[here][None, None], F.one_hot(labels[here], len(texts.labels)).float()[None, None]
         rate = torch.full(keys.shape[:3], learner.rate)
         gates = Gates(rate, torch.zeros_like(rate), None)
         state[0] = associative(keys, keys, values, gates, state[0], None, design)[1]
 
-    return lambda bags: bags @ state[0].weight[0][0, 0], study
+    return lambda bags: bags @ state[0].weight[0][0, 0], memorize
 
 
 def attention(learner: Learner, texts: Texts) -> tuple[Callable[..., Tensor], Callable[..., None]]:
     """Return what answers by attention over every text that was read, the whole context in its window."""
     keys, values = [torch.zeros(0, FEATURES)], [torch.zeros(0, len(texts.labels))]
 
-    def study(bags: Tensor, labels: Tensor) -> None:
+    def memorize(bags: Tensor, labels: Tensor) -> None:
         keys[0] = torch.cat([keys[0], bags])
         values[0] = torch.cat([values[0], F.one_hot(labels, len(texts.labels)).float()])
 
-    return lambda bags: (learner.rate * bags @ keys[0].T).softmax(-1) @ values[0], study
+    return lambda bags: (learner.rate * bags @ keys[0].T).softmax(-1) @ values[0], memorize
 
 
 def _hashed(text: str) -> list[int]:

@@ -36,7 +36,7 @@ from nested_learning.command.main import main as command
 from nested_learning.data.source import IGNORE
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import Row
+from nested_learning.evals.protocol import Record
 from nested_learning.hub.open_run import open_trained
 from nested_learning.inference.policy import MemorizeConfig
 from nested_learning.inference.session import Session
@@ -120,7 +120,7 @@ def bits(session: Session, tokens: Tensor) -> list[float]:
     return (session.score(tokens).double().mean(1) / math.log(2)).tolist()
 
 
-def memorize(rate: float) -> MemorizeConfig:
+def policy_at(rate: float) -> MemorizeConfig:
     """Return a policy that writes on every level with `rate`; along a text, memories of mixers write as ever."""
     return MemorizeConfig(
         name="memorize", steps=1, lr=rate, chunk=CHUNK, surprise_threshold=None, surprise_metric="loss",
@@ -136,17 +136,17 @@ def open_model(run: Path) -> tuple[LanguageModel, Tokenizer]:
     return trained.model, trained.tokenizer
 
 
-def study(model: LanguageModel, tokenizer: Tokenizer, tokens: Tensor, rate: float) -> tuple[Session, list[Row]]:
+def memorize(model: LanguageModel, tokenizer: Tokenizer, tokens: Tensor, rate: float) -> tuple[Session, list[Record]]:
     """Read and study `tokens` [b t]; return the session that goes on after them, and what was written."""
-    session = Session(model, tokenizer, batch=len(tokens), policy=memorize(rate))
+    session = Session(model, tokenizer, batch=len(tokens), policy=policy_at(rate))
     # the first token was predicted by what begins every document
-    return session, session.read_and_study(tokens, F.pad(tokens[:, 1:], (0, 1), value=IGNORE)).rows()
+    return session, session.read_and_memorize(tokens, F.pad(tokens[:, 1:], (0, 1), value=IGNORE)).rows()
 
 
 def begun(session: Session, rows: Sequence[int]) -> Session:
     """Return a session of these rows that begins another text: what was memorised is all that is left."""
     other = session.fork(rows)
-    other.begin()
+    other.reset_context()
     return other
 
 
@@ -156,7 +156,7 @@ def try_rates(run: Path, data: Path, half: int) -> dict[str, dict[str, list[floa
     first, second = halves(tried(data, 2 * half), tokenizer)
     found = {}
     for rate in RATES:
-        session, _ = study(model, tokenizer, first, rate)
+        session, _ = memorize(model, tokenizer, first, rate)
         cost = bits(session, second)
         found[str(rate)] = {"books": cost[:TRIED], "code": cost[TRIED:]}
     return found
@@ -167,12 +167,12 @@ def ask(run: Path, data: Path, half: int, rates: dict[str, float]) -> dict[str, 
     (model, tokenizer), started = open_model(run), time.process_time()
     before = fingerprint_parameters(model)
     texts = {domain: halves(each, tokenizer) for domain, each in domains(data, 2 * half).items()}
-    studied = {domain: study(model, tokenizer, first, rates[domain]) for domain, (first, _) in texts.items()}
+    memorized = {domain: memorize(model, tokenizer, first, rates[domain]) for domain, (first, _) in texts.items()}
     every = range(ROWS)
     found: dict[str, Any] = {}
     for domain, (first, second) in texts.items():
-        (other,) = (session for name, (session, _) in studied.items() if name != domain)
-        session, memory = studied[domain]
+        (other,) = (session for name, (session, _) in memorized.items() if name != domain)
+        session, memory = memorized[domain]
         reader = Session(model, tokenizer, batch=ROWS)
         alone = reader.fork()
         reader.feed(first)

@@ -6,7 +6,7 @@
 1. transformer, titans_lmm and hope, with dropout and Muon + AdamW, are trained by 1, 2 and 4 processes, and once more
    with `--kills` SIGKILLs of a random process at a random moment, after each of which another number of processes goes
    on. Compared are the sha256 of the tensors in the last checkpoint and the bits of every loss.
-2. Both reductions train side by side in one process, with the same pieces: processor seconds of a step, as a ratio.
+2. Both reductions train side by side in one process, with the same micro-batches: CPU-seconds of a step, as a ratio.
 """
 
 import argparse
@@ -171,9 +171,9 @@ def write(args: argparse.Namespace, tables: list[str], costs: dict[str, dict[str
         f"Commit {commit.strip()}, `python scripts/elastic.py --kills {args.kills} --rounds {args.rounds}`, seed 0, "
         "CPU and gloo, one thread a process.",
         "",
-        "`world.reduction=deterministic`, Muon + AdamW, dropout 0.1, 40 steps of 8 pieces. A killed run goes on with "
-        "another number of processes, from its last checkpoint (every 4 steps). Compared: the first 16 digits of the "
-        "sha256 of all tensors in the last checkpoint, and of all losses and gradient norms in hexadecimal.",
+        "`world.reduction=deterministic`, Muon + AdamW, dropout 0.1, 40 steps of 8 micro-batches. A killed run resumes "
+        "with another number of processes, from its last checkpoint (every 4 steps). Compared: the first 16 digits of "
+        "the sha256 of all tensors in the last checkpoint, and of all losses and gradient norms in hexadecimal.",
         "",
         "| model | processes | model and optimizer | losses and gradient norms |",
         "| --- | --- | --- | --- |",
@@ -183,7 +183,7 @@ def write(args: argparse.Namespace, tables: list[str], costs: dict[str, dict[str
         "",
         "## What it costs in one process",
         "",
-        f"Both reductions in turns, {args.rounds} steps each, batch 16 x 128 in 8 pieces, width 128, 4 layers; "
+        f"Both reductions in turns, {args.rounds} steps each, batch 16 x 128 in 8 micro-batches, width 128, 4 layers; "
         "processor milliseconds of a step (median), and the median and quartiles of the ratio of neighbouring steps. "
         "Bar: 1.10.",
         "",

@@ -24,7 +24,7 @@ from nested_learning.config.schema import Config
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.evals.harness.core import Core
 from nested_learning.evals.harness.zeroshot import ZeroShot
-from nested_learning.evals.protocol import Row, Subject
+from nested_learning.evals.protocol import EvalContext, Record
 from nested_learning.evals.runner import ask
 from nested_learning.report import mean_and_stderr
 from nested_learning.train.environment import describe_environment
@@ -72,7 +72,7 @@ def answers(pack: ZeroShot | Core, name: str, config: Config, seed: int, out: Pa
         return answered
     tokenizer, policy = ByteTokenizer(), config.memory
     model = config.model.build(tokenizer.vocab_size, seed).eval()
-    subject = Subject(model=model, tokenizer=tokenizer, data=config.data, seed=seed, policy=policy, run=out)
+    subject = EvalContext(model=model, tokenizer=tokenizer, data=config.data, seed=seed, policy=policy, run=out)
     started = time.process_time()
     report = ask(pack, subject, kept.with_suffix(".draft.jsonl"), {"seed": seed})
     figures = {key: metric._asdict() for key, metric in report.metrics.items()}
@@ -137,7 +137,7 @@ def zeroshot_section(pack: ZeroShot | Core, found: Sequence[dict[str, Any]]) -> 
     ]
 
 
-def strategies(task: Any, rows: Sequence[Row]) -> tuple[float, list[str]]:
+def strategies(task: Any, rows: Sequence[Record]) -> tuple[float, list[str]]:
     """Return 1/choices, and what choosing the shortest, the longest and the first choice gets."""
     if task.OUTPUT_TYPE != "multiple_choice":
         return 0.0, ["", "", ""]

@@ -134,16 +134,16 @@ def verdicts(answers: dict[str, list[Answers]]) -> list[str]:
     for model, seeds in answers.items():
         failed = []
         for each in seeds:
-            studied, online = each["main"]["metrics"], each["main_online"]["metrics"]
+            memorized, online = each["main"]["metrics"], each["main_online"]["metrics"]
             seed = each["run"]["path"].name
             alone, gain = online["accuracy"], each["main"]["difference"]["accuracy"]
             checks = {
                 "alone within 2 standard errors of chance": abs(alone["value"] - alone["chance"])
                 <= 2 * chance_stderr(alone),
-                f"studied >= {KNOWN:.0%}": studied["accuracy"]["value"] >= KNOWN,
-                f"wrong context <= {MISLED:.0%}": studied["accuracy_wrong_context"]["value"] <= MISLED,
+                f"studied >= {KNOWN:.0%}": memorized["accuracy"]["value"] >= KNOWN,
+                f"wrong context <= {MISLED:.0%}": memorized["accuracy_wrong_context"]["value"] <= MISLED,
                 f"gain >= {GAINED:.0%}": gain["value"] >= GAINED,
-                "reset is online": studied["accuracy_reset"]["value"] == alone["value"],
+                "reset is online": memorized["accuracy_reset"]["value"] == alone["value"],
                 "same parameters": each["main"]["parameters_sha256"] == each["main"]["parameters_sha256_after"],
             }
             failed += [f"{seed}: {name}" for name, holds in checks.items() if not holds]

@@ -119,7 +119,7 @@ def outer() -> Case:
     return Case("outer", "The optimizer's rate on HOPE: `optim.groups.<n>.lr`, `optim.clip`", why, tuple(settings))
 
 
-def study() -> Case:
+def memorize() -> Case:
     """Return the case of study: how large steps at test time may be."""
     rates = ("0.01", "0.1", "1.0", "10.0", "100.0")
     kinds = {"transformer, level mlp": ("transformer", "mlp"), "hope_attention, level slow": ("hope_attention", "slow")}
@@ -134,7 +134,7 @@ def study() -> Case:
     return Case("study", "Study at test time: `memory.lr`", why, tuple(settings))
 
 
-CASES = (rates(), adding(), retention(), outer(), study())
+CASES = (rates(), adding(), retention(), outer(), memorize())
 
 
 def complete(case: Case, setting: Setting, seed: int, out: Path) -> None:

@@ -84,7 +84,7 @@ def write_journal(cases: Sequence["Case"], out: Path, path: Path, name: Name) ->
 def section(case: "Case", trials: Sequence[Trial]) -> list[str]:
     """Write what came of a case."""
     lines = [f"## {case.title}", "", case.why, ""]
-    lines += studied(trials) if any(len(trial.setting.questions) > 2 for trial in trials) else trained(case, trials)
+    lines += memorized(trials) if any(len(trial.setting.questions) > 2 for trial in trials) else trained(case, trials)
     return [*lines, ""]
 
 
@@ -137,7 +137,7 @@ def grown(case: "Case", trials: Sequence[Trial]) -> list[str]:
     ]
 
 
-def studied(trials: Sequence[Trial]) -> list[str]:
+def memorized(trials: Sequence[Trial]) -> list[str]:
     """Write the table of rates of study: bits per byte above those without it."""
     rates = [_label(question) for question in trials[0].setting.questions]
     lines = _table(["bits per byte above online", *(rate.replace("lr", "lr=") for rate in rates)])

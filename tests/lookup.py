@@ -22,7 +22,7 @@ class Reader(LanguageModel):
     def init_state(self, batch: int) -> Tensor:
         return torch.empty(batch, 0, dtype=torch.int64)
 
-    def begin(self, state: Tensor) -> Tensor:
+    def reset_context(self, state: Tensor) -> Tensor:
         return state[:, :0]
 
     def forward(self, tokens: Tensor, state: Tensor, *, write: bool = True) -> tuple[Tensor, Tensor]:

@@ -29,10 +29,10 @@ class Oracle(LanguageModel):
     def init_state(self, batch):
         return torch.zeros(batch, 0, dtype=torch.int64)
 
-    def begin(self, state):
+    def reset_context(self, state):
         return state[:, :0]
 
-    def forward(self, tokens, state, *, write=True, answer=None):
+    def forward(self, tokens, state, *, write=True, head_fn=None):
         history = torch.cat([state, tokens], 1)
         logits = torch.zeros(*tokens.shape, self.vocab_size)
         for row, read in enumerate(history.tolist()):

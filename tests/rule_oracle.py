@@ -24,7 +24,7 @@ class Oracle(LanguageModel):
         """Return a state of nothing."""
         return torch.zeros(batch, 0, dtype=torch.int64)
 
-    def begin(self, state: Any) -> Any:
+    def reset_context(self, state: Any) -> Any:
         """Forget."""
         return self.init_state(len(state))
 

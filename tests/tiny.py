@@ -40,7 +40,7 @@ def tiny(folder: Path, **given: Any) -> Config:
     return make_job(open_option_files(None), lines).config
 
 
-def study(**given: Any) -> MemorizeConfig:
+def memorize_policy(**given: Any) -> MemorizeConfig:
     """Make the policy memorize as it is shipped, but for what is `given`."""
     return MemorizeConfig(**(open_option_files(None).read("memory/memorize") | given))
 

@@ -59,7 +59,7 @@ def save(
     A kill at any moment leaves the checkpoint before it in place and named by `latest`. Only the first process writes,
     unless each holds a part of the parameters: then each writes its part. Older ones than the last two go, but for
     those of every `keep_every` steps (0: none). Raises CheckpointError on all processes when the disk does not take it;
-    what was written of it is then removed. Source: ours.
+    what was written of it is then removed.
     """
     target = run / FOLDER / f"step_{progress.step:08d}"
     draft = target.with_name(f"{DRAFT}{target.name}")
@@ -91,7 +91,7 @@ def is_kept(step: int, keep_every: int) -> bool:
 
 
 def tidy(run: Path) -> None:
-    """Remove what a process that was killed left in `run`; only the process that works there may. Source: ours."""
+    """Remove what a process that was killed left in `run`; only the process that works there may."""
     _remove_drafts(run / FOLDER)
     for path in run.glob(".*.tmp"):
         path.unlink()

@@ -18,7 +18,7 @@ def inherit(given: dict[str, Any], typed: Collection[str], origin: str = "checkp
     """Return `given`, a composed configuration with the key `origin`, with the INHERITED keys of the run it names.
 
     `typed` are the keys of the command line. A group chosen there (`data=text`) counts as a whole; single keys of it
-    (`data.val_rows`) are laid over those of the run. Raises CheckpointError when there is no run. Source: ours.
+    (`data.val_rows`) are laid over those of the run. Raises CheckpointError when there is no run.
     """
     saved = _read(origin, given)
     result = dict(given)
@@ -37,7 +37,7 @@ def inherit_shape(given: dict[str, Any], typed: Collection[str]) -> dict[str, An
     """Return `given`, a composed configuration with `stack_from`, with the shape of the model of the run it names.
 
     Keys of the command line stay as they are: what does not fit is refused with the weights. Raises CheckpointError
-    when there is no run. Source: ours.
+    when there is no run.
     """
     saved, model = _read("stack_from", given), given["model"]
     if not isinstance(saved.get("model"), dict):

@@ -67,7 +67,7 @@ def run_sweep(jobs: Sequence[Job], run: Callable[[Config], object], name: str) -
 def sweep_name(lines: Sequence[str]) -> str:
     """Return a name for the sweep that the overrides `lines` ask for: the same for the same ones in any order.
 
-    How jobs are launched makes no other sweep. Source: ours.
+    How jobs are launched makes no other sweep.
     """
     lines = sorted(line for line in lines if not line.startswith("launcher"))
     return f"sweep_{sha256(json.dumps(lines).encode()).hexdigest()[:12]}"

@@ -43,7 +43,7 @@ def plan(stages: Sequence[StageConfig], batch_size: int, seq_len: int) -> list[S
     """Return the stages of a run: those given, one after the other, then steps of `batch_size` rows of `seq_len`.
 
     A stage cuts rows of `seq_len` tokens into shorter ones, and reads whole rows only, so that none is lost or read
-    twice between two stages. Raises ConfigError for one that cannot. Source: ours.
+    twice between two stages. Raises ConfigError for one that cannot.
     """
     planned, step, tokens = [], 0, 0
     for i, stage in enumerate(stages):

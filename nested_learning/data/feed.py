@@ -5,18 +5,18 @@ from types import TracebackType
 
 from nested_learning.data.batch import Batch
 from nested_learning.data.curriculum import Stage, stage_at, tokens_before
-from nested_learning.data.loader import check_pieces, read_piece
+from nested_learning.data.loader import check_micro_batches, read_micro_batch
 from nested_learning.data.source import Source
 from nested_learning.data.workers import Ahead, telling_of_deaths
 from nested_learning.errors import ConfigError
 
 
 class Feed:
-    """The batches of a run by step: `own_pieces` of the `num_pieces` that each global batch is cut into.
+    """The batches of a run by step: `own_micro_batches` of the `num_micro_batches` that each global batch is cut into.
 
     `overfit`: every step reads the first batch. `num_workers` processes read `ahead` steps each before they are asked
     for; without any, a step is read when it is asked for. Neither changes what is read. Use it as a context, which ends
-    the processes. Raises ConfigError for a stage that does not fit the source or cannot be cut evenly. Source: ours.
+    the processes. Raises ConfigError for a stage that does not fit the source or cannot be cut evenly.
     """
 
     def __init__(
@@ -24,19 +24,19 @@ class Feed:
         source: Source,
         seed: int,
         stages: Sequence[Stage],
-        num_pieces: int = 1,
-        own_pieces: range = range(1),
+        num_micro_batches: int = 1,
+        own_micro_batches: range = range(1),
         *,
         overfit: bool = False,
         num_workers: int = 0,
         ahead: int = 2,
     ) -> None:
         self.source, self.seed, self.stages = source, seed, list(stages)
-        self.num_pieces, self.own_pieces = num_pieces, own_pieces
+        self.num_micro_batches, self.own_micro_batches = num_micro_batches, own_micro_batches
         self.overfit, self.num_workers = overfit, num_workers
-        self._ahead = Ahead(self.pieces, num_workers, ahead) if num_workers else None
+        self._ahead = Ahead(self.micro_batches, num_workers, ahead) if num_workers else None
         for stage in stages:
-            check_pieces(stage, num_pieces)
+            check_micro_batches(stage, num_micro_batches)
             check_length(stage, source)
 
     def __enter__(self) -> "Feed":
@@ -53,16 +53,16 @@ class Feed:
                 raise error
 
     def read(self, step: int) -> list[Batch]:
-        """Return this process's pieces of the batch of `step`, read ahead if possible. Raises DataError."""
-        return self.pieces(step) if self._ahead is None else self._ahead(step)
+        """Return this process's micro-batches of the batch of `step`, read ahead if possible. Raises DataError."""
+        return self.micro_batches(step) if self._ahead is None else self._ahead(step)
 
-    def pieces(self, step: int) -> list[Batch]:
-        """Return this process's pieces of the batch of `step`, read here and now."""
-        return [self._piece(step, piece, self.num_pieces) for piece in self.own_pieces]
+    def micro_batches(self, step: int) -> list[Batch]:
+        """Return this process's micro-batches of the batch of `step`, read here and now."""
+        return [self._micro_batch(step, micro_batch, self.num_micro_batches) for micro_batch in self.own_micro_batches]
 
     def row(self, step: int, row: int) -> Batch:
         """Return row `row` of the global batch of `step`, whichever process reads it."""
-        return self._piece(step, row, self.batch_size(step))
+        return self._micro_batch(step, row, self.batch_size(step))
 
     def batch_size(self, step: int) -> int:
         """Count the rows of the global batch of `step`."""
@@ -76,8 +76,10 @@ class Feed:
         """Count the tokens of the smallest step."""
         return min(stage.batch_size * stage.seq_len for stage in self.stages)
 
-    def _piece(self, step: int, piece: int, num_pieces: int) -> Batch:
-        return read_piece(self.source, self.seed, self.stages, 0 if self.overfit else step, piece, num_pieces)
+    def _micro_batch(self, step: int, micro_batch: int, num_micro_batches: int) -> Batch:
+        return read_micro_batch(
+            self.source, self.seed, self.stages, 0 if self.overfit else step, micro_batch, num_micro_batches
+        )
 
 
 def check_length(stage: Stage, source: Source) -> None:

@@ -9,7 +9,7 @@ from nested_learning.data.feed import Feed
 def order_fingerprint(feed: Feed) -> str:
     """Return the sha256 of all that decides which rows each step reads: the order is a function of these.
 
-    How long the run is, in how many pieces a step is cut and by how many processes changes none of it. Source: ours.
+    How long the run is, in how many micro-batches a step is cut and by how many processes changes none of it.
     """
     source = feed.source
     tokenizer = None if source.tokenizer is None else source.tokenizer.fingerprint

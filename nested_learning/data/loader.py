@@ -1,4 +1,4 @@
-"""From a source to batches: pure functions of (seed, step, piece), so that resuming means asking for the next step."""
+"""From a source to batches: pure functions of (seed, step, micro-batch), so that resuming is reading the next step."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,33 +15,35 @@ from nested_learning.seeds import derive_seed
 def train_batch(
     source: Source, seed: int, step: int, micro_batch: int, num_micro_batches: int, batch_size: int
 ) -> Batch:
-    """Return piece `micro_batch` of the global batch of `step` of a run whose steps are all alike: see `read_piece`."""
+    """Return `read_micro_batch` of a run whose steps all have `batch_size` rows of the same length."""
     stages = constant(batch_size, source.seq_len)
-    return read_piece(source, seed, stages, step, micro_batch, num_micro_batches)
+    return read_micro_batch(source, seed, stages, step, micro_batch, num_micro_batches)
 
 
-def read_piece(source: Source, seed: int, stages: Sequence[Stage], step: int, piece: int, num_pieces: int) -> Batch:
-    """Return piece `piece` of the global batch of `step` (counted from 0). Source: ours.
+def read_micro_batch(
+    source: Source, seed: int, stages: Sequence[Stage], step: int, micro_batch: int, num_micro_batches: int
+) -> Batch:
+    """Return micro-batch `micro_batch` of the global batch of `step` (counted from 0).
 
-    The global batch is the next `batch_size` rows of the endless epoch-by-epoch order, cut evenly into `num_pieces`:
-    joined they are one batch, however it was cut. In a stage of shorter rows the rows of the order are cut, and their
-    parts are mixed within the stage and the epoch, so that still every part is read once an epoch.
-    Raises ConfigError when the batch cannot be cut evenly.
+    The global batch is the next `batch_size` rows of the endless epoch-by-epoch order, cut evenly into
+    `num_micro_batches`: joined they are one batch, however it was cut. In a stage of shorter rows the rows of the
+    order are cut, and their parts are mixed within the stage and the epoch, so that still every part is read once an
+    epoch. Raises ConfigError when the batch cannot be cut evenly.
     """
     stage = stage_at(stages, step)
-    check_pieces(stage, num_pieces)
-    size = stage.batch_size // num_pieces
-    start = stage.first_token // stage.seq_len + (step - stage.first_step) * stage.batch_size + piece * size
+    check_micro_batches(stage, num_micro_batches)
+    size = stage.batch_size // num_micro_batches
+    start = stage.first_token // stage.seq_len + (step - stage.first_step) * stage.batch_size + micro_batch * size
     return collate(_train_rows(source, seed, stage, np.arange(start, start + size)))
 
 
-def check_pieces(stage: Stage, num_pieces: int) -> None:
-    """Raise ConfigError when the batches of `stage` cannot be cut evenly into `num_pieces`."""
-    if stage.batch_size % num_pieces:
+def check_micro_batches(stage: Stage, num_micro_batches: int) -> None:
+    """Raise ConfigError when the batches of `stage` cannot be cut evenly into `num_micro_batches`."""
+    if stage.batch_size % num_micro_batches:
         key = "data.batch_size" if stage.end_step is None else "stages: batch_size"
-        near = max(1, round(stage.batch_size / num_pieces)) * num_pieces
+        near = max(1, round(stage.batch_size / num_micro_batches)) * num_micro_batches
         raise ConfigError(
-            f"{key}={stage.batch_size}: must divide by the {num_pieces} pieces of a step; "
+            f"{key}={stage.batch_size}: must divide by the {num_micro_batches} micro-batches of a step; "
             f"use {key}={near}, or another micro_batches"
         )
 
@@ -49,7 +51,7 @@ def check_pieces(stage: Stage, num_pieces: int) -> None:
 def validation_batches(
     source: Source, num_rows: int, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
-    """Yield this rank's share of `num_rows` fixed rows, evenly spaced over the validation split. Source: ours.
+    """Yield this rank's share of `num_rows` fixed rows, evenly spaced over the validation split.
 
     All rows of the split where it has fewer. They are cut into batches, the same for any number of ranks, which take
     turns; the last batch may be short, and a rank may have one batch less.
@@ -61,7 +63,7 @@ def validation_batches(
 
 
 def validation_row(source: Source, index: int, count: int) -> Row:
-    """Return row `index` of `count` rows, evenly spaced over the validation split. Source: ours."""
+    """Return row `index` of `count` rows, evenly spaced over the validation split."""
     return source.row("validation", 0, index * source.num_rows("validation") // count)
 
 
@@ -71,7 +73,7 @@ def count_validation_batches(source: Source, num_rows: int, batch_size: int) -> 
 
 
 def read_in_order(source: Source, seed: int, places: Places) -> list[Row]:
-    """Return the training rows at `places` of the endless epoch-by-epoch order. Source: ours."""
+    """Return the training rows at `places` of the endless epoch-by-epoch order."""
     epochs, indices = in_order(seed, source.num_rows("train"), places)
     return [source.row("train", *place) for place in zip(epochs.tolist(), indices.tolist(), strict=True)]
 

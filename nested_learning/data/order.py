@@ -15,7 +15,7 @@ Places = NDArray[np.int64]
 
 
 def row_indices(seed: int, epoch: int, num_rows: int, places: Places) -> Places:
-    """Return which of `num_rows` rows are read at `places`, each in [0, num_rows), of `epoch`. Source: ours.
+    """Return which of `num_rows` rows are read at `places`, each in [0, num_rows), of `epoch`.
 
     Over all places every row comes up exactly once; each epoch and each seed has its own order.
     """

@@ -134,7 +134,7 @@ def shares(source: Source, num_rows: int) -> dict[str, tuple[Source, int]]:
 
 
 def allot(weights: Mapping[str, float | int], number: int) -> dict[str, int]:
-    """Divide `number` things in the proportion of `weights`, what is left to the largest remainders. Source: ours."""
+    """Divide `number` things in the proportion of `weights`, what is left to the largest remainders."""
     whole = sum(weights.values())
     exact = {name: weight / whole * number for name, weight in weights.items()}
     counts = {name: int(share) for name, share in exact.items()}

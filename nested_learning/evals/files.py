@@ -18,7 +18,7 @@ FOLDER = "evals"
 
 def write_report(run: Path, name: str, report: Report, about: dict[str, Any], baseline: Report | None = None) -> Path:
     """Write `<run>/evals/<name>.json`, `<name>.jsonl` of its rows and `<name>.csv` of its grids, when there are any;
-    return the first. Source: ours.
+    return the first.
 
     `about` says what was asked (checkpoint, step, data, memory policy) and comes first. With a `baseline`, a report of
     the same examples, its metrics come beside, and the differences to them. Each file is whole or absent.
@@ -39,10 +39,7 @@ def write_report(run: Path, name: str, report: Report, about: dict[str, Any], ba
 
 
 def differences(report: Report, baseline: Report) -> dict[str, Metric]:
-    """Return by how much each figure that both have is above the baseline's; errors are of pairs, where there are any.
-
-    Source: ours.
-    """
+    """Return `report - baseline` for each metric that both have; errors are paired where samples are."""
     found = {}
     for name in report.figures.keys() & baseline.figures.keys():
         figure, other = report.figures[name], baseline.figures[name]
@@ -72,7 +69,7 @@ def as_json(metrics: dict[str, Metric]) -> dict[str, Any]:
 
 
 def table(name: str, metrics: dict[str, Metric]) -> Table:
-    """Lay out `metrics` for the terminal. Source: ours."""
+    """Lay out `metrics` for the terminal."""
     rows = Table("figure", "value", "stderr", "n", "chance", title=name, title_justify="left")
     for key, metric in metrics.items():
         stderr, chance = ("" if value is None else f"{value:.4f}" for value in (metric.stderr, metric.chance))

@@ -21,7 +21,7 @@ def require_room(model: LanguageModel, num_tokens: int, batch: int, option: str)
 
     What grows with the context is counted: of the state, which is measured on a few tokens, and the scores of attention
     over all of it for a piece of SEGMENT tokens. A model whose state has one size has room for any length. `option`:
-    which option says how long the context is. Source: ours.
+    which option says how long the context is.
     """
     growth = bytes_per_token(model)
     if not growth:
@@ -39,7 +39,7 @@ def require_room(model: LanguageModel, num_tokens: int, batch: int, option: str)
 
 
 def bytes_per_token(model: LanguageModel) -> int:
-    """Return by how many bytes the state of a row grows with each token. Source: ours."""
+    """Return by how many bytes the state of a row grows with each token."""
     with torch.inference_mode():
         tokens = torch.zeros(1, 4, dtype=torch.int64, device=next(model.parameters()).device)
         first: State = model(tokens, model.init_state(1))[1]

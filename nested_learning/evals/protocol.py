@@ -13,7 +13,7 @@ from nested_learning.inference.session import Session
 from nested_learning.nn.language_model import LanguageModel
 
 # what an answer to one example is kept as: plain JSON
-Row = dict[str, Any]
+Record = dict[str, Any]
 
 
 class Metric(NamedTuple):
@@ -32,13 +32,13 @@ class Metric(NamedTuple):
 
 @dataclass(frozen=True)
 class Samples:
-    """What a figure is the ratio of, over independent samples: the sum of `tops` by the sum of `bottoms`.
+    """What a figure is the ratio of, over independent samples: the sum of `numerators` by the sum of `denominators`.
 
     Samples are in the order of the examples, so that two policies can be compared pair by pair.
     """
 
-    tops: Sequence[float | int]
-    bottoms: Sequence[float | int]
+    numerators: Sequence[float | int]
+    denominators: Sequence[float | int]
     better: str
     chance: float | None = None
 
@@ -49,7 +49,7 @@ class Samples:
 
     def metric(self) -> Metric:
         """Return the figure."""
-        return ratio(self.tops, self.bottoms, self.better)._replace(chance=self.chance)
+        return ratio(self.numerators, self.denominators, self.better)._replace(chance=self.chance)
 
 
 # panel -> line -> its points: x, mean, standard error (None: not known)
@@ -74,7 +74,7 @@ class Report:
     """
 
     figures: dict[str, Samples | Metric]
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Record] = field(default_factory=list)
     curves: Panels = field(default_factory=dict)
     axis: str = "position in the context"
     grids: dict[str, Grid] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class EvalContext:
     """A trained model, the data that it is asked about, and the memory policy under which it answers.
 
     `run`: the directory of its run, where reports go; `weights`: which of a checkpoint's are asked, model or ema.
@@ -125,19 +125,19 @@ class EvalPack(Protocol):
     batch_size: int
     reads_text: bool
 
-    def examples(self, subject: Subject) -> Sequence[Any]:
+    def examples(self, ctx: EvalContext) -> Sequence[Any]:
         """Return the examples, the same for every policy. Raises ConfigError, DataError for what cannot be asked."""
         ...
 
-    def answer(self, session: Session, examples: Sequence[Any]) -> Sequence[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Any]) -> Sequence[list[Record]]:
         """Return the rows of each of the `examples`, one to each stream of `session`, which is at its beginning.
 
-        Where `session.policy` is a MemorizeConfig, `session.study` what may be studied, never an answer, and add
-        `Studied.rows()` to the rows: figures `memory/...` are reported by the driver.
+        Where `session.policy` is a MemorizeConfig, `session.memorize` what may be studied, never an answer, and add
+        `MemorizeResult.rows()` to the rows: figures `memory/...` are reported by the driver.
         """
         ...
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures of all rows, in the order of the examples."""
         ...
 
@@ -167,8 +167,8 @@ def difference(first: Samples, second: Samples) -> Metric:
 
 
 def _residuals(samples: Samples, value: float) -> list[float]:
-    total = math.fsum(samples.bottoms)
-    pairs = zip(samples.tops, samples.bottoms, strict=True)
+    total = math.fsum(samples.denominators)
+    pairs = zip(samples.numerators, samples.denominators, strict=True)
     return [(top - value * bottom) / total for top, bottom in pairs if bottom]
 
 

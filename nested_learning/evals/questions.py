@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional as F
 
-from nested_learning.evals.protocol import Row
+from nested_learning.evals.protocol import Record
 from nested_learning.evals.variable_length import Score, Text, read_each, score_each, study_each
 from nested_learning.inference.session import Session
 from nested_learning.shapes import Int, Tensor
@@ -22,21 +22,21 @@ LOOK = 16
 class Question(NamedTuple):
     """What would each of the `continuations` cost after its own of the `contexts`?
 
-    `studied`: what may be studied before, which no candidate is in. Texts may be empty, continuations may not.
+    `memorized`: what may be studied before, which no candidate is in. Texts may be empty, continuations may not.
     """
 
-    studied: Text
+    memorized: Text
     contexts: tuple[Text, ...]
     continuations: tuple[Text, ...]
 
 
 class Prompt(NamedTuple):
-    """How does a text go on? `studied` may be studied before; drawn are `num_tokens` at most, up to one of `until`.
+    """How does a text go on? `memorized` may be studied before; drawn are `num_tokens` at most, up to one of `until`.
 
     `temperature` 0: the likeliest token; `top_k` 0 and `top_p` 1: among all.
     """
 
-    studied: Text
+    memorized: Text
     context: Text
     until: tuple[str, ...]
     num_tokens: int
@@ -45,12 +45,12 @@ class Prompt(NamedTuple):
     top_p: float = 1.0
 
 
-def weigh(session: Session, questions: Sequence[Question]) -> list[tuple[list[Score], Row]]:
+def weigh(session: Session, questions: Sequence[Question]) -> list[tuple[list[Score], Record]]:
     """Return the scores of the continuations of each question, one to each stream of `session`, and what was written.
 
-    Every different context of a question is read once. Source: ours.
+    Every different context of a question is read once.
     """
-    ready, written = prepare(session, [question.studied for question in questions])
+    ready, written = prepare(session, [question.memorized for question in questions])
     distinct = [_distinct(question) for question in questions]
     texts = [(row, context) for row, contexts in enumerate(distinct) for context in contexts]
     after = iter(read_all(session, ready, texts))
@@ -65,7 +65,7 @@ def weigh(session: Session, questions: Sequence[Question]) -> list[tuple[list[Sc
     return answers
 
 
-def cost(session: Session, texts: Sequence[Text], window: int | None = None) -> list[tuple[float, Row]]:
+def cost(session: Session, texts: Sequence[Text], window: int | None = None) -> list[tuple[float, Record]]:
     """Return the nats that each text costs, one to each stream of `session`, and what was written.
 
     A text is read from end to end; one that may be studied is studied along the way, each piece after it was predicted.
@@ -75,13 +75,13 @@ def cost(session: Session, texts: Sequence[Text], window: int | None = None) -> 
     answers = []
     for place, text in enumerate(texts):
         parts = text.split(window or max(len(text), 1))
-        nats, written = 0.0, Row()
+        nats, written = 0.0, Record()
         for number, part in enumerate(parts):
             alone = session.fork([place])
             if session.policy.carries:
                 # what is studied is there for the next part, and the next text
                 alone = session
-                alone.begin()
+                alone.reset_context()
             if number:
                 alone.feed(parts[number - 1][-1:])
             found, written = _cost_along(alone, part)
@@ -90,15 +90,15 @@ def cost(session: Session, texts: Sequence[Text], window: int | None = None) -> 
     return answers
 
 
-def complete(session: Session, prompts: Sequence[Prompt], seed: int = 0) -> list[tuple[str, Row]]:
-    """Return how each prompt goes on, one to each stream of `session`, and what was written. Source: ours."""
-    ready, written = prepare(session, [prompt.studied for prompt in prompts])
+def complete(session: Session, prompts: Sequence[Prompt], seed: int = 0) -> list[tuple[str, Record]]:
+    """Return how each prompt goes on, one to each stream of `session`, and what was written."""
+    ready, written = prepare(session, [prompt.memorized for prompt in prompts])
     after = read_all(session, ready, [(row, prompt.context) for row, prompt in enumerate(prompts)])
     return [(draw(alone, prompt, seed), row) for alone, prompt, row in zip(after, prompts, written, strict=True)]
 
 
 def draw(session: Session, prompt: Prompt, seed: int = 0) -> str:
-    """Return what the one row of `session`, which has read the prompt, draws. Source: ours."""
+    """Return what the one row of `session`, which has read the prompt, draws."""
     tokens, text = torch.empty(1, 0, dtype=torch.int64), ""
     end = -1 if session.tokenizer is None else session.tokenizer.end
     while tokens.shape[1] < prompt.num_tokens and end not in tokens:
@@ -121,14 +121,14 @@ def cut(text: str, until: Sequence[str]) -> str:
     return text[: min([text.index(stop) for stop in until if stop in text], default=len(text))]
 
 
-def prepare(session: Session, studied: Sequence[Text]) -> tuple[list[Session] | None, list[Row]]:
+def prepare(session: Session, memorized: Sequence[Text]) -> tuple[list[Session] | None, list[Record]]:
     """Study a text for each stream where the policy says so: a session of one row for each, and what was written.
 
     None: nothing was studied. Under a policy that carries, `session` itself learns.
     """
-    if not session.studies or not any(len(text) for text in studied):
-        return None, [{} for _ in studied]
-    return study_each(session, studied)
+    if not session.memorizes or not any(len(text) for text in memorized):
+        return None, [{} for _ in memorized]
+    return study_each(session, memorized)
 
 
 def read_all(session: Session, ready: Sequence[Session] | None, texts: Sequence[tuple[int, Text]]) -> list[Session]:
@@ -152,12 +152,12 @@ def common_length(texts: Sequence[Sequence[Any]]) -> int:
     return len(shortest)
 
 
-def _cost_along(session: Session, text: Text) -> tuple[float, Row]:
+def _cost_along(session: Session, text: Text) -> tuple[float, Record]:
     """Return the nats of `text` after what the one row of `session` has read, and what was written on the way."""
-    if not session.studies or len(text) < 2:
+    if not session.memorizes or len(text) < 2:
         return float(session.score(text).double().sum()), {}
     first = F.cross_entropy(session.feed(text[:0]).float().cpu(), text[:1])
-    found = session.read_and_study(text[None, :-1], text[None, 1:])
+    found = session.read_and_memorize(text[None, :-1], text[None, 1:])
     return float(first) + float(found.nats.double().sum()), found.rows()[0]
 
 

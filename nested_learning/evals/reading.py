@@ -73,7 +73,7 @@ class RowToRead(NamedTuple):
 
 
 def to_read(number: int, row: Row, token_bytes: NDArray[np.int64]) -> RowToRead:
-    """Return `row` with its number and the bytes of its targets. Source: ours."""
+    """Return `row` with its number and the bytes of its targets."""
     valid = row.targets != IGNORE
     return RowToRead(number, row, token_bytes[np.where(valid, row.targets, 0)] * valid)
 
@@ -83,7 +83,7 @@ def read_rows(
 ) -> tuple[list[Reading], list[dict[str, float]]]:
     """Read rows, one a stream; return what was found, and what was written of each where the session studies.
 
-    With `resets` every document of a row is read from an empty state, and what is written is not told. Source: ours.
+    With `resets` every document of a row is read from an empty state, and what is written is not told.
     """
     batch = collate([example.row for example in examples])
     written: list[dict[str, float]] = [{} for _ in examples]
@@ -111,8 +111,8 @@ def read_batch(
 
     A session that studies does so as it reads, each piece after it was predicted; what it wrote comes last.
     """
-    if session.studies:
-        found = session.read_and_study(batch.tokens, batch.targets)
+    if session.memorizes:
+        found = session.read_and_memorize(batch.tokens, batch.targets)
         return found.nats, found.correct, found.rows()
     return *read_only(session, batch), [{} for _ in batch.tokens]
 
@@ -131,7 +131,7 @@ def read_only(session: Session, batch: Batch) -> tuple[Float[Tensor, "b t"], Boo
 def figures(rows: Sequence[dict[str, Any]]) -> dict[str, Samples]:
     """Return loss (nats per target), accuracy and, over targets that are text, bpb (bits per byte) with their errors.
 
-    `rows` hold the sums of independent samples; a figure without anything to divide by is left out. Source: ours.
+    `rows` hold the sums of independent samples; a figure without anything to divide by is left out.
     """
     made_of = {
         "loss": ("nats", "targets", 1.0, "lower"),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from nested_learning.evals.protocol import Row
+from nested_learning.evals.protocol import Record
 from nested_learning.inference.session import Session
 from nested_learning.shapes import Float, Int, Tensor
 
@@ -40,35 +40,35 @@ def read_each(session: Session, texts: Sequence[Text]) -> list[Session]:
     return [ended[row] for row in range(len(texts))]
 
 
-def study_each(session: Session, texts: Sequence[Text]) -> tuple[list[Session], list[Row]]:
+def study_each(session: Session, texts: Sequence[Text]) -> tuple[list[Session], list[Record]]:
     """Study a text of its own in each stream of `session`; return a session of one row for each, and what was written.
 
     Texts of one length are studied together. `session` stays where it was, unless what it studies is there for the next
-    example: then its one row studies itself. Source: ours.
+    example: then its one row studies itself.
     """
     if session.policy.carries:
         (text,) = texts
-        return [session], session.study(text).rows()
+        return [session], session.memorize(text).rows()
     after: dict[int, Session] = {}
-    written: dict[int, Row] = {}
+    written: dict[int, Record] = {}
     for length in sorted({len(text) for text in texts}):
         rows = [row for row, text in enumerate(texts) if len(text) == length]
         together = session.fork(rows)
-        studied = together.study(torch.stack([texts[row] for row in rows])).rows()
+        memorized = together.memorize(torch.stack([texts[row] for row in rows])).rows()
         for place, row in enumerate(rows):
-            after[row], written[row] = together.fork([place]), studied[place]
+            after[row], written[row] = together.fork([place]), memorized[place]
     order = range(len(texts))
     return [after[row] for row in order], [written[row] for row in order]
 
 
 def score_each(session: Session, continuations: Sequence[Text]) -> list[Score]:
-    """Return what each of the `continuations` would cost after what the one row of `session` has read. Source: ours."""
+    """Return what each of the `continuations` would cost after what the one row of `session` has read."""
     (scores,) = score_choices(session, [continuations])
     return scores
 
 
 def score_choices(session: Session, choices: Sequence[Sequence[Text]]) -> list[list[Score]]:
-    """Return what each of the `choices` of a row would cost after what that row of `session` has read. Source: ours.
+    """Return what each of the `choices` of a row would cost after what that row of `session` has read.
 
     They are read side by side; what follows the end of a shorter one is padding, which nothing reads.
     """

@@ -32,7 +32,7 @@ def open_trained(path: Path, device: str, weights: str = "model") -> Trained:
 
     `weights`: model, those that were trained, or ema, their average. Every file is checked against its hash first.
     Raises CheckpointError when the checkpoint is missing or damaged, or has no average, ConfigError when it was made
-    with options that this version does not have, or the device is not there. Source: ours.
+    with options that this version does not have, or the device is not there.
     """
     place = pick_device(device)
     if not path.is_dir():

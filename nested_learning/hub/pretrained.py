@@ -39,7 +39,7 @@ MODEL_TYPE = "nested_learning"
 class NestedModel(nn.Module):
     """A trained language model beside its tokenizer (None where it was trained on tokens that are no text).
 
-    `options` is what `model` is built by; `about` is plain text and numbers on how it was trained. Source: ours.
+    `options` is what `model` is built by; `about` is plain text and numbers on how it was trained.
     """
 
     def __init__(

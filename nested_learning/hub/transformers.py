@@ -19,7 +19,7 @@ def register() -> tuple[type, type]:
 
     Call it once, before `AutoModelForCausalLM.from_pretrained(<directory of phase=export>)`. Rows of a batch must be
     equally long, and beams are not supported: memories write what they read, and that cannot be taken back.
-    Raises ConfigError without the package `transformers`. Source: ours.
+    Raises ConfigError without the package `transformers`.
     """
     library = _library()
     config_class, model_class = _classes(library)

@@ -40,7 +40,7 @@ class Piece(NamedTuple):
     share: Float[Tensor, " b"]
 
 
-class Studied(NamedTuple):
+class MemorizeResult(NamedTuple):
     """What study read and wrote: `nats` of each target (0: none), the likeliest token, whether it was the target.
 
     Of the `p` pieces the `surprise` of each; `writes`: how many pieces each level wrote, of each row; `norms`: how far
@@ -64,7 +64,7 @@ class Studied(NamedTuple):
         ]
 
 
-class Study:
+class Memorizer:
     """Studies with `model` as `how` says. Raises ConfigError for levels or layers that the model does not have.
 
     A level that learns inside the context does so by its own clock and rule, one that does not by gradient descent on
@@ -85,14 +85,16 @@ class Study:
         }
 
     @torch.no_grad()
-    def study(self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State) -> tuple[Studied, State]:
+    def memorize(
+        self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State
+    ) -> tuple[MemorizeResult, State]:
         """Read a text `steps` times from its beginning, and write; `state`, which was opened, is what is memorised.
 
         Returns what was found, norms from `state` on, and what is memorised then: `state` where nothing may be written.
         """
         memorised, every = state, []
         for _ in range(self.how.steps):
-            found, _, memorised = self.read(tokens, targets, self.model.begin(memorised), goes_on=False)
+            found, _, memorised = self.read(tokens, targets, self.model.reset_context(memorised), goes_on=False)
             every.append(found)
         norms = {name: norms_of(state, memorised, self.chosen, name).cpu() for name in self.names}
         # the clocks of levels have gone on, though they wrote nothing
@@ -101,7 +103,7 @@ class Study:
     @torch.no_grad()
     def read(
         self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State, *, goes_on: bool
-    ) -> tuple[Studied, Float[Tensor, "b v"], State]:
+    ) -> tuple[MemorizeResult, Float[Tensor, "b v"], State]:
         """Read `tokens` on from `state`, which was opened, and write piece by piece.
 
         Of a text that `goes_on` what reading itself writes is written as ever; the other levels learn from it too.
@@ -121,7 +123,7 @@ class Study:
             found.append(piece)
         nats, likeliest, correct, last, surprise, shares = zip(*found, strict=True)
         written = (torch.stack(shares, 1) > 0).sum(1).cpu()
-        studied = Studied(
+        memorized = MemorizeResult(
             torch.cat(nats, 1).cpu(),
             torch.cat(likeliest, 1).cpu(),
             torch.cat(correct, 1).cpu(),
@@ -129,7 +131,7 @@ class Study:
             dict.fromkeys(names, written),
             {name: norms_of(before, state, self.chosen, name).cpu() for name in names},
         )
-        return studied, last[-1], state
+        return memorized, last[-1], state
 
     def piece(
         self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State, *, goes_on: bool
@@ -138,7 +140,7 @@ class Study:
         needs_gradient = any(level.level.name in self.names for level in taught(state))
         with torch.set_grad_enabled(needs_gradient):
             watched = watch(state) if needs_gradient else state
-            hidden, after = self.model(tokens, watched, answer=lambda x: x)
+            hidden, after = self.model(tokens, watched, head_fn=lambda x: x)
             logits = self.model.logits(hidden)
             nats = loss_of(logits, targets)
             if needs_gradient:
@@ -211,11 +213,11 @@ class Study:
             done = until
 
 
-def join(found: Sequence[Studied]) -> Studied:
+def join(found: Sequence[MemorizeResult]) -> MemorizeResult:
     """Put readings of one text together: the norm is that of the last."""
     nats, likeliest, correct, surprise, writes, _ = zip(*found, strict=True)
     summed = {name: torch.stack([each[name] for each in writes]).sum(0) for name in writes[0]}
-    return Studied(
+    return MemorizeResult(
         torch.cat(nats, 1),
         torch.cat(likeliest, 1),
         torch.cat(correct, 1),

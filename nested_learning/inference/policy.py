@@ -32,7 +32,7 @@ class MemoryConfig:
         """Say whether what is memorised for one example is there for the next."""
         return False
 
-    def refuse_study(self, phase: str) -> None:
+    def refuse_memorize(self, phase: str) -> None:
         """Raise ConfigError where there is something to study in a `phase` that knows of nothing that may be."""
         if self.name == "memorize":
             raise ConfigError(

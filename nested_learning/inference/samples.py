@@ -18,7 +18,7 @@ def printable(text: str) -> str:
 
 
 def continuation(session: Session, prompt: str, how: SamplingConfig, seed: int) -> str:
-    """Read `prompt` with `session` and return the text that is drawn after it. Source: ours."""
+    """Read `prompt` with `session` and return the text that is drawn after it."""
     session.feed(prompt)
     tokens = session.generate(how.num_tokens, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p, seed=seed)
     return session.text(tokens)[0]
@@ -35,7 +35,7 @@ def draw_samples(
     """Let `model` go on with each prompt, greedily and as `how` says; return `prompt`, `kind` and `text` of each.
 
     A function of the weights and the arguments: no random number of anyone else is touched, and the model is left as
-    it was. Every process of a model that is spread over several must call it. Source: ours.
+    it was. Every process of a model that is spread over several must call it.
     """
     kinds = {GREEDY: replace(how, temperature=0.0), DRAWN: how}
     with evaluating(model):

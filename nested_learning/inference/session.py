@@ -11,7 +11,7 @@ from nested_learning import tree
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
-from nested_learning.inference.memorize import Studied, Study, refuse_infinite
+from nested_learning.inference.memorize import Memorizer, MemorizeResult, refuse_infinite
 from nested_learning.inference.policy import MemorizeConfig, MemoryConfig, SamplingConfig
 from nested_learning.inference.state_file import load_state, num_rows, save_state
 from nested_learning.nn.language_model import LanguageModel
@@ -30,7 +30,7 @@ class Session:
     With a tokenizer every row begins with its `end` token, as every document does in training; without one it begins
     empty. `policy` "online" lets memories write as they read, "frozen" does not; with a MemorizeConfig texts can be
     studied. What was read lives in an immutable state, so that `fork()` copies nothing, and the model is never changed.
-    Nothing here is differentiable. Source: ours.
+    Nothing here is differentiable.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Session:
         if policy == "memorize":
             raise ConfigError('policy="memorize" needs to know how: give policy=MemorizeConfig(...)')
         self.policy = MemoryConfig(name=policy) if isinstance(policy, str) else policy
-        self._study = Study(model, self.policy) if isinstance(self.policy, MemorizeConfig) else None
+        self._memorizer = Memorizer(model, self.policy) if isinstance(self.policy, MemorizeConfig) else None
         self._device = next(model.parameters()).device
         self.position = self._opening = 0
         self._last: Tensor | None = None
@@ -83,12 +83,12 @@ class Session:
         with torch.inference_mode():
             self._start(self._empty(self.batch))
 
-    def begin(self) -> None:
+    def reset_context(self) -> None:
         """Begin another text: what was memorised stays; windows, caches and the position are those of the beginning."""
         with torch.inference_mode():
-            self._start(self.model.begin(self.state))
+            self._start(self.model.reset_context(self.state))
 
-    def study(self, text: str | Tensor) -> Studied:
+    def memorize(self, text: str | Tensor) -> MemorizeResult:
         """Study a text, or tokens [b t] or [t], from its beginning; then begin another text with what was learned.
 
         How often it is read, and what of it is written where, says the policy, a MemorizeConfig; raises ConfigError
@@ -102,38 +102,38 @@ class Session:
         targets = F.pad(tokens[:, 1:], (0, 1), value=IGNORE)
         # the beginning of a text is no part of what is studied: it is read again
         memorised = self._begun if self.position == self._opening else self.state
-        found, memorised = self._studying().study(tokens, targets, memorised)
+        found, memorised = self._require_memorizer().memorize(tokens, targets, memorised)
         with torch.inference_mode():
-            self._start(self.model.begin(memorised))
+            self._start(self.model.reset_context(memorised))
         return found
 
-    def read_and_study(self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"]) -> Studied:
+    def read_and_memorize(self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"]) -> MemorizeResult:
         """Read `tokens` on like `read`, and study each piece of them once its `targets` (IGNORE: none) were predicted.
 
         What reading itself writes is written as ever, so that without a write of study this is `read`. Returns what
-        each target cost and what was written; the text goes on. Raises ConfigError where `study` does, and for levels
-        of which there is nothing to study so.
+        each target cost and what was written; the text goes on. Raises ConfigError where `memorize` does, and for
+        levels of which there is nothing to study so.
         """
         tokens, targets = tokens.to(self._device), targets.to(self._device)
-        found, self._last, self.state = self._studying().read(tokens, targets, self.state, goes_on=True)
+        found, self._last, self.state = self._require_memorizer().read(tokens, targets, self.state, goes_on=True)
         self.position += tokens.shape[1]
         return found
 
     @property
-    def studies(self) -> bool:
+    def memorizes(self) -> bool:
         """Say whether texts can be studied: whether the policy is a MemorizeConfig."""
-        return self._study is not None
+        return self._memorizer is not None
 
-    def _studying(self) -> Study:
-        if self._study is None:
+    def _require_memorizer(self) -> Memorizer:
+        if self._memorizer is None:
             raise ConfigError(
                 f"policy={self.policy.name} studies nothing; give a MemorizeConfig, which is what memory=memorize makes"
             )
-        return self._study
+        return self._memorizer
 
     def _empty(self, batch: int) -> State:
         state = self.model.init_state(batch)
-        return state if self._study is None else self._study.open(state)
+        return state if self._memorizer is None else self._memorizer.open(state)
 
     def _start(self, state: State) -> None:
         self.state = self._begun = state
@@ -176,7 +176,7 @@ class Session:
             last = self.model.head.weight.new_zeros(batch, self.model.vocab_size)
             template = (self._empty(batch), last, 0)
             self.state, self._last, self.position = load_state(Path(path), template, self._device)
-            self._begun = self.model.begin(self.state)
+            self._begun = self.model.reset_context(self.state)
         self.batch = batch
 
     @torch.inference_mode()

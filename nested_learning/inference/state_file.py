@@ -19,7 +19,7 @@ NUM_LOOKED_AT = 64
 
 
 def save_state(path: Path, state: Any, model: nn.Module, rows: int) -> None:
-    """Write `state`, of `rows` rows read by `model`, to the file `path`: whole or not at all. Source: ours.
+    """Write `state`, of `rows` rows read by `model`, to the file `path`: whole or not at all.
 
     The file is safetensors; integers, such as positions, are in its header, and so is the model's fingerprint.
     """
@@ -52,7 +52,7 @@ def load_state(path: Path, template: Any, device: Any) -> Any:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a hash of the first numbers of every parameter, which tells models apart on any device. Source: ours."""
+    """Return a hash of the first numbers of every parameter, which tells models apart on any device."""
     digest = sha256()
     for name, parameter in model.named_parameters():
         first = parameter.detach().flatten()[:NUM_LOOKED_AT].cpu().double()

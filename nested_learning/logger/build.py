@@ -13,7 +13,6 @@ def open_loggers(configs: Mapping[str, LoggerConfig], run: LoggedRun) -> Logger:
     """Open every logger of `run` as one; `configs` maps an option's name to its configuration, as in `cfg.logger`.
 
     Only the first rank opens loggers; the others log into `Fanout()`. Raises ConfigError when a package is missing.
-    Source: ours.
     """
     chosen = [config.build(run) for config in configs.values()]
     jsonl = JsonlLogger(run.directory / METRICS, run.start_step)

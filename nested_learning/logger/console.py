@@ -12,7 +12,7 @@ from nested_learning.logger.words import Clock, describe
 
 
 def open_console(total_steps: int, start_step: int = 0, history: Iterable[Mapping[str, Any]] = ()) -> Logger:
-    """Open the console logger that fits standard output: live on a terminal, plain otherwise. Source: ours.
+    """Open the console logger that fits standard output: live on a terminal, plain otherwise.
 
     A terminal that cannot move its cursor (TERM=dumb) gets plain lines too. `history`: what was logged until now.
     """

@@ -11,7 +11,7 @@ from nested_learning.logger.protocol import Value
 
 
 class JsonlLogger:
-    """Appends a line per log to a file, flushed at once: `step`, `tokens`, `split`, then the names. Source: ours."""
+    """Appends a line per log to a file, flushed at once: `step`, `tokens`, `split`, then the names."""
 
     def __init__(self, path: Path, start_step: int = 0) -> None:
         """Open `path` for a run that goes on after `start_step`, 0 being a run that begins.

@@ -76,7 +76,7 @@ class LiveConsole:
 
 
 def panels_of(figures: Mapping[str, Value]) -> list[list[tuple[str, ...]]]:
-    """Return the rows of each panel: losses and the optimizer; where the time went; what memories do. Source: ours."""
+    """Return the rows of each panel: losses and the optimizer; where the time went; what memories do."""
     names = [LOSS, SMOOTHED, *(name for name in figures if name.startswith("val/") and name.count("/") == 1)]
     names += [name for name in figures if name.startswith("optim/")]
     return [

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Logger(Protocol):
-    """Takes the figures of a step, such as `train/loss`, beside `tokens` (read so far) and `split`. Source: ours."""
+    """Takes the figures of a step, such as `train/loss`, beside `tokens` (read so far) and `split`."""
 
     def log(self, step: int, values: Mapping[str, Value]) -> None:
         """Record `values` as of optimizer step `step`."""

@@ -24,5 +24,5 @@ class Smoothed:
 
 
 def half_life(step: int, tokens: int, total_steps: int) -> float:
-    """Return the half-life for a run of `total_steps` that has read `tokens` in `step` steps. Source: ours."""
+    """Return the half-life for a run of `total_steps` that has read `tokens` in `step` steps."""
     return HALF_LIFE * total_steps * tokens / step

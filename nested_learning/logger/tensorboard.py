@@ -22,7 +22,7 @@ class TensorboardConfig:
 
 
 class TensorboardLogger:
-    """Writes scalars to `<run>/tensorboard`; read them with `tensorboard --logdir runs`. Source: ours."""
+    """Writes scalars to `<run>/tensorboard`; read them with `tensorboard --logdir runs`."""
 
     def __init__(self, run: LoggedRun) -> None:
         # after a resume, TensorBoard hides what the stopped process wrote beyond the step it resumed from

@@ -27,7 +27,7 @@ class WandbConfig:
 
 
 class WandbLogger:
-    """Sends figures to one W&B run, whose files and id lie in the run directory. Source: ours."""
+    """Sends figures to one W&B run, whose files and id lie in the run directory."""
 
     def __init__(self, config: WandbConfig, run: LoggedRun) -> None:
         wandb = _import()

@@ -29,7 +29,7 @@ class Clock:
 
 
 def describe(values: Mapping[str, Value]) -> list[str]:
-    """Return `name value` for every figure worth a place on a line, the pace last. Source: ours."""
+    """Return `name value` for every figure worth a place on a line, the pace last."""
     is_training = "split" not in values or values["split"] == "train"
     # what is spent, the rates of single groups, and what memories do at a validation are in metrics.jsonl
     unshown = ("perf/", "optim/lr/") if is_training else ("perf/", "memory/")
@@ -45,12 +45,12 @@ def pace(values: Mapping[str, Value]) -> list[str]:
 
 
 def number(value: Value) -> str:
-    """Write a figure in few characters: four significant digits, whole numbers and words as they are. Source: ours."""
+    """Write a figure in few characters: four significant digits, whole numbers and words as they are."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def thousands(value: float | int) -> str:
-    """Write a large figure with k, M or G: 12345 -> 12.3k. Source: ours."""
+    """Write a large figure with k, M or G: 12345 -> 12.3k."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.1f}{unit}"
@@ -58,7 +58,7 @@ def thousands(value: float | int) -> str:
 
 
 def duration(seconds: float | int) -> str:
-    """Write seconds as 45s, 1m20s or 2h05m. Source: ours."""
+    """Write seconds as 45s, 1m20s or 2h05m."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def windowed(seq_len: int, window: int) -> tuple[float, float]:
-    """Return what `attended` does, for attention whose tokens see `window` tokens up to themselves. Source: ours."""
+    """Return what `attended` does, for attention whose tokens see `window` tokens up to themselves."""
     window = min(window, seq_len)
     return float(window), window - window * (window - 1) / (2 * seq_len)
 

@@ -114,7 +114,7 @@ class LevelConfig:
 
 
 def check_levels(variant: str, levels: Sequence[LevelConfig]) -> None:
-    """Raise ConfigError unless `levels` can be connected as `variant`, the word `model.cms`. Source: ours."""
+    """Raise ConfigError unless `levels` can be connected as `variant`, the word `model.cms`."""
     if variant not in VARIANTS:
         raise ConfigError(f"model.cms={variant}: no such variant; allowed: {', '.join(VARIANTS)}")
     names = [level.name for level in levels]

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from nested_learning.nn.full_precision import full_precision
 from nested_learning.nn.memory_weights import MemoryWeights
 from nested_learning.nn.norm import RMSNorm
+from nested_learning.nn.qkv import QKVProjections, Windows
 from nested_learning.nn.telemetry import Observation, observed
-from nested_learning.nn.views import Views, Windows
 from nested_learning.ops.associative import associative
 from nested_learning.ops.gates import GateKinds, Gates
 from nested_learning.ops.memory import Design, Memory, Weights, add, answer, fresh, rest
@@ -65,7 +65,7 @@ class MemoryHeads(nn.Module):
         super().__init__()
         self.num_heads, self.head_dim, self.design, self.kinds = num_heads, dim // num_heads, design, kinds
         self.start, self.is_deep = start, depth > 1
-        self.views = Views(dim, num_heads, conv_width)
+        self.views = QKVProjections(dim, num_heads, conv_width)
         self.gates = None
         if kinds.learned:
             self.gates = nn.Linear(dim, len(kinds.learned) * num_heads)
@@ -88,7 +88,7 @@ class MemoryHeads(nn.Module):
         memory = fresh(weight, momentum=self.kinds.momentum == "gate")
         return AssociativeState(self.views.init_state(batch), memory)
 
-    def begin(self, state: AssociativeState) -> AssociativeState:
+    def reset_context(self, state: AssociativeState) -> AssociativeState:
         """Return the state before another text: empty windows, and the memory as it was left."""
         return AssociativeState(self.views.init_state(len(state.windows.query)), rest(state.memory))
 

@@ -75,7 +75,7 @@ class AttentionHeads(nn.Module):
         empty = self.query.weight.new_zeros(batch, self.num_heads, length, head_dim)
         return KVCache(empty, empty, 0)
 
-    def begin(self, state: KVCache) -> KVCache:
+    def reset_context(self, state: KVCache) -> KVCache:
         """Return the cache before another text: a cache is context."""
         return self.init_state(len(state.key))
 

@@ -52,7 +52,7 @@ class MLPMemory(nn.Module):
             return None
         return start(self.level, self.clocks, MLPWeights(self.up.weight, self.down.weight), batch)
 
-    def begin(self, state: LevelState | None) -> LevelState | None:
+    def reset_context(self, state: LevelState | None) -> LevelState | None:
         """Return the state before another text: all of it was memorised, the unfinished period too."""
         return state
 
@@ -141,10 +141,10 @@ class ContinuumMemory(nn.Module):
         levels = cast(Iterable[MLPMemory], self.levels.values())
         return tuple(level.init_state(batch) for level in levels)
 
-    def begin(self, state: CMSState) -> CMSState:
+    def reset_context(self, state: CMSState) -> CMSState:
         """Return the state before another text."""
         levels = cast(Iterable[MLPMemory], self.levels.values())
-        return tuple(level.begin(before) for level, before in zip(levels, state, strict=True))
+        return tuple(level.reset_context(before) for level, before in zip(levels, state, strict=True))
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: CMSState, *, write: bool = True

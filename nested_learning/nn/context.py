@@ -72,9 +72,9 @@ class MemoryAsContext(nn.Module):
         windows, memory = long_term
         return ContextState(torch.zeros_like(windows.query), memory.weight, self._empty(batch), shown, long_term)
 
-    def begin(self, state: ContextState) -> ContextState:
+    def reset_context(self, state: ContextState) -> ContextState:
         """Return the state before another text: an empty segment, and the memory as it was left."""
-        long_term = self.memory.begin(state.long_term)
+        long_term = self.memory.reset_context(state.long_term)
         windows, memory = long_term
         empty = self._empty(len(state.asking))
         return ContextState(torch.zeros_like(windows.query), memory.weight, empty, state.persistent, long_term)

@@ -62,7 +62,7 @@ class Hybrid(nn.Module, ABC):
         rows = torch.zeros(batch, dtype=torch.int64, device=self.output.weight.device)
         return tree.select_rows(HybridState(self.attention.init_state(1), shown, long_term), rows)
 
-    def begin(self, state: HybridState) -> HybridState:
+    def reset_context(self, state: HybridState) -> HybridState:
         """Return the state before another text: windows after the persistent tokens, and the memory as it was left."""
         empty, memory = self.init_state(len(state.short_term.key)), rest(state.long_term.memory)
         return empty._replace(long_term=empty.long_term._replace(memory=memory))

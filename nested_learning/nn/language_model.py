@@ -41,9 +41,9 @@ class Block(nn.Module):
         """Return the state before the first token."""
         return BlockState(self.mixer.init_state(batch), self.cms.init_state(batch))
 
-    def begin(self, state: BlockState) -> BlockState:
+    def reset_context(self, state: BlockState) -> BlockState:
         """Return the state before another text."""
-        return BlockState(self.mixer.begin(state.mixer), self.cms.begin(state.cms))
+        return BlockState(self.mixer.reset_context(state.mixer), self.cms.reset_context(state.cms))
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: BlockState, *, write: bool = True
@@ -93,10 +93,10 @@ class LanguageModel(nn.Module):
         blocks = cast(Sequence[Block], self.blocks)
         return tuple(block.init_state(batch) for block in blocks)
 
-    def begin(self, state: tuple[BlockState, ...]) -> tuple[BlockState, ...]:
+    def reset_context(self, state: tuple[BlockState, ...]) -> tuple[BlockState, ...]:
         """Return `state` as another text finds it: what was memorised stays, windows and caches are empty."""
         blocks = cast(Sequence[Block], self.blocks)
-        return tuple(block.begin(before) for block, before in zip(blocks, state, strict=True))
+        return tuple(block.reset_context(before) for block, before in zip(blocks, state, strict=True))
 
     def forward(
         self,
@@ -104,11 +104,11 @@ class LanguageModel(nn.Module):
         state: tuple[BlockState, ...],
         *,
         write: bool = True,
-        answer: Callable[[Float[Tensor, "b t d"]], Any] | None = None,
+        head_fn: Callable[[Float[Tensor, "b t d"]], Any] | None = None,
     ) -> tuple[Any, tuple[BlockState, ...]]:
         """Read `tokens` on from `state` and return the logits, [b t v]; `write=False` leaves every memory as it is.
 
-        `answer` takes the place of `logits`, for a caller who makes a few at a time. It is called here, where all
+        `head_fn` takes the place of `logits`, for a caller who makes a few at a time. It is called here, where all
         parameters are at hand: outside of a forward pass each process may have a part of them.
         """
         x = self.embedding(tokens)
@@ -120,7 +120,7 @@ class LanguageModel(nn.Module):
             else:
                 x, after = block(x, before, write=write)
             states.append(after)
-        return (answer or self.logits)(self.norm(x)), tuple(states)
+        return (head_fn or self.logits)(self.norm(x)), tuple(states)
 
     def logits(self, x: Float[Tensor, "... d"]) -> Float[Tensor, "... v"]:
         """Return the logits of outputs; a softcap c makes l to c tanh(l / c), in float32 or better.

@@ -41,7 +41,7 @@ class LSTM(nn.Module):
         nothing = self.output.weight.new_zeros(batch, self.lstm.hidden_size)
         return LSTMState(Cells(nothing, nothing))
 
-    def begin(self, state: LSTMState) -> LSTMState:
+    def reset_context(self, state: LSTMState) -> LSTMState:
         """Return the state before another text: the cells are a memory, and stay."""
         return state
 

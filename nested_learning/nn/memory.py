@@ -20,7 +20,7 @@ class MemoryModule(Protocol):
         """Return the state before the first token, for `batch` rows, on the device of the parameters."""
         ...
 
-    def begin(self, state: State) -> State:
+    def reset_context(self, state: State) -> State:
         """Return `state` as another text finds it: what was memorised stays, what is context is empty."""
         ...
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from nested_learning.nn.full_precision import full_precision
 from nested_learning.nn.memory_weights import MemoryWeights
 from nested_learning.nn.norm import RMSNorm
+from nested_learning.nn.qkv import QKVProjections, Windows
 from nested_learning.nn.telemetry import Observation, observed
-from nested_learning.nn.views import Views, Windows
 from nested_learning.ops import self_modifying as ops
 from nested_learning.ops.memory import Weights, add, answer, fresh, rest
 from nested_learning.ops.self_modifying import NUM_GATE_SETS, READ, SelfDesign
@@ -55,7 +55,7 @@ class SelfModifyingMemory(nn.Module):
         super().__init__()
         self.num_heads, self.design = num_heads, design
         head_dim = dim // num_heads
-        self.views = Views(dim, num_heads, conv_width)
+        self.views = QKVProjections(dim, num_heads, conv_width)
         learned = design.kinds.learned
         widths = dict.fromkeys(adaptive, head_dim) | {READ: head_dim}
         if "gates" in adaptive:
@@ -85,7 +85,7 @@ class SelfModifyingMemory(nn.Module):
             memory[name] = fresh(nothing, momentum=momentum)
         return SelfModifyingState(self.views.init_state(batch), memory)
 
-    def begin(self, state: SelfModifyingState) -> SelfModifyingState:
+    def reset_context(self, state: SelfModifyingState) -> SelfModifyingState:
         """Return the state before another text: empty windows, and the memories as they were left."""
         memory = {name: rest(each) for name, each in state.memory.items()}
         return SelfModifyingState(self.views.init_state(len(state.windows.query)), memory)
@@ -106,13 +106,13 @@ class SelfModifyingMemory(nn.Module):
         y = rearrange(self.read_norm(y), "b h t v -> b t (h v)").to(x.dtype)
         return self.output(y), SelfModifyingState(windows, memory)
 
-    def project(self, x: Float[Tensor, "b t d"], state: SelfModifyingState) -> tuple[ops.Views, Windows]:
+    def project(self, x: Float[Tensor, "b t d"], state: SelfModifyingState) -> tuple[ops.QKV, Windows]:
         """Return what tokens show the memories, in the precision of the parameters, and the windows after them."""
         q, k, v, windows = self.views(x, state.windows)
         logits = self.gate_bias[:, None].expand(len(x), -1, x.shape[1], -1)
         if self.gates is not None:
             logits = logits + rearrange(self.gates(x), "b t (g h) -> b h t g", h=self.num_heads)
-        return ops.Views(*(z.to(self.gate_bias.dtype) for z in (q, k, v, logits))), windows
+        return ops.QKV(*(z.to(self.gate_bias.dtype) for z in (q, k, v, logits))), windows
 
     def observe(
         self, x: Float[Tensor, "b t d"], before: SelfModifyingState, after: SelfModifyingState

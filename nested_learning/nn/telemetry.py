@@ -38,7 +38,7 @@ class Observable(Protocol):
         ...
 
 
-class Look(NamedTuple):
+class MemoryStats(NamedTuple):
     """What was seen of one memory of one layer over a stretch of tokens: a number for each row, by figure.
 
     `norm` and `rank` at its end, `surprise` and `retention` as means over its tokens. Levels of the continuum memory
@@ -86,28 +86,28 @@ def _observe(seen: Seen, layer: int, module: Observable, read: tuple[Any, ...], 
         seen.setdefault((layer, name), []).append(observation)
 
 
-def looks_at_memories(seen: Seen) -> list[Look]:
+def memory_stats(seen: Seen) -> list[MemoryStats]:
     """Sum up the stretch over which memories were observed. Source: ours."""
-    looks = []
+    stats = []
     for (layer, name), observations in seen.items():
         norms, ranks, surprises, retentions = zip(*observations, strict=True)
         means = {"surprise": torch.cat(surprises, 1).mean(1), "retention": torch.cat(retentions, 1).mean(1)}
-        looks.append(Look(layer, name, {"norm": norms[-1], "rank": ranks[-1]} | means))
-    return looks
+        stats.append(MemoryStats(layer, name, {"norm": norms[-1], "rank": ranks[-1]} | means))
+    return stats
 
 
 @torch.no_grad()
-def looks_at_levels(before: State, after: State) -> list[Look]:
+def level_stats(before: State, after: State) -> list[MemoryStats]:
     """Sum up what the levels that learn inside the context did while a model went from `before` to `after`.
 
     Both are states of the whole model. Source: ours.
     """
-    looks = []
+    stats = []
     for layer, (old, new) in enumerate(zip(before, after, strict=True)):
         for then, now in zip(tree.nodes(LevelState, old), tree.nodes(LevelState, new), strict=True):
             written = now.delta()
             figures = {"norm": norm(written), "rank": mean_rank(written)}
             if now.writes > then.writes:
                 figures["surprise"] = (now.surprise - then.surprise) / (now.writes - then.writes)
-            looks.append(Look(layer, now.level.name, figures))
-    return looks
+            stats.append(MemoryStats(layer, now.level.name, figures))
+    return stats

@@ -46,7 +46,7 @@ class TokenLoss:
         if self.chunk is None:
             logits, state = model(tokens, state)
             return self.score(logits, targets), state
-        scores: tuple[Scores, State] = model(tokens, state, answer=partial(self._score_chunks, model, targets))
+        scores: tuple[Scores, State] = model(tokens, state, head_fn=partial(self._score_chunks, model, targets))
         return scores
 
     def score(self, logits: Float[Tensor, "*n v"], targets: Int[Tensor, "*n"]) -> Scores:

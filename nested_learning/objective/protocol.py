@@ -11,7 +11,7 @@ State = Any
 
 
 class Step(NamedTuple):
-    """What reading one batch gave. Everything is a sum, so that pieces of a batch simply add up. Source: ours.
+    """What reading one batch gave. Everything is a sum, so that micro-batches of a batch simply add up. Source: ours.
 
     `loss`: what is differentiated, the nats of the valid targets and what training adds to them; `num_targets`: how
     many they are;

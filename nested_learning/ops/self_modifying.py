@@ -27,7 +27,7 @@ Memories = Mapping[str, Weights]
 State = dict[str, Memory]
 
 
-class Views(NamedTuple):
+class QKV(NamedTuple):
     """What tokens show the memories: three views of the input, and `gates`: logits, or the bias of generated ones."""
 
     query: Float[Tensor, "b h t k"]
@@ -66,7 +66,7 @@ class Generated(NamedTuple):
     read: Gates
 
 
-def generate(views: Views, weights: Memories, design: SelfDesign) -> Generated:
+def generate(views: QKV, weights: Memories, design: SelfDesign) -> Generated:
     """Generate what the tokens write (Nested Learning, arXiv 2512.24695, equations 83 and 86).
 
     `weights` holds the memories as the chunk found them; what no memory generates is its view. Queries and keys are
@@ -89,7 +89,7 @@ def found_by_chunk(base: Memories, state: State) -> dict[str, Weights]:
 
 
 def naive_self_modifying(
-    views: Views, base: Memories, state: State, design: SelfDesign
+    views: QKV, base: Memories, state: State, design: SelfDesign
 ) -> tuple[Float[Tensor, "b h t k"], State]:
     """Token by token: generate, write every memory towards the target it generates itself, `M(v_t)`, and read one.
 
@@ -100,7 +100,7 @@ def naive_self_modifying(
     outputs = []
     for t in range(views.query.shape[2]):
         found = found_by_chunk(base, state)
-        made = generate(Views(*(x[:, :, t : t + 1] for x in views)), found, design)
+        made = generate(QKV(*(x[:, :, t : t + 1] for x in views)), found, design)
         after = {}
         for name, memory in state.items():
             target = answer(made.value, found[name], design.of(name))
@@ -113,21 +113,21 @@ def naive_self_modifying(
 
 
 def self_modifying(
-    views: Views, base: Memories, state: State, design: SelfDesign
+    views: QKV, base: Memories, state: State, design: SelfDesign
 ) -> tuple[Float[Tensor, "b h t k"], State]:
     """`naive_self_modifying`, from boundary to boundary of the two chunk sizes, exact to rounding. Source: ours."""
     outputs, sizes = [], cut(views.query.shape[2], state, design)
     if design.generating.recompute and len(sizes) > 1:
         plain = replace(design, generating=replace(design.generating, recompute=False))
 
-        def read_on(here: Views, state: State, base: Memories) -> tuple[Tensor, State]:
+        def read_on(here: QKV, state: State, base: Memories) -> tuple[Tensor, State]:
             return self_modifying(here, base, state, plain)
 
         return recomputed(read_on, stretches(sizes), views, state, base)
     # split at once: the gradient of slicing chunk by chunk would fill the whole sequence with zeros for each chunk
     for here in zip(*(x.split(sizes, dim=2) for x in views), strict=True):
         found = found_by_chunk(base, state)
-        made = generate(Views(*here), found, design)
+        made = generate(QKV(*here), found, design)
         targets = {name: answer(made.value, found[name], design.of(name)) for name in state}
         y, read = associative(made.query, made.key, targets[READ], made.read, state[READ], base[READ], design.read)
         state = write_generating(made, targets, base, state, design) | {READ: read}

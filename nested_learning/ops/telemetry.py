@@ -13,11 +13,11 @@ from nested_learning.ops.associative import associative
 from nested_learning.ops.gates import Gates
 from nested_learning.ops.memory import Design, Memory, Weights, add, answer
 from nested_learning.ops.self_modifying import (
+    QKV,
     READ,
     Memories,
     SelfDesign,
     State,
-    Views,
     cut,
     found_by_chunk,
     generate,
@@ -54,11 +54,11 @@ def watch(
     return Watched((found - v).norm(dim=-1), gates.log_retention.exp())
 
 
-def watch_self_modifying(views: Views, base: Memories, state: State, design: SelfDesign) -> dict[str, Watched]:
+def watch_self_modifying(views: QKV, base: Memories, state: State, design: SelfDesign) -> dict[str, Watched]:
     """`watch` of every memory, each towards the target that it generates. Source: ours."""
     pieces: dict[str, list[Watched]] = {name: [] for name in state}
     for part in zip(*(x.split(cut(views.query.shape[2], state, design), dim=2) for x in views), strict=True):
-        here, found = Views(*part), found_by_chunk(base, state)
+        here, found = QKV(*part), found_by_chunk(base, state)
         made = generate(here, found, design)
         for name, memory in state.items():
             target = answer(made.value, found[name], design.of(name))

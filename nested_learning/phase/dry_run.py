@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from nested_learning.data.curriculum import Stage, plan, tokens_before
-from nested_learning.data.loader import check_pieces
+from nested_learning.data.loader import check_micro_batches
 from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.hub.open_run import open_trained
@@ -112,7 +112,7 @@ def outline(config: "Config") -> Outline:
     assert vocab_size is not None
     stages = plan(config.stages, config.data.batch_size, seq_len)
     for stage in stages:
-        check_pieces(stage, num_pieces(config))
+        check_micro_batches(stage, num_micro_batches(config))
     with torch.device("meta"):
         model = config.model.build(vocab_size, config.seed)
         named, least = list(model.named_parameters()), min(stage.batch_size * stage.seq_len for stage in stages)
@@ -128,19 +128,19 @@ def _open_source(config: "Config") -> Source:
     return config.data.build(config.seed, tokenizer)
 
 
-def num_pieces(config: "Config") -> int:
-    """Return how many pieces the batch of a step is cut into on the planned GPUs. Raises ConfigError."""
-    pieces, gpus = config.micro_batches or config.plan.num_gpus, config.plan.num_gpus
-    if pieces % gpus:
+def num_micro_batches(config: "Config") -> int:
+    """Return how many micro-batches the batch of a step is cut into on the planned GPUs. Raises ConfigError."""
+    micro_batches, gpus = config.micro_batches or config.plan.num_gpus, config.plan.num_gpus
+    if micro_batches % gpus:
         raise ConfigError(
-            f"micro_batches={pieces}: must be a multiple of the GPUs, plan.num_gpus={gpus}; "
-            f"use micro_batches={max(1, round(pieces / gpus)) * gpus}"
+            f"micro_batches={micro_batches}: must be a multiple of the GPUs, plan.num_gpus={gpus}; "
+            f"use micro_batches={max(1, round(micro_batches / gpus)) * gpus}"
         )
-    return pieces
+    return micro_batches
 
 
 def memory_of(config: "Config", run: Outline) -> Memory:
-    """Return what one of the planned GPUs holds at the end of a forward pass. Source: ours."""
+    """Return what one of the planned GPUs holds at the end of a forward pass."""
     shards = config.world.plan().num_shards(config.plan.num_gpus)
     weights = sum(parameter.nbytes for parameter in run.model.parameters())
     states = sum(tensor.nbytes for tensor in run.optimizer.state_dict().values())
@@ -150,7 +150,7 @@ def memory_of(config: "Config", run: Outline) -> Memory:
     kept = []
     for stage in run.stages:
         one = activations(config.model, config.objective, run.vocab_size, stage.seq_len, dtype, config.recompute)
-        kept.append(one.of(stage.batch_size // num_pieces(config)))
+        kept.append(one.of(stage.batch_size // num_micro_batches(config)))
     return Memory(weights / shards, weights / shards, states / shards, gathered, max(kept))
 
 
@@ -201,7 +201,7 @@ def _advise(config: "Config", memory: Memory) -> str:
     """Say what makes a run fit that does not."""
     if memory.activations > memory.total / 2:
         helps = " or recompute=block" if config.recompute == "off" else ""
-        return f"does not fit; try micro_batches={2 * num_pieces(config)}{helps}"
+        return f"does not fit; try micro_batches={2 * num_micro_batches(config)}{helps}"
     return "does not fit; try world.parallel=fsdp, or more GPUs (plan.num_gpus)"
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from nested_learning.errors import ConfigError
 from nested_learning.evals.files import FOLDER, differences, table, write_report
-from nested_learning.evals.protocol import EvalPack, Report, Subject
+from nested_learning.evals.protocol import EvalContext, EvalPack, Report
 from nested_learning.evals.runner import ask
 from nested_learning.hub.open_run import Trained, open_trained
 from nested_learning.inference.policy import MemorizeConfig, MemoryConfig
@@ -43,7 +43,7 @@ def run(config: "Config") -> Result:
     prepare_process(config.seed, pick_device(config.device))
     trained = open_trained(given(config), config.device, config.weights)
     refuse_other_model(config, trained)
-    subject = Subject(
+    ctx = EvalContext(
         model=trained.model,
         tokenizer=trained.tokenizer,
         data=config.data,
@@ -57,25 +57,25 @@ def run(config: "Config") -> Result:
     for name, pack in packs.items():
         baseline = None
         if isinstance(config.memory, MemorizeConfig):
-            online = replace(subject, policy=MemoryConfig(name="online"))
+            online = replace(ctx, policy=MemoryConfig(name="online"))
             baseline = report_on(name, pack, online, config, trained)
-        report = report_on(name, pack, subject, config, trained, baseline)
-        label = label_of(name, config, subject)
+        report = report_on(name, pack, ctx, config, trained, baseline)
+        label = label_of(name, config, ctx)
         # until both policies are through, so that an interruption costs no answer of either
-        for each in (subject, replace(subject, policy=MemoryConfig(name="online"))):
+        for each in (ctx, replace(ctx, policy=MemoryConfig(name="online"))):
             draft_of(label_of(name, config, each), each).unlink(missing_ok=True)
         metrics |= {f"{label}/{figure}": metric.value for figure, metric in report.metrics.items()}
     return Result(trained.run, metrics)
 
 
 def report_on(
-    name: str, pack: EvalPack, subject: Subject, config: "Config", trained: Trained, baseline: Report | None = None
+    name: str, pack: EvalPack, ctx: EvalContext, config: "Config", trained: Trained, baseline: Report | None = None
 ) -> Report:
-    """Ask `subject` the examples of a pack, keep the report beside its run, and show it."""
-    label, before = label_of(name, config, subject), fingerprint_parameters(trained.model)
-    told = about(name, config, trained, subject) | {"parameters_sha256": before}
+    """Ask `ctx` the examples of a pack, keep the report beside its run, and show it."""
+    label, before = label_of(name, config, ctx), fingerprint_parameters(trained.model)
+    told = about(name, config, trained, ctx) | {"parameters_sha256": before}
     started = time.process_time()
-    report = ask(pack, subject, draft_of(label, subject), told, say)
+    report = ask(pack, ctx, draft_of(label, ctx), told, say)
     after = fingerprint_parameters(trained.model)
     assert before == after, "an evaluation changed the model"
     told |= {
@@ -83,7 +83,7 @@ def report_on(
         "cpu_seconds": time.process_time() - started,
         "peak_memory_bytes": peak_memory_bytes(pick_device(config.device)),
     }
-    path = write_report(subject.run, label, report, told, baseline)
+    path = write_report(ctx.run, label, report, told, baseline)
     console = Console()
     console.print(table(label, report.metrics))
     if baseline is not None:
@@ -96,19 +96,19 @@ def report_on(
     return report
 
 
-def label_of(pack: str, config: "Config", subject: Subject) -> str:
+def label_of(pack: str, config: "Config", ctx: EvalContext) -> str:
     """Return the name of a report: the pack, the policy and the weights where they are not the usual ones, `name=`."""
     words = [pack]
-    if subject.policy.name != "online":
-        words.append(subject.policy.name)
+    if ctx.policy.name != "online":
+        words.append(ctx.policy.name)
     if config.weights == "ema":
         words.append("ema")
     return "_".join(words if config.name is None else [*words, config.name])
 
 
-def draft_of(label: str, subject: Subject) -> Path:
+def draft_of(label: str, ctx: EvalContext) -> Path:
     """Return the file that holds the answers while they are asked for."""
-    return subject.run / FOLDER / f".{label}.draft.jsonl"
+    return ctx.run / FOLDER / f".{label}.draft.jsonl"
 
 
 def say(line: str) -> None:
@@ -117,7 +117,7 @@ def say(line: str) -> None:
 
 
 def fingerprint_parameters(model: LanguageModel) -> str:
-    """Return the sha256 of all that was trained. Source: ours."""
+    """Return the sha256 of all that was trained."""
     digest = sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
@@ -141,7 +141,7 @@ def given(config: "Config") -> Path:
 
 
 def refuse_other_model(config: "Config", trained: Trained) -> None:
-    """Raise ConfigError when `config` asks for another model than the checkpoint holds. Source: ours."""
+    """Raise ConfigError when `config` asks for another model than the checkpoint holds."""
     if config.model != trained.config.model:
         raise ConfigError(
             f"model={config.model.name}: {trained.checkpoint} holds a {trained.config.model.name} of its own shape; "
@@ -149,7 +149,7 @@ def refuse_other_model(config: "Config", trained: Trained) -> None:
         )
 
 
-def about(name: str, config: "Config", trained: Trained, subject: Subject) -> dict[str, Any]:
+def about(name: str, config: "Config", trained: Trained, ctx: EvalContext) -> dict[str, Any]:
     """Say what a report is about: what was asked, of whom, how; no two questions say the same."""
     return {
         "pack": asdict(config.evals[name]),
@@ -160,8 +160,8 @@ def about(name: str, config: "Config", trained: Trained, subject: Subject) -> di
         "data": config.data.name,
         "data_options": asdict(config.data),
         "seed": config.seed,
-        "memory": subject.policy.name,
-        "policy": {key: _in_json(value) for key, value in asdict(subject.policy).items()},
+        "memory": ctx.policy.name,
+        "policy": {key: _in_json(value) for key, value in asdict(ctx.policy).items()},
         "weights": config.weights,
     }
 

@@ -20,7 +20,7 @@ def run(config: "Config") -> Result:
 
     Raises CheckpointError for a checkpoint that cannot be used, ConfigError for a model that was not trained on text.
     """
-    config.memory.refuse_study("sample")
+    config.memory.refuse_memorize("sample")
     prepare_process(config.seed, pick_device(config.device))
     trained = open_trained(given(config), config.device, config.weights)
     refuse_other_model(config, trained)

@@ -33,7 +33,14 @@ from nested_learning.planning.flops import flops, utilisation
 from nested_learning.train.branch import branch
 from nested_learning.train.compiling import Compiled
 from nested_learning.train.float8 import use_float8
-from nested_learning.train.run import claim, count_pieces, note_environment, open_feed, prepare_process, program
+from nested_learning.train.run import (
+    count_micro_batches,
+    lock_run,
+    note_environment,
+    open_feed,
+    prepare_process,
+    program,
+)
 from nested_learning.train.stopwatch import Stopwatch, peak_memory_bytes
 from nested_learning.train.trainer import Trainer, start
 from nested_learning.world import World, open_world
@@ -45,7 +52,7 @@ SUMMARY = "summary.json"
 
 
 class Parts(NamedTuple):
-    """What is trained, by what, on what; `batch` is the first piece of the first batch.
+    """What is trained, by what, on what; `batch` is the first micro-batch of the first batch.
 
     `backend` says what computes the memories.
     """
@@ -63,14 +70,14 @@ def run(config: "Config") -> Result:
 
     Nothing is created before all that can fail on the configuration, the data or a checkpoint has been tried.
     """
-    config.memory.refuse_study("train")
+    config.memory.refuse_memorize("train")
     if config.dry_run:
         return dry_run(config)
     watch = Stopwatch()
     with open_world(config.device, config.world.backend, config.world.plan()) as world:
         prepare_process(config.seed, world.device, is_elastic=config.world.is_deterministic)
         parts = build(config, world)
-        with claim(config, world) as place:
+        with lock_run(config, world) as place:
             progress = begin_or_go_on(place.checkpoint, config, parts, world)
             if place.directory is not None and is_complete(place.directory, progress, config.steps):
                 say(world, f"complete already: {place.directory}")
@@ -124,9 +131,9 @@ def build(config: "Config", world: World) -> Parts:
             "world.reduction=deterministic: a rule of optim reads the inputs of layers, which are added up as they "
             "come; use world.reduction=fast, or another rule than dgd"
         )
-    num_pieces = count_pieces(config, world)
-    first, *_ = world.share_of(num_pieces)
-    batch = train_batch(source, config.seed, 0, first, num_pieces, config.data.batch_size)
+    num_micro_batches = count_micro_batches(config, world)
+    first, *_ = world.share_of(num_micro_batches)
+    batch = train_batch(source, config.seed, 0, first, num_micro_batches, config.data.batch_size)
     return Parts(source, model, objective, optimizer, to(batch, world.device), backend)
 
 
@@ -204,7 +211,7 @@ def write_summary(directory: Path, trainer: Trainer, parts: Parts) -> None:
 
 
 def lost_seconds(directory: Path | None, progress: Progress) -> float:
-    """Return the seconds that an earlier process logged after the checkpoint that `progress` is from. Source: ours."""
+    """Return the seconds that an earlier process logged after the checkpoint that `progress` is from."""
     lines = [] if directory is None else read_lines(directory / METRICS)
     wall = max((line["perf/wall_seconds"] for line in lines), default=0.0)
     return max(0.0, wall - sum(progress.phases.values()) - progress.lost)

@@ -2,7 +2,7 @@
 
 Counted are the multiplications and additions (two for a pair) of matrix products, and of triangular systems, whose
 share in memories is not small; nothing else is, as is the custom. Linear maps and memories are counted on the meta
-device, as torch would compute them; softmax attention follows from what a token sees. Source: ours.
+device, as torch would compute them; softmax attention follows from what a token sees.
 """
 
 from collections import Counter
@@ -175,7 +175,7 @@ def parameters_in_products(model: torch.nn.Module) -> int:
 def utilisation(known: Flops, tokens_per_second: float, most: float | None) -> dict[str, float | None]:
     """Return the MFU, by both conventions, of a run whose devices could make `most` operations a second together.
 
-    None where nobody knows that number: 0 would be a claim. What is recomputed does not count. Source: ours.
+    None where nobody knows that number: 0 would be a claim. What is recomputed does not count.
     """
     if most is None:
         return {"mfu_12": None, "mfu_causal": None}

@@ -46,7 +46,7 @@ def activations(
 
     Few layers, and rows of few stretches of `model.stretch` tokens are read, and the others follow: what is kept grows
     by as much with each. Kernels for memories keep less than torch's operators do. With `recompute=block` the backward
-    pass makes the activations of one block at a time again, which are added. Source: ours.
+    pass makes the activations of one block at a time again, which are added.
     """
 
     def kept(model: "ModelConfig", num_rows: int, recompute: str) -> float:
@@ -67,7 +67,7 @@ def activations(
 
 
 def state_bytes(model: "ModelConfig", vocab_size: int, seq_len: int) -> tuple[float, float]:
-    """Return the bytes of a row's state before the first token, and after `seq_len` tokens. Source: ours."""
+    """Return the bytes of a row's state before the first token, and after `seq_len` tokens."""
     return (
         _extrapolate(model, seq_len, lambda small, _: _state(small, vocab_size, 0)),
         _extrapolate(model, seq_len, lambda small, length: _state(small, vocab_size, length)),

@@ -25,7 +25,7 @@ def charts(lines: Sequence[Mapping[str, Any]], total_steps: int) -> dict[str, Li
     """Return the lines of every chart that has any, by its title, from the `lines` of metrics.jsonl.
 
     A figure is in the first chart that takes it; each figure of memories has a chart of its own, with a line for each
-    memory. The running mean of the loss is there beside the loss. Source: ours.
+    memory. The running mean of the loss is there beside the loss.
     """
     points: dict[str, list[tuple[float, float, None]]] = {}
     for line in lines:

@@ -81,7 +81,7 @@ class Question:
 def read_answers(*folders: Path) -> list[Answer]:
     """Read every report of every run below `folders`, a report of memorizing also for what it is compared with.
 
-    Files that are no reports of `phase=eval`, and of runs without a configuration, are left out. Source: ours.
+    Files that are no reports of `phase=eval`, and of runs without a configuration, are left out.
     """
     found: dict[tuple[Path, Subject, Asked], Answer] = {}
     root = Path(os.path.commonpath(folders))
@@ -114,7 +114,7 @@ def read_report(path: Path, folder: Path) -> Iterator[Answer]:
 
 
 def setting_of(place: str, config: Mapping[str, Any]) -> str:
-    """Name a run without its seed, such as `recall_hope` for `recall_hope_0`. Source: ours."""
+    """Name a run without its seed, such as `recall_hope` for `recall_hope_0`."""
     seed = config["seed"]
     bare = re.sub(rf"(^|[_/])(?:seed[-_=]?)?{seed}(?=$|[_/])", r"\1", place)
     return re.sub(r"_+(?=/|$|_)|(?<=/)_+", "", bare).strip("_/") or place
@@ -148,7 +148,7 @@ def policy_of(policy: Mapping[str, Any], weights: str) -> str:
 
 
 def gather(answers: Sequence[Answer]) -> list[Question]:
-    """Put answers to the same question together, and of these the runs that differ in their seed only. Source: ours."""
+    """Put answers to the same question together, and of these the runs that differ in their seed only."""
     asked: dict[Asked, dict[Subject, list[Answer]]] = {}
     prints = {answer.run: fingerprint(read_config(answer.run)) for answer in answers}
     for answer in answers:

@@ -55,7 +55,7 @@ class Cells(NamedTuple):
 def write_experiments(folders: Sequence[Path], page: Path, figures: Path) -> Path:
     """Write the page on all runs below `folders`, its plots into the folder `figures`; return the page.
 
-    Raises DataError where nothing was evaluated. Source: ours.
+    Raises DataError where nothing was evaluated.
     """
     answers = read_answers(*folders)
     if not answers:

@@ -21,7 +21,7 @@ SUMMARY, INCIDENT, SAMPLES = "summary.json", "incident.md", "samples.jsonl"
 def write_page(run: Path) -> Path:
     """Write `<run>/report/README.md` and its plots; return the page. A run that still trains may be asked too.
 
-    Raises DataError for a directory that is no run, or has logged nothing yet. Source: ours.
+    Raises DataError for a directory that is no run, or has logged nothing yet.
     """
     lines = read_lines(run / METRICS)
     if not (run / CONFIG).is_file() or not lines:

@@ -18,7 +18,7 @@ def replay(run: Path, to: str) -> int:
     """Write all of a run's figures anew to `to`, a key of `PROJECTIONS`; return how many lines there were.
 
     What was there before is replaced; of W&B, which keeps it, by a run with a new id. Raises DataError for a directory
-    that is no run. Source: ours.
+    that is no run.
     """
     if not (run / CONFIG).is_file() or not (run / METRICS).is_file():
         raise DataError(f"{run}: no run (no {CONFIG} and {METRICS}); give the directory of one")

@@ -65,7 +65,7 @@ def write_csv(path: Path, results: Sequence[RunResult]) -> None:
 
 
 def summarise(results: Sequence[RunResult]) -> list[Summary]:
-    """Gather runs that differ in their seed only; figures that a run lacks are means over the others. Source: ours."""
+    """Gather runs that differ in their seed only; figures that a run lacks are means over the others."""
     summaries = []
     for label, group in _by_label(results).items():
         values: dict[str, list[float]] = defaultdict(list)
@@ -115,7 +115,7 @@ def conclude(directory: Path, results: Sequence[RunResult]) -> None:
 
 
 def compare_settings(results: Sequence[RunResult], figure: str) -> list[Verdict]:
-    """Compare every two settings, which are runs that differ in their seed only, by `figure`. Source: ours."""
+    """Compare every two settings, which are runs that differ in their seed only, by `figure`."""
     settings = {}
     for label, group in _by_label(results).items():
         runs = [(result.swept.get(SEED, ""), result) for result in group if figure in result.metrics]

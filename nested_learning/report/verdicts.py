@@ -46,7 +46,7 @@ def compare_all(settings: Mapping[str, Runs]) -> list[Verdict]:
     """Compare every two of `settings`, by name.
 
     All intervals hold together with a probability of 95 %: each of n comparisons is held to 1 - 0.05 / n (Bonferroni),
-    so that a sweep over many equal settings calls none different in 19 of 20 cases. Source: ours.
+    so that a sweep over many equal settings calls none different in 19 of 20 cases.
     """
     pairs = list(combinations(settings, 2))
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(pairs))

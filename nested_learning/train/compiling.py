@@ -31,7 +31,7 @@ def compile_training(training: Training, how: str, batch: Batch | None, dtype: t
     """Compile the model in `training`, in place, and try it: one forward and one backward pass of `batch`.
 
     "regional": each block by itself, which costs as much for any number of them; "full": the whole forward pass. Where
-    any process fails all go on uncompiled. Leaves neither gradients nor used random numbers. Source: ours.
+    any process fails all go on uncompiled. Leaves neither gradients nor used random numbers.
     """
     if how == "off":
         return Compiled(how, how, "")

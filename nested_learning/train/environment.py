@@ -13,7 +13,7 @@ PACKAGES = ("torch", "numpy", "hydra-core", "omegaconf", "safetensors", "einops"
 
 
 def describe_environment(device: str) -> dict[str, Any]:
-    """Return versions, git commit and diff (null outside a checkout), command and device. Source: ours."""
+    """Return versions, git commit and diff (null outside a checkout), command and device."""
     return {
         "command": shlex.join([sys.executable, *sys.argv]),
         "device": device,

@@ -9,7 +9,7 @@ from nested_learning.data.loader import validation_batches
 from nested_learning.data.source import Source
 from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.nn.telemetry import Look, looks_at_levels, looks_at_memories, observing
+from nested_learning.nn.telemetry import MemoryStats, level_stats, memory_stats, observing
 from nested_learning.objective.protocol import Objective
 from nested_learning.train.precision import autocast
 
@@ -25,21 +25,21 @@ def observe(
 
     `norm` and effective `rank` after the last token, `surprise` and `retention` as means over the tokens; of levels of
     the continuum memory that learn inside the context the rank, beside what validation says of them. A model without
-    memories gives nothing. Leaves the model as it was. Source: ours.
+    memories gives nothing. Leaves the model as it was.
     """
     batch = to(next(validation_batches(source, NUM_ROWS, NUM_ROWS)), device)
     before = model.init_state(len(batch.tokens))
     with evaluating(model), autocast(device, dtype), observing(model.blocks) as seen:
         after = objective(model, batch, before).state
-    looks = looks_at_memories(seen)
-    looks += [look._replace(figures={"rank": look.figures["rank"]}) for look in looks_at_levels(before, after)]
-    return mean_over_layers(looks)
+    stats = memory_stats(seen)
+    stats += [each._replace(figures={"rank": each.figures["rank"]}) for each in level_stats(before, after)]
+    return mean_over_layers(stats)
 
 
-def mean_over_layers(looks: list[Look]) -> dict[str, float]:
-    """Return `memory/<memory>/<figure>` of `looks`, as means over layers and rows. Source: ours."""
+def mean_over_layers(stats: list[MemoryStats]) -> dict[str, float]:
+    """Return `memory/<memory>/<figure>` of `stats`, as means over layers and rows."""
     values = defaultdict(list)
-    for look in looks:
-        for figure, of_rows in look.figures.items():
-            values[f"memory/{look.level}/{figure}"].append(of_rows.mean())
+    for each in stats:
+        for figure, of_rows in each.figures.items():
+            values[f"memory/{each.level}/{figure}"].append(of_rows.mean())
     return {name: float(torch.stack(each).mean()) for name, each in values.items()}

@@ -57,7 +57,7 @@ class Profiler:
 
 @contextmanager
 def profiling(run: Path, rank: int, steps: int) -> Iterator[Profiler]:
-    """Yield the profiler of this process, which SIGUSR2 asks too while the context lasts. Source: ours."""
+    """Yield the profiler of this process, which SIGUSR2 asks too while the context lasts."""
     made = Profiler(run, rank, steps)
     if threading.current_thread() is not threading.main_thread():
         # only the main thread may handle signals

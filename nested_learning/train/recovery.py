@@ -15,12 +15,12 @@ from nested_learning.train.divergence.page import FILE as INCIDENT
 from nested_learning.train.divergence.page import Incident, worst_rows, write_incident
 from nested_learning.train.divergence.policy import judge
 from nested_learning.train.divergence.watch import Findings, looking, parameter_norms
-from nested_learning.train.run import RunContext, command_to_continue, count_pieces, open_feed
+from nested_learning.train.run import RunContext, command_to_continue, count_micro_batches, open_feed
 from nested_learning.train.stopwatch import Stopwatch
 
 
 class Recovery:
-    """Knows the last checkpoint of a run, and what `divergence` says. Source: ours."""
+    """Knows the last checkpoint of a run, and what `divergence` says."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Recovery:
         progress.skipped = verdict.skipped
 
     def read_again(self, read: Callable[[], object]) -> Findings:
-        """Read this process's pieces once more, under watch; leave nothing of either reading."""
+        """Read this process's micro-batches once more, under watch; leave nothing of either reading."""
         self.optimizer.skip()
         with looking(self.training, self.training.model, self.world) as found:
             read()
@@ -90,10 +90,10 @@ class Recovery:
 
     def nats_of_rows(self, found: Findings) -> list[float]:
         """Return what each row of the global batch cost; of the rows of other processes 0."""
-        num_pieces, size = count_pieces(self.config, self.world), len(found.nats[0])
-        rows = [0.0] * (size * num_pieces)
-        for piece, nats in zip(self.world.share_of(num_pieces), found.nats, strict=True):
-            rows[piece * size : (piece + 1) * size] = nats.tolist()
+        num_micro_batches, size = count_micro_batches(self.config, self.world), len(found.nats[0])
+        rows = [0.0] * (size * num_micro_batches)
+        for micro_batch, nats in zip(self.world.share_of(num_micro_batches), found.nats, strict=True):
+            rows[micro_batch * size : (micro_batch + 1) * size] = nats.tolist()
         return rows
 
     def write(self, incident: Incident) -> None:

@@ -56,7 +56,7 @@ class RunContext:
 
 
 def prepare_process(seed: int, device: torch.device, *, is_elastic: bool = False) -> None:
-    """Set up this process once, before anything is built: the same seed must give the same bytes. Source: ours.
+    """Set up this process once, before anything is built: the same seed must give the same bytes.
 
     Nothing should draw from the global generators; what does is at least fixed by the seed. `is_elastic`: with any
     number of processes, too, so that this one must not add in parallel as many threads as its share of the machine.
@@ -78,15 +78,15 @@ def prepare_process(seed: int, device: torch.device, *, is_elastic: bool = False
 
 def open_feed(config: "Config", source: Source, world: World) -> Feed:
     """Return what the steps of a run read on this process. Raises ConfigError for stages that do not fit."""
-    pieces = count_pieces(config, world)
+    micro_batches = count_micro_batches(config, world)
     stages = plan(config.stages, config.data.batch_size, source.seq_len)
     overfit, num_workers = config.overfit, config.num_workers
-    own = world.share_of(pieces)
-    return Feed(source, config.seed, stages, pieces, own, overfit=overfit, num_workers=num_workers)
+    own = world.share_of(micro_batches)
+    return Feed(source, config.seed, stages, micro_batches, own, overfit=overfit, num_workers=num_workers)
 
 
-def count_pieces(config: "Config", world: World) -> int:
-    """Return how many pieces the batch of a step is cut into, over all processes. Raises ConfigError. Source: ours."""
+def count_micro_batches(config: "Config", world: World) -> int:
+    """Return how many micro-batches the batch of a step is cut into, over all processes. Raises ConfigError."""
     if config.micro_batches is None:
         return world.size
     if config.micro_batches % world.size:
@@ -105,13 +105,13 @@ def count_pieces(config: "Config", world: World) -> int:
 
 
 @contextmanager
-def claim(config: "Config", world: World) -> Iterator["Claim"]:
+def lock_run(config: "Config", world: World) -> Iterator["Claim"]:
     """Find the run directory and keep other processes out of it while the context lasts; nothing is created yet.
 
     Raises ConfigError for a directory that is in use, is no run, holds a run with another configuration, or must not
     be continued (`resume=never`).
     """
-    held = Claim(config, world)
+    held = RunLock(config, world)
     try:
         held.find()
         yield held
@@ -119,7 +119,7 @@ def claim(config: "Config", world: World) -> Iterator["Claim"]:
         held.release()
 
 
-class Claim:
+class RunLock:
     """A run directory, or the intent to make one: `directory` is None for a run that does not exist yet.
 
     `checkpoint` is where an existing run goes on, None when it begins.
@@ -226,7 +226,7 @@ class Claim:
 
 
 def make_up_directory(out: Path, word: str) -> Path:
-    """Return a directory in `out` that no other run has, even one started in the same second. Source: ours."""
+    """Return a directory in `out` that no other run has, even one started in the same second."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     while True:
         directory = out / f"{stamp}_{word}_{secrets.token_hex(2)}"
@@ -247,7 +247,7 @@ def run_directory(path: Path) -> Path:
 def refuse_changes(directory: Path, saved: dict[str, Any], given: dict[str, Any]) -> None:
     """Raise ConfigError when `given` would make another run than the one in `directory`, by key.
 
-    Raises CheckpointError when the two were written by versions that know different keys. Source: ours.
+    Raises CheckpointError when the two were written by versions that know different keys.
     """
     if strange := sorted(_known_to_one(saved, given)):
         shown = ", ".join(strange[:5]) + (" ..." if len(strange) > 5 else "")
@@ -256,7 +256,7 @@ def refuse_changes(directory: Path, saved: dict[str, Any], given: dict[str, Any]
             f"the version whose commit its run's {ENVIRONMENT} names, or start another run with another name="
         )
     before, now = _flat(saved), _flat(given)
-    # with a fixed order of additions the pieces are part of what comes out
+    # with a fixed order of additions the micro-batches are part of what comes out
     free = FREE - {"micro_batches"} if now["world.reduction"] == "deterministic" else FREE
     changed = [
         key
@@ -310,7 +310,7 @@ def command_to_continue(directory: Path, world_size: int) -> str:
 def program() -> list[str]:
     """Return how this process was started, as it is typed here: `python train.py`, `.venv/bin/python train.py`, `nl`.
 
-    A command that is offered must work where it is read, whether or not an environment is active. Source: ours.
+    A command that is offered must work where it is read, whether or not an environment is active.
     """
     script = sys.argv[0]
     return [_typed(sys.executable), script] if script.endswith(".py") else [_typed(script)]

@@ -30,7 +30,7 @@ from nested_learning.train.memory_stats import observe
 from nested_learning.train.precision import LossScale, autocast
 from nested_learning.train.profiler import profiling
 from nested_learning.train.recovery import Recovery, load
-from nested_learning.train.run import RunContext, command_to_continue, count_pieces, open_feed
+from nested_learning.train.run import RunContext, command_to_continue, count_micro_batches, open_feed
 from nested_learning.train.signals import watch_for_stop
 from nested_learning.train.stopwatch import Stopwatch, peak_memory_bytes
 from nested_learning.train.validation import validate
@@ -61,9 +61,9 @@ class Trainer:
         self.scale = LossScale(progress, ctx.dtype)
         self.watch = Stopwatch() if watch is None else watch
         self.watch.go_on(progress.phases, progress.lost)
-        # the pieces that the batch of a step is cut into, and those of this process
-        self.num_pieces = count_pieces(self.config, self.world)
-        self.own_pieces = self.world.share_of(self.num_pieces)
+        # the micro-batches that the batch of a step is cut into, and those of this process
+        self.num_micro_batches = count_micro_batches(self.config, self.world)
+        self.own_micro_batches = self.world.share_of(self.num_micro_batches)
         self.feed = open_feed(self.config, source, self.world)
         # tokens and seconds at the last log, for the throughput since then
         self.logged = (progress.tokens, progress.seconds)
@@ -113,7 +113,7 @@ class Trainer:
             self.count_step({}, cpu_start)
             return stops > 0
         with self.watch.phase("data"):
-            batches = self.pieces(step)
+            batches = self.micro_batches(step)
             num_targets = self.count_targets(batches)
         with self.watch.phase("forward_backward"):
             nats, memory = self.backward(batches, num_targets, step)
@@ -151,8 +151,8 @@ class Trainer:
             figures["optim/skipped"] = float(sum(each <= progress.step for each in progress.skipped))
         self.log_training(figures)
 
-    def pieces(self, step: int) -> list[Batch]:
-        """Return this process's pieces of the global batch of `step`."""
+    def micro_batches(self, step: int) -> list[Batch]:
+        """Return this process's micro-batches of the global batch of `step`."""
         return [to(batch, self.ctx.device) for batch in self.feed.read(step)]
 
     def count_targets(self, batches: list[Batch]) -> int:
@@ -166,17 +166,17 @@ class Trainer:
         return everywhere
 
     def backward(self, batches: list[Batch], num_targets: int, step: int) -> tuple[list[float], dict[str, Mean]]:
-        """Leave the gradient of the global batch's mean loss in `.grad`; return the nats of each piece read here.
+        """Leave the gradient of the global batch's mean loss in `.grad`; return the nats of each micro-batch read here.
 
         Beside them, where the step is logged, what their rows wrote in memories.
         """
         losses: list[Tensor] = []
         memory: list[tuple[str, Mean]] = []
-        for piece, batch in zip(self.own_pieces, batches, strict=True):
-            is_last = piece == self.own_pieces[-1]
-            # what draws from the global generator draws the same for a piece wherever and whenever it is read
-            torch.manual_seed(derive_seed(self.config.seed, "forward", step, piece))
-            with self.reduction.piece(is_last=is_last):
+        for micro_batch, batch in zip(self.own_micro_batches, batches, strict=True):
+            is_last = micro_batch == self.own_micro_batches[-1]
+            # what draws from the global generator draws the same for a micro-batch wherever and whenever it is read
+            torch.manual_seed(derive_seed(self.config.seed, "forward", step, micro_batch))
+            with self.reduction.micro_batch(is_last=is_last):
                 with autocast(self.ctx.device, self.ctx.dtype):
                     done: Step = self.reduction.module(batch)
                 (done.loss * (self.scale.scale * self.reduction.weight / num_targets)).backward()
@@ -247,7 +247,7 @@ class Trainer:
             self.objective,
             self.source,
             num_rows=config.data.val_rows,
-            batch_size=config.data.batch_size // self.num_pieces,
+            batch_size=config.data.batch_size // self.num_micro_batches,
             world=self.world,
             dtype=self.ctx.dtype,
             resets=config.data.resets,

@@ -55,7 +55,7 @@ def validate(
     dtype: torch.dtype = torch.float32,
     resets: bool = False,
 ) -> dict[str, float]:
-    """Return the figures of `model` on `num_rows` fixed validation rows, read by all processes together. Source: ours.
+    """Return the figures of `model` on `num_rows` fixed validation rows, read by all processes together.
 
     `val/loss` (nats per target), `val/accuracy`, and with a tokenizer `val/bpb` (bits per utf-8 byte, over the targets
     that stand for text), without one `val/sequence_accuracy`. Where levels write while they read, what they wrote:

@@ -79,7 +79,7 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def pick_backend(name: str, device: torch.device, size: int) -> str:
-    """Return the backend called `name`; auto is nccl on CUDA, else gloo. Raises ConfigError. Source: ours."""
+    """Return the backend called `name`; auto is nccl on CUDA, else gloo. Raises ConfigError."""
     if size > 1 and device.type == "mps":
         raise ConfigError("device=mps: several processes cannot share it; use device=cpu, or start without torchrun")
     if name == "nccl" and device.type != "cuda":

@@ -11,7 +11,7 @@ class Plan:
 
     `shards`: so many processes hold all parts together, and there are as many copies as it takes (None: one copy).
     `reduction`: fast, gradients are added as they come, or deterministic, in the same order whatever the number of
-    processes. `timeout`: after so many seconds without an answer the others count as dead. Source: ours.
+    processes. `timeout`: after so many seconds without an answer the others count as dead.
     """
 
     parallel: str = "ddp"

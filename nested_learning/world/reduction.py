@@ -1,4 +1,4 @@
-"""How the gradients of the pieces of a batch, read by several processes, become the gradient of the batch."""
+"""How the gradients of the micro-batches of a batch, read by several processes, become the gradient of the batch."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,25 +18,25 @@ Gradients = list[Tensor | None]
 
 @runtime_checkable
 class Reduction(Protocol):
-    """Makes one gradient. `module` is what is called with a piece, whose loss counts `weight` times."""
+    """Makes one gradient. `module` is what is called with a micro-batch, whose loss counts `weight` times."""
 
     module: nn.Module
     weight: float
 
-    def piece(self, *, is_last: bool) -> AbstractContextManager[None]:
-        """Return the context of the forward and the backward pass of the next piece of this process."""
+    def micro_batch(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Return the context of the forward and the backward pass of the next micro-batch of this process."""
         ...
 
     def finish(self) -> None:
-        """Leave the sum over all pieces of all processes in `.grad`."""
+        """Leave the sum over all micro-batches of all processes in `.grad`."""
         ...
 
 
 class Averaged:
-    """Gradients are added as they come, and averaged over processes while the last piece goes backward.
+    """Gradients are added as they come, and averaged over processes while the last micro-batch goes backward.
 
     Each process counts its share `weight` times, as many as there are processes. Gradients of sharded parameters
-    (`is_sharded`) are averaged at every piece, so that none is ever kept whole.
+    (`is_sharded`) are averaged at every micro-batch, so that none is ever kept whole.
     """
 
     def __init__(self, training: nn.Module, size: int, device: torch.device, *, is_sharded: bool) -> None:
@@ -45,32 +45,32 @@ class Averaged:
             devices = [device.index] if device.type == "cuda" else None
             self.module = DistributedDataParallel(training, device_ids=devices, gradient_as_bucket_view=True)
 
-    def piece(self, *, is_last: bool) -> AbstractContextManager[None]:
-        """Keep quiet until the last piece, where whole gradients are kept."""
+    def micro_batch(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Keep quiet until the last micro-batch, where whole gradients are kept."""
         if isinstance(self.module, DistributedDataParallel) and not is_last:
             return self.module.no_sync()
         return nullcontext()
 
     def finish(self) -> None:
-        """Do nothing: the last piece has done it."""
+        """Do nothing: the last micro-batch has done it."""
 
 
 class Node(NamedTuple):
-    """A node of the tree: the sum of the gradients of `size` pieces that follow one another."""
+    """A node of the tree: the sum of the gradients of `size` micro-batches that follow one another."""
 
     size: int
     gradients: Gradients
 
 
 class FixedTree:
-    """The gradients of pieces are added in a tree that depends on the number of pieces only, not on who reads them.
+    """Adds the gradients of micro-batches in a tree that depends on their number only, not on who reads them.
 
-    The leaves are pieces in their order. Two nodes of one size that stand beside each other are added as soon as both
-    are there, as in a binary counter; in the end what is left is added from the right. A process that reads a stretch
-    of 2^n pieces computes exactly one node of the tree, and the nodes of all processes are added by the same rule, on
-    each of them: whatever the number of processes, every sum has the same two terms. It costs as many additions as
-    adding in order, and a copy of the gradients for each level of the tree. Source: ours; the order of additions is
-    that of pairwise summation.
+    The leaves are micro-batches in their order. Two neighbouring nodes of one size are added as soon as both are
+    there, as in a binary counter; at the end what is left is added from the right. A process that reads a span of 2^n
+    micro-batches computes exactly one node of the tree, and every process adds the nodes of all by the same rule:
+    whatever the number of processes, every sum has the same two terms. It costs as many additions as adding in order,
+    and a copy of the gradients for each level of the tree. Source: ours; the order of additions is that of pairwise
+    summation.
     """
 
     def __init__(self, training: nn.Module, size: int) -> None:
@@ -80,8 +80,8 @@ class FixedTree:
         self.nodes: list[Node] = []
 
     @contextmanager
-    def piece(self, *, is_last: bool) -> Iterator[None]:
-        """Take the gradients that the piece leaves; `.grad` must be empty before it, and is after it."""
+    def micro_batch(self, *, is_last: bool) -> Iterator[None]:
+        """Take the gradients that the micro-batch leaves; `.grad` must be empty before it, and is after it."""
         if not self.nodes:
             # a step that was given up may have left something
             self._clear()
@@ -106,7 +106,7 @@ class FixedTree:
             parameter.grad = None
 
     def _everywhere(self, node: Node) -> Gradients:
-        """Add up the nodes of all processes, each of whole stretches of pieces, parameters in messages."""
+        """Add up the nodes of all processes, each of whole stretches of micro-batches, parameters in messages."""
         number = torch.tensor([gradient is not None for gradient in node.gradients], device=self.parameters[0].device)
         number = number.to(torch.int64)
         distributed.all_reduce(number)

@@ -58,7 +58,7 @@ class World:
         """Add up `values` over all processes, in one message; each may be several numbers, to be added up as well.
 
         A sum is rounded once, at its end, so that it does not show which process had which of the numbers; that holds
-        while they lie within a factor of 2^100 of each other. Source: ours.
+        while they lie within a factor of 2^100 of each other.
         """
         parts = [part for value in values for part in in_parts([value] if isinstance(value, float | int) else value)]
         everywhere = self.gather(parts)
@@ -119,7 +119,7 @@ class World:
         return model
 
     def reduction(self, training: nn.Module) -> Reduction:
-        """Return what makes one gradient of those of the pieces of a batch, on all processes, as the plan says."""
+        """Return what sums the gradients of the micro-batches of all processes, as the plan says."""
         if self.plan.is_deterministic:
             return FixedTree(training, self.size)
         return Averaged(training, self.size, self.device, is_sharded=self.holds_parts)

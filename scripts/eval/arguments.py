@@ -93,13 +93,13 @@ def parser_of(pack: str, about: str) -> argparse.ArgumentParser:
     parser.add_argument("--memory", choices=["online", "frozen"], help="what memories do while they read")
     for flag, (key, meaning) in EVERY.items():
         parser.add_argument(f"--{flag}", metavar=key.upper(), help=meaning)
-    study = parser.add_argument_group("memorization", "asked without it first, on the same examples")
-    study.add_argument("--memorize", action="store_true", help="study what may be studied before answering")
+    memorize = parser.add_argument_group("memorization", "asked without it first, on the same examples")
+    memorize.add_argument("--memorize", action="store_true", help="study what may be studied before answering")
     for flag, (key, meaning) in MEMORIZE.items():
-        study.add_argument(f"--{flag}", metavar=key.rpartition(".")[2].upper(), help=meaning)
-    study.add_argument("--memorize-paths", metavar="A,B", help=f"all, titan, or levels such as {CMS}fast")
-    study.add_argument("--memorize-layers", metavar="I,J", help="numbers of layers, from 0; without it: all")
-    study.add_argument("--memorize-no-reset", action="store_true", help="keep what one example taught for the next")
+        memorize.add_argument(f"--{flag}", metavar=key.rpartition(".")[2].upper(), help=meaning)
+    memorize.add_argument("--memorize-paths", metavar="A,B", help=f"all, titan, or levels such as {CMS}fast")
+    memorize.add_argument("--memorize-layers", metavar="I,J", help="numbers of layers, from 0; without it: all")
+    memorize.add_argument("--memorize-no-reset", action="store_true", help="keep what one example taught for the next")
     asked = parser.add_argument_group(f"evals.{pack}")
     for key, option in options_of(pack).items():
         default = json.dumps(option.default).replace("%", "%%")

@@ -43,7 +43,7 @@ def test_any_number_of_workers_and_processes_goes_on_exactly_from_any_step(
         for begin in cuts:
             with Feed(source, 5, constant(8, 4), 8, own, num_workers=num_workers) as feed:
                 for step in range(begin, 7):
-                    whole = alone.pieces(step)[0]
+                    whole = alone.micro_batches(step)[0]
                     share = Batch(*(column[own.start : own.stop] for column in whole))
                     assert same(join(feed.read(step)), share)
 
@@ -121,7 +121,7 @@ def test_workers_end_with_the_context(tmp_path: Path) -> None:
 
 
 def test_a_row_of_the_global_batch_is_the_same_whoever_asks(source: Source) -> None:
-    whole = Feed(source, 0, constant(8, 4)).pieces(3)[0]
+    whole = Feed(source, 0, constant(8, 4)).micro_batches(3)[0]
     other = Feed(source, 0, constant(8, 4), 4, range(1, 2))
     assert [other.row(3, row).tokens.tolist() for row in range(8)] == [[row] for row in whole.tokens.tolist()]
 
@@ -132,9 +132,9 @@ def test_overfitting_reads_the_first_batch_at_every_step(source: Source) -> None
 
 
 def test_stages_that_do_not_fit_are_refused_by_name(source: Source) -> None:
-    with pytest.raises(ConfigError, match=r"^data\.batch_size=8: .* the 3 pieces .* use data\.batch_size=9"):
+    with pytest.raises(ConfigError, match=r"^data\.batch_size=8: .* the 3 micro-batches .* use data\.batch_size=9"):
         Feed(source, 0, constant(8, 4), 3)
-    with pytest.raises(ConfigError, match=r"^stages: batch_size=2: must divide by the 4 pieces"):
+    with pytest.raises(ConfigError, match=r"^stages: batch_size=2: must divide by the 4 micro-batches"):
         Feed(source, 0, [Stage(0, 1, 0, 2, 4), Stage(1, None, 8, 8, 4)], 4)
     task = CopyConfig(length=8).build(0)
     with pytest.raises(ConfigError, match=r"^stages: seq_len=1 would cut rows that are a task.* use seq_len=17"):

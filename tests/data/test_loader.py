@@ -33,12 +33,12 @@ def firsts(batch: Batch) -> list[int]:
 def test_pieces_joined_are_the_global_batch_however_it_is_cut(source: Source, world: int, accumulate: int) -> None:
     for step in (0, 1, 5):
         whole = train_batch(source, 0, step, 0, 1, 8)
-        pieces = [
+        micro_batches = [
             train_batch(source, 0, step, rank * accumulate + micro, world * accumulate, 8)
             for rank in range(world)
             for micro in range(accumulate)
         ]
-        assert all(map(torch.equal, whole, join(pieces)))
+        assert all(map(torch.equal, whole, join(micro_batches)))
 
 
 def test_an_epoch_reads_every_row_once_and_the_next_epoch_in_another_order(source: Source) -> None:
@@ -60,7 +60,7 @@ def test_another_seed_reads_in_another_order(source: Source) -> None:
 
 def test_a_batch_that_cannot_be_cut_evenly_is_refused_with_an_override_that_can(source: Source) -> None:
     with pytest.raises(
-        ConfigError, match=r"data\.batch_size=10: must divide by the 4 pieces of a step; use data\.batch_size=8"
+        ConfigError, match=r"data\.batch_size=10: must divide by the 4 micro-batches of a step; use data\.batch_size=8"
     ):
         train_batch(source, 0, 0, 0, 4, 10)
     with pytest.raises(ConfigError, match=r"use data\.batch_size=4"):

@@ -36,7 +36,7 @@ def whose(token: int) -> str:
 
 def read(source: Source, steps: range, batch_size: int = 50, seed: int = 3) -> list[int]:
     feed = Feed(source, seed, constant(batch_size, 1))
-    return [int(token) for step in steps for token in feed.pieces(step)[0].tokens.flatten()]
+    return [int(token) for step in steps for token in feed.micro_batches(step)[0].tokens.flatten()]
 
 
 def test_shares_converge_to_the_weights_and_are_exact_after_an_epoch(mixture: Mixture) -> None:

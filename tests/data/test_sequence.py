@@ -30,7 +30,7 @@ def make_config(folder: Path, **values: object) -> SequenceConfig:
 
 def letters(source: Source, step: int) -> set[str]:
     """Name the letters of the batch of a step."""
-    (batch,) = Feed(source, 5, constant(BATCH_SIZE, source.seq_len)).pieces(step)
+    (batch,) = Feed(source, 5, constant(BATCH_SIZE, source.seq_len)).micro_batches(step)
     return words(batch.tokens.numpy().ravel())
 
 

@@ -10,7 +10,7 @@ from nested_learning.data.tasks.parity import ParityConfig
 from nested_learning.data.text.text import TextConfig
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.evals.language.validation import ValidationPack
-from nested_learning.evals.protocol import Subject
+from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.reading import buckets
 from nested_learning.evals.runner import ask
 from nested_learning.inference.policy import MemoryConfig
@@ -29,7 +29,7 @@ def text_subject(tmp_path, policy="online"):
             "".join(f"{line}: fox {line * name}\n" for line in range(name % 5 + 1))
         )
     data = TextConfig(name="text", path=str(tmp_path / "texts"), seq_len=64, batch_size=4, val_rows=6, val_fraction=0.4)
-    return Subject(
+    return EvalContext(
         model=MODEL.build(257, seed=1),
         tokenizer=ByteTokenizer(),
         data=data,
@@ -42,7 +42,7 @@ def text_subject(tmp_path, policy="online"):
 def parity_subject(tmp_path):
     data = ParityConfig(name="parity", batch_size=4, val_rows=6)
     vocab_size = data.build(0).vocab_size
-    return Subject(
+    return EvalContext(
         model=MODEL.build(vocab_size, seed=1),
         tokenizer=None,
         data=data,
@@ -52,8 +52,8 @@ def parity_subject(tmp_path):
     )
 
 
-def report_on(pack, subject):
-    return ask(pack, subject, subject.run / "evals/draft.jsonl", {"policy": subject.policy.name})
+def report_on(pack, ctx):
+    return ask(pack, ctx, ctx.run / "evals/draft.jsonl", {"policy": ctx.policy.name})
 
 
 def values(report):
@@ -62,10 +62,10 @@ def values(report):
 
 @pytest.mark.parametrize("task", ["text", "parity"])
 def test_validation_gives_the_figures_of_training(tmp_path, task):
-    subject = text_subject(tmp_path) if task == "text" else parity_subject(tmp_path)
+    ctx = text_subject(tmp_path) if task == "text" else parity_subject(tmp_path)
     with open_world("cpu", "auto") as world:
-        expected = validate(subject.model, NextToken(), subject.open_source(), num_rows=6, batch_size=3, world=world)
-    found = report_on(ValidationPack(3, resets=False), subject)
+        expected = validate(ctx.model, NextToken(), ctx.open_source(), num_rows=6, batch_size=3, world=world)
+    found = report_on(ValidationPack(3, resets=False), ctx)
     assert {f"val/{name}": value for name, value in values(found).items()} == pytest.approx(expected, rel=1e-5)
     assert all(metric.n == 6 and metric.stderr is not None for metric in found.metrics.values())
     assert len(found.rows) == 6
@@ -84,5 +84,5 @@ def test_the_memory_policy_reaches_the_model(tmp_path):
         for parameter in online.model.parameters():
             parameter.mul_(3)
         frozen.model.load_state_dict(online.model.state_dict())
-    one, other = (report_on(ValidationPack(3, resets=False), subject) for subject in (online, frozen))
+    one, other = (report_on(ValidationPack(3, resets=False), ctx) for ctx in (online, frozen))
     assert values(one) != pytest.approx(values(other), rel=1e-4)

@@ -98,7 +98,7 @@ def test_a_text_ends_where_it_was_to_end_or_where_the_document_does():
 
 
 def test_what_may_be_studied_is_studied_before_the_context_is_read():
-    asked = question(("a lantern", " of jade"))._replace(studied=tokens("a lantern of gold, a lantern of jade"))
+    asked = question(("a lantern", " of jade"))._replace(memorized=tokens("a lantern of gold, a lantern of jade"))
     ((plain, _),) = weigh(Session(MODEL, BYTES), [asked])
     ((still, _),) = weigh(Session(MODEL, BYTES, policy=memorize(lr=0.0)), [asked])
     ((moved, written),) = weigh(Session(MODEL, BYTES, policy=memorize()), [asked])
@@ -108,23 +108,23 @@ def test_what_may_be_studied_is_studied_before_the_context_is_read():
 
 
 def test_a_policy_that_carries_answers_the_next_question_with_what_the_last_one_taught():
-    teaching = question(("b", " c"))._replace(studied=tokens("a lantern of jade " * 3))
-    asked = question(("a lantern", " of jade"))._replace(studied=tokens("x"))
+    teaching = question(("b", " c"))._replace(memorized=tokens("a lantern of jade " * 3))
+    asked = question(("a lantern", " of jade"))._replace(memorized=tokens("x"))
     carried = Session(MODEL, BYTES, policy=memorize("carry"))
     ((alone, _),) = weigh(Session(MODEL, BYTES, policy=memorize()), [asked])
     weigh(carried, [teaching])
-    carried.begin()
+    carried.reset_context()
     ((after, _),) = weigh(carried, [asked])
     assert not math.isclose(summed(after)[0], summed(alone)[0], rel_tol=1e-4)
 
 
 def test_along_a_text_each_piece_is_studied_once_it_was_predicted():
     text = tokens("a lantern of jade, a lantern of jade, a lantern of jade")
-    ((studied, written),) = cost(Session(MODEL, BYTES, policy=memorize()), [text])
+    ((memorized, written),) = cost(Session(MODEL, BYTES, policy=memorize()), [text])
     ((still, _),) = cost(Session(MODEL, BYTES, policy=memorize(lr=0.0)), [text])
     ((plain, _),) = cost(Session(MODEL, BYTES), [text])
     assert still == pytest.approx(plain, rel=1e-5)
-    assert studied != pytest.approx(plain, rel=1e-4) and written["memory/mlp/writes"] == 7
+    assert memorized != pytest.approx(plain, rel=1e-4) and written["memory/mlp/writes"] == 7
 
 
 def test_texts_are_compared_from_their_beginning():

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import study, tiny
+from tiny import memorize_policy, tiny
 
 from nested_learning.evals.variable_length import read_each, score_each, study_each
 from nested_learning.inference.session import Session
 
 VOCAB = 23
 MODEL = tiny(Path(), model="titans_lmm", data="parity").model.build(VOCAB, seed=1)
-STUDY = study(lr=0.5, chunk=4)
+STUDY = memorize_policy(lr=0.5, chunk=4)
 TEXTS = [torch.randint(VOCAB, (length,), generator=torch.Generator().manual_seed(length)) for length in (5, 9, 2, 5)]
 
 
@@ -31,7 +31,7 @@ def test_each_row_studies_its_own_text_and_the_session_stays_where_it_was():
     readers, written = study_each(session, TEXTS)
     for text, reader, row in zip(TEXTS, readers, written, strict=True):
         alone = Session(MODEL, policy=STUDY)
-        assert row == pytest.approx(alone.study(text).rows()[0], rel=1e-4)
+        assert row == pytest.approx(alone.memorize(text).rows()[0], rel=1e-4)
         for each in (reader, alone):
             each.feed(torch.zeros(1, dtype=torch.int64))
         assert torch.allclose(after(reader), after(alone), atol=1e-5)
@@ -39,7 +39,7 @@ def test_each_row_studies_its_own_text_and_the_session_stays_where_it_was():
 
 
 def test_where_examples_build_on_each_other_the_session_itself_studies():
-    session = Session(MODEL, policy=study(lr=0.5, chunk=4, reset="carry"))
+    session = Session(MODEL, policy=memorize_policy(lr=0.5, chunk=4, reset="carry"))
     (reader,), _ = study_each(session, TEXTS[:1])
     assert reader is session and session.state[0].cms[0].writes == 2
 

@@ -93,14 +93,14 @@ def test_a_profile_has_the_steps_that_were_asked_for_without_the_first(sampled):
 
 
 def test_a_signal_asks_a_run_for_a_profile(tmp_path, monkeypatch):
-    real = Trainer.pieces
+    real = Trainer.micro_batches
 
     def asked(self, step):
         if step == 1:
             signal.raise_signal(signal.SIGUSR2)
         return real(self, step)
 
-    monkeypatch.setattr(Trainer, "pieces", asked)
+    monkeypatch.setattr(Trainer, "micro_batches", asked)
     before = signal.getsignal(signal.SIGUSR2)
     directory = run(tiny(tmp_path, steps=7, val_every=7)).directory
     assert [path.name for path in (directory / "profile").iterdir()] == ["step_00000005_rank_0.json"]

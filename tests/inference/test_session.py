@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import study, tiny
+from tiny import memorize_policy, tiny
 
 from nested_learning import tree
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
@@ -228,22 +228,22 @@ def test_a_uniform_model_costs_the_logarithm_of_the_vocabulary():
 
 
 def test_an_empty_text_is_studied_as_its_first_token_or_refused():
-    alone = Session(build("titans_lmm"), ByteTokenizer(), policy=study())
-    assert alone.study("").nats.shape == (1, 1) and alone.position == 1
+    alone = Session(build("titans_lmm"), ByteTokenizer(), policy=memorize_policy())
+    assert alone.memorize("").nats.shape == (1, 1) and alone.position == 1
     with pytest.raises(DataError, match="nothing to study"):
-        Session(build("titans_lmm"), policy=study()).study(torch.zeros(0, dtype=torch.int64))
+        Session(build("titans_lmm"), policy=memorize_policy()).memorize(torch.zeros(0, dtype=torch.int64))
 
 
 def test_only_a_session_that_knows_how_studies():
     with pytest.raises(ConfigError, match="MemorizeConfig"):
-        Session(build("titans_lmm"), ByteTokenizer()).study("abc")
+        Session(build("titans_lmm"), ByteTokenizer()).memorize("abc")
     with pytest.raises(ConfigError, match="MemorizeConfig"):
         Session(build("titans_lmm"), ByteTokenizer(), policy="memorize")
 
 
 def test_study_stops_where_numbers_are_none():
-    session = Session(build("titans_lmm"), policy=study())
+    session = Session(build("titans_lmm"), policy=memorize_policy())
     with torch.no_grad():
         session.model.head.weight[0] = torch.nan
     with pytest.raises(DivergedError, match="not finite"):
-        session.study(torch.zeros(3, dtype=torch.int64))
+        session.memorize(torch.zeros(3, dtype=torch.int64))

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import torch
 from laws.models import MODELS, VOCAB, awaken, make_config, make_model
-from tiny import study
+from tiny import memorize_policy
 
 from nested_learning import tree
 from nested_learning.data.batch import IGNORE, Batch
@@ -38,7 +38,7 @@ ALL = [*MODELS, *LEVELED]
 # one of each kind of state; the others are among the slow tests
 QUICK = ("transformer", "titans_mag", "hope", "taught", "local")
 BATCH, LENGTH, CHUNK = 3, 12, 7
-STUDY = study(chunk=CHUNK, surprise_metric="loss")
+STUDY = memorize_policy(chunk=CHUNK, surprise_metric="loss")
 
 
 def each(names):
@@ -69,17 +69,17 @@ def open_session(name, batch=BATCH, policy="online", **changes):
     return Session(model_of(name), batch=batch, policy=replace(STUDY, **changes) if changes else policy)
 
 
-def studied(name, text=TEXT, **changes):
+def memorized(name, text=TEXT, **changes):
     """A session that studied, under the policy STUDY with `changes`."""
     session = open_session(name, len(text), **({"steps": 1} | changes))
-    session.study(text)
+    session.memorize(text)
     return session
 
 
 @cache
 def answer(name, **changes):
     """The logits of the question after study."""
-    return studied(name, **changes).read(QUESTION)
+    return memorized(name, **changes).read(QUESTION)
 
 
 def changes_of(model, before, after):
@@ -104,7 +104,7 @@ def changes_of(model, before, after):
 )
 def test_study_that_writes_nothing_is_no_study_to_the_bit(name, nothing):
     # no whole number of periods, so that clocks have gone on
-    online, session = open_session(name), studied(name, TEXT[:, :10], **nothing)
+    online, session = open_session(name), memorized(name, TEXT[:, :10], **nothing)
     assert torch.equal(session.fork([2, 0]).read(QUESTION[[2, 0]]), online.fork([2, 0]).read(QUESTION[[2, 0]]))
     assert torch.equal(session.read(QUESTION), online.read(QUESTION))
 
@@ -120,9 +120,9 @@ def test_what_was_studied_changes_the_answer_and_no_parameter(name):
 
 @laws
 def test_what_was_forgotten_was_never_studied(name):
-    session = studied(name, OTHER)
+    session = memorized(name, OTHER)
     session.reset()
-    session.study(TEXT)
+    session.memorize(TEXT)
     assert torch.equal(session.read(QUESTION), answer(name))
     session.reset()
     assert torch.equal(session.read(QUESTION), open_session(name).read(QUESTION))
@@ -130,33 +130,33 @@ def test_what_was_forgotten_was_never_studied(name):
 
 @laws
 def test_rows_share_no_write(name):
-    alone = studied(name, TEXT[1:2]).read(QUESTION[1:2])
+    alone = memorized(name, TEXT[1:2]).read(QUESTION[1:2])
     assert torch.allclose(answer(name)[1:2], alone, atol=1e-10)
     text = torch.cat([OTHER[:1], TEXT[1:]])
-    assert torch.equal(studied(name, text).read(QUESTION)[1:], answer(name)[1:])
+    assert torch.equal(memorized(name, text).read(QUESTION)[1:], answer(name)[1:])
 
 
 # where the periods of taught levels end pieces do, and each is judged by itself
 @each([*MODELS, "local"])
 def test_a_row_that_is_not_surprised_is_as_if_it_had_not_studied(name):
-    surprise = open_session(name, chunk=LENGTH).study(TEXT).surprise[:, 0]
+    surprise = open_session(name, chunk=LENGTH).memorize(TEXT).surprise[:, 0]
     threshold = float(surprise.sort().values[1:].mean())
     session = open_session(name, chunk=LENGTH, surprise_threshold=threshold)
-    writes = session.study(TEXT).writes
+    writes = session.memorize(TEXT).writes
     surprised = surprise >= threshold
     assert 0 < surprised.sum() < BATCH and all((each > 0).equal(surprised) for each in writes.values())
     logits, online = session.read(QUESTION), open_session(name).read(QUESTION)
     assert torch.allclose(logits[~surprised], online[~surprised], atol=1e-10)
-    assert torch.allclose(logits[surprised], studied(name, chunk=LENGTH).read(QUESTION)[surprised], atol=1e-10)
+    assert torch.allclose(logits[surprised], memorized(name, chunk=LENGTH).read(QUESTION)[surprised], atol=1e-10)
 
 
 @each([name for name in LEVELED if name.startswith("taught")])
 def test_of_an_unfinished_period_a_row_keeps_only_what_surprised_it(name):
     text = TEXT[:, :3]
-    surprise = open_session(name, chunk=LENGTH).study(text).surprise[:, 0]
+    surprise = open_session(name, chunk=LENGTH).memorize(text).surprise[:, 0]
     threshold = float(surprise.sort().values[1:].mean())
     session = open_session(name, chunk=LENGTH, surprise_threshold=threshold)
-    session.study(text)
+    session.memorize(text)
     for level in tree.nodes(LevelState, session.state):
         for fast in level.fast:
             kept = torch.stack([gradient.abs().amax((1, 2)) for gradient in fast.gradient]).amax(0)
@@ -168,7 +168,7 @@ def test_what_comes_later_in_a_text_changes_nothing_before(name):
     at = CHUNK + 1
     changed = TEXT.clone()
     changed[:, at] = (changed[:, at] + 1) % VOCAB
-    nats, others = (open_session(name, steps=1).study(text).nats for text in (TEXT, changed))
+    nats, others = (open_session(name, steps=1).memorize(text).nats for text in (TEXT, changed))
     # the cost at a place is that of the token after it
     assert torch.equal(nats[:, : at - 1], others[:, : at - 1])
     assert not torch.equal(nats[:, at - 1], others[:, at - 1])
@@ -181,7 +181,7 @@ def test_what_is_written_is_what_was_chosen(name):
         if layer == 1:
             session = open_session(name, levels=[level], layers=[layer])
             before = session.state
-            found = session.study(TEXT)
+            found = session.memorize(TEXT)
             assert changes_of(model, before, session.state) == {(layer, level)}
             assert set(found.writes) == set(found.norms) == {level}
             assert found.norms[level].min() > 0
@@ -192,14 +192,14 @@ along = each([name for name in ALL if name != "local"])
 
 def test_what_reading_writes_by_itself_is_not_studied_along_a_text():
     with pytest.raises(ConfigError, match="reading writes these by itself"):
-        open_session("local", steps=1).read_and_study(TEXT, TEXT)
+        open_session("local", steps=1).read_and_memorize(TEXT, TEXT)
 
 
 @along
 def test_studying_along_a_text_without_a_write_is_reading(name):
     session, online = open_session(name, lr=0.0), open_session(name)
     targets = torch.cat([TEXT[:, 1:], TEXT[:, :1]], 1)
-    found, logits = session.read_and_study(TEXT, targets), online.read(TEXT)
+    found, logits = session.read_and_memorize(TEXT, targets), online.read(TEXT)
     nats = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
     assert torch.allclose(found.nats, nats, atol=1e-10)
     assert torch.allclose(session.read(QUESTION), online.read(QUESTION), atol=1e-10)
@@ -209,9 +209,9 @@ def test_studying_along_a_text_without_a_write_is_reading(name):
 def test_a_text_that_goes_on_may_be_cut_where_pieces_end(name):
     targets = torch.cat([TEXT[:, 1:], TEXT[:, :1]], 1)
     whole, cut = open_session(name, steps=1), open_session(name, steps=1)
-    nats = whole.read_and_study(TEXT, targets).nats
+    nats = whole.read_and_memorize(TEXT, targets).nats
     end = 4 if name in LEVELED else CHUNK
-    parts = [cut.read_and_study(TEXT[:, part], targets[:, part]).nats for part in (slice(0, end), slice(end, None))]
+    parts = [cut.read_and_memorize(TEXT[:, part], targets[:, part]).nats for part in (slice(0, end), slice(end, None))]
     assert torch.allclose(torch.cat(parts, 1), nats, atol=1e-10)
     assert torch.allclose(cut.read(QUESTION), whole.read(QUESTION), atol=1e-10)
 
@@ -229,7 +229,7 @@ def test_a_level_with_a_clock_of_its_own_writes_as_it_was_trained_to(name):
     model = awaken(make_config(*line).build(VOCAB, seed=0)).eval()
     session = Session(model, batch=BATCH, policy=STUDY)
     opened = tree.map(torch.clone, session.state)
-    session.study(TEXT)
+    session.memorize(TEXT)
     targets = torch.cat([TEXT[:, 1:], TEXT.new_full((BATCH, 1), IGNORE)], 1)
     trained = Online()(model, Batch(TEXT, targets, torch.zeros_like(TEXT)), opened).state
     levels = zip(tree.nodes(LevelState, session.state), tree.nodes(LevelState, trained), strict=True)
@@ -251,8 +251,8 @@ def test_what_was_studied_stays_and_what_contradicts_it_later_wins(name):
         return session.fork().feed(fact[:, :-1]).argmax(-1)
 
     assert not torch.equal(answers(), fact[:, -1])
-    session.study(fact)
+    session.memorize(fact)
     assert torch.equal(answers(), fact[:, -1])
-    session.begin()
-    session.study(contradiction)
+    session.reset_context()
+    session.memorize(contradiction)
     assert torch.equal(answers(), contradiction[:, -1])

@@ -10,7 +10,7 @@ from nested_learning.nn.cms import ContinuumMemory
 from nested_learning.nn.language_model import Block, LanguageModel
 from nested_learning.nn.level_state import LevelState
 from nested_learning.nn.lstm import LSTM
-from nested_learning.nn.telemetry import Observable, looks_at_levels, looks_at_memories, observing
+from nested_learning.nn.telemetry import Observable, level_stats, memory_stats, observing
 
 ROWS = 3
 READING = ("titans_lmm", "hope", "ttt_mlp", "retnet")
@@ -20,24 +20,24 @@ def make_tokens(t, seed=0):
     return torch.randint(VOCAB, (ROWS, t), generator=torch.Generator().manual_seed(seed))
 
 
-def look(model, *pieces):
+def stats(model, *pieces):
     state = model.init_state(ROWS)
     with observing(model.blocks) as seen, torch.no_grad():
         for piece in pieces:
             _, state = model(piece, state)
-    return {(each.layer, each.level): each.figures for each in looks_at_memories(seen)}
+    return {(each.layer, each.level): each.figures for each in memory_stats(seen)}
 
 
 @pytest.mark.parametrize("name", READING)
 def test_every_memory_of_every_layer_is_seen_row_by_row(name):
     model, tokens = make_model(name), make_tokens(2 * CHUNK + 3)
     names = ("read",) if name != "hope" else ("key", "value", "gates", "read")
-    figures = look(model, tokens)
+    figures = stats(model, tokens)
     assert set(figures) == {(layer, memory) for layer in range(2) for memory in names}
     for each in figures.values():
         assert set(each) == {"norm", "rank", "surprise", "retention"}
         assert all(of_rows.shape == (ROWS,) and of_rows.isfinite().all() for of_rows in each.values())
-    row = look(model, tokens[1:2].expand(ROWS, -1))
+    row = stats(model, tokens[1:2].expand(ROWS, -1))
     for key, each in figures.items():
         assert all(row[key][figure][0] == pytest.approx(of_rows[1].item()) for figure, of_rows in each.items())
 
@@ -45,7 +45,7 @@ def test_every_memory_of_every_layer_is_seen_row_by_row(name):
 @pytest.mark.parametrize("name", READING)
 def test_reading_in_pieces_looks_the_same(name):
     model, tokens = make_model(name), make_tokens(2 * CHUNK + 3)
-    whole, pieces = look(model, tokens), look(model, tokens[:, :1], tokens[:, 1:13], tokens[:, 13:])
+    whole, pieces = stats(model, tokens), stats(model, tokens[:, :1], tokens[:, 1:13], tokens[:, 13:])
     for key, each in whole.items():
         for figure, of_rows in each.items():
             assert torch.allclose(pieces[key][figure], of_rows), (key, figure)
@@ -74,7 +74,7 @@ def test_whatever_memorises_while_it_reads_can_be_observed(name):
 
 def test_norm_and_rank_are_those_of_the_state_and_the_retention_that_of_the_gates():
     model, tokens = make_model("titans_lmm"), make_tokens(20)
-    figures = look(model, tokens)
+    figures = stats(model, tokens)
     _, state = model(tokens, model.init_state(ROWS))
     weight = state[1].mixer.memory.weight[0]
     assert torch.allclose(figures[1, "read"]["norm"], weight.flatten(1).norm(dim=1))
@@ -82,13 +82,13 @@ def test_norm_and_rank_are_those_of_the_state_and_the_retention_that_of_the_gate
     mixer = model.blocks[0].mixer
     for parameter in mixer.gates.parameters():
         torch.nn.init.zeros_(parameter)
-    assert look(model, tokens)[0, "read"]["retention"].tolist() == pytest.approx([0.5] * ROWS)
+    assert stats(model, tokens)[0, "read"]["retention"].tolist() == pytest.approx([0.5] * ROWS)
 
 
 def test_a_text_that_repeats_surprises_less_the_second_time():
     model = make_config("model=deltanet", "model.conv_width=1").build(VOCAB, seed=0)
     once = make_tokens(4)
-    first, both = look(model, once)[0, "read"], look(model, once, once)[0, "read"]
+    first, both = stats(model, once)[0, "read"], stats(model, once, once)[0, "read"]
     second = 2 * both["surprise"] - first["surprise"]
     assert (second < first["surprise"]).all()
 
@@ -101,7 +101,7 @@ def test_levels_that_learn_inside_the_context_are_seen_by_their_names():
     start = model.init_state(ROWS)
     _, middle = model(make_tokens(9), start)
     _, end = model(make_tokens(2), middle)
-    (seen,), (quiet,) = looks_at_levels(start, middle), looks_at_levels(middle, end)
+    (seen,), (quiet,) = level_stats(start, middle), level_stats(middle, end)
     (level,) = tree.nodes(LevelState, middle)
     assert (seen.layer, seen.level, level.writes) == (0, "quick", 2)
     assert torch.allclose(seen.figures["surprise"], level.surprise / 2)

@@ -10,9 +10,9 @@ from nested_learning.ops.gates import GateKinds
 from nested_learning.ops.memory import Design, add, fresh
 from nested_learning.ops.self_modifying import (
     NUM_GATE_SETS,
+    QKV,
     READ,
     SelfDesign,
-    Views,
     found_by_chunk,
     generate,
     naive_self_modifying,
@@ -47,7 +47,7 @@ def make_inputs(t, design, adaptive=ALL, depth=1):
     for name in (*adaptive, READ):
         dims = [DIM, *[HIDDEN] * (depth - 1), num_gates if name == "gates" else DIM]
         base[name] = tuple((normal(HEADS, i, o) * i**-0.5).requires_grad_() for i, o in pairwise(dims))
-    views = Views(*(normal(BATCH, HEADS, t, width).requires_grad_() for width in (DIM, DIM, DIM, num_gates)))
+    views = QKV(*(normal(BATCH, HEADS, t, width).requires_grad_() for width in (DIM, DIM, DIM, num_gates)))
     state = {
         name: fresh(
             tuple(torch.zeros(BATCH, *layer.shape, dtype=torch.float64) for layer in layers),

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from nested_learning.ops.gates import Gates
 from nested_learning.ops.memory import Memory, add, answer, naive_associative
-from nested_learning.ops.self_modifying import READ, found_by_chunk, generate, naive_self_modifying
-from nested_learning.ops.self_modifying import Views as SelfViews
+from nested_learning.ops.self_modifying import QKV, READ, found_by_chunk, generate, naive_self_modifying
 from nested_learning.ops.telemetry import effective_rank, mean_rank, norm, watch, watch_self_modifying
 
 
@@ -46,7 +45,7 @@ def test_every_self_modifying_memory_is_watched_towards_its_own_target(adaptive,
     watched = watch_self_modifying(views, base, state, design)
     assert set(watched) == {*adaptive, READ}
     for i in range(21):
-        here, found = SelfViews(*(x[:, :, i, None] for x in views)), found_by_chunk(base, state)
+        here, found = QKV(*(x[:, :, i, None] for x in views)), found_by_chunk(base, state)
         made = generate(here, found, design)
         for name, memory in state.items():
             target = answer(made.value, found[name], design.of(name))

@@ -95,15 +95,15 @@ def test_an_option_that_is_a_list_or_nothing_is_given_as_one(trained: Path, scri
 
 def test_a_script_finds_what_train_py_finds(trained: Path, script: Any) -> None:
     flags = ["--checkpoint", str(trained), "--num-texts", "3", "--device", "cpu"]
-    study = ["--memorize", "--memory-lr", "0.5", "--memorize-chunk", "16", "--memorize-paths", "titan,cms_slow"]
+    memorize = ["--memorize", "--memory-lr", "0.5", "--memorize-chunk", "16", "--memorize-paths", "titan,cms_slow"]
     asked = [f"checkpoint={trained}", "phase=eval", "device=cpu", "evals=[perplexity]", "evals.perplexity.num_texts=3"]
-    studied = ["memory=memorize", "memory.lr=0.5", "memory.chunk=16", "memory.levels=[titan,slow]"]
+    memorized = ["memory=memorize", "memory.lr=0.5", "memory.chunk=16", "memory.levels=[titan,slow]"]
     names = ("perplexity", "perplexity_memorize")
-    assert cli.main([*asked, *studied]) == 0
+    assert cli.main([*asked, *memorized]) == 0
     expected = [report(trained, name) for name in names]
     for name in names:
         (trained / "evals" / f"{name}.json").unlink()
-    assert script.main("perplexity", "", [*flags, *study]) == 0
+    assert script.main("perplexity", "", [*flags, *memorize]) == 0
     assert [report(trained, name) for name in names] == expected
     assert expected[0]["metrics"]["bpb"] != expected[1]["metrics"]["bpb"]
     # and a page of many runs has it

@@ -206,7 +206,7 @@ def test_the_page_has_the_text_the_norms_and_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(DivergedError):
         trainer.train_step(lambda: False)
     text = page(tmp_path)
-    row = trainer.pieces(1)[0].tokens[0]
+    row = trainer.micro_batches(1)[0].tokens[0]
     assert trainer.source.tokenizer.decode(row.tolist()).split("\n")[0] in text
     assert f"train/loss {before:.4g}" in text and "divergence=rollback" in text
     for name, _ in trainer.model.named_parameters():

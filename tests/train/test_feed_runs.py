@@ -40,11 +40,11 @@ def test_a_run_in_stages_counts_its_tokens_and_goes_on_exactly_within_and_betwee
 
 
 def test_the_same_stages_in_more_pieces_are_the_same_up_to_rounding(tmp_path: Path) -> None:
-    whole, pieces = (
+    whole, micro_batches = (
         trace(train(tmp_path, name=f"n{number}", stages=STAGES, micro_batches=number))[-1]["val/loss"]
         for number in (1, 2)
     )
-    assert whole == pytest.approx(pieces, rel=1e-5)
+    assert whole == pytest.approx(micro_batches, rel=1e-5)
 
 
 def test_documents_that_reset_are_another_run_and_are_validated_as_they_are_trained(tmp_path: Path) -> None:
@@ -77,6 +77,6 @@ def test_a_mixture_is_validated_source_by_source(tmp_path: Path) -> None:
 def test_stages_that_do_not_fit_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"stages\.0\.seq_len=5: must divide data\.seq_len=32"):
         run(tiny(tmp_path, stages="[{steps: 2, batch_size: 4, seq_len: 5}]"))
-    with pytest.raises(ConfigError, match=r"stages: batch_size=3: must divide by the 2 pieces"):
+    with pytest.raises(ConfigError, match=r"stages: batch_size=3: must divide by the 2 micro-batches"):
         run(tiny(tmp_path, stages="[{steps: 2, batch_size: 3, seq_len: 32}]", micro_batches=2))
     assert not (tmp_path / "runs").exists()

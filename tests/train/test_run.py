@@ -13,14 +13,14 @@ from tiny import tiny
 
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.train import run as runs
-from nested_learning.train.run import claim, command_to_continue, make_up_directory, program, refuse_changes
+from nested_learning.train.run import command_to_continue, lock_run, make_up_directory, program, refuse_changes
 from nested_learning.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
 
 def begin(config) -> Path:
-    with claim(config, ALONE) as place:
+    with lock_run(config, ALONE) as place:
         return place.begin(0).directory
 
 
@@ -33,8 +33,8 @@ def test_a_named_run_is_made_where_it_was_asked_for_with_its_configuration_and_e
     assert environment["git"] is None or len(environment["git"]["commit"]) == 40
 
 
-def test_claiming_a_new_run_creates_nothing(tmp_path):
-    with claim(tiny(tmp_path, name="a"), ALONE) as place:
+def test_locking_a_new_run_creates_nothing(tmp_path):
+    with lock_run(tiny(tmp_path, name="a"), ALONE) as place:
         assert place.directory is None and place.checkpoint is None
     assert not (tmp_path / "runs").exists()
 
@@ -119,9 +119,9 @@ import sys, torch
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from tiny import tiny
-from nested_learning.train.run import claim
+from nested_learning.train.run import lock_run
 from nested_learning.world import World
-with claim(tiny(Path(sys.argv[2]), name="a"), World(0, 1, 0, torch.device("cpu"), "gloo")) as place:
+with lock_run(tiny(Path(sys.argv[2]), name="a"), World(0, 1, 0, torch.device("cpu"), "gloo")) as place:
     place.begin(0)
     print("held", flush=True)
     sys.stdin.read()
@@ -142,8 +142,8 @@ def test_a_second_process_is_kept_out_and_told_who_holds_the_run(tmp_path):
     begin(tiny(tmp_path, name="a"))
 
 
-def test_two_claims_of_a_new_name_make_one_run(tmp_path):
-    with claim(tiny(tmp_path, name="a"), ALONE) as first, claim(tiny(tmp_path, name="a"), ALONE) as second:
+def test_two_locks_of_a_new_name_make_one_run(tmp_path):
+    with lock_run(tiny(tmp_path, name="a"), ALONE) as first, lock_run(tiny(tmp_path, name="a"), ALONE) as second:
         first.begin(0)
         with pytest.raises(ConfigError, match="just made by another process"):
             second.begin(0)
@@ -171,13 +171,16 @@ def test_a_program_that_its_name_finds_is_called_by_its_name(monkeypatch):
 
 def test_a_place_where_no_run_can_be_made_is_refused_with_the_override_that_helps(tmp_path):
     (tmp_path / "file").touch()
-    with claim(tiny(tmp_path, out=tmp_path / "file"), ALONE) as place, pytest.raises(ConfigError, match="another out="):
+    with (
+        lock_run(tiny(tmp_path, out=tmp_path / "file"), ALONE) as place,
+        pytest.raises(ConfigError, match="another out="),
+    ):
         place.begin(0)
 
 
 def test_the_context_carries_what_the_configuration_says(tmp_path):
     config = replace(tiny(tmp_path), dtype="bfloat16")
-    with claim(config, ALONE) as place:
+    with lock_run(config, ALONE) as place:
         ctx = place.begin(0)
         assert (ctx.seed, ctx.dtype, ctx.device.type, ctx.world) == (0, torch.bfloat16, "cpu", ALONE)
         assert ctx.directory.parent == tmp_path / "runs"

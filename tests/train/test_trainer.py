@@ -57,7 +57,7 @@ def make_trainer(folder, source=None, **given) -> Trainer:
 
 
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
-    batches = trainer.pieces(0)
+    batches = trainer.micro_batches(0)
     trainer.backward(batches, trainer.count_targets(batches), 0)
     return {name: parameter.grad for name, parameter in trainer.model.named_parameters()}
 
@@ -234,14 +234,14 @@ def test_half_precision_stays_close_and_keeps_parameters_in_float32(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, monkeypatch, number):
     config = tiny(tmp_path, name="a", save_every=100)
-    real = Trainer.pieces
+    real = Trainer.micro_batches
 
     def interrupted(self, step):
         if step == 2 and self.progress.step == 2:
             signal.raise_signal(number)
         return real(self, step)
 
-    monkeypatch.setattr(Trainer, "pieces", interrupted)
+    monkeypatch.setattr(Trainer, "micro_batches", interrupted)
     before = signal.getsignal(number)
     with pytest.raises(
         KeyboardInterrupt, match=r"stopped at step 3 of 6, saved in .*step_00000003; go on with: .* resume="
@@ -249,7 +249,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, monkeypa
         run(config)
     assert signal.getsignal(number) is before
     assert f"resume={tmp_path / 'runs' / 'a'}" in str(told.value)
-    monkeypatch.setattr(Trainer, "pieces", real)
+    monkeypatch.setattr(Trainer, "micro_batches", real)
     resumed = run(replace(config, resume=str(tmp_path / "runs" / "a"))).directory
     whole = run(replace(config, name="b")).directory
     assert trace(resumed) == trace(whole) and fingerprints(resumed) == fingerprints(whole)

@@ -42,7 +42,7 @@ def ticks(monkeypatch) -> Callable[[float], None]:
 
         monkeypatch.setattr(owner, name, slowly)
 
-    slow(Trainer, "pieces", "data")
+    slow(Trainer, "micro_batches", "data")
     slow(Trainer, "backward", "forward_backward")
     slow(Trainer, "update", "optimizer")
     slow(trainer, "validate", "validation")

@@ -87,7 +87,7 @@ def learn_all(cases: dict[str, Config], folder: Path) -> dict[str, list[list[flo
 
 
 def gradients_of_pieces(size: int | None) -> dict[str, str | None]:
-    """Read 8 pieces, this process its own, and add their gradients up in a tree; return their bits."""
+    """Read 8 micro-batches, this process its own, and add their gradients up in a tree; return their bits."""
     if size is None:
         return _gradients(ALONE)
     with open_world("cpu", "gloo", Plan(reduction="deterministic")) as world:
@@ -97,11 +97,11 @@ def gradients_of_pieces(size: int | None) -> dict[str, str | None]:
 def _gradients(world: World) -> dict[str, str | None]:
     model = nn.ParameterDict({name: torch.ones(3, 5) for name in ("read", "late", "idle")})
     tree = FixedTree(model, world.size)
-    for piece in world.share_of(8):
-        with tree.piece(is_last=False):
-            x = torch.randn(3, 5, generator=torch.Generator().manual_seed(piece))
+    for micro_batch in world.share_of(8):
+        with tree.micro_batch(is_last=False):
+            x = torch.randn(3, 5, generator=torch.Generator().manual_seed(micro_batch))
             loss = (model["read"] * x / 3).sum()
-            if piece == 7:
+            if micro_batch == 7:
                 loss = loss + (model["late"] * -0.0).sum()
             loss.backward()
     tree.finish()

@@ -13,14 +13,14 @@ from nested_learning.world.reduction import FixedTree, Node, folded, grown, mess
 from nested_learning.world.world import add, in_parts
 
 
-def tree_of(pieces: list[torch.Tensor], num_ranks: int) -> torch.Tensor:
-    """Add up pieces as so many processes do."""
-    each = len(pieces) // num_ranks
+def tree_of(micro_batches: list[torch.Tensor], num_ranks: int) -> torch.Tensor:
+    """Add up micro-batches as so many processes do."""
+    each = len(micro_batches) // num_ranks
     nodes: list[Node] = []
     for rank in range(num_ranks):
         own: list[Node] = []
-        for piece in pieces[rank * each : (rank + 1) * each]:
-            own = grown(own, Node(1, [piece.clone()]))
+        for micro_batch in micro_batches[rank * each : (rank + 1) * each]:
+            own = grown(own, Node(1, [micro_batch.clone()]))
         nodes = own if num_ranks == 1 else grown(nodes, *own)
     return folded(nodes).gradients[0]
 
@@ -28,14 +28,14 @@ def tree_of(pieces: list[torch.Tensor], num_ranks: int) -> torch.Tensor:
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 6, 8, 12, 24])
 def test_any_number_of_processes_adds_the_same_two_terms_at_each_place_of_the_tree(number):
     generator = torch.Generator().manual_seed(number)
-    pieces = list(torch.randn(number, 1000, generator=generator))
-    alone = tree_of(pieces, 1)
-    assert torch.allclose(alone, torch.stack(pieces).sum(0), atol=1e-5)
+    micro_batches = list(torch.randn(number, 1000, generator=generator))
+    alone = tree_of(micro_batches, 1)
+    assert torch.allclose(alone, torch.stack(micro_batches).sum(0), atol=1e-5)
     sizes = [size for size in range(2, number + 1) if number % size == 0 and (number // size).bit_count() == 1]
     for size in sizes:
-        assert torch.equal(tree_of(pieces, size), alone), size
+        assert torch.equal(tree_of(micro_batches, size), alone), size
     if number > 4:
-        in_order = sum(pieces[1:], pieces[0])
+        in_order = sum(micro_batches[1:], micro_batches[0])
         assert not torch.equal(in_order, alone)
 
 
@@ -53,7 +53,7 @@ def test_alone_the_tree_leaves_the_sum_in_grad_and_leaves_out_what_nobody_read()
     tree = FixedTree(model, 1)
     model["idle"].weight.grad = torch.ones(1, 3)
     for number in range(3):
-        with tree.piece(is_last=number == 2):
+        with tree.micro_batch(is_last=number == 2):
             tree.module["read"](torch.full((1, 3), 2.0**number)).sum().backward()
             assert model["read"].weight.grad.eq(2.0**number).all()
     tree.finish()
@@ -65,7 +65,7 @@ def test_processes_send_nodes_and_keep_every_bit_of_them():
     alone = gradients_of_pieces(None)
     for found in together(gradients_of_pieces, 4, 4):
         assert found == alone
-    # one is read by no process, one by the last piece only, whose -0.0 stays what it is
+    # one is read by no process, one by the last micro-batch only, whose -0.0 stays what it is
     assert alone["idle"] is None and alone["late"] == (-0.0).hex()
 
 

@@ -46,7 +46,7 @@ def tensors_of(run: Path) -> dict[str, torch.Tensor]:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118, it is no dict
                 parts.setdefault(name, []).append(file.get_tensor(name))
-    return {name: torch.cat(pieces) for name, pieces in parts.items()}
+    return {name: torch.cat(micro_batches) for name, micro_batches in parts.items()}
 
 
 def hashes(run: Path) -> dict[str, str]:

@@ -36,10 +36,10 @@ with open_world("cpu", "auto") as world:
     model = torch.nn.Linear(2, 1, bias=False)
     torch.nn.init.ones_(model.weight)
     reduction = world.reduction(model)
-    with reduction.piece(is_last=False):
+    with reduction.micro_batch(is_last=False):
         reduction.module(torch.full((1, 2), float(world.rank))).sum().backward()
     assert model.weight.grad.eq(world.rank).all()
-    with reduction.piece(is_last=True):
+    with reduction.micro_batch(is_last=True):
         reduction.module(torch.full((1, 2), 10.0 * world.rank)).sum().backward()
     # the mean over processes of 0 and of 1 + 10
     assert model.weight.grad.eq(5.5).all(), model.weight.grad

@@ -57,10 +57,7 @@ def read_stories(path: Path) -> list[Story]:
 
 
 def split_stories(stories: Sequence[Story], held_out: float) -> tuple[list[Story], list[Story]]:
-    """Return the stories to train on, and the last share `held_out` of them, those left out that are in both.
-
-    Source: ours.
-    """
+    """Return the stories to train on, and the last share `held_out` of them, those left out that are in both."""
     cut = round((1 - held_out) * len(stories))
     known = set(stories[:cut])
     return list(stories[:cut]), [story for story in stories[cut:] if story not in known]

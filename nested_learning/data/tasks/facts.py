@@ -50,7 +50,7 @@ class Fact(NamedTuple):
 
 
 def draw_facts(rng: np.random.Generator, count: int) -> list[Fact]:
-    """Draw facts about `count` different things; any two may have the same value. Source: ours."""
+    """Draw facts about `count` different things; any two may have the same value."""
     keys = rng.choice(len(THINGS) * len(NAMES), count, replace=False)
     values = rng.integers(len(VALUES), size=count)
     return [
@@ -69,7 +69,7 @@ class FactsConfig(SyntheticConfig):
     """Rows of `num_sentences`: the first ones tell `min_facts` to `num_facts` facts, the others tell one of them again.
 
     `changes`: the share of sentences told again in which the fact has another value, which holds from there on.
-    `train_on`: all, every next word is a target, or asked, the values alone that can be known. Source: ours.
+    `train_on`: all, every next word is a target, or asked, the values alone that can be known.
     """
 
     name: str = "facts"

@@ -32,7 +32,6 @@ class Haystack:
 
         Which sentence is the last is drawn. Each of `depths`, shares of the whole in rising order, is where a piece
         ends: at the last end of a sentence up to there. What is left out is the beginning, like that of a torn page.
-        Source: ours.
         """
         stop = int(self.ends[rng.integers(len(self.ends))])
         start = stop - num_tokens

@@ -25,7 +25,7 @@ class Labelled(NamedTuple):
 
 
 def read_labelled(path: str, key: str) -> list[Labelled]:
-    """Read the labelled texts in the file `path`, which was given as `key`. Source: ours.
+    """Read the labelled texts in the file `path`, which was given as `key`.
 
     Raises DataError for a file that is missing, empty, or has a line that is something else, with its number.
     """
@@ -78,7 +78,7 @@ def divide(labelled: Sequence[Labelled], num_tasks: int | None, order: int, wher
 def draw_labels(parts: Sequence[list[Labelled]], num_labels: int, order: int) -> list[list[Labelled]]:
     """Return of all `parts` the texts of `num_labels` labels, drawn with the seed `order` from those of the first.
 
-    Raises ConfigError for more labels than there are. Source: ours.
+    Raises ConfigError for more labels than there are.
     """
     labels = sorted({each.label for each in parts[0]})
     if num_labels > len(labels):

@@ -105,7 +105,7 @@ def with_digits(task: NeedleTask, digits: int) -> NeedleTask:
 
 
 def all_words() -> WordTokenizer:
-    """Return the tokenizer of all words that needle tasks are made of, books aside. Source: ours."""
+    """Return the tokenizer of all words that needle tasks are made of, books aside."""
     texts = [NOISE, *(f" {word}" for word in ADJECTIVES), *(f"-{word}" for word in NOUNS)]
     for task in ALL_TASKS.values():
         texts += [task.opening(), task.sentence(task.needle("", "")), task.question([""])]

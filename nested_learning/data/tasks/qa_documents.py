@@ -34,7 +34,7 @@ class AskedDocuments(ABC, Generic[What]):
 
     A document has `min_length` tokens to what is left of the row, short ones more often (log-uniform); what no document
     fits into is filled with `end` tokens that have no target. `train_on`: asked or all. `about`: all else that
-    documents depend on, for the fingerprint. Source: ours.
+    documents depend on, for the fingerprint.
     """
 
     def __init__(

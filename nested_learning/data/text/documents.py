@@ -44,7 +44,7 @@ def to_text(data: bytes) -> str | None:
 
 
 def split_documents(documents: Sequence[str], val_fraction: float) -> tuple[list[str], list[str]]:
-    """Split into training and validation documents, so that no validation document was trained on. Source: ours.
+    """Split into training and validation documents, so that no validation document was trained on.
 
     A text that occurs twice counts once. In the order of their hash, documents go to validation while they still fit
     into `val_fraction` of all text; if none fits, the smallest does. So it is what was read that decides, not where it

@@ -36,7 +36,7 @@ def dtype_of(tokenizer: Tokenizer) -> str:
 def is_kept(text: str, val_fraction: float) -> bool:
     """Say whether a document is kept for validation.
 
-    Its hash decides: equal ones are on one side, whatever is read before them. Source: ours.
+    Its hash decides: equal ones are on one side, whatever is read before them.
     """
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) < val_fraction * 2**64
 

@@ -2,7 +2,7 @@
 
 One process reads documents and hands batches of them to the others, which encode; it writes the tokens in the order
 of the text. After each shard `progress.json` says how far the text was read. Killed at any moment, the same command
-goes on after the last whole shard, and ends with the same bytes; what was damaged since it makes again. Source: ours.
+goes on after the last whole shard, and ends with the same bytes; what was damaged since it makes again.
 """
 
 import fcntl

@@ -2,7 +2,7 @@
 
 `manifest.json` says what the folder holds; of each split there are `<split>_00000.tokens`, little-endian uint16 or
 uint32 `end d1 end d2 ...`, and `<split>_00000.documents`, int64, where each `end` is in that file. The `end` that
-closes the last document of a split is in no file. Source: ours.
+closes the last document of a split is in no file.
 """
 
 import json

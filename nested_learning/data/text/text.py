@@ -44,7 +44,7 @@ class TextConfig(PackedConfig):
 
 
 def read_documents(paths: Iterable[str]) -> list[str]:
-    """Read every file that `paths` name, in the order given and by name within a folder or glob. Source: ours.
+    """Read every file that `paths` name, in the order given and by name within a folder or glob.
 
     A file named itself must be text. In a folder or glob, files that are empty or no utf-8 text are left out, with a
     warning that counts them, and names beginning with a dot without one; a file that cannot be read is never left out.
@@ -58,7 +58,7 @@ def read_documents(paths: Iterable[str]) -> list[str]:
 
 
 def read_span(paths: Sequence[str], span: Sequence[int]) -> str:
-    """Read the bytes [start, end) of the one file that `paths` name, without the letters that they cut. Source: ours.
+    """Read the bytes [start, end) of the one file that `paths` name, without the letters that they cut.
 
     Raises DataError where there is no single file, or the bytes are no text or beyond its end.
     """

@@ -126,7 +126,7 @@ class BpeTokenizer:
         """Open tiktoken where it gives the same tokens: each token is made by one merge, as training leaves it.
 
         Then a token's inside is cut in one way only at the time that it is made, so that going by tokens, as tiktoken
-        does, and going by merges are the same. Source: ours.
+        does, and going by merges are the same.
         """
         if self._num_made != 256 + len(self.merges) or not isinstance(self.words, str):
             return None

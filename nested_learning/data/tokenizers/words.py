@@ -79,7 +79,7 @@ def train_words(texts: Iterable[str], vocab_size: int, option: str = "data.vocab
     """Make a tokenizer of exactly `vocab_size` tokens: of the words that are most frequent in `texts`.
 
     Of equally frequent words the first in the alphabet counts. `option` is how errors name `vocab_size`. Raises
-    ConfigError where `texts` have fewer words. Source: ours.
+    ConfigError where `texts` have fewer words.
     """
     counts = Counter(word for text in texts for word in WORD.findall(text))
     if FIRST_WORD + len(counts) < vocab_size:

@@ -14,7 +14,7 @@ from nested_learning.data.tasks.labelled import Labelled, first_of_each
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.continual.transfer import curves, grid, transfer
 from nested_learning.evals.continual.weights import Weights
-from nested_learning.evals.protocol import Report, Row, Subject
+from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.evals.variable_length import Text, read_each, study_each
 from nested_learning.inference.session import Session
 from nested_learning.seeds import derive_seed
@@ -51,23 +51,23 @@ class ClassIncremental:
         self.source: Classes | None = None
         self.choices: Answers | None = None
 
-    def open_source(self, subject: Subject) -> Classes:
+    def open_source(self, ctx: EvalContext) -> Classes:
         """Open the data in the tokens of the model. Raises ConfigError for other data, or a model of no text."""
-        if not isinstance(subject.data, ClassesConfig):
+        if not isinstance(ctx.data, ClassesConfig):
             raise ConfigError(
-                f"evals={NAME}: asks about data=classes, not data={subject.data.name}; train with it, or give "
+                f"evals={NAME}: asks about data=classes, not data={ctx.data.name}; train with it, or give "
                 "data=classes data.path=<JSON lines with text and label>"
             )
-        if subject.tokenizer is None:
+        if ctx.tokenizer is None:
             raise ConfigError(f"evals={NAME}: this model reads no text; use a checkpoint of one that does")
-        self.source, self.choices = subject.data.build(subject.seed, subject.tokenizer), None
+        self.source, self.choices = ctx.data.build(ctx.seed, ctx.tokenizer), None
         return self.source
 
-    def ask(self, starts: Sequence[Session], questions: Sequence[Question]) -> list[Row]:
+    def ask(self, starts: Sequence[Session], questions: Sequence[Question]) -> list[Record]:
         """Ask each question of its session, of one row, which has read what comes before the text."""
         assert self.source is not None, "examples come before answers"
         labels = [label for task in self.source.tasks for label in task]
-        rows: list[Row] = []
+        rows: list[Record] = []
         for start, each in zip(starts, questions, strict=True):
             nats = self.answers(each.num_labels).nats(start)
             chosen = labels[int(nats.argmin())]
@@ -89,7 +89,7 @@ class ClassIncremental:
         assert self.source is not None, "examples come before answers"
         return [torch.from_numpy(self.source.form.question(each.text.text)) for each in questions]
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures of `transfer`."""
         figures = transfer(rows, [] if self.joint is None else read_joint(Path(self.joint)))
         return Report(
@@ -104,18 +104,18 @@ class ClassIncremental:
 class TrainedSequence(ClassIncremental):
     """Tasks are learned by training: of a run, the checkpoint at the end of each task is asked."""
 
-    def examples(self, subject: Subject) -> list[Question]:
+    def examples(self, ctx: EvalContext) -> list[Question]:
         """Return the questions. Raises ConfigError for checkpoints that are missing, and for memory that would be
         carried from one of them to the next.
         """
-        if subject.policy.carries:
+        if ctx.policy.carries:
             raise ConfigError(
                 f"memory.reset=carry: each checkpoint begins with a memory of its own in evals.{NAME}.mode=weights; "
                 f"use memory.reset=per_example, or evals.{NAME}.mode=memory"
             )
-        source = self.open_source(subject)
-        self.run = subject.run
-        self.weights = Weights(subject.model, subject.weights)
+        source = self.open_source(ctx)
+        self.run = ctx.run
+        self.weights = Weights(ctx.model, ctx.weights)
         questions = questions_of(source, self.per_label)
         if source.config.is_joint:
             questions = [each for each in questions if each.after == len(source.tasks)]
@@ -123,9 +123,9 @@ class TrainedSequence(ClassIncremental):
             self._checkpoint(after)
         return questions
 
-    def answer(self, session: Session, examples: Sequence[Question]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Question]) -> list[list[Record]]:
         """Return the row of each question."""
-        rows: dict[Question, Row] = {}
+        rows: dict[Question, Record] = {}
         for after in dict.fromkeys(each.after for each in examples):
             here = [each for each in examples if each.after == after]
             model = self.weights.at(self._checkpoint(after))
@@ -133,9 +133,9 @@ class TrainedSequence(ClassIncremental):
                 self.texts_of(here),
                 Session(model, session.tokenizer, batch=len(here), policy=session.policy),
             )
-            if session.studies:
-                studied, written = study_each(starts, texts)
-                ready = [read_each(each, [text])[0] for each, text in zip(studied, texts, strict=True)]
+            if session.memorizes:
+                memorized, written = study_each(starts, texts)
+                ready = [read_each(each, [text])[0] for each, text in zip(memorized, texts, strict=True)]
             else:
                 ready, written = read_each(starts, texts), [{} for _ in here]
             found = [row | each for row, each in zip(self.ask(ready, here), written, strict=True)]
@@ -166,40 +166,40 @@ class ReadSequence(ClassIncremental):
         super().__init__(per_label, at_once, joint)
         self.batch_size = 1
 
-    def examples(self, subject: Subject) -> range:
+    def examples(self, ctx: EvalContext) -> range:
         """Return how many tasks have been read each time that it is asked."""
-        source = self.open_source(subject)
+        source = self.open_source(ctx)
         self.questions = questions_of(source, self.per_label)
-        self.seed = subject.seed
+        self.seed = ctx.seed
         self.reader: Session | None = None
         self.done = 0
         return range(len(source.tasks) + 1)
 
-    def answer(self, session: Session, examples: Sequence[int]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[int]) -> list[list[Record]]:
         """Return the rows of all questions after so many tasks."""
         assert len(examples) == 1, "there is one reader"
         after = examples[0]
         reader, written = self._read(session, after)
         questions = [each for each in self.questions if each.after == after]
-        rows: list[Row] = []
+        rows: list[Record] = []
         for first in range(0, len(questions), self.at_once):
             here = questions[first : first + self.at_once]
             rows += self.ask(read_each(reader.fork([0] * len(here)), self.texts_of(here)), here)
         return [[row | written for row in rows]]
 
-    def _read(self, session: Session, after: int) -> tuple[Session, Row]:
+    def _read(self, session: Session, after: int) -> tuple[Session, Record]:
         """Return a session like `session` that has read `after` tasks, and what was written of the last."""
         assert self.source is not None, "examples come before answers"
         if self.reader is None or self.done > after:
             self.reader, self.done = session.fork(), 0
             self.reader.reset()
-        written: Row = {}
+        written: Record = {}
         while self.done < after:
             texts = self.source.texts["train"][self.done]
             order = np.random.default_rng(derive_seed(self.seed, "read", self.done)).permutation(len(texts))
             tokens = torch.from_numpy(np.concatenate([self.source.form.whole(texts[place])[0] for place in order]))
-            if session.studies:
-                (written,) = self.reader.study(tokens).rows()
+            if session.memorizes:
+                (written,) = self.reader.memorize(tokens).rows()
             else:
                 self.reader.feed(tokens)
             self.done += 1
@@ -207,7 +207,7 @@ class ReadSequence(ClassIncremental):
 
 
 class Answers:
-    """The first `number` of some answers, from which one is chosen, and what each would cost. Source: ours.
+    """The first `number` of some answers, from which one is chosen, and what each would cost.
 
     What answers begin with is read once, and nobody needs to read their last tokens.
     """
@@ -260,7 +260,7 @@ def questions_of(source: Classes, per_label: int | None) -> list[Question]:
     ]
 
 
-def read_joint(run: Path) -> list[Row]:
+def read_joint(run: Path) -> list[Record]:
     """Read what a model that learned all tasks at once answered. Raises DataError where it was not asked."""
     path = run / "evals" / f"{NAME}.jsonl"
     if not path.exists():

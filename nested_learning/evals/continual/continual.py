@@ -18,7 +18,7 @@ from nested_learning.evals.continual.forgetting import (
     forgetting_grid,
 )
 from nested_learning.evals.continual.weights import Weights, all_levels, count_updates, drift
-from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject
+from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples
 from nested_learning.evals.reading import RowToRead, ValidationRows, figures, read_rows
 from nested_learning.inference.session import Session
 
@@ -49,29 +49,29 @@ class Continual:
     def __init__(self, num_rows: int, batch_size: int, *, resets: bool) -> None:
         self.num_rows, self.batch_size, self.resets = num_rows, batch_size, resets
 
-    def examples(self, subject: Subject) -> list[Question]:
+    def examples(self, ctx: EvalContext) -> list[Question]:
         """Return the questions, in the order in which domains were learned.
 
         Raises ConfigError for data that are no sequence and for memories that are to be carried from row to row,
         CheckpointError where checkpoints were not kept.
         """
-        if subject.policy.carries:
+        if ctx.policy.carries:
             raise ConfigError(
                 "evals=continual: rows are read with weights of different checkpoints, which share no memory; "
                 "use memory.reset=per_example, or evals=continual_memory"
             )
-        source, weights = open_domains(subject, "continual"), Weights(subject.model, subject.weights)
+        source, weights = open_domains(ctx, "continual"), Weights(ctx.model, ctx.weights)
         rows = {name: ValidationRows(part, self.num_rows) for name, part in source.sources.items()}
         return [
             Question(stage, name, row, directory, weights)
-            for stage, directory in enumerate(stages(subject, list(rows)))
+            for stage, directory in enumerate(stages(ctx, list(rows)))
             for name, of_domain in rows.items()
             for row in of_domain
         ]
 
-    def answer(self, session: Session, examples: Sequence[Question]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Question]) -> list[list[Record]]:
         """Return the sums over each row."""
-        answers: list[list[Row]] = []
+        answers: list[list[Record]] = []
         for directory, group in groupby(examples, lambda question: question.directory):
             here = list(group)
             reader = Session(here[0].weights.at(directory), batch=len(here), policy=session.policy)
@@ -86,13 +86,13 @@ class Continual:
             ]
         return answers
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures of the matrix and of the levels."""
         names = list(dict.fromkeys(row["domain"] for row in rows))
         matrix = matrix_of(names, rows)
         found = forgetting_figures(names, matrix, paired=False)
-        steps = stages(subject, names)
-        moved, updates = drift(subject.model, steps), count_updates(all_levels(subject.model), steps[-1])
+        steps = stages(ctx, names)
+        moved, updates = drift(ctx.model, steps), count_updates(all_levels(ctx.model), steps[-1])
         found |= {f"drift/{name}": Metric(far[-1], None, 1, "neither") for name, far in moved.items()}
         found |= {f"updates/{name}": Metric(float(count), None, 1, "neither") for name, count in updates.items()}
         ways: Lines = {
@@ -103,29 +103,29 @@ class Continual:
         return Report(figures=found, rows=list(rows), curves=curves, axis=AXIS, grids=grids)
 
 
-def open_domains(subject: Subject, pack: str) -> Several:
-    """Open the domains that `subject` is asked about. Raises ConfigError for data that are none."""
-    source = subject.open_source()
-    if not isinstance(subject.data, SequenceConfig) or not isinstance(source, Several):
+def open_domains(ctx: EvalContext, pack: str) -> Several:
+    """Open the domains that `ctx` is asked about. Raises ConfigError for data that are none."""
+    source = ctx.open_source()
+    if not isinstance(ctx.data, SequenceConfig) or not isinstance(source, Several):
         raise ConfigError(
-            f"evals={pack}: data={subject.data.name} is no sequence of domains; use a run that was trained with "
+            f"evals={pack}: data={ctx.data.name} is no sequence of domains; use a run that was trained with "
             "data=sequence, such as experiment=domain_sequence"
         )
     return source
 
 
-def stages(subject: Subject, names: Sequence[str]) -> list[Path]:
+def stages(ctx: EvalContext, names: Sequence[str]) -> list[Path]:
     """Return the checkpoints of the run before the first domain and after each. Raises CheckpointError for none."""
-    assert isinstance(subject.data, SequenceConfig), "the data is known by now"
-    each = subject.data.steps_each
-    found = [subject.run / checkpoint.FOLDER / f"step_{stage * each:08d}" for stage in range(len(names) + 1)]
+    assert isinstance(ctx.data, SequenceConfig), "the data is known by now"
+    each = ctx.data.steps_each
+    found = [ctx.run / checkpoint.FOLDER / f"step_{stage * each:08d}" for stage in range(len(names) + 1)]
     for stage, directory in enumerate(found):
         if not directory.is_dir():
             when = f"after {names[stage - 1]}" if stage else "before the first domain"
             raise CheckpointError(
                 f"{directory}: no checkpoint {when}; train the run to steps={len(names) * each} with keep_every={each}"
             )
-    require_same(checkpoint.read_config(found[0])["data"], subject.data)
+    require_same(checkpoint.read_config(found[0])["data"], ctx.data)
     return found
 
 
@@ -139,9 +139,9 @@ def require_same(trained: dict[str, Any], asked: SequenceConfig) -> None:
             )
 
 
-def matrix_of(names: Sequence[str], rows: Sequence[Row]) -> Matrix:
+def matrix_of(names: Sequence[str], rows: Sequence[Record]) -> Matrix:
     """Return the bits per byte after each stage, of each domain; a row is a sample."""
-    cells: dict[tuple[int, str], list[Row]] = {}
+    cells: dict[tuple[int, str], list[Record]] = {}
     for row in rows:
         cells.setdefault((row["stage"], row["domain"]), []).append(row)
     found: dict[tuple[int, int], Samples] = {}

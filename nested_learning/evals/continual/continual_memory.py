@@ -9,9 +9,9 @@ from nested_learning.data.batch import IGNORE, Batch, collate
 from nested_learning.data.several import Several
 from nested_learning.evals.continual.continual import matrix_of, open_domains
 from nested_learning.evals.continual.forgetting import AXIS, forgetting_curves, forgetting_figures, forgetting_grid
-from nested_learning.evals.protocol import Report, Row, Subject
+from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.evals.reading import Reading, RowToRead, ValidationRows, read_only
-from nested_learning.inference.memorize import Studied, join
+from nested_learning.inference.memorize import MemorizeResult, join
 from nested_learning.inference.session import Session
 from nested_learning.shapes import Int, Tensor
 
@@ -29,7 +29,7 @@ class ContinualMemory:
 
     Weights stay as they are; after each domain a fork reads `val_rows` validation rows of all domains, from their
     beginning, with what is memorised until then. Under memory=memorize a domain is studied. Reports the figures of
-    `forgetting_figures`, a reader being a sample; all readers are asked about the same rows. Source: ours.
+    `forgetting_figures`, a reader being a sample; all readers are asked about the same rows.
     """
 
     reads_text = False
@@ -37,9 +37,9 @@ class ContinualMemory:
     def __init__(self, num_streams: int, num_rows: int, val_rows: int, batch_size: int) -> None:
         self.num_streams, self.num_rows, self.val_rows, self.batch_size = num_streams, num_rows, val_rows, batch_size
 
-    def examples(self, subject: Subject) -> list[Stream]:
+    def examples(self, ctx: EvalContext) -> list[Stream]:
         """Return the streams. Raises ConfigError for data that are no sequence."""
-        source = open_domains(subject, "continual_memory")
+        source = open_domains(ctx, "continual_memory")
         rows = {name: list(ValidationRows(part, self.val_rows)) for name, part in source.sources.items()}
         return [Stream(number, self.texts(source, number), rows) for number in range(self.num_streams)]
 
@@ -53,23 +53,23 @@ class ContinualMemory:
             found[name] = torch.cat([torch.from_numpy(row) for row in rows])
         return found
 
-    def answer(self, session: Session, examples: Sequence[Stream]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Stream]) -> list[list[Record]]:
         """Return for each reader the sums over the rows of each domain, after each domain; and what was written."""
-        answers: list[list[Row]] = [[] for _ in examples]
-        studied: list[Studied] = []
+        answers: list[list[Record]] = [[] for _ in examples]
+        memorized: list[MemorizeResult] = []
         for stage, name in enumerate([None, *examples[0].text]):
             if name is not None:
                 text = torch.stack([stream.text[name] for stream in examples])
-                studied += learn(session, text)
+                memorized += learn(session, text)
             for domain, rows in examples[0].rows.items():
                 for answer, stream, sums in zip(answers, examples, ask_rows(session, rows), strict=True):
                     answer.append({"stream": stream.number, "stage": stage, "domain": domain} | sums)
-        if studied:
-            for answer, written in zip(answers, join(studied).rows(), strict=True):
+        if memorized:
+            for answer, written in zip(answers, join(memorized).rows(), strict=True):
                 answer[0] |= written
         return answers
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures of the matrix."""
         names = list(dict.fromkeys(row["domain"] for row in rows))
         matrix = matrix_of(names, rows)
@@ -82,19 +82,19 @@ class ContinualMemory:
         )
 
 
-def learn(session: Session, text: Int[Tensor, "b t"]) -> list[Studied]:
+def learn(session: Session, text: Int[Tensor, "b t"]) -> list[MemorizeResult]:
     """Have the readers read a text, or study it, then begin another; return what was written, if they study."""
-    if session.studies:
-        return [session.study(text)]
+    if session.memorizes:
+        return [session.memorize(text)]
     session.feed(text)
-    session.begin()
+    session.reset_context()
     return []
 
 
 def ask_rows(session: Session, rows: Sequence[RowToRead]) -> list[dict[str, float]]:
     """Return the sums over `rows` for each stream of `session`: read side by side, each from its beginning.
 
-    What is written of one row another does not see, nor does `session`. Source: ours.
+    What is written of one row another does not see, nor does `session`.
     """
     fork = session.fork([stream for stream in range(session.batch) for _ in rows])
     batch = Batch(*(column.repeat(session.batch, 1) for column in collate([row.row for row in rows])))

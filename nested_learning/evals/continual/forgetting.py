@@ -46,15 +46,17 @@ def least(matrix: Matrix, domain: int, last: int) -> int:
 
 def less(one: Samples, other: Samples, better: str) -> Samples:
     """Return by how much `one` is above `other`, over the same samples."""
-    assert list(one.bottoms) == list(other.bottoms), "the samples are no pairs"
-    return Samples([a - b for a, b in zip(one.tops, other.tops, strict=True)], one.bottoms, better)
+    assert list(one.denominators) == list(other.denominators), "the samples are no pairs"
+    return Samples([a - b for a, b in zip(one.numerators, other.numerators, strict=True)], one.denominators, better)
 
 
 def mean(figures: Sequence[Samples], *, paired: bool) -> Samples | Metric:
     """Return the mean of `figures`: over the readers that they share, or of independent samples."""
     better = figures[0].better
     if paired:
-        of_each = [[top / bottom for top, bottom in zip(each.tops, each.bottoms, strict=True)] for each in figures]
+        of_each = [
+            [top / bottom for top, bottom in zip(each.numerators, each.denominators, strict=True)] for each in figures
+        ]
         readers = zip(*of_each, strict=True)
         return Samples.mean([fmean(values) for values in readers], better)
     metrics = [figure.metric() for figure in figures]
@@ -65,7 +67,7 @@ def mean(figures: Sequence[Samples], *, paired: bool) -> Samples | Metric:
 
 
 def forgetting_curves(names: Sequence[str], matrix: Matrix) -> Panels:
-    """Lay `matrix` out as a line for each domain, over how many were learned. Source: ours."""
+    """Lay `matrix` out as a line for each domain, over how many were learned."""
     lines: Lines = {
         name: [(float(stage), *matrix[stage, domain].metric()[:2]) for stage in range(len(names) + 1)]
         for domain, name in enumerate(names)
@@ -74,7 +76,7 @@ def forgetting_curves(names: Sequence[str], matrix: Matrix) -> Panels:
 
 
 def forgetting_grid(names: Sequence[str], matrix: Matrix) -> Grid:
-    """Lay `matrix` out as a table, to draw it as a heat map. Source: ours."""
+    """Lay `matrix` out as a table, to draw it as a heat map."""
     stages = range(len(names) + 1)
     values = [[matrix[stage, domain].metric().value for domain in range(len(names))] for stage in stages]
     return Grid(AXIS, list(stages), "domain", list(names), values)

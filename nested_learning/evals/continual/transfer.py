@@ -7,22 +7,22 @@ answer was right among `num_choices`, `example` which one was asked.
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from nested_learning.evals.protocol import Grid, Panels, Row, Samples
+from nested_learning.evals.protocol import Grid, Panels, Record, Samples
 
 # of a matrix: tasks learned, task asked
 Cell = tuple[int, int]
-Cells = Mapping[Cell, Mapping[int, Row]]
+Cells = Mapping[Cell, Mapping[int, Record]]
 
 
-def cells_of(rows: Sequence[Row]) -> dict[Cell, dict[int, Row]]:
+def cells_of(rows: Sequence[Record]) -> dict[Cell, dict[int, Record]]:
     """Return the rows of each cell of the matrix by example."""
-    cells: dict[Cell, dict[int, Row]] = {}
+    cells: dict[Cell, dict[int, Record]] = {}
     for row in rows:
         cells.setdefault((row["after"], row["task"]), {})[row["example"]] = row
     return cells
 
 
-def transfer(rows: Sequence[Row], joint: Sequence[Row] = ()) -> dict[str, Samples]:
+def transfer(rows: Sequence[Record], joint: Sequence[Record] = ()) -> dict[str, Samples]:
     """Return the figures of a sequence of T tasks; R[i][j] is the accuracy on task j after i tasks. Every task counts
     the same.
 
@@ -84,22 +84,22 @@ def grid(figures: Mapping[str, Samples]) -> Grid:
     return Grid("tasks learned", sorted(after), "task", sorted(tasks), values)
 
 
-def _accuracy(rows: Mapping[int, Row]) -> float:
+def _accuracy(rows: Mapping[int, Record]) -> float:
     return fmean(row["correct"] for row in rows.values())
 
 
-def _mean(parts: Sequence[Mapping[int, Row]]) -> Samples:
+def _mean(parts: Sequence[Mapping[int, Record]]) -> Samples:
     """Return the mean over parts of their mean accuracy."""
     rows = [(row, 1 / len(part)) for part in parts for row in part.values()]
     chance = sum(weight / row["num_choices"] for row, weight in rows) / len(parts)
     return Samples([row["correct"] * weight for row, weight in rows], [weight for _, weight in rows], "higher", chance)
 
 
-def _difference(pairs: Sequence[tuple[Mapping[int, Row], Mapping[int, Row]]], better: str) -> Samples:
+def _difference(pairs: Sequence[tuple[Mapping[int, Record], Mapping[int, Record]]], better: str) -> Samples:
     """Return the mean over pairs of the accuracy of the first less that of the second, on the same examples."""
-    tops, bottoms = [], []
+    numerators, denominators = [], []
     for one, other in pairs:
         assert one.keys() == other.keys(), "both were asked the same"
-        tops += [(one[example]["correct"] - other[example]["correct"]) / len(one) for example in one]
-        bottoms += [1 / len(one)] * len(one)
-    return Samples(tops, bottoms, better)
+        numerators += [(one[example]["correct"] - other[example]["correct"]) / len(one) for example in one]
+        denominators += [1 / len(one)] * len(one)
+    return Samples(numerators, denominators, better)

@@ -18,7 +18,7 @@ REST = "rest"
 
 
 class Weights:
-    """Models like `model` with the weights of other checkpoints of its run; `kind`: model or ema. Source: ours."""
+    """Models like `model` with the weights of other checkpoints of its run; `kind`: model or ema."""
 
     def __init__(self, model: LanguageModel, kind: str = "model") -> None:
         self.model, self.kind = model, kind
@@ -38,7 +38,7 @@ class Weights:
 def drift(model: LanguageModel, steps: Sequence[Path]) -> dict[str, list[float]]:
     """Return how far each level, and the rest of the model, is from where it began, as a share of its norm there.
 
-    One number for each of the checkpoints `steps`, the first being where it began. Source: ours.
+    One number for each of the checkpoints `steps`, the first being where it began.
     """
     opened, flat = Weights(model), list[dict[str, torch.Tensor]]()
     for directory in steps:
@@ -50,7 +50,7 @@ def drift(model: LanguageModel, steps: Sequence[Path]) -> dict[str, list[float]]
 
 
 def all_levels(model: LanguageModel) -> list[Level]:
-    """List the levels of `model`, those of every step too. Source: ours."""
+    """List the levels of `model`, those of every step too."""
     return list({module.level.name: module.level for block in model.blocks for module in levels_in(block)}.values())
 
 
@@ -64,6 +64,6 @@ def parts_of(levels: Sequence[Level], names: Iterable[str]) -> dict[str, list[st
 
 
 def count_updates(levels: Sequence[Level], directory: Path) -> dict[str, int]:
-    """Return how often the clock of each level was due until a checkpoint: at most once a step. Source: ours."""
+    """Return how often the clock of each level was due until a checkpoint: at most once a step."""
     progress = checkpoint.read_progress(directory)
     return {level.name: min(progress.step, progress.tokens // max(level.period, 1)) for level in levels}

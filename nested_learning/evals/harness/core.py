@@ -10,7 +10,7 @@ from nested_learning.evals.harness.lm import Encoder
 from nested_learning.evals.harness.local_tasks import find_files, read_items, read_tasks
 from nested_learning.evals.harness.stratified import mean_of_means
 from nested_learning.evals.harness.zeroshot import tokenizer_of
-from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject
+from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples
 from nested_learning.evals.questions import Question, weigh
 from nested_learning.evals.variable_length import Score
 from nested_learning.inference.session import Session
@@ -37,9 +37,9 @@ class Core:
     def __init__(self, folder: Path, tasks: list[str] | None, batch_size: int, limit: int | None) -> None:
         self.folder, self.names, self.batch_size, self.limit = folder, tasks, batch_size, limit
 
-    def examples(self, subject: Subject) -> list[CoreQuestion]:
+    def examples(self, ctx: EvalContext) -> list[CoreQuestion]:
         """Return the questions in the tokens of the model. Raises ConfigError, DataError."""
-        encode = Encoder(tokenizer_of(subject, "core")).tokens
+        encode = Encoder(tokenizer_of(ctx, "core")).tokens
         found = []
         for name, path in find_files(self.folder, read_tasks("core"), self.names, "evals.core.path").items():
             rules = rules_of(name)
@@ -51,7 +51,7 @@ class Core:
                 found.append(CoreQuestion(name, number, question, item["gold"] if "gold" in KEYS[rules.kind] else None))
         return found
 
-    def answer(self, session: Session, examples: Sequence[CoreQuestion]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[CoreQuestion]) -> list[list[Record]]:
         """Answer each question."""
         answers = weigh(session, [example.question for example in examples])
         return [
@@ -63,7 +63,7 @@ class Core:
             for example, (scores, written) in zip(examples, answers, strict=True)
         ]
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the accuracy of each task, as it is and centred, and CORE."""
         figures: dict[str, Samples | Metric] = {}
         centered = []

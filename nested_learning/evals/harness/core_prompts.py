@@ -75,18 +75,18 @@ def solved(item: Item, rules: Rules) -> str:
             return f"{item['context'].strip()}{rules.delimiter}{item['continuation']}"
 
 
-def from_the_left(studied: Text, texts: Sequence[Text]) -> Question:
+def from_the_left(memorized: Text, texts: Sequence[Text]) -> Question:
     """Cut `texts` where they begin to differ; at least the last token of each is an answer."""
     start = min(common_length([text.tolist() for text in texts]), min(map(len, texts)) - 1)
-    return Question(studied, tuple(text[:start] for text in texts), tuple(text[start:] for text in texts))
+    return Question(memorized, tuple(text[:start] for text in texts), tuple(text[start:] for text in texts))
 
 
-def from_the_right(studied: Text, texts: Sequence[Text]) -> Question:
+def from_the_right(memorized: Text, texts: Sequence[Text]) -> Question:
     """Cut `texts` from where they are alike to their end."""
     alike = common_length([text.tolist()[::-1] for text in texts])
     starts = [len(text) - alike for text in texts]
     return Question(
-        studied,
+        memorized,
         tuple(text[:start] for text, start in zip(texts, starts, strict=True)),
         tuple(text[start:] for text, start in zip(texts, starts, strict=True)),
     )

@@ -12,7 +12,7 @@ Item = dict[str, Any]
 def read_json_lines(path: Path, *keys: str) -> list[Item]:
     """Return the objects of the file `path`, each of which has at least `keys`.
 
-    Raises DataError, with the line, for a file that cannot be read, holds nothing, or something else. Source: ours.
+    Raises DataError, with the line, for a file that cannot be read, holds nothing, or something else.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")

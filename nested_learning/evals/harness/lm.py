@@ -10,7 +10,7 @@ import torch
 
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import Row
+from nested_learning.evals.protocol import Record
 from nested_learning.evals.questions import Prompt, Question, common_length, complete, cost, weigh
 from nested_learning.evals.variable_length import Text
 from nested_learning.inference.policy import MemoryConfig
@@ -103,9 +103,9 @@ class Answerer:
         self.carried = opener(1)
         self.batch_size = 1 if self.carried.policy.carries else batch_size
 
-    def answer(self, kind: str, asked: Sequence[Any], window: int | None = None) -> list[tuple[Any, Row]]:
+    def answer(self, kind: str, asked: Sequence[Any], window: int | None = None) -> list[tuple[Any, Record]]:
         """Return the answers to questions of one `kind`, that is, of one request type, and what was written."""
-        answers: list[tuple[Any, Row]] = []
+        answers: list[tuple[Any, Record]] = []
         for first in range(0, len(asked), self.batch_size):
             here = asked[first : first + self.batch_size]
             answers += answer(self._session(len(here)), kind, here, window)
@@ -114,15 +114,15 @@ class Answerer:
     def _session(self, rows: int) -> Session:
         if not self.carried.policy.carries:
             return self.opener(rows)
-        self.carried.begin()
+        self.carried.reset_context()
         return self.carried
 
 
-def answer(session: Session, kind: str, asked: Sequence[Any], window: int | None = None) -> list[tuple[Any, Row]]:
+def answer(session: Session, kind: str, asked: Sequence[Any], window: int | None = None) -> list[tuple[Any, Record]]:
     """Return the answers to questions of one request type, one to each stream of `session`, and what was written.
 
     loglikelihood: for each continuation its log probability and whether it is what greedy decoding draws;
-    loglikelihood_rolling: the log probability of the text; generate_until: the text that follows. Source: ours.
+    loglikelihood_rolling: the log probability of the text; generate_until: the text that follows.
     """
     match kind:
         case "loglikelihood":
@@ -195,7 +195,7 @@ def lm_class() -> Any:
 
 
 def by_document(requests: Sequence[Any]) -> Iterator[list[Any]]:
-    """Cut the requests where another document begins; they come document by document. Source: ours."""
+    """Cut the requests where another document begins; they come document by document."""
     # requests that belong to no document stand alone
     numbered = enumerate(requests)
     key = lambda each: (each[1].task_name, each[1].doc_id, each[0] if each[1].doc_id is None else 0)  # noqa: E731

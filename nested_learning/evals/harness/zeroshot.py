@@ -12,7 +12,7 @@ from nested_learning.evals.harness.harness import Asked, ask_tasks, judge, local
 from nested_learning.evals.harness.lm import Encoder, answer
 from nested_learning.evals.harness.local_tasks import find_files, read_tasks
 from nested_learning.evals.harness.stratified import mean_of_means
-from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject
+from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples
 from nested_learning.inference.session import Session
 
 # the figure of each task that papers put into their tables; of others it is acc
@@ -41,14 +41,14 @@ class ZeroShot:
             return official_tasks(list(read_tasks("zeroshot")) if self.names is None else self.names)
         return local_tasks(find_files(self.folder, read_tasks("zeroshot"), self.names, "evals.zeroshot.path"))
 
-    def examples(self, subject: Subject) -> list[Asked]:
+    def examples(self, ctx: EvalContext) -> list[Asked]:
         """Return what the documents ask, in the tokens of the model. Raises ConfigError, DataError."""
-        encoder = Encoder(tokenizer_of(subject, "zeroshot"), self.max_length)
+        encoder = Encoder(tokenizer_of(ctx, "zeroshot"), self.max_length)
         return ask_tasks(self.tasks, self.limit, encoder)
 
-    def answer(self, session: Session, examples: Sequence[Asked]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Asked]) -> list[list[Record]]:
         """Answer each document."""
-        rows: dict[int, Row] = {}
+        rows: dict[int, Record] = {}
         for kind in dict.fromkeys(example.kind for example in examples):
             places = [place for place, example in enumerate(examples) if example.kind == kind]
             # what one example teaches may be there for the next: then there is one, and `session` itself learns
@@ -59,7 +59,7 @@ class ZeroShot:
                 rows[place] = {"task": example.task, "document": example.document, "answer": found} | written
         return [[rows[place]] for place in range(len(examples))]
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures of each task, named such as `piqa/acc`, and the average."""
         judged = judge(self.tasks, {(row["task"], row["document"]): row["answer"] for row in rows}, self.limit)
         figures: dict[str, Samples | Metric] = {}
@@ -75,7 +75,7 @@ class ZeroShot:
         accuracies = [each for task in judged if isinstance(each := figures.get(reported(task)), Samples)]
         if len(accuracies) > 1:
             chance = fmean(each.chance or 0.0 for each in accuracies)
-            average = mean_of_means([each.tops for each in accuracies], "higher", chance)
+            average = mean_of_means([each.numerators for each in accuracies], "higher", chance)
             figures[f"average-{len(accuracies)}"] = average
         told = {task: iter(each) for task, each in values.items()}
         return Report(figures=figures, rows=[row | next(told[row["task"]]) for row in rows])
@@ -86,11 +86,11 @@ def reported(task: str) -> str:
     return f"{task}/{REPORTED.get(task, 'acc')}"
 
 
-def tokenizer_of(subject: Subject, pack: str) -> Tokenizer:
+def tokenizer_of(ctx: EvalContext, pack: str) -> Tokenizer:
     """Return the tokenizer of the model; raise ConfigError where it has none."""
-    if subject.tokenizer is None:
+    if ctx.tokenizer is None:
         raise ConfigError(
             f"evals={pack}: asks questions in words, and this model was trained on tokens that are no text "
-            f"(data={subject.data.name}); evaluate a checkpoint of data=text, or leave {pack} out"
+            f"(data={ctx.data.name}); evaluate a checkpoint of data=text, or leave {pack} out"
         )
-    return subject.tokenizer
+    return ctx.tokenizer

@@ -9,10 +9,10 @@ from nested_learning.data.batch import Batch, collate
 from nested_learning.data.source import Source
 from nested_learning.data.text.packed import RowsConfig
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import Metric, Panels, Report, Row, Samples, Subject
+from nested_learning.evals.protocol import EvalContext, Metric, Panels, Record, Report, Samples
 from nested_learning.evals.reading import RowToRead, ValidationRows, buckets
 from nested_learning.inference.session import SEGMENT, Session
-from nested_learning.nn.telemetry import Look, looks_at_levels, looks_at_memories, observing
+from nested_learning.nn.telemetry import MemoryStats, level_stats, memory_stats, observing
 
 # figure -> which direction is better; how much a memory holds and keeps is no merit by itself
 FIGURES = {"norm": "neither", "rank": "neither", "surprise": "lower", "retention": "neither"}
@@ -35,24 +35,24 @@ class MemoryPack:
         self.num_rows = num_rows
         self.batch_size = batch_size
 
-    def examples(self, subject: Subject) -> ValidationRows:
+    def examples(self, ctx: EvalContext) -> ValidationRows:
         """Return the rows. Raises ConfigError for memories that do not write, and for rows that cannot be longer."""
-        if subject.policy.name != "online":
+        if ctx.policy.name != "online":
             raise ConfigError(
-                f"evals=memory: looks at what the architecture writes by itself, not at memory={subject.policy.name}; "
+                f"evals=memory: looks at what the architecture writes by itself, not at memory={ctx.policy.name}; "
                 "use memory=online"
             )
-        return ValidationRows(self.open_source(subject), self.num_rows)
+        return ValidationRows(self.open_source(ctx), self.num_rows)
 
-    def answer(self, session: Session, examples: Sequence[RowToRead]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[RowToRead]) -> list[list[Record]]:
         """Return what was seen of each memory of each layer, stretch by stretch."""
-        answers: list[list[Row]] = [[] for _ in examples]
-        for start, end, look in read(session, collate([example.row for example in examples])):
-            for answer, example, row in zip(answers, examples, by_row(look), strict=True):
+        answers: list[list[Record]] = [[] for _ in examples]
+        for start, end, stats in read(session, collate([example.row for example in examples])):
+            for answer, example, row in zip(answers, examples, by_row(stats), strict=True):
                 answer.append({"row": example.number, "start": start, "end": end} | row)
         return answers
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures by position. Raises ConfigError for a model of which nothing was seen."""
         if not rows:
             raise ConfigError("evals=memory: this model has no memory that writes while it reads; leave memory out")
@@ -62,37 +62,37 @@ class MemoryPack:
         metrics = {key: each.metric() for key, each in found.items()}
         return Report(figures=dict(named), rows=list(rows), curves=curves(metrics))
 
-    def open_source(self, subject: Subject) -> Source:
+    def open_source(self, ctx: EvalContext) -> Source:
         """Open the data with rows of the configured length."""
         if self.length_factor == 1:
-            return subject.open_source()
-        if not isinstance(subject.data, RowsConfig):
+            return ctx.open_source()
+        if not isinstance(ctx.data, RowsConfig):
             raise ConfigError(
-                f"evals.memory.length_factor={self.length_factor}: the rows of data={subject.data.name} have a fixed "
+                f"evals.memory.length_factor={self.length_factor}: the rows of data={ctx.data.name} have a fixed "
                 "length; use evals.memory.length_factor=1"
             )
-        return subject.open_source(seq_len=subject.data.seq_len * self.length_factor)
+        return ctx.open_source(seq_len=ctx.data.seq_len * self.length_factor)
 
 
-def read(session: Session, batch: Batch) -> Iterator[tuple[int, int, Look]]:
-    """Read `batch` stretch by stretch; yield what was seen of each memory of each layer. Source: ours."""
+def read(session: Session, batch: Batch) -> Iterator[tuple[int, int, MemoryStats]]:
+    """Read `batch` stretch by stretch; yield what was seen of each memory of each layer."""
     for start, end in buckets(batch.tokens.shape[1]):
         before = session.state
         with observing(session.model.blocks) as seen:
             for tokens in batch.tokens[:, start:end].split(SEGMENT, 1):
                 session.read(tokens)
-        for look in looks_at_memories(seen) + looks_at_levels(before, session.state):
-            yield start, end, look
+        for stats in memory_stats(seen) + level_stats(before, session.state):
+            yield start, end, stats
 
 
-def by_row(look: Look) -> Iterator[dict[str, Any]]:
+def by_row(stats: MemoryStats) -> Iterator[dict[str, Any]]:
     """Take a look apart into the rows that were read."""
-    columns = {figure: of_rows.tolist() for figure, of_rows in look.figures.items()}
+    columns = {figure: of_rows.tolist() for figure, of_rows in stats.figures.items()}
     for row in zip(*columns.values(), strict=True):
-        yield {"layer": look.layer, "memory": look.level} | dict(zip(columns, row, strict=True))
+        yield {"layer": stats.layer, "memory": stats.level} | dict(zip(columns, row, strict=True))
 
 
-def samples_by_key(rows: Sequence[Row]) -> dict[Key, list[float]]:
+def samples_by_key(rows: Sequence[Record]) -> dict[Key, list[float]]:
     """Return the samples of every figure, one for each row of text: its mean over layers."""
     layers: dict[Key, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -105,7 +105,7 @@ def samples_by_key(rows: Sequence[Row]) -> dict[Key, list[float]]:
 
 
 def curves(metrics: dict[Key, Metric]) -> Panels:
-    """Lay the figures out as curves over the position in the context, a panel for each figure. Source: ours."""
+    """Lay the figures out as curves over the position in the context, a panel for each figure."""
     panels: Panels = {figure: {} for figure in FIGURES}
     for (memory, figure, _, end), metric in metrics.items():
         panels[figure].setdefault(memory, []).append((float(end), metric.value, metric.stderr))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nested_learning.evals.language.texts import Text, file_texts, longer, validation_texts
 from nested_learning.evals.memory_check import require_room
-from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject, difference
+from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples, difference
 from nested_learning.evals.reading import buckets, figures, read_rows
 from nested_learning.inference.session import Session
 
@@ -31,25 +31,25 @@ class Perplexity:
         self.path, self.length_factor = path, length_factor
         self.num_texts, self.batch_size = num_texts, batch_size
 
-    def examples(self, subject: Subject) -> list[Text]:
+    def examples(self, ctx: EvalContext) -> list[Text]:
         """Return the texts.
 
         Raises ConfigError, DataError for data that is no text or cannot be read, and for texts that there is no room
         for.
         """
-        length = None if self.length_factor is None else longer(subject, self.length_factor)
+        length = None if self.length_factor is None else longer(ctx, self.length_factor)
         if self.path is not None:
-            texts = file_texts(subject, self.path, length, self.num_texts)
+            texts = file_texts(ctx, self.path, length, self.num_texts)
         else:
             assert length is not None, "the configuration refuses rows without a length"
-            texts = validation_texts(subject, length, self.num_texts)
+            texts = validation_texts(ctx, length, self.num_texts)
         longest = max((len(text.num_words) for text in texts), default=0)
-        require_room(subject.model, longest, self.batch_size, "evals.perplexity.length_factor: tokens")
+        require_room(ctx.model, longest, self.batch_size, "evals.perplexity.length_factor: tokens")
         return texts
 
-    def answer(self, session: Session, examples: Sequence[Text]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Text]) -> list[list[Record]]:
         """Return the sums over each stretch of each text; texts of one length are read together."""
-        answers: dict[int, list[Row]] = {}
+        answers: dict[int, list[Record]] = {}
         for length in {len(text.num_words) for text in examples}:
             places = [place for place, text in enumerate(examples) if len(text.num_words) == length]
             # what is carried to the next text lies in `session` itself
@@ -66,7 +66,7 @@ class Perplexity:
                 ]
         return [answers[place] for place in range(len(examples))]
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures of whole texts, such as `bpb`, and by position, such as `bpb/32-128`."""
         found = text_figures(whole_texts(rows))
         starts = sorted({row["start"] for row in rows})
@@ -77,21 +77,21 @@ class Perplexity:
             here = text_figures(part) | compared(part, parts.get(REFERENCE, []))
             found |= {f"{name}/{start}-{end}": figure for name, figure in here.items()}
             points += [(float(end), *figures(part)["bpb"].metric()[:2])] if "bpb" in here else []
-        curves = {"bits per byte": {subject.policy.name: points}} if points else {}
+        curves = {"bits per byte": {ctx.policy.name: points}} if points else {}
         return Report(figures=found, rows=list(rows), curves=curves)
 
 
-def whole_texts(rows: Sequence[Row]) -> list[Row]:
+def whole_texts(rows: Sequence[Record]) -> list[Record]:
     """Add up the stretches of each text."""
-    texts: dict[int, Row] = defaultdict(lambda: defaultdict(float))
+    texts: dict[int, Record] = defaultdict(lambda: defaultdict(float))
     for row in rows:
         for name in ("nats", "targets", "correct", "text_nats", "bytes", "words"):
             texts[row["text"]][name] += row[name]
     return list(texts.values())
 
 
-def text_figures(rows: Sequence[Row]) -> dict[str, Samples | Metric]:
-    """Return loss, bpb and accuracy, `perplexity` of a token and `word_perplexity`; a row is a sample. Source: ours."""
+def text_figures(rows: Sequence[Record]) -> dict[str, Samples | Metric]:
+    """Return loss, bpb and accuracy, `perplexity` of a token and `word_perplexity`; a row is a sample."""
     found = figures(rows)
     perplexities: dict[str, Samples | Metric] = {"perplexity": exponential(found["loss"])}
     words = [row["words"] for row in rows]
@@ -107,10 +107,10 @@ def exponential(nats: Samples) -> Metric:
     return Metric(power, None if stderr is None else power * stderr, n, better)
 
 
-def compared(rows: Sequence[Row], reference: Sequence[Row]) -> dict[str, Samples | Metric]:
+def compared(rows: Sequence[Record], reference: Sequence[Record]) -> dict[str, Samples | Metric]:
     """Return `relative_bpb`: by what factor bits per byte are above the `reference`, in texts that have both.
 
-    The error is of pairs: that of the ratio of two ratios, linearised. Source: ours.
+    The error is of pairs: that of the ratio of two ratios, linearised.
     """
     known = {row["text"]: row for row in reference if row["bytes"]}
     pairs = [(row, known[row["text"]]) for row in rows if row["bytes"] and row["text"] in known]
@@ -118,6 +118,6 @@ def compared(rows: Sequence[Row], reference: Sequence[Row]) -> dict[str, Samples
         return {}
     one, other = (figures(column)["bpb"] for column in zip(*pairs, strict=True))
     factor, base = one.metric().value / other.metric().value, other.metric().value
-    scaled = Samples([top * factor for top in other.tops], other.bottoms, "lower")
+    scaled = Samples([top * factor for top in other.numerators], other.denominators, "lower")
     stderr = difference(one, scaled).stderr
     return {"relative_bpb": Metric(factor, None if stderr is None else stderr / base, len(pairs), "lower")}

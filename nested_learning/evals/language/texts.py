@@ -11,7 +11,7 @@ from nested_learning.data.text.packed import RowsConfig, to_stream
 from nested_learning.data.text.readers import Reader, find_inputs
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
-from nested_learning.evals.protocol import Subject
+from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.reading import RowToRead, ValidationRows, to_read
 
 # what separates words; the token that ends a document does too
@@ -25,25 +25,25 @@ class Text(NamedTuple):
     num_words: NDArray[np.int64]
 
 
-def validation_texts(subject: Subject, length: int, number: int) -> list[Text]:
+def validation_texts(ctx: EvalContext, length: int, number: int) -> list[Text]:
     """Return `number` validation rows of `length` tokens, evenly spaced; where documents are read apart, these.
 
-    Raises ConfigError for data whose rows cannot be so long. Source: ours.
+    Raises ConfigError for data whose rows cannot be so long.
     """
-    tokenizer = require_tokenizer(subject)
-    rows = [each.row for each in ValidationRows(subject.open_source(seq_len=length), number)]
-    if subject.data.resets:
+    tokenizer = require_tokenizer(ctx)
+    rows = [each.row for each in ValidationRows(ctx.open_source(seq_len=length), number)]
+    if ctx.data.resets:
         rows = [document for row in rows for document in apart(row)]
     return to_texts(rows, tokenizer)
 
 
-def file_texts(subject: Subject, path: str, length: int | None, number: int) -> list[Text]:
+def file_texts(ctx: EvalContext, path: str, length: int | None, number: int) -> list[Text]:
     """Return `number` texts of the documents in `path`, evenly spaced: `length` tokens of one, None: all of it.
 
     `path` is a file, a folder, a glob or a data set, as in scripts/prepare_data.py; what is left of a document is a
-    shorter text. Raises ConfigError, DataError where there is none. Source: ours.
+    shorter text. Raises ConfigError, DataError where there is none.
     """
-    tokenizer = require_tokenizer(subject)
+    tokenizer = require_tokenizer(ctx)
     documents = [text for each in find_inputs([path]) for text in Reader().read(each.name) if text]
     if not documents:
         raise DataError(f"evals.perplexity.path={path}: no text there, what was found is empty or not utf-8")
@@ -52,23 +52,23 @@ def file_texts(subject: Subject, path: str, length: int | None, number: int) -> 
     return to_texts([rows[place * len(rows) // count] for place in range(count)], tokenizer)
 
 
-def require_tokenizer(subject: Subject) -> Tokenizer:
+def require_tokenizer(ctx: EvalContext) -> Tokenizer:
     """Return the tokenizer of the model; raise ConfigError where it reads no text."""
-    if subject.tokenizer is None:
+    if ctx.tokenizer is None:
         raise ConfigError(
-            f"evals=perplexity: the model reads no text, its data={subject.data.name} is tokens; leave perplexity out"
+            f"evals=perplexity: the model reads no text, its data={ctx.data.name} is tokens; leave perplexity out"
         )
-    return subject.tokenizer
+    return ctx.tokenizer
 
 
-def longer(subject: Subject, factor: int) -> int:
+def longer(ctx: EvalContext, factor: int) -> int:
     """Return `factor` times the length of rows in training; raise ConfigError for rows of a fixed length."""
-    if not isinstance(subject.data, RowsConfig):
+    if not isinstance(ctx.data, RowsConfig):
         raise ConfigError(
-            f"evals=perplexity: the rows of data={subject.data.name} have a fixed length; "
+            f"evals=perplexity: the rows of data={ctx.data.name} have a fixed length; "
             "use data=stdlib or data=text, or leave perplexity out"
         )
-    return subject.data.seq_len * factor
+    return ctx.data.seq_len * factor
 
 
 def apart(row: Row) -> list[Row]:

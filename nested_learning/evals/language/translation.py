@@ -10,7 +10,7 @@ from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.harness.json_lines import Item, read_json_lines
 from nested_learning.evals.harness.lm import Encoder
 from nested_learning.evals.harness.zeroshot import tokenizer_of
-from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject
+from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples
 from nested_learning.evals.questions import Prompt, draw, prepare, read_all
 from nested_learning.evals.variable_length import Text, score_each, study_each
 from nested_learning.inference.session import Session
@@ -45,10 +45,10 @@ class Translation:
     def __init__(self, path: Path, batch_size: int, limit: int | None, num_tokens: int) -> None:
         self.path, self.batch_size, self.limit, self.num_tokens = path, batch_size, limit, num_tokens
 
-    def examples(self, subject: Subject) -> list[Sentence]:
+    def examples(self, ctx: EvalContext) -> list[Sentence]:
         """Return the sentences in the tokens of the model. Raises ConfigError, DataError."""
         judge()
-        encode = Encoder(tokenizer_of(subject, "translation")).tokens
+        encode = Encoder(tokenizer_of(ctx, "translation")).tokens
         items = read_json_lines(self.path, "context", "continuation")
         parts = [self._cut(number, item) for number, item in enumerate(items, 1)]
         lessons = [lesson for lesson, _ in parts]
@@ -69,7 +69,7 @@ class Translation:
             )
         return found
 
-    def answer(self, session: Session, examples: Sequence[Sentence]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Sentence]) -> list[list[Record]]:
         """Translate each sentence, under every condition."""
         before, written = conditions(session, examples)
         rows = [
@@ -81,7 +81,7 @@ class Translation:
                 row |= {f"{key}{name}": value for key, value in self._translate(after, example).items()}
         return [[row] for row in rows]
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures of each condition."""
         figures: dict[str, Samples | Metric] = {}
         for name in [key.removeprefix("chrf") for key in rows[0] if key.startswith("chrf")]:
@@ -91,7 +91,7 @@ class Translation:
             figures[f"bpb{name}"] = Samples(bits, [row["bytes"] for row in rows], "lower")
         return Report(figures=figures, rows=list(rows))
 
-    def _translate(self, session: Session, example: Sentence) -> Row:
+    def _translate(self, session: Session, example: Sentence) -> Record:
         (score,) = score_each(session, [example.answer])
         text = draw(session, Prompt(example.lesson, example.question, ("\n",), self.num_tokens)).strip()
         return {
@@ -112,7 +112,7 @@ class Translation:
         return lesson.rstrip(), question.strip()
 
 
-def conditions(session: Session, examples: Sequence[Sentence]) -> tuple[dict[str, list[Session]], list[Row]]:
+def conditions(session: Session, examples: Sequence[Sentence]) -> tuple[dict[str, list[Session]], list[Record]]:
     """Return by condition a session of one row for each sentence, before the answer, and what study wrote.
 
     Where what is studied is there for the next sentence, there are no controls.
@@ -126,7 +126,7 @@ def conditions(session: Session, examples: Sequence[Sentence]) -> tuple[dict[str
         found["_another_lesson"] = read_all(session, another, questions)
         later = [alone.fork() for alone in ready]
         for alone, example in zip(later, examples, strict=True):
-            alone.study(example.another)
+            alone.memorize(example.another)
         found["_after_another"] = read_all(session, later, questions)
     return found, written
 

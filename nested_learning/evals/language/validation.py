@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nested_learning.evals.protocol import Report, Row, Samples, Subject
+from nested_learning.evals.protocol import EvalContext, Record, Report, Samples
 from nested_learning.evals.reading import RowToRead, ValidationRows, figures, read_rows
 from nested_learning.inference.session import Session
 
@@ -19,11 +19,11 @@ class ValidationPack:
     def __init__(self, batch_size: int, *, resets: bool) -> None:
         self.batch_size, self.resets = batch_size, resets
 
-    def examples(self, subject: Subject) -> ValidationRows:
+    def examples(self, ctx: EvalContext) -> ValidationRows:
         """Return `data.val_rows` rows."""
-        return ValidationRows(subject.open_source(), subject.data.val_rows)
+        return ValidationRows(ctx.open_source(), ctx.data.val_rows)
 
-    def answer(self, session: Session, examples: Sequence[RowToRead]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[RowToRead]) -> list[list[Record]]:
         """Return the sums over each row."""
         readings, written = read_rows(session, examples, resets=self.resets)
         length = len(examples[0].row.tokens)
@@ -32,10 +32,10 @@ class ValidationPack:
             for example, reading, each in zip(examples, readings, written, strict=True)
         ]
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return loss, accuracy and what fits the data."""
         found = figures(rows)
-        if subject.tokenizer is None:
+        if ctx.tokenizer is None:
             flawless = [float(row["correct"] == row["targets"] > 0) for row in rows]
             asked = [float(row["targets"] > 0) for row in rows]
             found["sequence_accuracy"] = Samples(flawless, asked, "higher")

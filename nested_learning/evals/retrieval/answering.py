@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
-from nested_learning.evals.protocol import Row
+from nested_learning.evals.protocol import Record
 from nested_learning.evals.questions import Prompt, draw
 from nested_learning.evals.variable_length import Text, read_each, score_each, study_each
 from nested_learning.inference.session import Session
@@ -13,13 +13,13 @@ from nested_learning.inference.session import Session
 
 def read_prompts(
     session: Session, contexts: Sequence[Text], questions: Sequence[Text]
-) -> tuple[list[Session], list[Row]]:
+) -> tuple[list[Session], list[Record]]:
     """Read a context and a question in each stream of `session`; return a session of one row for each, after them.
 
     One that studies does so with the contexts, and finds each question at the beginning of another text; the rows tell
-    what was written. Source: ours.
+    what was written.
     """
-    if not session.studies:
+    if not session.memorizes:
         whole = [torch.cat(pair) for pair in zip(contexts, questions, strict=True)]
         return read_each(session, whole), [{} for _ in whole]
     readers, rows = study_each(session, contexts)
@@ -30,7 +30,7 @@ def read_prompts(
 
 def choose(reader: Session, candidates: Sequence[str], right: int) -> tuple[int, float]:
     """Return the number of the likeliest of `candidates`, by the sum of its nats, after what the one row of `reader`
-    has read; and the log-probability of number `right`, in nats a token. Source: ours.
+    has read; and the log-probability of number `right`, in nats a token.
     """
     words = words_of(reader)
     scores = score_each(reader, [torch.from_numpy(words.encode(f" {candidate}")) for candidate in candidates])
@@ -40,7 +40,7 @@ def choose(reader: Session, candidates: Sequence[str], right: int) -> tuple[int,
 
 def complete(reader: Session, num_tokens: int) -> str:
     """Return the text of the likeliest tokens, at most `num_tokens`, that come after what the one row of `reader` has
-    read; it ends where the model ends the text. Source: ours.
+    read; it ends where the model ends the text.
     """
     nothing = torch.empty(0, dtype=torch.int64)
     return draw(reader.fork(), Prompt(nothing, nothing, (), num_tokens))

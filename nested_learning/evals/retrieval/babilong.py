@@ -12,7 +12,7 @@ from nested_learning.data.tasks.babi import Story
 from nested_learning.data.tasks.babilong import Telling
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.memory_check import require_room
-from nested_learning.evals.protocol import Grid, Report, Row, Samples, Subject
+from nested_learning.evals.protocol import EvalContext, Grid, Record, Report, Samples
 from nested_learning.evals.retrieval.answering import choose, complete, read_prompts
 from nested_learning.evals.variable_length import Text, read_each
 from nested_learning.inference.session import Session
@@ -86,23 +86,23 @@ class BabilongPack:
         self.stories, self.books, self.lengths = stories, books, sorted(lengths)
         self.per_cell, self.num_generated, self.batch_size = per_cell, num_generated, batch_size
 
-    def examples(self, subject: Subject) -> Questions:
+    def examples(self, ctx: EvalContext) -> Questions:
         """Return the questions; of each task the same stories in all lengths that they fit into.
 
         Raises ConfigError for a model that reads no text, or a text that has no room, DataError for a length in which
         no story can be told.
         """
-        if subject.tokenizer is None:
+        if ctx.tokenizer is None:
             raise ConfigError(
-                f"evals=babilong: a model of data={subject.data.name} reads no text; ask one that was trained with "
+                f"evals=babilong: a model of data={ctx.data.name} reads no text; ask one that was trained with "
                 "data=babilong, or on text"
             )
-        require_room(subject.model, max(self.lengths), self.batch_size, "evals.babilong.lengths")
-        telling = Telling(subject.tokenizer, self.books)
+        require_room(ctx.model, max(self.lengths), self.batch_size, "evals.babilong.lengths")
+        telling = Telling(ctx.tokenizer, self.books)
         places = []
         for length in self.lengths:
             for task, stories in self.stories.items():
-                order = np.random.default_rng(derive_seed(subject.seed, "babilong", task)).permutation(len(stories))
+                order = np.random.default_rng(derive_seed(ctx.seed, "babilong", task)).permutation(len(stories))
                 room = length - 1 - self.num_generated
                 fitting = (stories[n] for n in order if not length or telling.shortest(stories[n]) <= room)
                 found = list(islice(fitting, self.per_cell))
@@ -110,18 +110,18 @@ class BabilongPack:
                     raise DataError(f"evals.babilong.lengths: no story of {task} fits into {length} tokens; use more")
                 places += [(task, length, story) for story in found]
         answers = {task: sorted({story.target for story in stories}) for task, stories in self.stories.items()}
-        return Questions(telling, places, answers, subject.seed, self.num_generated)
+        return Questions(telling, places, answers, ctx.seed, self.num_generated)
 
-    def answer(self, session: Session, examples: Sequence[Question]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Question]) -> list[list[Record]]:
         """Return one row of each: the answer that was `chosen`, whether it is `right`, and whether it was `found`."""
         questions = [each.question for each in examples]
         readers, rows = read_prompts(session, [each.context for each in examples], questions)
-        if not session.studies:
+        if not session.memorizes:
             for row, reader, each in zip(rows, read_each(session, questions), examples, strict=True):
                 row["right_no_context"] = int(_chosen(reader, each) == each.target)
         return [[self._ask(reader, each) | row] for reader, each, row in zip(readers, examples, rows, strict=True)]
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures, the curves over the length, and the heat map."""
         report = Report(figures={}, rows=list(rows), axis="tokens")
         values: dict[str, dict[str, list[float | None]]] = {"accuracy": {}, "exact": {}}
@@ -148,7 +148,7 @@ class BabilongPack:
             report.grids[name] = Grid("task", list(found), "tokens", self.lengths, list(found.values()))
         return report
 
-    def _ask(self, reader: Session, example: Question) -> Row:
+    def _ask(self, reader: Session, example: Question) -> Record:
         """Ask one question, whose text `reader` has read."""
         text = complete(reader, self.num_generated).lower()
         chosen = _chosen(reader, example)

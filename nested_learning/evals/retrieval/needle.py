@@ -8,7 +8,7 @@ import torch
 
 from nested_learning.data.tasks.facts import VALUES, Fact, FactsConfig, draw_facts, numbers_of
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import Report, Row, Samples, Subject
+from nested_learning.evals.protocol import EvalContext, Record, Report, Samples
 from nested_learning.evals.variable_length import Text, score_choices
 from nested_learning.inference.session import Session
 from nested_learning.seeds import derive_seed
@@ -50,7 +50,7 @@ class NeedlePack:
     study where the session studies. Where it does, as controls, `accuracy_wrong_context`, after study of facts about
     other things; `accuracy_reset`, when all was forgotten after study; `contradiction`, when it was studied later that
     the fact has changed, and what was said last is right. Where it does not, `accuracy_in_context`, of context and
-    question in one text, which says whether the model could answer at all. `nats`: what the answer cost. Source: ours.
+    question in one text, which says whether the model could answer at all. `nats`: what the answer cost.
     """
 
     reads_text = True
@@ -59,14 +59,14 @@ class NeedlePack:
         self.num_examples, self.num_facts = num_examples, num_facts
         self.num_candidates, self.batch_size = num_candidates, batch_size
 
-    def examples(self, subject: Subject) -> list[Needle]:
+    def examples(self, ctx: EvalContext) -> list[Needle]:
         """Return the examples. Raises ConfigError for a model that reads neither text nor data=facts."""
-        encode = encoder(subject)
-        return [self._example(subject.seed, number, encode) for number in range(self.num_examples)]
+        encode = encoder(ctx)
+        return [self._example(ctx.seed, number, encode) for number in range(self.num_examples)]
 
-    def answer(self, session: Session, examples: Sequence[Needle]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Needle]) -> list[list[Record]]:
         """Return the row of each example: whether it was `right`, which was `chosen`, what the answer cost."""
-        rows: dict[int, Row] = {}
+        rows: dict[int, Record] = {}
         for shape in sorted({example.shape for example in examples}):
             here = [place for place, example in enumerate(examples) if example.shape == shape]
             # what is carried on must be studied by the session itself
@@ -74,7 +74,7 @@ class NeedlePack:
             rows |= zip(here, self._ask(part, [examples[place] for place in here]), strict=True)
         return [[rows[place]] for place in range(len(examples))]
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures."""
         chance = 1 / self.num_candidates
         figures = {
@@ -85,10 +85,10 @@ class NeedlePack:
         figures["nats"] = Samples.mean([row["nats"] for row in rows], "lower")
         return Report(figures=dict(figures), rows=list(rows))
 
-    def _ask(self, session: Session, examples: Sequence[Needle]) -> list[Row]:
+    def _ask(self, session: Session, examples: Sequence[Needle]) -> list[Record]:
         """Ask examples of one shape under all conditions; `session` keeps what it studied."""
         candidates = [example.candidates for example in examples]
-        rows: list[Row] = [{"example": each.number, "gold": each.gold, "changed": each.changed} for each in examples]
+        rows: list[Record] = [{"example": each.number, "gold": each.gold, "changed": each.changed} for each in examples]
         readers, written = _prepare(session, examples)
         for name, reader in readers.items():
             reader.feed(torch.stack([each.prompt if name == IN_CONTEXT else each.question for each in examples]))
@@ -125,19 +125,19 @@ class NeedlePack:
         )
 
 
-def _prepare(session: Session, examples: Sequence[Needle]) -> tuple[dict[str, Session], list[Row]]:
+def _prepare(session: Session, examples: Sequence[Needle]) -> tuple[dict[str, Session], list[Record]]:
     """Return a session that is ready for the question under each condition, and what was written for `accuracy`."""
-    if not session.studies:
+    if not session.memorizes:
         return {IN_CONTEXT: session.fork(), ACCURACY: session.fork()}, [{} for _ in examples]
     context = torch.stack([each.context for each in examples])
     change = torch.stack([each.change for each in examples])
     elsewhere = torch.stack([each.elsewhere for each in examples])
     misled = session.fork()
-    misled.study(elsewhere)
-    written = session.study(context).rows()
+    misled.memorize(elsewhere)
+    written = session.memorize(context).rows()
     forgotten, contradicted = session.fork(), session.fork()
     forgotten.reset()
-    contradicted.study(change)
+    contradicted.memorize(change)
     return {
         ACCURACY: session.fork(),
         "accuracy_wrong_context": misled,
@@ -151,13 +151,13 @@ def words_of(facts: Sequence[Fact]) -> list[str]:
     return [word for fact in facts for word in fact.sentence]
 
 
-def encoder(subject: Subject) -> Encode:
+def encoder(ctx: EvalContext) -> Encode:
     """Return what makes tokens of words: the model's tokenizer, or the numbers of data=facts. Raises ConfigError."""
-    tokenizer = subject.tokenizer
+    tokenizer = ctx.tokenizer
     if tokenizer is None:
-        if not isinstance(subject.data, FactsConfig):
+        if not isinstance(ctx.data, FactsConfig):
             raise ConfigError(
-                f"evals=needle: a model of data={subject.data.name} knows no words; "
+                f"evals=needle: a model of data={ctx.data.name} knows no words; "
                 "ask one that was trained on text, or with data=facts, which experiment=needle does"
             )
         return lambda words, _: torch.from_numpy(numbers_of(words))

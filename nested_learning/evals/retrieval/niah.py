@@ -11,7 +11,7 @@ from nested_learning.data.tasks.needles import with_digits
 from nested_learning.data.tasks.prompts import DISTRACTORS, Prompt, Prompts
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.memory_check import require_room
-from nested_learning.evals.protocol import Grid, Report, Row, Samples, Subject
+from nested_learning.evals.protocol import EvalContext, Grid, Record, Report, Samples
 from nested_learning.evals.retrieval.answering import choose, complete, read_prompts
 from nested_learning.evals.variable_length import read_each
 from nested_learning.inference.session import Session
@@ -104,23 +104,23 @@ class NiahPack:
         self.name, self.size, self.batch_size, self.books = name, size, batch_size, books
         self.tasks = {task: with_digits(ALL_TASKS[task], digits) for task in tasks}
 
-    def examples(self, subject: Subject) -> Haystacks:
+    def examples(self, ctx: EvalContext) -> Haystacks:
         """Return the prompts. Raises ConfigError for a model that reads no text, or a context that has no room,
         DataError for a length that is too short for a task.
         """
-        tokenizer = subject.tokenizer
+        tokenizer = ctx.tokenizer
         if tokenizer is None:
             raise ConfigError(
-                f"evals={self.name}: a model of data={subject.data.name} reads no text; ask one that was trained with "
+                f"evals={self.name}: a model of data={ctx.data.name} reads no text; ask one that was trained with "
                 "data=needles, as experiment=niah does, or on text"
             )
-        require_room(subject.model, max(self.size.lengths), self.batch_size, f"evals.{self.name}.lengths")
+        require_room(ctx.model, max(self.size.lengths), self.batch_size, f"evals.{self.name}.lengths")
         prompts = {name: Prompts(task, tokenizer, self.books) for name, task in self.tasks.items()}
-        found = Haystacks(prompts, self.size, subject.seed)
+        found = Haystacks(prompts, self.size, ctx.seed)
         found.require_length(f"evals.{self.name}")
         return found
 
-    def answer(self, session: Session, examples: Sequence[Example]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Example]) -> list[list[Record]]:
         """Return one row of each: which candidate was `chosen`, whether it is `right`, the share `found` of the values
         in the `text` that the model goes on with, the `logprob` of the value.
         """
@@ -130,13 +130,13 @@ class NiahPack:
             [torch.from_numpy(each.context) for each in prompts],
             [torch.from_numpy(each.question) for each in prompts],
         )
-        if not session.studies:
+        if not session.memorizes:
             alone = read_each(session, [torch.from_numpy(each.question) for each in prompts])
             for row, reader, each in zip(rows, alone, prompts, strict=True):
                 row["right_no_context"] = int(choose(reader, each.candidates, each.right)[0] == each.right)
         return [[self._ask(reader, each) | row] for reader, each, row in zip(readers, examples, rows, strict=True)]
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures, the curves over the length, and the heat maps."""
         report = Report(figures={}, rows=list(rows), axis="tokens")
         for task in self.tasks:
@@ -144,7 +144,7 @@ class NiahPack:
             self._summarise(report, here, "" if self.name == task else f"{task}/")
         return report
 
-    def _summarise(self, report: Report, rows: Sequence[Row], prefix: str) -> None:
+    def _summarise(self, report: Report, rows: Sequence[Record], prefix: str) -> None:
         chance = 1 / (1 + DISTRACTORS)
         if "right_no_context" in rows[0]:
             alone = [row["right_no_context"] for row in rows]
@@ -164,7 +164,7 @@ class NiahPack:
                 for y in self.size.depths
             }
 
-    def _parts(self, rows: Sequence[Row]) -> dict[str, list[Row]]:
+    def _parts(self, rows: Sequence[Record]) -> dict[str, list[Record]]:
         """Return all rows, those of each length, and those of each cell, by the end of their figures' names."""
         parts = {"": list(rows)}
         parts |= {f"/{length}": [row for row in rows if row["length"] == length] for length in self.size.lengths}
@@ -173,7 +173,7 @@ class NiahPack:
                 parts[f"/{length}/{depth}"] = [row for row in parts[f"/{length}"] if row["depth"] == depth]
         return parts
 
-    def _ask(self, reader: Session, example: Example) -> Row:
+    def _ask(self, reader: Session, example: Example) -> Record:
         """Ask for the value of one example, whose prompt `reader` has read."""
         prompt = example.prompt
         chosen, logprob = choose(reader, prompt.candidates, prompt.right)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from nested_learning.data.batch import IGNORE, Batch, collate
 from nested_learning.data.source import Row as DataRow
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import Row, Subject
+from nested_learning.evals.protocol import EvalContext, Record
 from nested_learning.inference.session import SEGMENT, Session
 from nested_learning.shapes import Int, Tensor
 
@@ -23,21 +23,21 @@ class Case(NamedTuple):
     """
 
     number: int
-    about: Row
+    about: Record
     row: DataRow
     other: DataRow
 
 
-def draw(subject: Subject, about: Row, num_rows: int, **changes: Any) -> list[Case]:
-    """Return `num_rows` validation rows of the data with `changes`. Source: ours.
+def draw(ctx: EvalContext, about: Record, num_rows: int, **changes: Any) -> list[Case]:
+    """Return `num_rows` validation rows of the data with `changes`.
 
     Raises ConfigError for rows whose tokens the model does not know.
     """
-    source = subject.open_source(val_rows=num_rows, **changes)
-    if source.vocab_size != subject.model.vocab_size:
+    source = ctx.open_source(val_rows=num_rows, **changes)
+    if source.vocab_size != ctx.model.vocab_size:
         raise ConfigError(
-            f"data={subject.data.name}: its rows have {source.vocab_size} tokens, the model knows "
-            f"{subject.model.vocab_size}; leave the data.* that change the vocabulary out, the checkpoint brings them"
+            f"data={ctx.data.name}: its rows have {source.vocab_size} tokens, the model knows "
+            f"{ctx.model.vocab_size}; leave the data.* that change the vocabulary out, the checkpoint brings them"
         )
     rows = [[source.row("validation", epoch, number) for number in range(num_rows)] for epoch in (0, 1)]
     return [Case(number, about, *pair) for number, pair in enumerate(zip(*rows, strict=True))]
@@ -46,7 +46,7 @@ def draw(subject: Subject, about: Row, num_rows: int, **changes: Any) -> list[Ca
 def by_version(
     session: Session, cases: Sequence[Case], answer: Callable[[Session, list[Case]], Sequence[T]]
 ) -> list[T]:
-    """Return what `answer` says of each case; those of one version are answered together. Source: ours."""
+    """Return what `answer` says of each case; those of one version are answered together."""
     found: dict[int, T] = {}
     for about in {tuple(case.about.items()): case.about for case in cases}.values():
         places = [place for place, case in enumerate(cases) if case.about == about]
@@ -66,16 +66,16 @@ def read_answers(session: Session, tokens: Int[Tensor, "b t"]) -> Int[Tensor, "b
     return torch.cat([session.read(piece).argmax(-1).cpu() for piece in tokens.split(SEGMENT, 1)], 1)
 
 
-def answer_along(session: Session, tokens: Int[Tensor, "b t"]) -> tuple[Int[Tensor, "b t"], list[Row]]:
+def answer_along(session: Session, tokens: Int[Tensor, "b t"]) -> tuple[Int[Tensor, "b t"], list[Record]]:
     """Read `tokens`; return, on the CPU, the likeliest token after each, and what study wrote of each row.
 
     A session that studies learns from each piece of the text itself once it has answered, never from a target of the
-    task. Source: ours.
+    task.
     """
-    if not session.studies:
+    if not session.memorizes:
         return read_answers(session, tokens), [{} for _ in tokens]
-    studied = session.read_and_study(tokens, F.pad(tokens[:, 1:], (0, 1), value=IGNORE))
-    return studied.likeliest, studied.rows()
+    memorized = session.read_and_memorize(tokens, F.pad(tokens[:, 1:], (0, 1), value=IGNORE))
+    return memorized.likeliest, memorized.rows()
 
 
 def marks(answers: Int[Tensor, " t"], targets: Int[Tensor, " t"]) -> list[int]:

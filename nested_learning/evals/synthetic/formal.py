@@ -8,7 +8,7 @@ import numpy as np
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.tasks.formal import FormalConfig
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject
+from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples
 from nested_learning.evals.synthetic.cases import Case, answer_along, by_version, draw, marks, stack
 from nested_learning.inference.session import Session
 
@@ -39,9 +39,9 @@ class Formal:
         self.bins = None if bins is None else [Bin(*each) for each in bins]
         self.num_rows, self.batch_size = num_rows, batch_size
 
-    def examples(self, subject: Subject) -> list[Case]:
+    def examples(self, ctx: EvalContext) -> list[Case]:
         """Return the words. Raises ConfigError for other data, and for bins without a word."""
-        data = subject.data
+        data = ctx.data
         if not isinstance(data, FormalConfig):
             raise ConfigError(
                 f"evals=formal: the checkpoint was trained on data={data.name}; use one trained on data=formal"
@@ -50,19 +50,19 @@ class Formal:
             Bin(data.min_length, data.max_length),
             Bin(data.max_length + 1, 2 * data.max_length),
         ]
-        return [case for each in bins for case in self._draw(subject, each)]
+        return [case for each in bins for case in self._draw(ctx, each)]
 
-    def _draw(self, subject: Subject, bounds: Bin) -> list[Case]:
+    def _draw(self, ctx: EvalContext, bounds: Bin) -> list[Case]:
         sizes = {"min_length": bounds.shortest, "max_length": bounds.longest}
-        return draw(subject, {"bin": str(bounds)}, self.num_rows, **sizes)
+        return draw(ctx, {"bin": str(bounds)}, self.num_rows, **sizes)
 
-    def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Record]]:
         """Return for each word at which letters the target was answered."""
         return [[row] for row in by_version(session, examples, answer_rows)]
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures of every bin."""
-        chances = chances_of(self.examples(subject))
+        chances = chances_of(self.examples(ctx))
         figures: dict[str, Samples | Metric] = {}
         for name, (of_words, of_letters) in chances.items():
             marked = [row["correct"] for row in rows if row["bin"] == name]
@@ -74,7 +74,7 @@ class Formal:
         return Report(figures=figures, rows=list(rows), curves=curves, axis="letters")
 
 
-def answer_rows(session: Session, cases: list[Case]) -> list[Row]:
+def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
     """Return one JSON row for each of `cases`, which are of one bin."""
     batch = stack([case.row for case in cases])
     answers, written = answer_along(session, batch.tokens)
@@ -96,7 +96,7 @@ def chances_of(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
     return found
 
 
-def by_length(rows: Sequence[Row]) -> list[tuple[float, float, float | None]]:
+def by_length(rows: Sequence[Record]) -> list[tuple[float, float, float | None]]:
     """Return the share of words without a mistake over their length."""
     words: dict[int, list[int]] = {}
     for row in rows:

@@ -7,7 +7,7 @@ import torch
 
 from nested_learning.data.tasks.mad import MadConfig
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import Metric, Report, Row, Samples, Subject
+from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples
 from nested_learning.evals.synthetic.cases import Case, answer_along, by_version, draw, marks, stack
 from nested_learning.inference.session import Session
 from nested_learning.shapes import Int, Tensor
@@ -25,9 +25,9 @@ class Mad:
     def __init__(self, length_factors: list[int], num_rows: int, batch_size: int) -> None:
         self.length_factors, self.num_rows, self.batch_size = length_factors, num_rows, batch_size
 
-    def examples(self, subject: Subject) -> list[Case]:
+    def examples(self, ctx: EvalContext) -> list[Case]:
         """Return the rows. Raises ConfigError for other data."""
-        data = subject.data
+        data = ctx.data
         if not isinstance(data, MadConfig):
             raise ConfigError(f"evals=mad: the checkpoint was trained on data={data.name}; use one trained on data=mad")
         factors = [1] if data.task == "compression" else self.length_factors
@@ -35,30 +35,30 @@ class Mad:
         return [
             case
             for length in lengths
-            for case in draw(subject, {"task": data.task, "length": length}, self.num_rows, length=length)
+            for case in draw(ctx, {"task": data.task, "length": length}, self.num_rows, length=length)
         ]
 
-    def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Record]]:
         """Return for each row which of its targets were answered."""
         return [[row] for row in by_version(session, examples, answer_rows)]
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures of every length."""
-        assert isinstance(subject.data, MadConfig)
+        assert isinstance(ctx.data, MadConfig)
         figures: dict[str, Samples | Metric] = {}
         points = []
         for length in dict.fromkeys(row["length"] for row in rows):
             marked = [row["correct"] for row in rows if row["length"] == length]
-            chance = replace(subject.data, length=length).chance
+            chance = replace(ctx.data, length=length).chance
             accuracy = Samples([sum(each) for each in marked], [len(each) for each in marked], "higher", chance)
             figures[f"accuracy/{length}"] = accuracy
             figures[f"sequence_accuracy/{length}"] = Samples.mean([int(all(each)) for each in marked], "higher")
             points.append((float(length), accuracy.metric().value, accuracy.metric().stderr))
-        curves = {"accuracy": {subject.data.task: points}}
+        curves = {"accuracy": {ctx.data.task: points}}
         return Report(figures=figures, rows=list(rows), curves=curves, axis="tokens of a row")
 
 
-def answer_rows(session: Session, cases: list[Case]) -> list[Row]:
+def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
     """Return one JSON row for each of `cases`, which are of one version."""
     batch = stack([case.row for case in cases])
     answers, written = answer_along(session, batch.tokens)

@@ -7,7 +7,7 @@ import torch
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.tasks.recall import RecallConfig
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import Metric, Panels, Report, Row, Samples, Subject
+from nested_learning.evals.protocol import EvalContext, Metric, Panels, Record, Report, Samples
 from nested_learning.evals.synthetic.cases import Case, by_version, draw, marks, read_answers, stack
 from nested_learning.inference.session import Session
 from nested_learning.shapes import Int, Tensor
@@ -31,9 +31,9 @@ class Recall:
         self.gaps, self.pairs, self.changed = gaps, pairs, changed
         self.num_rows, self.batch_size = num_rows, batch_size
 
-    def examples(self, subject: Subject) -> list[Case]:
+    def examples(self, ctx: EvalContext) -> list[Case]:
         """Return the rows. Raises ConfigError for other data, and for more pairs than there are keys."""
-        data = subject.data
+        data = ctx.data
         if not isinstance(data, RecallConfig):
             raise ConfigError(
                 f"evals=recall: the checkpoint was trained on data={data.name}; use one trained on data=recall"
@@ -51,21 +51,21 @@ class Recall:
             for changed in self.changed
             if changed <= pairs
         ]
-        return [case for cell in cells for case in self._draw(subject, *cell)]
+        return [case for cell in cells for case in self._draw(ctx, *cell)]
 
-    def _draw(self, subject: Subject, gap: int, pairs: int, changed: int) -> list[Case]:
+    def _draw(self, ctx: EvalContext, gap: int, pairs: int, changed: int) -> list[Case]:
         about = {"gap": gap, "pairs": pairs, "changed": changed}
         sizes = {"gap": gap, "num_pairs": pairs, "num_changed": changed}
-        return draw(subject, about, self.num_rows, **sizes, min_pairs=None, num_queries=None)
+        return draw(ctx, about, self.num_rows, **sizes, min_pairs=None, num_queries=None)
 
-    def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Row]]:
+    def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Record]]:
         """Return for each row which of its queries were answered."""
         return [[row] for row in by_version(session, examples, answer_rows)]
 
-    def summarise(self, subject: Subject, rows: Sequence[Row]) -> Report:
+    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the accuracy of every version."""
-        assert isinstance(subject.data, RecallConfig)
-        chance = 1 / subject.data.num_values
+        assert isinstance(ctx.data, RecallConfig)
+        chance = 1 / ctx.data.num_values
         figures: dict[str, Samples | Metric] = {}
         for cell in dict.fromkeys(map(cell_of, rows)):
             here = [row for row in rows if cell_of(row) == cell]
@@ -73,7 +73,7 @@ class Recall:
         return Report(figures=figures, rows=list(rows), curves=curves(figures), axis="gap, tokens of noise")
 
 
-def cell_of(row: Row) -> tuple[int, int, int]:
+def cell_of(row: Record) -> tuple[int, int, int]:
     """Return the gap, the number of pairs, and of those that were changed."""
     return row["gap"], row["pairs"], row["changed"]
 
@@ -83,19 +83,19 @@ def label(gap: int, pairs: int, changed: int) -> str:
     return f"{gap}/{pairs}+{changed}" if changed else f"{gap}/{pairs}"
 
 
-def answer_rows(session: Session, cases: list[Case]) -> list[Row]:
+def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
     """Return one JSON row for each of `cases`, which are of one version."""
     batch, other = stack([case.row for case in cases]), stack([case.other for case in cases])
     # the first key that is asked
     begin = int((batch.targets[0] != IGNORE).nonzero()[0])
     targets = batch.targets[:, begin:]
-    rows: list[Row] = [{"row": case.number} | case.about for case in cases]
-    if session.studies:
+    rows: list[Record] = [{"row": case.number} | case.about for case in cases]
+    if session.memorizes:
         wrong = session.fork()
-        wrong.study(other.tokens[:, :begin])
+        wrong.memorize(other.tokens[:, :begin])
         for row, each, wanted in zip(rows, read_answers(wrong, batch.tokens[:, begin:]), targets, strict=True):
             row["correct_wrong_context"] = marks(each, wanted)
-        written = session.study(batch.tokens[:, :begin]).rows()
+        written = session.memorize(batch.tokens[:, :begin]).rows()
         answers = read_answers(session, batch.tokens[:, begin:])
     else:
         answers, written = read_answers(session, batch.tokens)[:, begin:], [{} for _ in rows]
@@ -118,7 +118,7 @@ def first_values(tokens: Int[Tensor, " t"], end: int, asked: Int[Tensor, " n"]) 
     return torch.tensor([value_of[key] for key in tokens[-len(asked) :: 2].tolist()])
 
 
-def figures_of(rows: Sequence[Row], chance: float) -> dict[str, Samples]:
+def figures_of(rows: Sequence[Record], chance: float) -> dict[str, Samples]:
     """Return the figures of the rows of one version."""
     names = {"accuracy": "correct", "accuracy_wrong_context": "correct_wrong_context"}
     found = {
@@ -135,7 +135,7 @@ def figures_of(rows: Sequence[Row], chance: float) -> dict[str, Samples]:
 
 
 def curves(figures: Mapping[str, Samples | Metric]) -> Panels:
-    """Lay accuracies out over the gap, a panel for each figure and a line for each number of pairs. Source: ours."""
+    """Lay accuracies out over the gap, a panel for each figure and a line for each number of pairs."""
     panels: Panels = {}
     for name, figure in figures.items():
         kind, gap, pairs = name.split("/")

@@ -77,7 +77,7 @@ LOOKS_LIKE = {
 
 
 def worst_rows(nats: Sequence[float]) -> list[int]:
-    """Return the rows to look at: what is not finite first, then by what they cost. Source: ours."""
+    """Return the rows to look at: what is not finite first, then by what they cost."""
     return sorted(range(len(nats)), key=lambda row: (math.isfinite(nats[row]), -nats[row]))[:ROWS]
 
 

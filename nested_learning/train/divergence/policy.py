@@ -23,7 +23,6 @@ def judge(policy: str, step: int, skipped: Sequence[int], saved: int | None, *, 
     `raise` stops. `skip` leaves out this step. `rollback` goes back to the checkpoint of step `saved` and leaves out
     the step that did the harm: this one, or the last one that was learned when the weights themselves are not finite.
     Leaving out too many steps, or what cannot help, stops. Large numbers are finite, and nothing is done about them.
-    Source: ours.
     """
     learned = (each for each in range(step - 1, 0, -1) if each not in skipped)
     culprit = step if weights_are_finite else next(learned, 0)

@@ -49,7 +49,7 @@ class Findings:
     """What the second reading of a batch showed.
 
     `origins`: the first operations that left the finite numbers, in order; `activations`: the norm of what each module
-    with parameters of its own gave, over all pieces; `nats`: the sums of the rows of each piece.
+    with parameters of its own gave, over all micro-batches; `nats`: the sums of the rows of each micro-batch.
     """
 
     origins: list[Origin] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Findings:
 
 
 class Watch(TorchDispatchMode):
-    """Sees every operation, forward and backward, and notes where finite numbers became others. Source: ours."""
+    """Sees every operation, forward and backward, and notes where finite numbers became others."""
 
     def __init__(self, found: list[Origin], rank: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def looking(training: nn.Module, model: nn.Module, world: World) -> Iterator[Fin
     """Watch what is read in the context: every operation, the output of every module of `model` that has parameters.
 
     `training` gives a `Step`. Compiled code runs uncompiled, or there would be nothing to see. All processes look, and
-    all know afterwards what the first of them that saw something saw. Source: ours.
+    all know afterwards what the first of them that saw something saw.
     """
     found = Findings()
     squares: dict[str, float] = defaultdict(float)

@@ -36,7 +36,7 @@ def transitions(documents: list[str]) -> Counter[tuple[int, int]]:
 def read(feed: Feed, steps: range) -> Counter[tuple[int, int]]:
     found: Counter[tuple[int, int]] = Counter()
     for step in steps:
-        (batch,) = feed.pieces(step)
+        (batch,) = feed.micro_batches(step)
         asked = batch.targets != IGNORE
         found.update(zip(batch.tokens[asked].tolist(), batch.targets[asked].tolist(), strict=True))
     return found

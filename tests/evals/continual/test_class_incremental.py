@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from oracle import Oracle
-from tiny import study, tiny
+from tiny import memorize_policy, tiny
 
 from nested_learning.data.tasks.classes import ClassesConfig
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import CheckpointError, ConfigError, DataError
 from nested_learning.evals.continual.class_incremental import Answers, ReadSequence, TrainedSequence, questions_of
 from nested_learning.evals.continual.transfer import curves, grid, transfer
-from nested_learning.evals.protocol import Subject
+from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
 from nested_learning.hub.open_run import open_trained
 from nested_learning.inference.policy import MemoryConfig
@@ -23,7 +23,7 @@ from nested_learning.inference.session import Session
 from nested_learning.phase.train import run
 
 DOMAINS = {"home": ("lights_on", "lights_off"), "bank": ("balance", "pay"), "travel": ("book", "visa")}
-STUDY = study(steps=2, lr=0.3)
+STUDY = memorize_policy(steps=2, lr=0.3)
 
 
 def matrix(accuracies, num_texts=2):
@@ -102,15 +102,15 @@ def train(folder, **given):
 def subject_of(folder, policy=None):
     trained = open_trained(folder, "cpu")
     policy = MemoryConfig(name="online") if policy is None else policy
-    return Subject(
+    return EvalContext(
         model=trained.model, tokenizer=trained.tokenizer, data=trained.config.data, seed=0, policy=policy, run=folder
     )
 
 
-def report_on(pack, subject):
-    draft = subject.run / "evals/draft.jsonl"
+def report_on(pack, ctx):
+    draft = ctx.run / "evals/draft.jsonl"
     draft.unlink(missing_ok=True)
-    return ask(pack, subject, draft, {}, lambda _: None)
+    return ask(pack, ctx, draft, {}, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_what_was_trained_last_is_what_is_known(tmp_path):
 class DocumentOracle(Oracle):
     """Knows documents wherever they begin: what was read before the last `end` is nothing to it."""
 
-    def forward(self, tokens, state, *, write=True, answer=None):
+    def forward(self, tokens, state, *, write=True, head_fn=None):
         history = torch.cat([state, tokens], 1)
         logits = torch.zeros(*tokens.shape, self.vocab_size)
         for row, read in enumerate(history.tolist()):
@@ -167,8 +167,8 @@ def test_who_knows_is_always_right_and_who_wants_anything_else_never(tmp_path, t
     known = [([256], source.form.whole(each)[0].tolist()) for task in source.texts["validation"] for each in task]
     policy = MemoryConfig(name="online")
     model = DocumentOracle(known, taste)
-    subject = Subject(model=model, tokenizer=ByteTokenizer(), data=data, seed=0, policy=policy, run=tmp_path)
-    report = report_on(ReadSequence(None, 8, None), subject)
+    ctx = EvalContext(model=model, tokenizer=ByteTokenizer(), data=data, seed=0, policy=policy, run=tmp_path)
+    report = report_on(ReadSequence(None, 8, None), ctx)
     accuracies = {name: metric.value for name, metric in report.metrics.items() if name.startswith("accuracy")}
     assert set(accuracies.values()) == {expected} and len(accuracies) == 7
     assert report.metrics["fwt"].value == report.metrics["forgetting"].value == 0
@@ -198,9 +198,9 @@ def test_one_reader_reads_the_tasks_in_turn(trained):
     report = report_on(ReadSequence(1, 4, None), subject_of(trained))
     assert {(row["after"], row["task"]) for row in report.rows} >= {(1, 1), (3, 1), (3, 3), (0, 2)}
     # where it was interrupted, it reads again what it had read
-    pack, subject = ReadSequence(1, 4, None), subject_of(trained)
-    pack.examples(subject)
-    later = pack.answer(subject.open_session(1, reads_text=True), [3])[0]
+    pack, ctx = ReadSequence(1, 4, None), subject_of(trained)
+    pack.examples(ctx)
+    later = pack.answer(ctx.open_session(1, reads_text=True), [3])[0]
     assert later == [row for row in report.rows if row["after"] == 3]
     texts = [each for task in pack.source.texts["train"] for each in task]
     assert pack.reader.position == 1 + sum(len(pack.source.form.whole(each)[0]) for each in texts)
@@ -217,9 +217,9 @@ def test_a_reader_that_studies_writes_the_texts_of_each_task(trained):
 
 def test_an_unseen_text_may_be_studied_before_it_is_asked(trained):
     asked = report_on(TrainedSequence(1, 4, None), subject_of(trained))
-    studied = report_on(TrainedSequence(1, 4, None), subject_of(trained, STUDY))
-    assert all(row["memory/mlp/writes"] == 2 for row in studied.rows)
-    assert [row["example"] for row in studied.rows] == [row["example"] for row in asked.rows]
+    memorized = report_on(TrainedSequence(1, 4, None), subject_of(trained, STUDY))
+    assert all(row["memory/mlp/writes"] == 2 for row in memorized.rows)
+    assert [row["example"] for row in memorized.rows] == [row["example"] for row in asked.rows]
 
 
 def test_a_run_that_learned_all_at_once_is_what_intransigence_is_measured_against(tmp_path, trained):

@@ -16,7 +16,7 @@ from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.evals.continual.continual import Continual
 from nested_learning.evals.continual.continual_memory import ContinualMemory
 from nested_learning.evals.continual.weights import all_levels, count_updates, drift
-from nested_learning.evals.protocol import Subject
+from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
 from nested_learning.hub.open_run import open_trained
 from nested_learning.inference.policy import MemorizeConfig, MemoryConfig
@@ -49,13 +49,13 @@ def trained(tmp_path_factory):
     return run(configure(folder, name="run", optim__ema=0.5)).directory
 
 
-def subject(directory, **given):
+def ctx(directory, **given):
     opened = open_trained(directory, "cpu")
     values = {
         "model": opened.model, "tokenizer": opened.tokenizer, "data": opened.config.data, "seed": opened.config.seed,
         "policy": MemoryConfig(name="online"), "run": opened.run,
     }  # fmt: skip
-    return Subject(**(values | given))
+    return EvalContext(**(values | given))
 
 
 def report_on(pack, asked):
@@ -83,7 +83,7 @@ def cost(model, rows):
 
 @pytest.mark.parametrize("batch_size", [5, 64])
 def test_each_cell_is_what_the_weights_after_a_domain_make_of_another(trained, batch_size):
-    asked = subject(trained)
+    asked = ctx(trained)
     report = report_on(Continual(4, batch_size, resets=False), asked)
     source = asked.open_source()
     for stage in range(4):
@@ -98,7 +98,7 @@ def test_each_cell_is_what_the_weights_after_a_domain_make_of_another(trained, b
 
 def test_averaged_weights_are_asked_where_they_are_wanted(trained):
     one, other = (
-        report_on(Continual(2, 6, resets=False), subject(trained, weights=kind)).metrics for kind in ("model", "ema")
+        report_on(Continual(2, 6, resets=False), ctx(trained, weights=kind)).metrics for kind in ("model", "ema")
     )
     assert one["bpb/1/code"] != other["bpb/1/code"]
 
@@ -130,23 +130,23 @@ def test_a_run_that_kept_no_checkpoints_is_refused_with_what_to_do(trained, tmp_
     shutil.copytree(trained, copy)
     shutil.rmtree(copy / "checkpoints" / f"step_{STEPS:08d}")
     with pytest.raises(CheckpointError, match=r"no checkpoint after numbers; train .* steps=12 with keep_every=4"):
-        report_on(Continual(2, 4, resets=False), subject(copy))
+        report_on(Continual(2, 4, resets=False), ctx(copy))
 
 
 @pytest.mark.parametrize("pack", [Continual(2, 4, resets=False), ContinualMemory(2, 2, 2, 2)])
 def test_data_that_are_no_sequence_are_refused(trained, tmp_path, pack):
     other = tiny(tmp_path).data
     with pytest.raises(ConfigError, match=r"evals=continual.*: data=text is no sequence of domains; .* data=sequence"):
-        report_on(pack, subject(trained, data=other))
+        report_on(pack, ctx(trained, data=other))
 
 
 def test_a_memory_is_not_carried_from_weights_to_weights(trained):
     with pytest.raises(ConfigError, match=r"use memory\.reset=per_example, or evals=continual_memory"):
-        report_on(Continual(2, 4, resets=False), subject(trained, policy=memorize(reset="carry")))
+        report_on(Continual(2, 4, resets=False), ctx(trained, policy=memorize(reset="carry")))
 
 
 def test_domains_are_asked_about_in_the_order_in_which_they_were_learned(trained):
-    asked = subject(trained)
+    asked = ctx(trained)
     with pytest.raises(ConfigError, match=r"data\.order=reverse, but the run was trained with data\.order=forward"):
         report_on(Continual(2, 4, resets=False), replace(asked, data=replace(asked.data, order="reverse")))
 
@@ -155,7 +155,7 @@ def without_memory(folder):
     config = configure(folder, model="transformer", model__levels="[{name: mlp, period: 0}]")
     model = config.model.build(257, 0)
     tokenizer = config.data.build(0).tokenizer
-    return Subject(
+    return EvalContext(
         model=model, tokenizer=tokenizer, data=config.data, seed=0, policy=MemoryConfig(name="online"), run=folder
     )
 
@@ -180,7 +180,7 @@ def test_what_is_studied_changes_what_it_costs_and_the_weights_stay(tmp_path):
 
 
 def test_readers_do_not_notice_each_other(trained):
-    asked = subject(trained)
+    asked = ctx(trained)
     together, alone = (report_on(ContinualMemory(3, 3, 2, size), asked).rows for size in (3, 1))
     assert len(together) == 3 * 4 * 3
     order = [(row["stream"], row["stage"], row["domain"]) for row in alone]
@@ -191,14 +191,14 @@ def test_readers_do_not_notice_each_other(trained):
 
 
 def test_only_training_text_is_studied(trained, monkeypatch):
-    studied = []
-    read = Session.study
-    monkeypatch.setattr(Session, "study", lambda session, text: (studied.append(text), read(session, text))[1])
-    monkeypatch.setattr(Session, "read_and_study", lambda session, tokens, targets: pytest.fail("more was studied"))
-    asked = subject(trained, policy=memorize())
+    memorized = []
+    read = Session.memorize
+    monkeypatch.setattr(Session, "memorize", lambda session, text: (memorized.append(text), read(session, text))[1])
+    monkeypatch.setattr(Session, "read_and_memorize", lambda session, tokens, targets: pytest.fail("more was studied"))
+    asked = ctx(trained, policy=memorize())
     report_on(ContinualMemory(1, 3, 2, 1), asked)
     source = asked.open_source()
-    for text, (name, part) in zip(studied, source.sources.items(), strict=True):
+    for text, (name, part) in zip(memorized, source.sources.items(), strict=True):
         known = [part.row("train", 0, index).tokens for index in range(3)]
         assert torch.equal(text[0], torch.cat([torch.from_numpy(row) for row in known])), name
 
@@ -209,5 +209,5 @@ def test_checkpoints_are_verified_before_they_are_asked(trained, tmp_path):
     path = copy / "checkpoints" / f"step_{STEPS:08d}" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged"):
-        report_on(Continual(2, 4, resets=False), subject(copy))
+        report_on(Continual(2, 4, resets=False), ctx(copy))
     assert checkpoint.find(copy).name == f"step_{3 * STEPS:08d}"

@@ -18,7 +18,7 @@ from nested_learning.evals.harness.core import Core, is_right, rules_of
 from nested_learning.evals.harness.core_prompts import Rules, examples_for, in_order
 from nested_learning.evals.harness.core_prompts import ask as prompt
 from nested_learning.evals.harness.local_tasks import read_tasks
-from nested_learning.evals.protocol import Subject
+from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
 from nested_learning.evals.variable_length import Score
 from nested_learning.inference.policy import MemoryConfig
@@ -29,9 +29,9 @@ MODEL = TINY.model.build(257, seed=1).eval()
 CHOICE = {"query": "Jade is", "choices": ["green", "grey"], "gold": 0}
 
 
-def subject(tmp_path, model=MODEL, tokenizer=BYTES):
+def ctx(tmp_path, model=MODEL, tokenizer=BYTES):
     policy = MemoryConfig(name="online")
-    return Subject(model=model, tokenizer=tokenizer, data=TINY.data, seed=0, policy=policy, run=tmp_path)
+    return EvalContext(model=model, tokenizer=tokenizer, data=TINY.data, seed=0, policy=policy, run=tmp_path)
 
 
 def said(text):
@@ -76,7 +76,7 @@ def test_choices_are_compared_from_where_they_begin_to_differ():
     question = prompt(CHOICE, [CHOICE | {"gold": 1}], Rules("choice", 1, "\nAnswer: "), encode)
     assert [said(each) for each in question.contexts] == ["Jade is\nAnswer: grey\n\nJade is\nAnswer: gre"] * 2
     assert [said(each) for each in question.continuations] == ["en", "y"]
-    assert said(question.studied) == "Jade is\nAnswer: grey\n\nJade is\nAnswer:"
+    assert said(question.memorized) == "Jade is\nAnswer: grey\n\nJade is\nAnswer:"
 
 
 def test_of_a_choice_that_is_the_beginning_of_another_the_last_token_counts():
@@ -89,7 +89,7 @@ def test_contexts_that_differ_are_compared_by_what_they_end_with_alike():
     question = prompt(item, [item], Rules("schema", 1, " "), encode)
     assert [said(each) for each in question.contexts] == ["so Pam left.\n\nso S", "so Pam left.\n\nso P"]
     assert [said(each) for each in question.continuations] == ["am left."] * 2
-    assert said(question.studied) == "so Pam left.\n\nso"
+    assert said(question.memorized) == "so Pam left.\n\nso"
 
 
 def test_a_text_is_what_comes_after_the_delimiter():
@@ -139,9 +139,9 @@ def test_the_choice_that_is_cheapest_by_token_is_the_answer():
 
 def ask_who_knows(tmp_path, tasks, limit, taste):
     pack = Core(shared("icl/copa.jsonl").parent, tasks, 4, limit)
-    asked = pack.examples(subject(tmp_path))
+    asked = pack.examples(ctx(tmp_path))
     texts = [parts(each.question, each.gold or 0) for each in asked]
-    return ask(pack, subject(tmp_path, Oracle(texts, taste)), tmp_path / "draft.jsonl", {})
+    return ask(pack, ctx(tmp_path, Oracle(texts, taste)), tmp_path / "draft.jsonl", {})
 
 
 WHO_KNOWS = pytest.mark.parametrize(("taste", "right"), [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
@@ -169,7 +169,7 @@ def test_so_it_is_in_every_task(tmp_path, taste, right):
 def test_core_has_its_name_only_when_nothing_is_missing(tmp_path):
     rows = [{"task": name, "question": 0, "correct": True} for name in read_tasks("core")]
     pack = Core(tmp_path, None, 4, None)
-    whole, part = pack.summarise(subject(tmp_path), rows), pack.summarise(subject(tmp_path), rows[1:])
+    whole, part = pack.summarise(ctx(tmp_path), rows), pack.summarise(ctx(tmp_path), rows[1:])
     assert whole.metrics["CORE"].value == 1.0
     assert "CORE-21" in part.metrics and "CORE" not in part.metrics
 
@@ -177,31 +177,31 @@ def test_core_has_its_name_only_when_nothing_is_missing(tmp_path):
 def test_what_cannot_be_asked_is_said(tmp_path):
     folder = write(tmp_path / "icl", "copa.jsonl", CHOICE | {"gold": 2})
     with pytest.raises(DataError, match="question 1: gold=2"):
-        Core(folder, None, 4, None).examples(subject(tmp_path))
+        Core(folder, None, 4, None).examples(ctx(tmp_path))
     write(folder, "copa.jsonl", CHOICE, {"query": "no choices"})
     with pytest.raises(DataError, match="line 2: has no choices, gold"):
-        Core(folder, ["copa"], 4, None).examples(subject(tmp_path))
+        Core(folder, ["copa"], 4, None).examples(ctx(tmp_path))
     (folder / "copa.jsonl").write_text("{broken")
     with pytest.raises(DataError, match="line 1: no JSON"):
-        Core(folder, ["copa"], 4, None).examples(subject(tmp_path))
+        Core(folder, ["copa"], 4, None).examples(ctx(tmp_path))
     (folder / "copa.jsonl").write_text("\n")
     with pytest.raises(DataError, match="empty"):
-        Core(folder, ["copa"], 4, None).examples(subject(tmp_path))
+        Core(folder, ["copa"], 4, None).examples(ctx(tmp_path))
     write(folder, "arc_easy.jsonl", *[CHOICE] * 10)
     with pytest.raises(DataError, match="10 questions; arc_easy shows 10"):
-        Core(folder, ["arc_easy"], 4, None).examples(subject(tmp_path))
+        Core(folder, ["arc_easy"], 4, None).examples(ctx(tmp_path))
     with pytest.raises(DataError, match=r"has no piqa\.jsonl"):
-        Core(folder, ["piqa"], 4, None).examples(subject(tmp_path))
+        Core(folder, ["piqa"], 4, None).examples(ctx(tmp_path))
     with pytest.raises(ConfigError, match="no task pica"):
-        Core(folder, ["pica"], 4, None).examples(subject(tmp_path))
+        Core(folder, ["pica"], 4, None).examples(ctx(tmp_path))
     with pytest.raises(DataError, match="for the task hellaswag_zeroshot"):
-        Core(tmp_path / "empty", None, 4, None).examples(subject(tmp_path))
+        Core(tmp_path / "empty", None, 4, None).examples(ctx(tmp_path))
     with pytest.raises(ConfigError, match="no text"):
-        Core(folder, ["copa"], 4, None).examples(subject(tmp_path, tokenizer=None))
+        Core(folder, ["copa"], 4, None).examples(ctx(tmp_path, tokenizer=None))
 
 
 def test_files_lie_in_any_folder_below_and_may_miss(tmp_path):
     write(tmp_path / "icl", "about.txt")
     write(tmp_path / "icl" / "commonsense", "copa.jsonl", *[CHOICE] * 3)
-    asked = Core(tmp_path / "icl", None, 4, 2).examples(subject(tmp_path))
+    asked = Core(tmp_path / "icl", None, 4, 2).examples(ctx(tmp_path))
     assert [(each.task, each.number) for each in asked] == [("copa", 0), ("copa", 1)]

@@ -106,10 +106,10 @@ def test_generation_stops_where_the_task_says_and_is_greedy_unless_it_says_other
 def test_what_is_studied_is_the_context_without_the_candidates_in_it():
     encoder = Encoder(BYTES)
     choices = encoder.question([("Is it so? ", "yes"), ("Is it so? ", "no")])
-    assert said(choices.studied) == "Is it so?"
+    assert said(choices.memorized) == "Is it so?"
     assert [said(each) for each in choices.continuations] == [" yes", " no"]
     schema = encoder.question([("then Samir", " left"), ("then Sally", " left")])
-    assert said(schema.studied) == "then"
+    assert said(schema.memorized) == "then"
     longest = Encoder(BYTES, max_length=8).question([("the lantern", " jade"), ("the lantern", " x")])
     assert [said(each) for each in longest.contexts] == ["ern", "ern"]
     with pytest.raises(ConfigError, match="max_length=4"):

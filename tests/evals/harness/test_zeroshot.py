@@ -17,7 +17,7 @@ from nested_learning.evals.harness.harness import Documents, figure
 from nested_learning.evals.harness.local_tasks import read_tasks, unmark
 from nested_learning.evals.harness.stratified import mean_of_means
 from nested_learning.evals.harness.zeroshot import ZeroShot
-from nested_learning.evals.protocol import Metric, Subject
+from nested_learning.evals.protocol import EvalContext, Metric
 from nested_learning.evals.runner import ask
 from nested_learning.inference.policy import MemorizeConfig, MemoryConfig
 from nested_learning.phase.train import run
@@ -33,14 +33,14 @@ QUESTIONS = [
 ]
 
 
-def subject(tmp_path, model=MODEL, tokenizer=BYTES, policy="online"):
+def ctx(tmp_path, model=MODEL, tokenizer=BYTES, policy="online"):
     how = MemoryConfig(name=policy)
     if policy == "memorize":
         how = MemorizeConfig(
             name=policy, steps=1, lr=1.0, chunk=8, surprise_threshold=None, surprise_metric="l2",
             levels=["titan"], layers=None, reset="per_example",
         )  # fmt: skip
-    return Subject(model=model, tokenizer=tokenizer, data=TINY.data, seed=0, policy=how, run=tmp_path)
+    return EvalContext(model=model, tokenizer=tokenizer, data=TINY.data, seed=0, policy=how, run=tmp_path)
 
 
 def write(folder, name, items):
@@ -53,9 +53,9 @@ def pack(folder, tasks=None, limit=None):
     return ZeroShot(folder, tasks, 4, limit, None)
 
 
-def report_on(pack, subject):
-    (subject.run / "draft.jsonl").unlink(missing_ok=True)
-    return ask(pack, subject, subject.run / "draft.jsonl", {})
+def report_on(pack, ctx):
+    (ctx.run / "draft.jsonl").unlink(missing_ok=True)
+    return ask(pack, ctx, ctx.run / "draft.jsonl", {})
 
 
 def said(text):
@@ -64,14 +64,14 @@ def said(text):
 
 def ask_who_knows(tmp_path, tasks, limit, taste):
     folder = shared("icl/piqa.jsonl").parent
-    asked = pack(folder, tasks, limit).examples(subject(tmp_path))
+    asked = pack(folder, tasks, limit).examples(ctx(tmp_path))
     texts = []
     for each in asked:
         file = next(path for name in read_tasks("zeroshot")[each.task]["files"] if (path := folder / name).exists())
         item = json.loads(file.read_text().splitlines()[each.document])
         place = ({"gold": 0} | item)["gold"]
         texts.append(([BYTES.end, *each.asked.contexts[place].tolist()], each.asked.continuations[place].tolist()))
-    return report_on(pack(folder, tasks, limit), subject(tmp_path, Oracle(texts, taste)))
+    return report_on(pack(folder, tasks, limit), ctx(tmp_path, Oracle(texts, taste)))
 
 
 WHO_KNOWS = pytest.mark.parametrize(("taste", "right"), [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
@@ -97,7 +97,7 @@ def test_so_it_is_in_every_task(tmp_path, taste, right):
 
 def test_prompts_are_those_of_the_harness():
     folder = shared("icl/piqa.jsonl").parent
-    asked = {each.task: each.asked for each in pack(folder, None, 1).examples(subject(Path()))}
+    asked = {each.task: each.asked for each in pack(folder, None, 1).examples(ctx(Path()))}
     assert len(asked) == 10
     prompts = {task: said(question.contexts[0]) for task, question in asked.items()}
     assert prompts["piqa"].startswith("Question: How do I ready") and prompts["piqa"].endswith("occupants?\nAnswer:")
@@ -107,7 +107,7 @@ def test_prompts_are_those_of_the_harness():
     assert said(asked["lambada_openai"].continuations[0]) == " signs"
     schema = asked["winogrande"]
     assert len({said(context) for context in schema.contexts}) == 2 and len(set(map(said, schema.continuations))) == 1
-    assert all(said(context).startswith(said(schema.studied)) for context in schema.contexts)
+    assert all(said(context).startswith(said(schema.memorized)) for context in schema.contexts)
 
 
 def test_tasks_of_every_kind_are_asked_and_judged_side_by_side(tmp_path):
@@ -129,7 +129,7 @@ def test_tasks_of_every_kind_are_asked_and_judged_side_by_side(tmp_path):
         "last": task("last", "loglikelihood", " {{answer}}"),
     }
     known = [([BYTES.end], BYTES.encode("Q: so?\nA: yes\n").tolist())]
-    report = report_on(every, subject(tmp_path, Oracle(known)))
+    report = report_on(every, ctx(tmp_path, Oracle(known)))
     found = {name: metric.value for name, metric in report.metrics.items()}
     assert found["roll/bits_per_byte"] < 1e-4 and found["roll/word_perplexity"] == pytest.approx(1, abs=1e-4)
     assert found["say/exact_match"] == found["last/acc"] == 1.0
@@ -143,11 +143,11 @@ def test_marks_of_wikihow_are_no_text():
 
 def test_study_changes_the_answers_and_is_compared_pair_by_pair(tmp_path):
     folder = write(tmp_path / "icl", "copa.jsonl", QUESTIONS * 3)
-    online, studied = (report_on(pack(folder), subject(tmp_path, policy=name)) for name in ("online", "memorize"))
-    assert [row["answer"] for row in online.rows] != [row["answer"] for row in studied.rows]
+    online, memorized = (report_on(pack(folder), ctx(tmp_path, policy=name)) for name in ("online", "memorize"))
+    assert [row["answer"] for row in online.rows] != [row["answer"] for row in memorized.rows]
     # contexts of 22 and 26 bytes and the token that opens them, 8 at a time
-    assert studied.metrics["memory/titan/writes"].value == 3.5
-    assert differences(studied, online)["copa/acc"].stderr is not None
+    assert memorized.metrics["memory/titan/writes"].value == 3.5
+    assert differences(memorized, online)["copa/acc"].stderr is not None
 
 
 def test_a_figure_that_is_no_mean_has_a_jackknifed_error():
@@ -192,12 +192,12 @@ def test_what_cannot_be_asked_is_said(tmp_path):
     with pytest.raises(ConfigError, match=r"leave evals\.zeroshot\.path"):
         ZeroShotConfig(path="icl", **(options | {"official": True}))
     with pytest.raises(ConfigError, match="no text"):
-        pack(tmp_path, ["copa"]).examples(subject(tmp_path, tokenizer=None))
+        pack(tmp_path, ["copa"]).examples(ctx(tmp_path, tokenizer=None))
     with pytest.raises(DataError, match=r"has no copa\.jsonl"):
-        pack(tmp_path, ["copa"]).examples(subject(tmp_path))
+        pack(tmp_path, ["copa"]).examples(ctx(tmp_path))
     write(tmp_path / "icl", "copa.jsonl", [QUESTIONS[0], {"query": "x", "choices": "ab", "gold": 0}])
     with pytest.raises(DataError, match=r"copa\.jsonl, question 2"):
-        pack(tmp_path / "icl", ["copa"]).examples(subject(tmp_path))
+        pack(tmp_path / "icl", ["copa"]).examples(ctx(tmp_path))
 
 
 def test_every_local_task_says_where_it_is_and_how_it_is_judged():

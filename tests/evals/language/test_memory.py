@@ -12,7 +12,7 @@ from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
 from nested_learning.evals.language.config import MemoryPackConfig
 from nested_learning.evals.language.memory import MemoryPack
-from nested_learning.evals.protocol import Subject
+from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
 from nested_learning.inference.policy import MemoryConfig
 from nested_learning.phase.eval import run as evaluate
@@ -21,9 +21,9 @@ from nested_learning.phase.train import run
 FIGURES = {"norm", "rank", "surprise", "retention"}
 
 
-def subject(folder, model="hope", policy="online", **given):
+def ctx(folder, model="hope", policy="online", **given):
     config = tiny(folder, model=model, **given)
-    return Subject(
+    return EvalContext(
         model=config.model.build(257, seed=1),
         tokenizer=ByteTokenizer(),
         data=config.data,
@@ -38,7 +38,7 @@ def report_on(asked, **options):
 
 
 def test_every_figure_of_every_memory_has_an_error_at_every_position(tmp_path):
-    report = report_on(subject(tmp_path), length_factor=4, num_rows=3, batch_size=2)
+    report = report_on(ctx(tmp_path), length_factor=4, num_rows=3, batch_size=2)
     names = {tuple(name.split("/")) for name in report.metrics}
     assert names == {
         (memory, figure, position)
@@ -52,7 +52,7 @@ def test_every_figure_of_every_memory_has_an_error_at_every_position(tmp_path):
 
 
 def test_a_figure_is_the_mean_over_layers_and_rows_of_what_the_state_says(tmp_path):
-    asked = subject(tmp_path, "titans_lmm")
+    asked = ctx(tmp_path, "titans_lmm")
     report = report_on(asked, length_factor=1, num_rows=5, batch_size=5)
     source = asked.open_source()
     count = source.num_rows("validation")
@@ -66,7 +66,7 @@ def test_a_figure_is_the_mean_over_layers_and_rows_of_what_the_state_says(tmp_pa
 
 
 def test_the_batch_size_changes_nothing(tmp_path):
-    asked = subject(tmp_path)
+    asked = ctx(tmp_path)
     one, many = (
         report_on(replace(asked, run=tmp_path / str(size)), length_factor=1, num_rows=5, batch_size=size).metrics
         for size in (1, 5)
@@ -77,7 +77,7 @@ def test_the_batch_size_changes_nothing(tmp_path):
 
 
 def test_curves_follow_the_positions(tmp_path):
-    report = report_on(subject(tmp_path), length_factor=4, num_rows=2, batch_size=2)
+    report = report_on(ctx(tmp_path), length_factor=4, num_rows=2, batch_size=2)
     assert set(report.curves) == FIGURES
     points = report.curves["surprise"]["read"]
     found = [report.metrics[f"read/surprise/{position}"] for position in ("0-32", "32-128")]
@@ -94,7 +94,7 @@ def test_curves_follow_the_positions(tmp_path):
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(tmp_path, given, factor, problem):
     with pytest.raises(ConfigError, match=problem):
-        report_on(subject(tmp_path, **given), length_factor=factor, num_rows=2, batch_size=2)
+        report_on(ctx(tmp_path, **given), length_factor=factor, num_rows=2, batch_size=2)
 
 
 def test_a_key_below_one_is_refused():

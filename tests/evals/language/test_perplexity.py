@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import study, tiny
+from tiny import memorize_policy, tiny
 
 from nested_learning.data.tokenizers.bpe import train_bpe
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
@@ -16,22 +16,22 @@ from nested_learning.evals import memory_check as room
 from nested_learning.evals.language.config import PerplexityConfig
 from nested_learning.evals.language.perplexity import Perplexity, compared
 from nested_learning.evals.language.texts import cut, to_texts
-from nested_learning.evals.protocol import Subject
+from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
 from nested_learning.inference.policy import MemoryConfig
 
-STUDY = study(lr=0.5, chunk=16, surprise_metric="loss")
+STUDY = memorize_policy(lr=0.5, chunk=16, surprise_metric="loss")
 BOOK = "".join(f"{line} green  bottles,\n\thanging on the wåll.\n" for line in range(40))
 
 
 @pytest.fixture
-def subject(tmp_path):
+def ctx(tmp_path):
     config = tiny(tmp_path, model="titans_lmm", data__val_rows=6)
     model = config.model.build(257, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)
-    return Subject(
+    return EvalContext(
         model=model,
         tokenizer=ByteTokenizer(),
         data=config.data,
@@ -48,12 +48,12 @@ def write(folder, *documents):
     return str(folder)
 
 
-def report_on(subject, path=None, length_factor=4, num_texts=8, batch_size=4):
+def report_on(ctx, path=None, length_factor=4, num_texts=8, batch_size=4):
     asked = PerplexityConfig(
         name="perplexity", path=path, length_factor=length_factor, num_texts=num_texts, batch_size=batch_size
     )
-    draft = subject.run / f"evals/{subject.policy.name}{batch_size}.jsonl"
-    return ask(asked.build(subject.data), subject, draft, {"asked": repr((asked, subject.policy))})
+    draft = ctx.run / f"evals/{ctx.policy.name}{batch_size}.jsonl"
+    return ask(asked.build(ctx.data), ctx, draft, {"asked": repr((asked, ctx.policy))})
 
 
 def value(report, name):
@@ -67,15 +67,15 @@ def nats_of(model, text):
     return torch.nn.functional.cross_entropy(logits.mT, tokens[:, 1:], reduction="none")[0]
 
 
-def test_validation_rows_are_longer_than_those_of_training_and_every_position_has_its_figures(subject):
-    report = report_on(subject, num_texts=5)
+def test_validation_rows_are_longer_than_those_of_training_and_every_position_has_its_figures(ctx):
+    report = report_on(ctx, num_texts=5)
     stretches = {name.partition("/")[2] for name in report.metrics}
     assert stretches == {"", "0-32", "32-128"}
-    source = subject.open_source(seq_len=128)
+    source = ctx.open_source(seq_len=128)
     rows = [source.row("validation", 0, index * source.num_rows("validation") // 5) for index in range(5)]
     tokens, targets = (torch.from_numpy(np.stack(column)) for column in list(zip(*rows, strict=True))[:2])
     with torch.no_grad():
-        logits, _ = subject.model(tokens, subject.model.init_state(5))
+        logits, _ = ctx.model(tokens, ctx.model.init_state(5))
     nats = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
     assert value(report, "loss/32-128") == pytest.approx(nats[:, 32:][targets[:, 32:] >= 0].mean().item(), rel=1e-4)
     text = (targets != 256) & (targets >= 0)
@@ -85,10 +85,10 @@ def test_validation_rows_are_longer_than_those_of_training_and_every_position_ha
     assert [x for x, _, _ in line] == [32, 128]
 
 
-def test_documents_are_read_to_their_end_and_words_are_those_that_white_space_separates(subject, tmp_path):
+def test_documents_are_read_to_their_end_and_words_are_those_that_white_space_separates(ctx, tmp_path):
     documents = [BOOK, BOOK[7:900], "one wörd\n"]
-    report = report_on(subject, write(tmp_path / "books", *documents), length_factor=None)
-    nats = sum(nats_of(subject.model, text).sum().item() for text in documents)
+    report = report_on(ctx, write(tmp_path / "books", *documents), length_factor=None)
+    nats = sum(nats_of(ctx.model, text).sum().item() for text in documents)
     num_bytes, num_words = (
         sum(map(len, each)) for each in ([t.encode() for t in documents], map(str.split, documents))
     )
@@ -114,52 +114,52 @@ def test_every_byte_and_every_word_counts_once_wherever_a_document_is_cut(tokeni
 
 
 @pytest.mark.parametrize("policy", [MemoryConfig(name="online"), STUDY], ids=lambda policy: policy.name)
-def test_a_text_costs_the_same_alone_and_beside_longer_ones(subject, tmp_path, policy):
-    asked = replace(subject, policy=policy)
+def test_a_text_costs_the_same_alone_and_beside_longer_ones(ctx, tmp_path, policy):
+    asked = replace(ctx, policy=policy)
     path = write(tmp_path / "books", BOOK[:60], BOOK[60:200], BOOK[200:260])
     together, alone = (report_on(asked, path, length_factor=None, batch_size=size).rows for size in (3, 1))
     for one, other in zip(together, alone, strict=True):
         assert one == pytest.approx(other, rel=1e-5)
 
 
-def test_study_learns_from_a_piece_only_once_it_was_predicted(subject, tmp_path):
+def test_study_learns_from_a_piece_only_once_it_was_predicted(ctx, tmp_path):
     path = write(tmp_path / "books", BOOK[:700])
-    asked = replace(subject, policy=replace(STUDY, chunk=32))
-    online, studied = (report_on(each, path, length_factor=None) for each in (subject, asked))
+    asked = replace(ctx, policy=replace(STUDY, chunk=32))
+    online, memorized = (report_on(each, path, length_factor=None) for each in (ctx, asked))
     last = f"loss/512-{len(BOOK[:700].encode()) + 1}"
-    assert value(studied, "loss/0-32") == pytest.approx(value(online, "loss/0-32"), rel=1e-6)
-    assert value(studied, last) < 0.9 * value(online, last)
-    assert value(studied, "memory/mlp/writes") > 0
+    assert value(memorized, "loss/0-32") == pytest.approx(value(online, "loss/0-32"), rel=1e-6)
+    assert value(memorized, last) < 0.9 * value(online, last)
+    assert value(memorized, "memory/mlp/writes") > 0
     other = write(tmp_path / "others", BOOK[:513])
     begun = report_on(asked, other, length_factor=None)
-    assert value(begun, "loss/256-512") == pytest.approx(value(studied, "loss/256-512"), rel=1e-6)
+    assert value(begun, "loss/256-512") == pytest.approx(value(memorized, "loss/256-512"), rel=1e-6)
 
 
-def test_what_is_carried_to_the_next_text_makes_it_cheaper(subject, tmp_path):
+def test_what_is_carried_to_the_next_text_makes_it_cheaper(ctx, tmp_path):
     path = write(tmp_path / "books", BOOK[:250], BOOK[250:500])
-    fresh = report_on(replace(subject, policy=STUDY), path, length_factor=None)
-    carried = report_on(replace(subject, policy=replace(STUDY, reset="carry")), path, length_factor=None)
+    fresh = report_on(replace(ctx, policy=STUDY), path, length_factor=None)
+    carried = report_on(replace(ctx, policy=replace(STUDY, reset="carry")), path, length_factor=None)
     first, *_, last = ([row["nats"] for row in report.rows if row["start"] == 0] for report in (fresh, carried))
     assert first[0] == pytest.approx(last[0], rel=1e-5)
     assert sum(last[1:]) < 0.9 * sum(first[1:])
 
 
-def test_where_documents_are_read_apart_each_begins_at_position_0(subject, tmp_path):
+def test_where_documents_are_read_apart_each_begins_at_position_0(ctx, tmp_path):
     path = write(tmp_path / "many", *(f"{number}: {BOOK[number : number + 20]}\n" for number in range(60)))
-    data = replace(subject.data, path=path, boundary="reset", val_fraction=0.5)
-    report = report_on(replace(subject, data=data), num_texts=2)
+    data = replace(ctx.data, path=path, boundary="reset", val_fraction=0.5)
+    report = report_on(replace(ctx, data=data), num_texts=2)
     assert all(row["end"] <= 32 for row in report.rows) and len(report.rows) > 4
-    source = replace(subject, data=data).open_source(seq_len=128)
+    source = replace(ctx, data=data).open_source(seq_len=128)
     _, targets, documents = source.row("validation", 0, 0)
     inside = documents == 1
     text = bytes(targets[inside][targets[inside] < 256].astype(np.uint8)).decode()
-    assert report.rows[1]["text_nats"] == pytest.approx(nats_of(subject.model, text).sum().item(), rel=1e-4)
+    assert report.rows[1]["text_nats"] == pytest.approx(nats_of(ctx.model, text).sum().item(), rel=1e-4)
 
 
-def test_a_model_that_knows_nothing_pays_for_every_token_alike(subject):
+def test_a_model_that_knows_nothing_pays_for_every_token_alike(ctx):
     with torch.no_grad():
-        subject.model.head.weight.zero_()
-    report = report_on(subject)
+        ctx.model.head.weight.zero_()
+    report = report_on(ctx)
     assert value(report, "perplexity") == pytest.approx(257, rel=1e-4)
     assert value(report, "bpb") == pytest.approx(math.log2(257), rel=1e-4)
 
@@ -177,38 +177,38 @@ def test_positions_are_compared_in_the_texts_that_have_both():
     assert compared(reference, reference) == {} == compared([stretch(7, 1.0)], reference)
 
 
-def test_what_cannot_be_asked_is_refused(subject, tmp_path):
+def test_what_cannot_be_asked_is_refused(ctx, tmp_path):
     rows = tiny(tmp_path, data="recall").data
     empty, broken = tmp_path / "empty.txt", tmp_path / "broken.jsonl"
     empty.write_text("")
     broken.write_text(json.dumps({"text": "fine"}) + "\n{\n")
     with pytest.raises(ConfigError, match="have a fixed length"):
-        report_on(replace(subject, data=rows))
+        report_on(replace(ctx, data=rows))
     with pytest.raises(ConfigError, match="reads no text"):
-        report_on(replace(subject, tokenizer=None))
+        report_on(replace(ctx, tokenizer=None))
     with pytest.raises(ConfigError, match="no such file"):
-        report_on(subject, str(tmp_path / "nowhere"))
+        report_on(ctx, str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="no text there"):
-        report_on(subject, str(empty))
+        report_on(ctx, str(empty))
     with pytest.raises(DataError, match="line 2"):
-        report_on(subject, str(broken))
+        report_on(ctx, str(broken))
     with pytest.raises(ConfigError, match="length_factor=null"):
-        report_on(subject, length_factor=None)
+        report_on(ctx, length_factor=None)
     with pytest.raises(ConfigError, match="num_texts=0"):
-        report_on(subject, num_texts=0)
+        report_on(ctx, num_texts=0)
 
 
-def test_a_chosen_number_of_texts_is_spread_over_the_documents(subject, tmp_path):
+def test_a_chosen_number_of_texts_is_spread_over_the_documents(ctx, tmp_path):
     documents = [chr(ord("a") + number) * 200 for number in range(6)]
     pack = Perplexity(write(tmp_path / "books", *documents), 1, 6, 4)
-    begun = [text.row.row.tokens[1] for text in pack.examples(subject)]
+    begun = [text.row.row.tokens[1] for text in pack.examples(ctx)]
     assert bytes(begun).decode() == "abcdef"
 
 
-def test_texts_that_there_is_no_room_for_are_refused_before_they_are_read(subject, tmp_path, monkeypatch):
+def test_texts_that_there_is_no_room_for_are_refused_before_they_are_read(ctx, tmp_path, monkeypatch):
     path = write(tmp_path / "books", BOOK)
     full, window = (tiny(tmp_path, model__window=window).model.build(257, seed=0) for window in ("null", 8))
     monkeypatch.setattr(room, "free_bytes", lambda device: 1 << 20)
-    report_on(replace(subject, model=window), path, length_factor=None)
+    report_on(replace(ctx, model=window), path, length_factor=None)
     with pytest.raises(ConfigError, match="use at most"):
-        report_on(replace(subject, model=full), path, length_factor=None, batch_size=2)
+        report_on(replace(ctx, model=full), path, length_factor=None, batch_size=2)

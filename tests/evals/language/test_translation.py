@@ -11,7 +11,7 @@ from tiny import tiny
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import DataError
 from nested_learning.evals.language.translation import Translation
-from nested_learning.evals.protocol import Subject
+from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
 from nested_learning.inference.policy import MemorizeConfig, MemoryConfig
 
@@ -23,14 +23,14 @@ MODEL = TINY.model.build(257, seed=1).eval()
 LESSONS = {"Adna": "tebu: taro\nngase: water", "Vaomi": "setima: blue"}
 
 
-def subject(tmp_path, model=MODEL, reset=None):
+def ctx(tmp_path, model=MODEL, reset=None):
     how = MemoryConfig(name="online")
     if reset is not None:
         how = MemorizeConfig(
             name="memorize", steps=1, lr=1.0, chunk=16, surprise_threshold=None, surprise_metric="l2",
             levels=["all"], layers=None, reset=reset,
         )  # fmt: skip
-    return Subject(model=model, tokenizer=BYTES, data=TINY.data, seed=0, policy=how, run=tmp_path)
+    return EvalContext(model=model, tokenizer=BYTES, data=TINY.data, seed=0, policy=how, run=tmp_path)
 
 
 def write(folder, *asked):
@@ -43,9 +43,9 @@ def write(folder, *asked):
     return path
 
 
-def report_on(pack, subject):
-    (subject.run / "draft.jsonl").unlink(missing_ok=True)
-    return ask(pack, subject, subject.run / "draft.jsonl", {})
+def report_on(pack, ctx):
+    (ctx.run / "draft.jsonl").unlink(missing_ok=True)
+    return ask(pack, ctx, ctx.run / "draft.jsonl", {})
 
 
 def values(report):
@@ -55,12 +55,12 @@ def values(report):
 def test_who_knows_the_lesson_translates_and_who_knows_the_question_alone_does_not(tmp_path):
     path = write(tmp_path, ("Adna", "tebu", "taro"), ("Vaomi", "setima", "blue"), ("Adna", "ngase", "water"))
     pack = Translation(path, 2, None, 20)
-    asked = pack.examples(subject(tmp_path))
+    asked = pack.examples(ctx(tmp_path))
     known = [
         ([BYTES.end, *each.prompt.tolist()], [*each.answer.tolist(), *BYTES.encode("\nmore").tolist()])
         for each in asked
     ]
-    report = report_on(pack, subject(tmp_path, Oracle(known)))
+    report = report_on(pack, ctx(tmp_path, Oracle(known)))
     assert [row["text"] for row in report.rows] == ["taro", "blue", "water"]
     found = values(report)
     assert (found["chrf"], found["exact"], found["exact_question_only"]) == (100.0, 1.0, 0.0)
@@ -71,29 +71,29 @@ def test_who_knows_the_lesson_translates_and_who_knows_the_question_alone_does_n
 def test_study_reaches_the_question_that_is_read_alone_and_has_controls(tmp_path):
     path = write(tmp_path, ("Adna", "tebu", "taro"), ("Vaomi", "setima", "blue"))
     pack = Translation(path, 2, None, 2)
-    online, studied = (values(report_on(pack, subject(tmp_path, reset=how))) for how in (None, "per_example"))
-    assert online["bpb_question_only"] != pytest.approx(studied["bpb_question_only"], rel=1e-4)
-    different = {studied[f"bpb{name}"] for name in ("", "_question_only", "_another_lesson", "_after_another")}
+    online, memorized = (values(report_on(pack, ctx(tmp_path, reset=how))) for how in (None, "per_example"))
+    assert online["bpb_question_only"] != pytest.approx(memorized["bpb_question_only"], rel=1e-4)
+    different = {memorized[f"bpb{name}"] for name in ("", "_question_only", "_another_lesson", "_after_another")}
     assert len(different) == 4
     # alone, each after the other's lesson: what both sentences together say
-    alone = pack.examples(subject(tmp_path))[0]
-    session = subject(tmp_path, reset="per_example").open_session(1, reads_text=True)
-    session.study(alone.another)
+    alone = pack.examples(ctx(tmp_path))[0]
+    session = ctx(tmp_path, reset="per_example").open_session(1, reads_text=True)
+    session.memorize(alone.another)
     session.feed(alone.question)
     nats = session.score(alone.answer).sum().item()
-    row = report_on(pack, subject(tmp_path, reset="per_example")).rows[0]
+    row = report_on(pack, ctx(tmp_path, reset="per_example")).rows[0]
     assert row["nats_another_lesson"] == pytest.approx(nats, rel=1e-4)
 
 
 def test_lessons_that_stay_have_no_controls(tmp_path):
     path = write(tmp_path, ("Adna", "tebu", "taro"), ("Vaomi", "setima", "blue"))
-    found = values(report_on(Translation(path, 2, None, 2), subject(tmp_path, reset="carry")))
+    found = values(report_on(Translation(path, 2, None, 2), ctx(tmp_path, reset="carry")))
     assert "chrf_question_only" in found and "chrf_another_lesson" not in found
 
 
 def test_the_lessons_of_big_bench_are_told_from_their_questions(tmp_path):
     pack = Translation(shared("icl/bigbench_conlang_translation.jsonl"), 2, None, 160)
-    asked = pack.examples(subject(tmp_path))
+    asked = pack.examples(ctx(tmp_path))
     first = asked[0]
     assert len(asked) == 164 and first.right == "The child grows taro."
     assert BYTES.decode(first.question.tolist()).startswith("Now, translate the following from Adna to English:")
@@ -108,4 +108,4 @@ def test_what_is_no_lesson_is_said(tmp_path):
     path = tmp_path / "lessons.jsonl"
     path.write_text('{"context": "no lesson, no empty line", "continuation": "x"}\n')
     with pytest.raises(DataError, match="question 1: its context should be a lesson"):
-        Translation(path, 2, None, 8).examples(subject(tmp_path))
+        Translation(path, 2, None, 8).examples(ctx(tmp_path))

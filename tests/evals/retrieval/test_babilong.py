@@ -10,7 +10,7 @@ from rule_oracle import Oracle, answering
 from nested_learning.data.tasks.needles import NeedlesConfig
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError, DataError
-from nested_learning.evals.protocol import Report, Subject
+from nested_learning.evals.protocol import EvalContext, Report
 from nested_learning.evals.retrieval.babilong import BabilongPack
 from nested_learning.evals.retrieval.config import BabilongPackConfig
 from nested_learning.evals.runner import ask
@@ -45,7 +45,7 @@ def report_on(pack: BabilongPack, sign: int, tmp_path: Path) -> Report:
         said = re.findall(r"Mary went to the (\w+)\.", text)
         return said[-1] if said else None
 
-    subject = Subject(
+    ctx = EvalContext(
         model=Oracle(answering("Where is Mary?", find), sign),
         tokenizer=ByteTokenizer(),
         data=NeedlesConfig(),
@@ -53,7 +53,7 @@ def report_on(pack: BabilongPack, sign: int, tmp_path: Path) -> Report:
         policy=MemoryConfig(name="online"),
         run=tmp_path,
     )
-    return ask(pack, subject, tmp_path / "evals/draft.jsonl", {})
+    return ask(pack, ctx, tmp_path / "evals/draft.jsonl", {})
 
 
 @pytest.mark.parametrize("sign, expected", [(1, 1.0), (-1, 0.0)], ids=["oracle", "anti-oracle"])
@@ -72,11 +72,11 @@ def test_who_follows_the_story_is_right_and_who_avoids_it_wrong(sign: int, expec
 
 def test_texts_are_exactly_as_long_as_asked_and_the_same_stories_at_every_length(tmp_path: Path) -> None:
     pack = pack_of(write_stories(tmp_path, 12), lengths=[300, 0, 700])
-    subject = Subject(
+    ctx = EvalContext(
         model=Oracle(lambda _: None), tokenizer=ByteTokenizer(), data=NeedlesConfig(), seed=0,
         policy=MemoryConfig(name="online"), run=tmp_path,
     )  # fmt: skip
-    examples = list(pack.examples(subject))
+    examples = list(pack.examples(ctx))
     assert [each.length for each in examples] == [0] * 6 + [300] * 6 + [700] * 6
     for each in examples[6:]:
         # a beginning and an answer are part of the length

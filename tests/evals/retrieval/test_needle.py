@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import study, tiny
+from tiny import memorize_policy, tiny
 
 from nested_learning.command.main import main
 from nested_learning.data.tasks.facts import WORDS, FactsConfig
@@ -14,53 +14,53 @@ from nested_learning.data.tasks.parity import ParityConfig
 from nested_learning.data.text.text import TextConfig
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import Subject
+from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.retrieval.needle import NeedlePack
 from nested_learning.evals.runner import ask
 from nested_learning.inference.policy import MemoryConfig
 
-STUDY = study(steps=8, lr=3.0)
+STUDY = memorize_policy(steps=8, lr=3.0)
 PACK = NeedlePack(num_examples=16, num_facts=1, num_candidates=8, batch_size=8)
 
 
 @pytest.fixture
-def subject(tmp_path):
+def ctx(tmp_path):
     """A model that was not trained: what it knows, it studied."""
     model = tiny(Path(), model="transformer", data="parity").model.build(len(WORDS), seed=1)
     policy = MemoryConfig(name="online")
-    return Subject(model=model, tokenizer=None, data=FactsConfig(), seed=0, policy=policy, run=tmp_path)
+    return EvalContext(model=model, tokenizer=None, data=FactsConfig(), seed=0, policy=policy, run=tmp_path)
 
 
-def report_on(pack, subject):
-    return ask(pack, subject, subject.run / "evals/draft.jsonl", {"policy": repr(subject.policy)}, lambda _: None)
+def report_on(pack, ctx):
+    return ask(pack, ctx, ctx.run / "evals/draft.jsonl", {"policy": repr(ctx.policy)}, lambda _: None)
 
 
 def values(report):
     return {name: metric.value for name, metric in report.metrics.items()}
 
 
-def test_a_fact_that_was_studied_is_known_and_no_other_and_forgotten_it_was_never_there(subject):
-    asked, studied = (report_on(PACK, each) for each in (subject, replace(subject, policy=STUDY)))
-    found = values(studied)
+def test_a_fact_that_was_studied_is_known_and_no_other_and_forgotten_it_was_never_there(ctx):
+    asked, memorized = (report_on(PACK, each) for each in (ctx, replace(ctx, policy=STUDY)))
+    found = values(memorized)
     assert min(found["accuracy"], found["contradiction"]) > 0.9
     assert max(found["accuracy_wrong_context"], values(asked)["accuracy"]) < 0.4
-    assert [row["chosen/accuracy_reset"] for row in studied.rows] == [row["chosen/accuracy"] for row in asked.rows]
+    assert [row["chosen/accuracy_reset"] for row in memorized.rows] == [row["chosen/accuracy"] for row in asked.rows]
     assert found["memory/mlp/writes"] == STUDY.steps
-    assert studied.metrics["accuracy"].chance == 1 / 8
+    assert memorized.metrics["accuracy"].chance == 1 / 8
 
 
 @pytest.mark.parametrize("nothing", [{"lr": 0.0}, {"surprise_threshold": math.inf}])
-def test_study_that_writes_nothing_is_the_baseline_to_the_bit(subject, nothing):
-    asked, studied = (
-        report_on(PACK, each) for each in (subject, replace(subject, policy=replace(STUDY, steps=2, **nothing)))
+def test_study_that_writes_nothing_is_the_baseline_to_the_bit(ctx, nothing):
+    asked, memorized = (
+        report_on(PACK, each) for each in (ctx, replace(ctx, policy=replace(STUDY, steps=2, **nothing)))
     )
-    assert [row["nats"] for row in studied.rows] == [row["nats"] for row in asked.rows]
-    assert studied.metrics["memory/mlp/writes"].value == studied.metrics["memory/mlp/norm"].value == 0
+    assert [row["nats"] for row in memorized.rows] == [row["nats"] for row in asked.rows]
+    assert memorized.metrics["memory/mlp/writes"].value == memorized.metrics["memory/mlp/norm"].value == 0
 
 
-def test_of_several_facts_any_is_asked(subject):
+def test_of_several_facts_any_is_asked(ctx):
     places = set()
-    for each in replace_facts(3).examples(subject):
+    for each in replace_facts(3).examples(ctx):
         told = each.context.reshape(3, -1).tolist()
         places.add([line[:5] for line in told].index(each.question.tolist()))
     assert places == {0, 1, 2}
@@ -70,8 +70,8 @@ def replace_facts(num_facts):
     return NeedlePack(num_examples=24, num_facts=num_facts, num_candidates=4, batch_size=8)
 
 
-def test_neither_the_question_nor_the_context_of_another_says_the_answer(subject):
-    for each in replace_facts(2).examples(subject):
+def test_neither_the_question_nor_the_context_of_another_says_the_answer(ctx):
+    for each in replace_facts(2).examples(ctx):
         gold, changed = (each.candidates[place].tolist() for place in (each.gold, each.changed))
         told, question = each.context.tolist(), each.question.tolist()
         assert told[-len(question) :] != question and gold[0] not in question
@@ -87,34 +87,32 @@ def occurs(part, whole):
     return any(whole[place : place + len(part)] == part for place in range(len(whole)))
 
 
-def test_examples_are_those_of_the_seed_whatever_is_asked_at_once(subject):
+def test_examples_are_those_of_the_seed_whatever_is_asked_at_once(ctx):
     rows = [
-        report_on(
-            NeedlePack(num_examples=10, num_facts=1, num_candidates=8, batch_size=size), replace(subject, run=run)
-        )
-        for size, run in ((3, subject.run / "three"), (10, subject.run / "ten"))
+        report_on(NeedlePack(num_examples=10, num_facts=1, num_candidates=8, batch_size=size), replace(ctx, run=run))
+        for size, run in ((3, ctx.run / "three"), (10, ctx.run / "ten"))
     ]
     assert [row["chosen/accuracy"] for row in rows[0].rows] == [row["chosen/accuracy"] for row in rows[1].rows]
     assert [row["nats"] for row in rows[0].rows] == pytest.approx([row["nats"] for row in rows[1].rows], abs=1e-5)
-    assert PACK.examples(replace(subject, seed=1))[0].question.tolist() != PACK.examples(subject)[0].question.tolist()
+    assert PACK.examples(replace(ctx, seed=1))[0].question.tolist() != PACK.examples(ctx)[0].question.tolist()
 
 
-def test_a_model_of_text_is_asked_in_letters_of_any_number(subject):
+def test_a_model_of_text_is_asked_in_letters_of_any_number(ctx):
     model = tiny(Path(), model="transformer", data="parity").model.build(257, seed=1)
-    reader = replace(subject, model=model, tokenizer=ByteTokenizer(), data=TextConfig(path="given"))
+    reader = replace(ctx, model=model, tokenizer=ByteTokenizer(), data=TextConfig(path="given"))
     example = PACK.examples(reader)[0]
     answer = reader.tokenizer.decode(example.candidates[example.gold].tolist())
     told = reader.tokenizer.decode(example.context.tolist())
     assert told == reader.tokenizer.decode(example.question.tolist()) + answer + "."
-    studied = report_on(NeedlePack(4, 1, 8, 4), replace(reader, policy=replace(STUDY, steps=1)))
-    assert [row["example"] for row in studied.rows] == list(range(4))
+    memorized = report_on(NeedlePack(4, 1, 8, 4), replace(reader, policy=replace(STUDY, steps=1)))
+    assert [row["example"] for row in memorized.rows] == list(range(4))
 
 
-def test_what_is_carried_is_known_for_the_next_example(subject):
+def test_what_is_carried_is_known_for_the_next_example(ctx):
     carried, alone = (
         report_on(
             NeedlePack(2, 1, 8, 1),
-            replace(subject, policy=replace(STUDY, steps=1, reset=reset), run=subject.run / reset),
+            replace(ctx, policy=replace(STUDY, steps=1, reset=reset), run=ctx.run / reset),
         )
         for reset in ("carry", "per_example")
     )
@@ -122,9 +120,9 @@ def test_what_is_carried_is_known_for_the_next_example(subject):
     assert carried.rows[1]["nats"] != alone.rows[1]["nats"]
 
 
-def test_a_model_that_knows_no_words_is_told_of_one_that_does(subject):
+def test_a_model_that_knows_no_words_is_told_of_one_that_does(ctx):
     with pytest.raises(ConfigError, match=r"data=parity knows no words; .* experiment=needle"):
-        PACK.examples(replace(subject, data=ParityConfig()))
+        PACK.examples(replace(ctx, data=ParityConfig()))
 
 
 @pytest.mark.slow

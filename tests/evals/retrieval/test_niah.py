@@ -9,7 +9,7 @@ import pytest
 import torch
 from rule_oracle import Oracle, answering
 from shared import shared
-from tiny import study, tiny
+from tiny import memorize_policy, tiny
 
 from nested_learning.data.tasks.needle_tasks import TASKS
 from nested_learning.data.tasks.needles import NeedlesConfig, all_words
@@ -18,7 +18,7 @@ from nested_learning.data.tokenizers.tokenizer import ByteTokenizer, Tokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals import memory_check as room
 from nested_learning.evals.files import write_report
-from nested_learning.evals.protocol import Report, Subject
+from nested_learning.evals.protocol import EvalContext, Report
 from nested_learning.evals.retrieval.config import NiahConfig, PasskeyConfig
 from nested_learning.evals.retrieval.niah import NiahPack
 from nested_learning.evals.runner import ask
@@ -29,7 +29,7 @@ from nested_learning.phase import eval as evaluation
 from nested_learning.phase import train
 
 DATA = NeedlesConfig()
-MEMORIZE = study(levels=["titan"])
+MEMORIZE = memorize_policy(levels=["titan"])
 
 
 def niah(tasks: list[str] | None = None, path: str | None = None, **given: Any) -> NiahPack:
@@ -41,9 +41,9 @@ def niah(tasks: list[str] | None = None, path: str | None = None, **given: Any) 
 
 def subject_of(
     model: LanguageModel, tmp_path: Path, tokenizer: Tokenizer | None = None, policy: MemoryConfig | None = None
-) -> Subject:
+) -> EvalContext:
     """Ask `model`, of bytes unless a tokenizer is given."""
-    return Subject(
+    return EvalContext(
         model=model,
         tokenizer=tokenizer or ByteTokenizer(),
         data=DATA,
@@ -59,10 +59,8 @@ def recurrent() -> tuple[LanguageModel, Tokenizer]:
     return tiny(Path(), model="titans_lmm", data="parity").model.build(words.vocab_size, seed=1), words
 
 
-def report_on(pack: NiahPack, subject: Subject) -> Report:
-    return ask(
-        pack, subject, subject.run / "evals/draft.jsonl", {"policy": subject.policy.name, "size": pack.batch_size}
-    )
+def report_on(pack: NiahPack, ctx: EvalContext) -> Report:
+    return ask(pack, ctx, ctx.run / "evals/draft.jsonl", {"policy": ctx.policy.name, "size": pack.batch_size})
 
 
 def find_value(text: str) -> str | None:
@@ -150,14 +148,14 @@ def test_what_is_studied_is_the_text_up_to_the_question(tmp_path: Path) -> None:
     read: list[str] = []
 
     class Watched(Session):
-        def study(self, text: Any) -> Any:
+        def memorize(self, text: Any) -> Any:
             read.extend(self.text(text))
-            return super().study(text)
+            return super().memorize(text)
 
     model, words = recurrent()
-    subject = subject_of(model, tmp_path, words, MEMORIZE)
+    ctx = subject_of(model, tmp_path, words, MEMORIZE)
     pack = niah(lengths=[150])
-    examples = pack.examples(subject)[:3]
+    examples = pack.examples(ctx)[:3]
     session = Watched(model, words, batch=3, policy=MEMORIZE)
     pack.answer(session, examples)
     assert sorted(read) == sorted(words.decode(each.prompt.context) for each in examples)
@@ -196,7 +194,9 @@ def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"evals\.niah\.lengths: 60 tokens for niah_single_1, 6 of them for the answer"):
         niah(lengths=[60, 900]).examples(subject_of(model, tmp_path, words))
     parity = ParityConfig()
-    silent = Subject(model=model, tokenizer=None, data=parity, seed=0, policy=MemoryConfig(name="online"), run=tmp_path)
+    silent = EvalContext(
+        model=model, tokenizer=None, data=parity, seed=0, policy=MemoryConfig(name="online"), run=tmp_path
+    )
     with pytest.raises(ConfigError, match="evals=niah: a model of data=parity reads no text"):
         niah().examples(silent)
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 from lookup import Finder, Lookup
-from tiny import study, tiny
+from tiny import memorize_policy, tiny
 
 from nested_learning.data.tasks.formal import FormalConfig
 from nested_learning.data.tasks.mad import MadConfig
 from nested_learning.data.tasks.mad_tasks import TASKS
 from nested_learning.data.tasks.recall import RecallConfig
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import Subject
+from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
 from nested_learning.evals.synthetic.config import FormalPackConfig, MadPackConfig, RecallPackConfig
 from nested_learning.evals.synthetic.formal import Bin, Formal
@@ -23,7 +23,7 @@ from nested_learning.inference.policy import MemoryConfig
 from nested_learning.inference.session import Session
 
 ONLINE = MemoryConfig(name="online")
-STUDY = study(chunk=8)
+STUDY = memorize_policy(chunk=8)
 RECALL = RecallConfig(num_pairs=3, gap=6, num_keys=9, num_values=8)
 PACKS = {
     "recall": (RECALL, Recall([6, 9], [2, 4], [0, 1], num_rows=2, batch_size=5)),
@@ -32,9 +32,9 @@ PACKS = {
 }
 
 
-def subject(tmp_path, data, model=None, policy=ONLINE):
+def ctx(tmp_path, data, model=None, policy=ONLINE):
     model = model or tiny(tmp_path, model="titans_lmm", data="copy").model.build(data.vocab_size, seed=1)
-    return Subject(model=model, tokenizer=None, data=data, seed=0, policy=policy, run=tmp_path)
+    return EvalContext(model=model, tokenizer=None, data=data, seed=0, policy=policy, run=tmp_path)
 
 
 def report_on(pack, asked):
@@ -46,7 +46,7 @@ def report_on(pack, asked):
 @pytest.mark.parametrize("knows", [True, False])
 def test_who_knows_the_targets_gets_everything_right_and_who_avoids_them_nothing(tmp_path, name, knows):
     data, pack = PACKS[name]
-    asked = subject(tmp_path, data)
+    asked = ctx(tmp_path, data)
     rows = [case.row for case in pack.examples(asked)]
     model = Lookup(data.vocab_size, rows, knows=knows, all_at_once=name == "compression")
     metrics = report_on(pack, replace(asked, model=model)).metrics
@@ -57,7 +57,7 @@ def test_who_knows_the_targets_gets_everything_right_and_who_avoids_them_nothing
 
 def test_versions_of_recall_have_a_figure_each(tmp_path):
     data, pack = PACKS["recall"]
-    report = report_on(pack, subject(tmp_path, data, Finder(data.vocab_size)))
+    report = report_on(pack, ctx(tmp_path, data, Finder(data.vocab_size)))
     cells = ["6/2", "6/2+1", "6/4", "6/4+1", "9/2", "9/2+1", "9/4", "9/4+1"]
     assert [name.partition("/")[2] for name in report.metrics if name.startswith("accuracy")] == cells
     assert [name.partition("/")[2] for name in report.metrics if name.startswith("stale")] == cells[1::2]
@@ -68,8 +68,8 @@ def test_versions_of_recall_have_a_figure_each(tmp_path):
 
 def test_who_answers_what_was_told_first_is_stale(tmp_path):
     pack = Recall(None, None, [2], num_rows=8, batch_size=8)
-    last = report_on(pack, subject(tmp_path, RECALL, Finder(RECALL.vocab_size))).metrics
-    first = report_on(pack, subject(tmp_path / "..", RECALL, Finder(RECALL.vocab_size, first=True))).metrics
+    last = report_on(pack, ctx(tmp_path, RECALL, Finder(RECALL.vocab_size))).metrics
+    first = report_on(pack, ctx(tmp_path / "..", RECALL, Finder(RECALL.vocab_size, first=True))).metrics
     assert {name: metric.value for name, metric in last.items()} == {
         "accuracy/6/3+2": 1.0,
         "changed/6/3+2": 1.0,
@@ -80,10 +80,12 @@ def test_who_answers_what_was_told_first_is_stale(tmp_path):
 
 
 def test_recall_studies_what_comes_before_the_questions_and_then_asks_them_alone(tmp_path, monkeypatch):
-    asked = subject(tmp_path, RECALL, policy=replace(STUDY, levels=["titan"]))
+    asked = ctx(tmp_path, RECALL, policy=replace(STUDY, levels=["titan"]))
     pack = Recall([6], [3], [0], num_rows=4, batch_size=4)
-    seen, study, read = [], Session.study, Session.read
-    monkeypatch.setattr(Session, "study", lambda self, text: (seen.append(("studied", text)), study(self, text))[1])
+    seen, memorize, read = [], Session.memorize, Session.read
+    monkeypatch.setattr(
+        Session, "memorize", lambda self, text: (seen.append(("studied", text)), memorize(self, text))[1]
+    )
     monkeypatch.setattr(Session, "read", lambda self, text: (seen.append(("read", text)), read(self, text))[1])
     report = report_on(pack, asked)
     cases, begin = pack.examples(asked), 2 * 3 + 6
@@ -102,7 +104,7 @@ def test_recall_studies_what_comes_before_the_questions_and_then_asks_them_alone
     assert not torch.equal(rows, others)
     assert {"accuracy/6/3", "accuracy_wrong_context/6/3", "memory/titan/norm"} <= set(report.metrics)
     session = Session(asked.model, batch=4, policy=asked.policy)
-    study(session, rows[:, :begin])
+    memorize_policy(session, rows[:, :begin])
     answers = read(session, rows[:, begin:])[:, ::2].argmax(-1)
     wanted = torch.stack([torch.from_numpy(case.row.targets[begin::2]) for case in cases])
     assert [row["correct"] for row in report.rows] == (answers == wanted).int().tolist()
@@ -112,14 +114,14 @@ def test_recall_studies_what_comes_before_the_questions_and_then_asks_them_alone
 def test_what_is_studied_along_a_row_is_its_text_and_never_a_target(tmp_path, name, monkeypatch):
     data, pack = PACKS[name]
     seen = []
-    read_and_study = Session.read_and_study
+    read_and_memorize = Session.read_and_memorize
 
     def watched(self, tokens, targets):
         seen.append((tokens, targets))
-        return read_and_study(self, tokens, targets)
+        return read_and_memorize(self, tokens, targets)
 
-    monkeypatch.setattr(Session, "read_and_study", watched)
-    report = report_on(pack, subject(tmp_path, data, policy=STUDY))
+    monkeypatch.setattr(Session, "read_and_memorize", watched)
+    report = report_on(pack, ctx(tmp_path, data, policy=STUDY))
     assert "memory/mlp/norm" in report.metrics and seen
     for tokens, targets in seen:
         assert torch.equal(targets[:, :-1], tokens[:, 1:]) and (targets[:, -1] == -100).all()
@@ -135,7 +137,7 @@ def test_what_is_studied_along_a_row_is_its_text_and_never_a_target(tmp_path, na
     ids=["recall", "mad"],
 )
 def test_the_batch_size_changes_no_answer(tmp_path, data, pack, policy):
-    asked = subject(tmp_path, data, policy=policy)
+    asked = ctx(tmp_path, data, policy=policy)
     found = []
     for size in (1, 4):
         resized = copy(pack)
@@ -145,7 +147,7 @@ def test_the_batch_size_changes_no_answer(tmp_path, data, pack, policy):
 
 
 def test_chance_of_a_language_is_the_best_constant_answer(tmp_path):
-    asked = subject(tmp_path, FormalConfig(language="parity", min_length=1, max_length=8))
+    asked = ctx(tmp_path, FormalConfig(language="parity", min_length=1, max_length=8))
     pack = Formal([[1, 1], [4, 8]], num_rows=6, batch_size=6)
     metrics = report_on(pack, asked).metrics
     # the one word of a letter is 0
@@ -158,7 +160,7 @@ def test_chance_of_a_language_is_the_best_constant_answer(tmp_path):
 
 def test_words_beyond_the_trained_lengths_are_asked_by_default(tmp_path):
     data, pack = PACKS["formal"]
-    report = report_on(pack, subject(tmp_path, data))
+    report = report_on(pack, ctx(tmp_path, data))
     assert set(report.metrics) == {
         f"{name}/{each}" for name in ("accuracy", "sequence_accuracy") for each in (Bin(2, 9), Bin(10, 18))
     }
@@ -168,7 +170,7 @@ def test_words_beyond_the_trained_lengths_are_asked_by_default(tmp_path):
 
 def test_compression_has_one_length(tmp_path):
     data, pack = PACKS["compression"]
-    assert set(report_on(pack, subject(tmp_path, data)).metrics) == {"accuracy/20", "sequence_accuracy/20"}
+    assert set(report_on(pack, ctx(tmp_path, data)).metrics) == {"accuracy/20", "sequence_accuracy/20"}
 
 
 @pytest.mark.parametrize(
@@ -182,11 +184,11 @@ def test_compression_has_one_length(tmp_path):
 )
 def test_another_task_is_refused_in_one_line(tmp_path, pack, data, problem):
     with pytest.raises(ConfigError, match=problem):
-        pack.examples(subject(tmp_path, data))
+        pack.examples(ctx(tmp_path, data))
 
 
 def test_rows_of_tokens_that_the_model_does_not_know_are_refused(tmp_path):
-    asked = subject(tmp_path, RECALL)
+    asked = ctx(tmp_path, RECALL)
     with pytest.raises(ConfigError, match=r"its rows have 35 tokens, the model knows 34"):
         PACKS["recall"][1].examples(replace(asked, data=replace(RECALL, num_values=9)))
 

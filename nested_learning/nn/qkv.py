@@ -18,7 +18,7 @@ class Windows(NamedTuple):
     value: Float[Tensor, "b w d"]
 
 
-class Views(nn.Module):
+class QKVProjections(nn.Module):
     """`silu(conv(x W))` for queries, keys and values, cut into heads (Titans, arXiv 2501.00663, equation 11).
 
     The convolutions are those of section 4.4. Arguments: width, heads, and the width of the convolutions.
