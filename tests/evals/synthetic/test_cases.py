@@ -104,7 +104,7 @@ def test_recall_studies_what_comes_before_the_questions_and_then_asks_them_alone
     assert not torch.equal(rows, others)
     assert {"accuracy/6/3", "accuracy_wrong_context/6/3", "memory/titan/norm"} <= set(report.metrics)
     session = Session(asked.model, batch=4, policy=asked.policy)
-    memorize_policy(session, rows[:, :begin])
+    memorize(session, rows[:, :begin])
     answers = read(session, rows[:, begin:])[:, ::2].argmax(-1)
     wanted = torch.stack([torch.from_numpy(case.row.targets[begin::2]) for case in cases])
     assert [row["correct"] for row in report.rows] == (answers == wanted).int().tolist()
