@@ -1,9 +1,8 @@
-"""What README and docs tell people to type works: every command and every piece of Python, at tiny sizes, in order."""
+"""Every command of README and docs works as typed, at tiny sizes; each section of a page stands alone."""
 
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,8 +15,10 @@ from nested_learning.config.option_files import open_option_files
 from nested_learning.report import __main__ as report
 
 ROOT = Path(__file__).parents[2]
-# in reading order: later pages use the runs of earlier ones
 PAGES = ["README.md", "docs/quickstart.md", "docs/concepts.md", "docs/how-to.md", "docs/run-directory.md"]
+OTHERS = ["CONTRIBUTING.md", "CHANGELOG.md", "docs/equations.md"]
+# runs that a section may use without training them: the first commands of the README
+RUNS = {"first": ["name=first", "model=hope"], "gap": ["name=gap", "experiment=recall"]}
 # a question of a file that users have to get
 QUESTION = (
     '{"query": "The man turned on the faucet, therefore", "gold": 1, "choices": ["it snowed.", "water flowed."]}\n'
@@ -25,18 +26,47 @@ QUESTION = (
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 
-def blocks(page: str) -> Iterator[tuple[str, str]]:
-    """Return (language, text) for every fenced block of a page."""
+def sections(page: str) -> dict[str, str]:
+    """Return the text of every section of a page by its heading; the text above the first one is that of ""."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    yield from re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    # "## " begins a section where it begins a line outside of code, in which it is a comment of Python
+    first, *others = re.split(r"^## ", text, flags=re.MULTILINE)
+    return {"": first} | dict(other.split("\n", 1) for other in others)
 
 
-def commands(page: str) -> list[list[str]]:
-    """Return every command of a page, split as a shell does."""
-    # a command may go on in the next line
-    texts = [text.replace("\\\n", " ") for language, text in blocks(page) if language == "sh"]
-    lines = [line for text in texts for line in text.splitlines()]
+def commands(text: str) -> list[list[str]]:
+    """Return every command in the fenced shell blocks of `text`, split as a shell does."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    # a backslash continues a command in the next line
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+SECTIONS = [(page, heading) for page in PAGES for heading, text in sections(page).items() if commands(text)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that keeps trained runs of RUNS, for all sections that a worker tests."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def working_folder(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files that the pages name."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    shutil.copytree(ROOT / "docs", empty_folder / "docs")
+    shutil.copy(ROOT / "README.md", empty_folder)
+    (empty_folder / "icl").mkdir()
+    (empty_folder / "icl" / "copa.jsonl").write_text(QUESTION * 2)
+    return empty_folder
+
+
+def bring_run(name: str, runs: Path) -> None:
+    """Copy the run `name` of RUNS to where the commands look for it; train it first if no section has."""
+    if not (runs / name).exists():
+        assert cli.main(shrink([*RUNS[name], f"out={runs}"])) == 0
+    shutil.copytree(runs / name, Path("runs") / name)
 
 
 def check_command(words: list[str]) -> None:
@@ -66,22 +96,23 @@ def check_command(words: list[str]) -> None:
 
 
 def test_readme_begins_with_the_two_commands_that_matter() -> None:
-    assert [words[:2] for words in commands("README.md")[:2]] == [["make", "train"], ["make", "test"]]
-    assert commands("README.md")[2] == ["pip", "install", "-e", ".", "-c", "constraints.txt"]
+    first = commands(sections("README.md")[""])
+    assert [words[:2] for words in first[:2]] == [["make", "train"], ["make", "test"]]
+    assert first[2] == ["pip", "install", "-e", ".", "-c", "constraints.txt"]
 
 
-def test_what_the_pages_tell_to_type_works(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    shutil.copytree(ROOT / "docs", empty_folder / "docs")
-    shutil.copy(ROOT / "README.md", empty_folder)
-    (empty_folder / "icl").mkdir()
-    (empty_folder / "icl" / "copa.jsonl").write_text(QUESTION * 2)
-    for page in PAGES:
-        for words in commands(page):
-            check_command(words)
+@pytest.mark.parametrize(("page", "heading"), SECTIONS)
+def test_the_commands_of_a_section_work(page: str, heading: str, working_folder: Path, runs: Path) -> None:
+    listed = commands(sections(page)[heading])
+    trained = {word.removeprefix("name=") for words in listed for word in words if word.startswith("name=")}
+    used = {name for words in listed for name in re.findall(r"runs/(\w+)", shlex.join(words))}
+    for name in sorted(used - trained):
+        bring_run(name, runs)
+    for words in listed:
+        check_command(words)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *PAGES[1:], "docs/equations.md"])
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert [link for link in LINK.findall(text) if not (ROOT / page).parent.joinpath(link).exists()] == []

@@ -15,11 +15,18 @@ from nested_learning.config.option_files import open_option_files
 from nested_learning.phase.train import run
 
 ROOT = Path(__file__).parents[2]
-PLACE = re.compile(r"`([\w/]+\.py):([\w.]+)`")
+# `file.py:name` or `file.py`
+PLACE = re.compile(r"`([\w/]+\.py)(?::([\w.]+))?`")
 
 
 def read(page: str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
+
+
+def anchors(page: str) -> set[str]:
+    """Return the names by which links reach the headings of `page`, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", read(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def examples(page: str, language: str) -> list[str]:
@@ -35,15 +42,34 @@ def defines(body: list[ast.stmt], names: list[str]) -> bool:
     return any(defines(node.body, names[1:]) for node in named)
 
 
-def test_every_equation_is_where_the_table_says() -> None:
-    places = PLACE.findall(read("docs/equations.md"))
+@pytest.mark.parametrize("page", ["docs/equations.md", "docs/glossary.md"])
+def test_the_places_that_a_page_names_exist(page: str) -> None:
+    places = PLACE.findall(read(page))
     assert len(places) > 20
     missing = []
     for path, name in places:
         file = ROOT / "nested_learning" / path
-        if not file.is_file() or not defines(ast.parse(file.read_text()).body, name.split(".")):
+        if not file.is_file() or not defines(ast.parse(file.read_text()).body, name.split(".") if name else []):
             missing.append(f"{path}:{name}")
     assert missing == []
+
+
+def test_every_word_of_the_glossary_leads_to_its_code() -> None:
+    rows = re.findall(r"^\| (.+?) \| .+ \| (.+) \|$", read("docs/glossary.md"), re.MULTILINE)
+    words = {word: where for word, where in rows if word != "word"}
+    assert [word for word, where in words.items() if not PLACE.search(where) and "](" not in where] == []
+    names = " ".join(words)
+    for word in ("nats", "bits per byte", "surprise", "level", "chunk", "period", "memorize", "titan", "segment", "rule"):
+        assert word in names
+
+
+def test_equation_88_is_three_links_from_the_readme() -> None:
+    link = re.search(r"\[docs/equations\.md\]\((docs/equations\.md#[\w-]+)\)", read("README.md"))
+    assert link is not None
+    page, anchor = link[1].split("#")
+    assert anchor in anchors(page)
+    row = next(line for line in read(page).splitlines() if "[NL] eq. 88-93" in line)
+    assert "`ops/self_modifying.py:naive_self_modifying`" in row
 
 
 def test_every_equation_that_a_docstring_names_has_a_row() -> None:
