@@ -59,7 +59,7 @@ def test_every_word_of_the_glossary_leads_to_its_code() -> None:
     words = {word: where for word, where in rows if word != "word"}
     assert [word for word, where in words.items() if not PLACE.search(where) and "](" not in where] == []
     names = " ".join(words)
-    for word in ("nats", "bits per byte", "surprise", "level", "chunk", "period", "memorize", "titan", "segment", "rule"):
+    for word in ("nats", "bits per byte", "surprise", "level", "chunk", "period", "memorize", "titan", "segment"):
         assert word in names
 
 
