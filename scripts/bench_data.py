@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from nested_learning.data.loader import train_batch
-from nested_learning.data.text.prepare import Plan, prepare
+from nested_learning.data.text.prepare import PrepareConfig, prepare
 from nested_learning.data.text.readers import Reader, find_inputs
 from nested_learning.data.text.shards import check, read_manifest
 from nested_learning.data.text.stdlib import StdlibConfig, read_sources
@@ -99,9 +99,11 @@ def preparing(documents: list[str], folder: Path, repeats: int) -> Table:
     size = sum(len(document.encode()) for document in documents)
     [each] = find_inputs([str(lines)])
     reading = best(lambda: sum(map(len, filter(None, Reader().read(each.name)))), repeats)
-    plan = Plan(sources=[str(lines)], tokenizer="bpe", vocab_size=4096, val_fraction=0.05, shard_tokens=1 << 21)
+    config = PrepareConfig(
+        sources=[str(lines)], tokenizer="bpe", vocab_size=4096, val_fraction=0.05, shard_tokens=1 << 21
+    )
     start = time.process_time()
-    manifest = prepare(folder / "shards", plan, say=lambda _: None)
+    manifest = prepare(folder / "shards", config, log=lambda _: None)
     whole = time.process_time() - start
     num_tokens = sum(shard.tokens for shard in manifest.shards)
     checking = best(lambda: check(folder / "shards", manifest), repeats)

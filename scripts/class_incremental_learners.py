@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
 from nested_learning.data.tasks.classes import Classes
-from nested_learning.data.tasks.labelled import Labelled, first_of_each
+from nested_learning.data.tasks.labelled import LabelledText, first_of_each
 from nested_learning.evals.protocol import Record
 from nested_learning.level import Level
 from nested_learning.nn.cms import ContinuumMemory
@@ -67,7 +67,7 @@ class Texts:
         self.labels = [label for task in self.source.tasks for label in task]
         self.number = {label: number for number, label in enumerate(self.labels)}
 
-    def bags(self, texts: Sequence[Labelled]) -> tuple[Tensor, Tensor]:
+    def bags(self, texts: Sequence[LabelledText]) -> tuple[Tensor, Tensor]:
         """Return the bags [n f] of `texts`, of length 1 each, and the labels [n]."""
         rows = torch.zeros(len(texts), FEATURES)
         for row, each in zip(rows, texts, strict=True):

@@ -1,13 +1,13 @@
-"""Text of any size to token shards for `data=tokens`.
+"""Tokenize text of any size into token shards for `data=tokens`.
 
     python scripts/prepare_data.py shards/notes notes/ more/*.jsonl.zst --tokenizer bpe --vocab-size 32768
     python scripts/prepare_data.py shards/edu hf:HuggingFaceFW/fineweb-edu:sample-10BT --tokenizer gpt2/tokenizer.json
     python scripts/prepare_data.py --check shards/edu
     python train.py data=tokens data.path=shards/edu
 
-Sources: text files (each a document, or several with --separator), JSON lines, parquet and Arrow files, all but the
-last two also as .gz and .zst; folders and globs of these; data sets of Hugging Face, streamed. Killed at any moment,
-the same command goes on and ends with the same bytes; --jobs changes nothing but the time.
+Sources: text files (one document each, or several with --separator), JSON lines, parquet and Arrow files; text and
+JSON lines also as .gz and .zst; folders and globs of these; Hugging Face data sets, streamed. After a kill, the same
+command resumes and writes the same bytes. --jobs changes only the time it takes.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from nested_learning.data.text.prepare import Plan, prepare
+from nested_learning.data.text.prepare import PrepareConfig, prepare
 from nested_learning.data.text.readers import Reader
 from nested_learning.data.text.shards import Manifest, check, read_manifest
 from nested_learning.errors import NestedLearningError
@@ -31,7 +31,7 @@ def main() -> None:
             manifest = read_manifest(given.folder)
             check(given.folder, manifest)
         else:
-            manifest = prepare(given.folder, plan_of(given), say=lambda line: print(line, flush=True))
+            manifest = prepare(given.folder, read_config(given), log=lambda line: print(line, flush=True))
     except NestedLearningError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -42,19 +42,25 @@ def main() -> None:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the shards go, or are")
+    parser.add_argument("folder", type=Path, help="folder of the shards")
     parser.add_argument("sources", nargs="*", help="files, folders, globs, hf:<data set>[@revision][:config][:split]")
-    parser.add_argument("--check", action="store_true", help="read the folder and compare every hash, nothing else")
+    parser.add_argument("--check", action="store_true", help="only compare every file with its hash")
     parser.add_argument(
         "--tokenizer", default="byte", help="byte, bpe (trained on the text), or a path (default: byte)"
     )
-    parser.add_argument("--vocab-size", "--vocab_size", type=int, help="of --tokenizer bpe")
-    parser.add_argument("--train-characters", type=int, default=Plan.train_characters, help="that bpe is trained on")
+    parser.add_argument("--vocab-size", "--vocab_size", type=int, help="size of the vocabulary of --tokenizer bpe")
+    parser.add_argument(
+        "--train-characters", type=int, default=PrepareConfig.train_characters, help="characters that bpe trains on"
+    )
     parser.add_argument("--field", default="text", help="column or key that holds the text (default: text)")
-    parser.add_argument("--separator", help="what stands between the documents of a text file")
-    parser.add_argument("--val-fraction", type=float, default=Plan.val_fraction, help="documents kept for validation")
-    parser.add_argument("--shard-tokens", type=int, default=Plan.shard_tokens, help="a shard is closed at so many")
-    parser.add_argument("--max-documents", type=int, help="read no more than these")
+    parser.add_argument("--separator", help="text between the documents of a text file")
+    parser.add_argument(
+        "--val-fraction", type=float, default=PrepareConfig.val_fraction, help="share of documents kept for validation"
+    )
+    parser.add_argument(
+        "--shard-tokens", type=int, default=PrepareConfig.shard_tokens, help="tokens at which a shard is closed"
+    )
+    parser.add_argument("--max-documents", type=int, help="stop after this many documents")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all)")
     given = parser.parse_args(arguments)
     if bool(given.sources) == given.check:
@@ -62,9 +68,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return given
 
 
-def plan_of(given: argparse.Namespace) -> Plan:
-    """Return what the command line asks for."""
-    return Plan(
+def read_config(given: argparse.Namespace) -> PrepareConfig:
+    """Return the configuration that the command line describes."""
+    return PrepareConfig(
         sources=given.sources,
         reader=Reader(field=given.field, separator=given.separator),
         tokenizer=given.tokenizer,
@@ -78,14 +84,14 @@ def plan_of(given: argparse.Namespace) -> Plan:
 
 
 def summary(manifest: Manifest) -> list[str]:
-    """Say what a manifest describes."""
+    """Return one line per split, and one that counts the documents left out."""
     lines = []
     for split in ("train", "validation"):
         shards = manifest.of(split)
         tokens, size = sum(shard.tokens for shard in shards), sum(shard.bytes for shard in shards)
         documents = sum(shard.documents for shard in shards)
         lines.append(f"{split}: {documents:,} documents, {size:,} bytes, {tokens:,} tokens in {len(shards)} shards")
-    return [*lines, f"left out, no text: {manifest.left_out:,} of {manifest.documents_read:,}"]
+    return [*lines, f"left out (empty or not utf-8): {manifest.left_out:,} of {manifest.documents_read:,}"]
 
 
 if __name__ == "__main__":

@@ -34,12 +34,12 @@ class Stage(NamedTuple):
     seq_len: int
 
 
-def constant(batch_size: int, seq_len: int) -> list[Stage]:
+def constant_stages(batch_size: int, seq_len: int) -> list[Stage]:
     """Return the stages of a run whose steps are all alike."""
     return [Stage(0, None, 0, batch_size, seq_len)]
 
 
-def plan(stages: Sequence[StageConfig], batch_size: int, seq_len: int) -> list[Stage]:
+def plan_stages(stages: Sequence[StageConfig], batch_size: int, seq_len: int) -> list[Stage]:
     """Return the stages of a run: those given, one after the other, then steps of `batch_size` rows of `seq_len`.
 
     A stage cuts rows of `seq_len` tokens into shorter ones, and reads whole rows only, so that none is lost or read

@@ -1,14 +1,14 @@
 """What rows are made of, in words and numbers: how many documents, what is padded, what is cut."""
 
-from nested_learning.data.several import shares
+from nested_learning.data.combined import rows_by_source
 from nested_learning.data.source import Source
 from nested_learning.data.text.packed import PackedText
-from nested_learning.data.text.packing import Report
+from nested_learning.data.text.packing import PackingReport
 
 
-def packing_reports(source: Source) -> dict[str, Report]:
+def packing_reports(source: Source) -> dict[str, PackingReport]:
     """Return by name what packing made of the training text of each source that `source` mixes; a task has none."""
-    parts = {name: part for name, (part, _) in shares(source, 1).items()}
+    parts = {name: part for name, (part, _) in rows_by_source(source, 1).items()}
     return {name: part.packings["train"].report() for name, part in parts.items() if isinstance(part, PackedText)}
 
 

@@ -7,7 +7,7 @@ from nested_learning.data.batch import Batch
 from nested_learning.data.curriculum import Stage, stage_at, tokens_before
 from nested_learning.data.loader import check_micro_batches, read_micro_batch
 from nested_learning.data.source import Source
-from nested_learning.data.workers import Ahead, telling_of_deaths
+from nested_learning.data.workers import Prefetcher, report_killed_worker
 from nested_learning.errors import ConfigError
 
 
@@ -34,7 +34,7 @@ class Feed:
         self.source, self.seed, self.stages = source, seed, list(stages)
         self.num_micro_batches, self.own_micro_batches = num_micro_batches, own_micro_batches
         self.overfit, self.num_workers = overfit, num_workers
-        self._ahead = Ahead(self.micro_batches, num_workers, ahead) if num_workers else None
+        self._ahead = Prefetcher(self.micro_batches, num_workers, ahead) if num_workers else None
         for stage in stages:
             check_micro_batches(stage, num_micro_batches)
             check_length(stage, source)
@@ -49,7 +49,7 @@ class Feed:
             self._ahead.stop()
         if isinstance(error, RuntimeError):
             # the death of a process is noticed wherever training is just then
-            with telling_of_deaths(self.num_workers):
+            with report_killed_worker(self.num_workers):
                 raise error
 
     def read(self, step: int) -> list[Batch]:

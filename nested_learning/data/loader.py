@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from nested_learning.data.batch import Batch, collate
-from nested_learning.data.curriculum import Stage, constant, stage_at
-from nested_learning.data.order import Places, in_order, permute
+from nested_learning.data.curriculum import Stage, constant_stages, stage_at
+from nested_learning.data.order import Positions, endless_order, permute
 from nested_learning.data.source import Row, Source
 from nested_learning.errors import ConfigError
 from nested_learning.seeds import derive_seed
@@ -16,7 +16,7 @@ def train_batch(
     source: Source, seed: int, step: int, micro_batch: int, num_micro_batches: int, batch_size: int
 ) -> Batch:
     """Return `read_micro_batch` of a run whose steps all have `batch_size` rows of the same length."""
-    stages = constant(batch_size, source.seq_len)
+    stages = constant_stages(batch_size, source.seq_len)
     return read_micro_batch(source, seed, stages, step, micro_batch, num_micro_batches)
 
 
@@ -72,13 +72,13 @@ def count_validation_batches(source: Source, num_rows: int, batch_size: int) -> 
     return -(-min(num_rows, source.num_rows("validation")) // batch_size)
 
 
-def read_in_order(source: Source, seed: int, places: Places) -> list[Row]:
+def read_in_order(source: Source, seed: int, places: Positions) -> list[Row]:
     """Return the training rows at `places` of the endless epoch-by-epoch order."""
-    epochs, indices = in_order(seed, source.num_rows("train"), places)
+    epochs, indices = endless_order(seed, source.num_rows("train"), places)
     return [source.row("train", *place) for place in zip(epochs.tolist(), indices.tolist(), strict=True)]
 
 
-def _train_rows(source: Source, seed: int, stage: Stage, places: Places) -> list[Row]:
+def _train_rows(source: Source, seed: int, stage: Stage, places: Positions) -> list[Row]:
     """Return the rows of a stage at `places` of the endless order, counted in rows of the stage."""
     parts = source.seq_len // stage.seq_len
     if parts == 1:
@@ -88,7 +88,7 @@ def _train_rows(source: Source, seed: int, stage: Stage, places: Places) -> list
     return [_cut(row, start, stage.seq_len) for row, start in zip(rows, (part * stage.seq_len).tolist(), strict=True)]
 
 
-def _mix(places: Places, seed: int, stage: Stage, epoch_length: int) -> Places:
+def _mix(places: Positions, seed: int, stage: Stage, epoch_length: int) -> Positions:
     """Permute the places of a stage within each epoch: the parts of one row must not all come in one batch."""
     assert stage.end_step is not None, "the last stage reads whole rows"
     first = stage.first_token // stage.seq_len

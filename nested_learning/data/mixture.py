@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nested_learning.data.several import Several, SeveralConfig, allot, find
+from nested_learning.data.combined import CombinedConfig, CombinedSource, apportion, locate
 from nested_learning.data.source import Row, Source
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
@@ -13,7 +13,7 @@ EPOCH_ROWS = 10_000
 
 
 @dataclass(kw_only=True)
-class MixtureConfig(SeveralConfig):
+class MixtureConfig(CombinedConfig):
     """Several `sources`, mixed. `weights`: by the same names, how much of what is read is of each, in any unit."""
 
     name: str = "mixture"
@@ -26,7 +26,7 @@ class MixtureConfig(SeveralConfig):
                 f"data.weights: names {', '.join(self.weights) or 'nothing'}, but the sources are "
                 f"{', '.join(self.sources)}; give 'data.weights={{{','.join(f'{name}:1' for name in self.sources)}}}'"
             )
-        for name, number in zip(self.weights, allot(self.weights, EPOCH_ROWS).values(), strict=True):
+        for name, number in zip(self.weights, apportion(self.weights, EPOCH_ROWS).values(), strict=True):
             if not number:
                 raise ConfigError(
                     f"data.weights.{name}={self.weights[name]}: must be more than 0, and its share at least one row in "
@@ -38,7 +38,7 @@ class MixtureConfig(SeveralConfig):
         return Mixture(self.open_sources(self.sources, seed, tokenizer), self.weights, seed)
 
 
-class Mixture(Several):
+class Mixture(CombinedSource):
     """A Source that reads each of `sources` in its own endless order, and `weights` says how often which.
 
     In every epoch, `EPOCH_ROWS` rows, each source has exactly its share; which rows of the epoch are its is drawn with
@@ -47,7 +47,7 @@ class Mixture(Several):
 
     def __init__(self, sources: Mapping[str, Source], weights: Mapping[str, float | int], seed: int) -> None:
         super().__init__(sources, weights, seed, "mixture")
-        self.counts = {"train": allot(self.weights, EPOCH_ROWS), "validation": self.validation}
+        self.counts = {"train": apportion(self.weights, EPOCH_ROWS), "validation": self.validation}
 
     def num_rows(self, split: str) -> int:
         """Count the rows of one epoch of `split`, "train" or "validation"."""
@@ -58,5 +58,5 @@ class Mixture(Several):
         assert 0 <= index < self.num_rows(split), f"row {index} of {self.num_rows(split)}"
         if split == "validation":
             return self.validation_row(index)
-        name, index = find(self.counts[split], index)
+        name, index = locate(self.counts[split], index)
         return self.training_row(name, epoch * self.counts[split][name] + index)

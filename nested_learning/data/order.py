@@ -11,10 +11,10 @@ from nested_learning.seeds import derive_seed
 # of each half of a place
 ROUNDS = 3
 
-Places = NDArray[np.int64]
+Positions = NDArray[np.int64]
 
 
-def row_indices(seed: int, epoch: int, num_rows: int, places: Places) -> Places:
+def row_indices(seed: int, epoch: int, num_rows: int, places: Positions) -> Positions:
     """Return which of `num_rows` rows are read at `places`, each in [0, num_rows), of `epoch`.
 
     Over all places every row comes up exactly once; each epoch and each seed has its own order.
@@ -22,7 +22,7 @@ def row_indices(seed: int, epoch: int, num_rows: int, places: Places) -> Places:
     return permute(derive_seed(seed, "order", epoch), num_rows, places)
 
 
-def in_order(seed: int, num_rows: int, places: Places) -> tuple[Places, Places]:
+def endless_order(seed: int, num_rows: int, places: Positions) -> tuple[Positions, Positions]:
     """Return the epochs and the rows at `places` of the endless order, whose epochs are of `num_rows` rows each."""
     epochs, inside = np.divmod(places, num_rows)
     indices = np.empty_like(inside)
@@ -32,7 +32,7 @@ def in_order(seed: int, num_rows: int, places: Places) -> tuple[Places, Places]:
     return epochs, indices
 
 
-def permute(key: int, size: int, places: Places) -> Places:
+def permute(key: int, size: int, places: Positions) -> Positions:
     """Return where the permutation of [0, size) that `key` stands for sends each of `places`.
 
     A Feistel network over pairs (left < a, right < b), with a * b about `size`; what falls outside of [0, size) is sent
@@ -45,7 +45,7 @@ def permute(key: int, size: int, places: Places) -> Places:
     return sent
 
 
-def _feistel(key: int, size: int, places: Places) -> Places:
+def _feistel(key: int, size: int, places: Positions) -> Positions:
     a = isqrt(size - 1) + 1
     b = -(-size // a)
     left, right = np.divmod(places.astype(np.uint64), np.uint64(b))

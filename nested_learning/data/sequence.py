@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from nested_learning.data.combined import CombinedConfig, CombinedSource
 from nested_learning.data.mixture import Mixture
-from nested_learning.data.several import Several, SeveralConfig
 from nested_learning.data.source import DataConfig, Row, Source, require_at_least, require_one_of
 from nested_learning.data.text.text import TextConfig
 from nested_learning.data.text.tokens import TokensConfig
@@ -17,7 +17,7 @@ ORDERS = ("forward", "reverse", "joint")
 
 
 @dataclass(kw_only=True)
-class SequenceConfig(SeveralConfig):
+class SequenceConfig(CombinedConfig):
     """Domains: `sources`, each read for `steps_each` optimizer steps before the next begins.
 
     `order`: forward, as they stand; reverse; or joint, all of them at once in equal shares, which is what a sequence is
@@ -42,7 +42,7 @@ class SequenceConfig(SeveralConfig):
                 "data=sequence: one domain is no sequence; give more of data.sources, or data.segments=5, parts of it"
             )
 
-    def build(self, seed: int, tokenizer: Tokenizer | None = None) -> Several:
+    def build(self, seed: int, tokenizer: Tokenizer | None = None) -> CombinedSource:
         """Open all domains in one tokenizer. Raises DataError or ConfigError as they do."""
         domains = self.domains()
         opened = self.open_sources(domains, seed, tokenizer)
@@ -50,7 +50,7 @@ class SequenceConfig(SeveralConfig):
             return Mixture(opened, dict.fromkeys(opened, 1), seed)
         # the tokenizer is that of the first whatever the order
         names = list(opened)[::-1] if self.order == "reverse" else list(opened)
-        return Sequence({name: opened[name] for name in names}, self.steps_each * self.batch_size, seed)
+        return DomainSequence({name: opened[name] for name in names}, self.steps_each * self.batch_size, seed)
 
     def domains(self) -> dict[str, DataConfig]:
         """Return the domains by name, their paths complete. Raises ConfigError for a source that cannot be cut."""
@@ -61,7 +61,7 @@ class SequenceConfig(SeveralConfig):
         return found
 
 
-class Sequence(Several):
+class DomainSequence(CombinedSource):
     """A Source of domains that are read one after the other, `rows_each` rows of each; an epoch is a domain.
 
     After the last domain the first goes on where it was left. A domain that is read through begins anew, in another

@@ -16,7 +16,7 @@ from nested_learning.launcher.parent import signal_on_parent_death
 Read = Callable[[int], list[Batch]]
 
 
-class Ahead:
+class Prefetcher:
     """Calls `read` for one step after the other in `num_workers` processes, each `ahead` steps before they are wanted.
 
     Steps may be asked for in any order; those that do not follow each other cost a new start of the processes.
@@ -30,7 +30,7 @@ class Ahead:
 
     def __call__(self, step: int) -> list[Batch]:
         """Return what `read(step)` returns, or raise what it raises. Raises DataError when a process was killed."""
-        with telling_of_deaths(self._num_workers):
+        with report_killed_worker(self._num_workers):
             if self._found is None or step != self._next:
                 self.stop()
                 self._found = self._start(step)
@@ -63,7 +63,7 @@ class Ahead:
 
 
 @contextmanager
-def telling_of_deaths(num_workers: int) -> Iterator[None]:
+def report_killed_worker(num_workers: int) -> Iterator[None]:
     """Say in one line that a process which reads data was killed; it may be noticed wherever training is just then."""
     try:
         yield

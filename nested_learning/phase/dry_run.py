@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from nested_learning.data.curriculum import Stage, plan, tokens_before
+from nested_learning.data.curriculum import Stage, plan_stages, tokens_before
 from nested_learning.data.loader import check_micro_batches
 from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError, DataError
@@ -110,7 +110,7 @@ def outline(config: "Config") -> Outline:
         # as prepared data would be read
         reason, seq_len = str(error), vars(config.data)["seq_len"]
     assert vocab_size is not None
-    stages = plan(config.stages, config.data.batch_size, seq_len)
+    stages = plan_stages(config.stages, config.data.batch_size, seq_len)
     for stage in stages:
         check_micro_batches(stage, num_micro_batches(config))
     with torch.device("meta"):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nested_learning import checkpoint
-from nested_learning.data.curriculum import plan
+from nested_learning.data.curriculum import plan_stages
 from nested_learning.data.feed import Feed
 from nested_learning.data.source import Source
 from nested_learning.errors import CheckpointError, ConfigError
@@ -79,7 +79,7 @@ def prepare_process(seed: int, device: torch.device, *, is_elastic: bool = False
 def open_feed(config: "Config", source: Source, world: World) -> Feed:
     """Return what the steps of a run read on this process. Raises ConfigError for stages that do not fit."""
     micro_batches = count_micro_batches(config, world)
-    stages = plan(config.stages, config.data.batch_size, source.seq_len)
+    stages = plan_stages(config.stages, config.data.batch_size, source.seq_len)
     overfit, num_workers = config.overfit, config.num_workers
     own = world.share_of(micro_batches)
     return Feed(source, config.seed, stages, micro_batches, own, overfit=overfit, num_workers=num_workers)

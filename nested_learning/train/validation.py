@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from nested_learning.data.batch import IGNORE, Batch, to
+from nested_learning.data.combined import rows_by_source
 from nested_learning.data.loader import count_validation_batches, validation_batches
-from nested_learning.data.several import shares
 from nested_learning.data.source import Source
 from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
@@ -68,7 +68,7 @@ def validate(
     everything: list[Sums] = []
     memory: list[tuple[str, Mean]] = []
     figures: dict[str, float] = {}
-    for name, (part, number) in shares(source, num_rows).items():
+    for name, (part, number) in rows_by_source(source, num_rows).items():
         with evaluating(model):
             sums, written = read_share(reader, part, number, batch_size, world, dtype)
         everything += sums

@@ -4,7 +4,7 @@ import pytest
 import torch
 from data.letters import make_source
 
-from nested_learning.data.curriculum import StageConfig, constant, plan, stage_at, tokens_before
+from nested_learning.data.curriculum import StageConfig, constant_stages, plan_stages, stage_at, tokens_before
 from nested_learning.data.feed import Feed
 from nested_learning.data.source import IGNORE
 from nested_learning.data.text.packed import PackedText, to_stream
@@ -15,7 +15,7 @@ SHORT_FIRST = [StageConfig(steps=6, batch_size=4, seq_len=2), StageConfig(steps=
 
 
 def test_a_step_belongs_to_one_stage_and_tokens_add_up() -> None:
-    stages = plan(SHORT_FIRST, 2, 8)
+    stages = plan_stages(SHORT_FIRST, 2, 8)
     shapes = [(stage_at(stages, step).batch_size, stage_at(stages, step).seq_len) for step in range(13)]
     assert shapes == [(4, 2)] * 6 + [(4, 4)] * 4 + [(2, 8)] * 3
     read = [tokens_before(stages, step) for step in range(14)]
@@ -24,12 +24,12 @@ def test_a_step_belongs_to_one_stage_and_tokens_add_up() -> None:
 
 
 def test_without_stages_all_steps_are_alike() -> None:
-    assert plan([], 4, 8) == constant(4, 8)
-    assert tokens_before(constant(4, 8), 1000) == 32_000
+    assert plan_stages([], 4, 8) == constant_stages(4, 8)
+    assert tokens_before(constant_stages(4, 8), 1000) == 32_000
 
 
 def test_a_step_reads_rows_of_its_stage() -> None:
-    feed = Feed(make_source(seq_len=8, num_tokens=88), 0, plan(SHORT_FIRST, 2, 8), 2, range(1, 2))
+    feed = Feed(make_source(seq_len=8, num_tokens=88), 0, plan_stages(SHORT_FIRST, 2, 8), 2, range(1, 2))
     assert [tuple(feed.read(step)[0].tokens.shape) for step in (0, 5, 6, 9, 10)] == [
         (2, 2),
         (2, 2),
@@ -46,7 +46,7 @@ def test_an_epoch_that_runs_through_stages_has_every_target_exactly_once(seed: i
     # 88 targets: 11 rows of 8; 6 of them are read in 12 steps of the first stages, then 5 by whole rows
     source = make_source(seq_len=8, num_tokens=88)
     stages = [StageConfig(steps=6, batch_size=2, seq_len=2), StageConfig(steps=3, batch_size=2, seq_len=4)]
-    feed = Feed(source, seed, plan(stages, 1, 8))
+    feed = Feed(source, seed, plan_stages(stages, 1, 8))
     every = sorted(int(t) for i in range(11) for t in source.row("train", 0, i).targets)
     # the first epoch ends at step 6 + 3 + 5: 3 rows, 3 rows, 5 rows
     epochs = [range(14), range(14, 25)]
@@ -58,7 +58,7 @@ def test_an_epoch_that_runs_through_stages_has_every_target_exactly_once(seed: i
 
 def test_a_stage_longer_than_an_epoch_reads_each_epoch_exactly_once() -> None:
     source = make_source(seq_len=8, num_tokens=88)
-    feed = Feed(source, 0, plan([StageConfig(steps=88, batch_size=1, seq_len=4)], 1, 8))
+    feed = Feed(source, 0, plan_stages([StageConfig(steps=88, batch_size=1, seq_len=4)], 1, 8))
     read = [feed.read(step)[0].targets.flatten().tolist() for step in range(88)]
     every = sorted(int(t) for i in range(11) for t in source.row("train", 0, i).targets)
     for epoch in range(4):
@@ -72,7 +72,9 @@ def test_documents_of_a_part_count_from_zero() -> None:
     tokenizer = ByteTokenizer()
     stream = to_stream(["a", "bc", "defghi", "j", "k"] * 10, tokenizer)
     source = PackedText({"train": stream, "validation": stream}, tokenizer, 8)
-    feed = Feed(source, 0, plan([StageConfig(steps=2 * source.num_rows("train"), batch_size=1, seq_len=4)], 1, 8))
+    feed = Feed(
+        source, 0, plan_stages([StageConfig(steps=2 * source.num_rows("train"), batch_size=1, seq_len=4)], 1, 8)
+    )
     parts = [feed.read(step)[0].documents[0] for step in range(2 * source.num_rows("train"))]
     assert all(part[0] == 0 for part in parts) and max(int(part[-1]) for part in parts) == 1
 
@@ -89,4 +91,4 @@ def test_documents_of_a_part_count_from_zero() -> None:
 def test_a_stage_that_cannot_be_is_refused_with_one_that_can(stage: tuple[int, int, int], message: str) -> None:
     steps, batch_size, seq_len = stage
     with pytest.raises(ConfigError, match=message):
-        plan([StageConfig(steps=steps, batch_size=batch_size, seq_len=seq_len)], 1, 8)
+        plan_stages([StageConfig(steps=steps, batch_size=batch_size, seq_len=seq_len)], 1, 8)

@@ -8,7 +8,7 @@ import torch
 from data.letters import make_source
 
 from nested_learning.data.batch import Batch
-from nested_learning.data.curriculum import Stage, StageConfig, constant, plan
+from nested_learning.data.curriculum import Stage, StageConfig, constant_stages, plan_stages
 from nested_learning.data.feed import Feed
 from nested_learning.data.source import Row, Source
 from nested_learning.data.tasks.copy import CopyConfig
@@ -35,13 +35,13 @@ def same(one: Batch, two: Batch) -> bool:
 def test_any_number_of_workers_and_processes_goes_on_exactly_from_any_step(
     source: Source, world: int, num_workers: int
 ) -> None:
-    alone = Feed(source, 5, constant(8, 4))
+    alone = Feed(source, 5, constant_stages(8, 4))
     # one process of each world; without workers all of them, from every step
     ranks, cuts = (range(world), range(6)) if num_workers == 0 else ([world - 1], [2])
     for rank in ranks:
         own = range(rank * 8 // world, (rank + 1) * 8 // world)
         for begin in cuts:
-            with Feed(source, 5, constant(8, 4), 8, own, num_workers=num_workers) as feed:
+            with Feed(source, 5, constant_stages(8, 4), 8, own, num_workers=num_workers) as feed:
                 for step in range(begin, 7):
                     whole = alone.micro_batches(step)[0]
                     share = Batch(*(column[own.start : own.stop] for column in whole))
@@ -50,8 +50,8 @@ def test_any_number_of_workers_and_processes_goes_on_exactly_from_any_step(
 
 @pytest.mark.parametrize("ahead", [1, 5])
 def test_how_far_is_read_ahead_changes_nothing_and_steps_may_come_in_any_order(source: Source, ahead: int) -> None:
-    alone = Feed(source, 0, constant(8, 4))
-    with Feed(source, 0, constant(8, 4), num_workers=2, ahead=ahead) as feed:
+    alone = Feed(source, 0, constant_stages(8, 4))
+    with Feed(source, 0, constant_stages(8, 4), num_workers=2, ahead=ahead) as feed:
         for step in [0, 1, 2, 3, 1, 2, 9, 0]:
             assert same(feed.read(step)[0], alone.read(step)[0])
 
@@ -60,7 +60,7 @@ def test_reading_ahead_draws_no_random_number(source: Source) -> None:
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    with Feed(source, 0, constant(8, 4), num_workers=1) as feed:
+    with Feed(source, 0, constant_stages(8, 4), num_workers=1) as feed:
         feed.read(0)
     assert torch.equal(torch.rand(3), expected)
 
@@ -93,7 +93,7 @@ def workers(folder: Path) -> list[int]:
 def test_a_worker_that_is_killed_ends_the_run_within_seconds(tmp_path: Path, waiting: bool) -> None:
     start = None
     killed = pytest.raises(DataError, match=r"num_workers=2: a process that reads data was killed.* num_workers=1")
-    with killed, Feed(make_slow(tmp_path), 0, constant(1, 4), num_workers=2) as feed:
+    with killed, Feed(make_slow(tmp_path), 0, constant_stages(1, 4), num_workers=2) as feed:
         feed.read(0)
         start = time.monotonic()
         os.kill(workers(tmp_path)[0], signal.SIGKILL)
@@ -106,12 +106,12 @@ def test_a_worker_that_is_killed_ends_the_run_within_seconds(tmp_path: Path, wai
 
 def test_an_error_in_a_worker_is_the_error_of_the_source(tmp_path: Path) -> None:
     bad = pytest.raises(DataError, match=r"^row 12: not to be read; use another$")
-    with bad, Feed(make_slow(tmp_path), 0, constant(13, 4), num_workers=1) as feed:
+    with bad, Feed(make_slow(tmp_path), 0, constant_stages(13, 4), num_workers=1) as feed:
         feed.read(0)
 
 
 def test_workers_end_with_the_context(tmp_path: Path) -> None:
-    with Feed(make_slow(tmp_path), 0, constant(1, 4), num_workers=2) as feed:
+    with Feed(make_slow(tmp_path), 0, constant_stages(1, 4), num_workers=2) as feed:
         feed.read(0)
         started = workers(tmp_path)
     assert started
@@ -121,21 +121,21 @@ def test_workers_end_with_the_context(tmp_path: Path) -> None:
 
 
 def test_a_row_of_the_global_batch_is_the_same_whoever_asks(source: Source) -> None:
-    whole = Feed(source, 0, constant(8, 4)).micro_batches(3)[0]
-    other = Feed(source, 0, constant(8, 4), 4, range(1, 2))
+    whole = Feed(source, 0, constant_stages(8, 4)).micro_batches(3)[0]
+    other = Feed(source, 0, constant_stages(8, 4), 4, range(1, 2))
     assert [other.row(3, row).tokens.tolist() for row in range(8)] == [[row] for row in whole.tokens.tolist()]
 
 
 def test_overfitting_reads_the_first_batch_at_every_step(source: Source) -> None:
-    feed = Feed(source, 0, constant(8, 4), overfit=True)
-    assert same(feed.read(5)[0], Feed(source, 0, constant(8, 4)).read(0)[0])
+    feed = Feed(source, 0, constant_stages(8, 4), overfit=True)
+    assert same(feed.read(5)[0], Feed(source, 0, constant_stages(8, 4)).read(0)[0])
 
 
 def test_stages_that_do_not_fit_are_refused_by_name(source: Source) -> None:
     with pytest.raises(ConfigError, match=r"^data\.batch_size=8: .* the 3 micro-batches .* use data\.batch_size=9"):
-        Feed(source, 0, constant(8, 4), 3)
+        Feed(source, 0, constant_stages(8, 4), 3)
     with pytest.raises(ConfigError, match=r"^stages: batch_size=2: must divide by the 4 micro-batches"):
         Feed(source, 0, [Stage(0, 1, 0, 2, 4), Stage(1, None, 8, 8, 4)], 4)
     task = CopyConfig(length=8).build(0)
     with pytest.raises(ConfigError, match=r"^stages: seq_len=1 would cut rows that are a task.* use seq_len=17"):
-        Feed(task, 0, plan([StageConfig(steps=17, batch_size=1, seq_len=1)], 1, 17))
+        Feed(task, 0, plan_stages([StageConfig(steps=17, batch_size=1, seq_len=1)], 1, 17))

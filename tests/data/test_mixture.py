@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nested_learning.data.curriculum import constant
+from nested_learning.data.combined import apportion, rows_by_source
+from nested_learning.data.curriculum import constant_stages
 from nested_learning.data.feed import Feed
 from nested_learning.data.mixture import EPOCH_ROWS, Mixture, MixtureConfig
-from nested_learning.data.several import allot, shares
 from nested_learning.data.source import Source
 from nested_learning.data.tasks.copy import CopyConfig
 from nested_learning.data.text.packed import PackedText, to_stream
@@ -35,7 +35,7 @@ def whose(token: int) -> str:
 
 
 def read(source: Source, steps: range, batch_size: int = 50, seed: int = 3) -> list[int]:
-    feed = Feed(source, seed, constant(batch_size, 1))
+    feed = Feed(source, seed, constant_stages(batch_size, 1))
     return [int(token) for step in steps for token in feed.micro_batches(step)[0].tokens.flatten()]
 
 
@@ -78,16 +78,16 @@ def test_validation_has_the_shares_too_and_no_row_twice(mixture: Mixture) -> Non
     assert mixture.counts["validation"] == {"many": 11, "few": 7, "one": 4}
     rows = [int(mixture.row("validation", 0, i).tokens[0]) for i in range(mixture.num_rows("validation"))]
     assert Counter(rows).most_common(1)[0][1] <= 3 and rows.count(256) == 3
-    assert {name: count for name, (_, count) in shares(mixture, 10).items()} == {"many": 5, "few": 3, "one": 2}
-    assert {name: count for name, (_, count) in shares(mixture, 1).items()} == {"many": 1, "few": 1, "one": 1}
+    assert {name: count for name, (_, count) in rows_by_source(mixture, 10).items()} == {"many": 5, "few": 3, "one": 2}
+    assert {name: count for name, (_, count) in rows_by_source(mixture, 1).items()} == {"many": 1, "few": 1, "one": 1}
     alone = mixture.sources["few"]
-    assert shares(alone, 10) == {"": (alone, 10)}
+    assert rows_by_source(alone, 10) == {"": (alone, 10)}
 
 
 def test_things_are_allotted_to_the_last_one() -> None:
-    assert allot({"a": 1, "b": 1, "c": 1}, 10) == {"a": 4, "b": 3, "c": 3}
+    assert apportion({"a": 1, "b": 1, "c": 1}, 10) == {"a": 4, "b": 3, "c": 3}
     for number in range(50):
-        counts = allot({"a": 0.17, "b": 2.6, "c": 1.1}, number)
+        counts = apportion({"a": 0.17, "b": 2.6, "c": 1.1}, number)
         assert sum(counts.values()) == number
         assert np.allclose([counts["b"] / 2.6 * 3.87, counts["c"] / 1.1 * 3.87], number, atol=4)
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nested_learning.data.curriculum import constant
+from nested_learning.data.combined import rows_by_source
+from nested_learning.data.curriculum import constant_stages
 from nested_learning.data.feed import Feed
 from nested_learning.data.mixture import Mixture
-from nested_learning.data.sequence import Sequence, SequenceConfig
-from nested_learning.data.several import shares
+from nested_learning.data.sequence import DomainSequence, SequenceConfig
 from nested_learning.data.source import SPLITS, DataConfig, Source
 from nested_learning.data.tasks.copy import CopyConfig
 from nested_learning.data.text.text import TextConfig
@@ -30,7 +30,7 @@ def make_config(folder: Path, **values: object) -> SequenceConfig:
 
 def letters(source: Source, step: int) -> set[str]:
     """Name the letters of the batch of a step."""
-    (batch,) = Feed(source, 5, constant(BATCH_SIZE, source.seq_len)).micro_batches(step)
+    (batch,) = Feed(source, 5, constant_stages(BATCH_SIZE, source.seq_len)).micro_batches(step)
     return words(batch.tokens.numpy().ravel())
 
 
@@ -66,7 +66,7 @@ def test_a_domain_goes_on_where_it_was_left_and_reads_no_row_twice_before_all_of
         (tmp_path / f"{name}.txt").write_text("".join(f"{first + number:07}\n" for number in range(20)))
     sources: dict[str, DataConfig] = {name: TextConfig(path=f"{name}.txt") for name in ("small", "large")}
     source = make_config(tmp_path, sources=sources).build(0)
-    assert isinstance(source, Sequence) and source.num_rows("train") == 12
+    assert isinstance(source, DomainSequence) and source.num_rows("train") == 12
     for place, domain in enumerate(source.sources.values()):
         number = domain.num_rows("train")
         known = sorted(domain.row("train", 0, index).tokens.tobytes() for index in range(number))
@@ -78,7 +78,7 @@ def test_a_domain_goes_on_where_it_was_left_and_reads_no_row_twice_before_all_of
 
 def test_every_domain_is_validated_alike(tmp_path: Path) -> None:
     source = make_config(tmp_path).build(0)
-    assert {name: count for name, (_, count) in shares(source, 6).items()} == dict.fromkeys(LETTERS, 2)
+    assert {name: count for name, (_, count) in rows_by_source(source, 6).items()} == dict.fromkeys(LETTERS, 2)
     assert len(set(source.validation.values())) == 1
     each = source.num_rows("validation") // 3
     rows = [words(source.row("validation", 0, index).tokens) for index in range(3 * each)]

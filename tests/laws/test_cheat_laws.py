@@ -8,7 +8,7 @@ import torch
 from laws.models import make_config
 
 from nested_learning.data.batch import IGNORE, Batch
-from nested_learning.data.curriculum import constant
+from nested_learning.data.curriculum import constant_stages
 from nested_learning.data.feed import Feed
 from nested_learning.data.source import Row
 from nested_learning.data.text.packed import PackedText, to_stream
@@ -46,7 +46,7 @@ def last_loss(model_name: str, source: PackedText, *, resets: bool) -> float:
     """Train for STEPS steps, each on rows never seen before; return the mean loss of the last ten."""
     training = Training(make_config(f"model={model_name}").build(257, seed=0), NextToken(), resets=resets)
     optimizer = torch.optim.AdamW(training.parameters(), lr=0.02)
-    feed, losses = Feed(source, 0, constant(8, 32)), []
+    feed, losses = Feed(source, 0, constant_stages(8, 32)), []
     assert source.num_rows("train") >= 8 * STEPS
     for step in range(STEPS):
         done = training(letters_only(feed.read(step)[0]))

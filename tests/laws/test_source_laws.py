@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from nested_learning.data.combined import CombinedSource
 from nested_learning.data.loader import train_batch, validation_batches
 from nested_learning.data.mixture import MixtureConfig
 from nested_learning.data.sequence import SequenceConfig
-from nested_learning.data.several import Several
 from nested_learning.data.source import IGNORE, SPLITS, DataConfig, Row, Source
 from nested_learning.data.tasks.babilong import BabilongConfig
 from nested_learning.data.tasks.classes import ClassesConfig
@@ -24,7 +24,7 @@ from nested_learning.data.tasks.mad_tasks import TASKS
 from nested_learning.data.tasks.needles import NeedlesConfig
 from nested_learning.data.tasks.parity import ParityConfig
 from nested_learning.data.tasks.recall import RecallConfig
-from nested_learning.data.text.prepare import Plan, prepare
+from nested_learning.data.text.prepare import PrepareConfig, prepare
 from nested_learning.data.text.stdlib import StdlibConfig
 from nested_learning.data.text.text import TextConfig
 from nested_learning.data.text.tokens import TokensConfig
@@ -33,7 +33,7 @@ from nested_learning.data.text.tokens import TokensConfig
 def shards_of(path: str) -> str:
     """Prepare the texts in `path`, a folder; return the folder of their tokens."""
     folder = Path(f"{path}_shards")
-    prepare(folder, Plan(sources=[path], val_fraction=0.3, shard_tokens=8000), say=lambda _: None)
+    prepare(folder, PrepareConfig(sources=[path], val_fraction=0.3, shard_tokens=8000), log=lambda _: None)
     return str(folder)
 
 
@@ -185,6 +185,6 @@ def test_a_tokenizer_fits_the_vocabulary_and_gives_the_text_back(source: Source)
     assert source.tokenizer.vocab_size == source.vocab_size == len(source.tokenizer.token_bytes)
     row = source.row("train", 0, 0)
     # the first row of several sources is any row of the first
-    assert isinstance(source, Several) or row.tokens[0] == source.tokenizer.end
+    assert isinstance(source, CombinedSource) or row.tokens[0] == source.tokenizer.end
     text = source.tokenizer.decode(row.tokens[1:])
     assert source.tokenizer.decode(source.tokenizer.encode(text)) == text

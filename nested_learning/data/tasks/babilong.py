@@ -9,8 +9,8 @@ import numpy as np
 from nested_learning.data.source import require_one_of
 from nested_learning.data.tasks.babi import TASKS, Story, find_task, read_stories, split_stories
 from nested_learning.data.tasks.haystack import NOISE, Tokens, essay, hide
-from nested_learning.data.tasks.needles import AskedConfig, of_words
-from nested_learning.data.tasks.qa_documents import AskedDocuments, Sketch
+from nested_learning.data.tasks.needles import QAConfig, of_words
+from nested_learning.data.tasks.qa_documents import DocumentSpec, QADocuments
 from nested_learning.data.text.text import read_documents
 from nested_learning.data.tokenizers.choose_tokenizer import make_tokenizer
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
@@ -18,7 +18,7 @@ from nested_learning.errors import ConfigError, DataError
 
 
 @dataclass(kw_only=True)
-class BabilongConfig(AskedConfig):
+class BabilongConfig(QAConfig):
     """Stories of bAbI's `tasks`, each as likely, at random places of other text. Source: BABILong, arXiv 2406.10149.
 
     `path`: the folder of bAbI's tasks, qa1_*.txt. `books`: other text, null is noise. The last share `held_out` of the
@@ -53,7 +53,7 @@ class BabilongConfig(AskedConfig):
         return BabilongSource(self, seed, tokenizer, stories, read_documents(paths))
 
 
-class BabilongSource(AskedDocuments[Story]):
+class BabilongSource(QADocuments[Story]):
     """A Source of `stories`, those of each task, told between sentences of `books`, or noise."""
 
     def __init__(
@@ -67,7 +67,7 @@ class BabilongSource(AskedDocuments[Story]):
         about = [repr([list(task) for task in stories]), repr(config.held_out), *books]
         lengths = (config.min_length, config.seq_len)
         super().__init__(tokenizer, seed, lengths, config.val_rows, config.train_on, about)
-        self._telling = Telling(tokenizer, books)
+        self._telling = StoryWriter(tokenizer, books)
         parts = [split_stories(task, config.held_out) for task in stories]
         self._stories = {"train": [train for train, _ in parts], "validation": [other for _, other in parts]}
         for name, (train, other) in zip(config.tasks, parts, strict=True):
@@ -76,21 +76,21 @@ class BabilongSource(AskedDocuments[Story]):
                     f"data.held_out={config.held_out}: leaves no story of {name}; give more, or another share"
                 )
 
-    def sketch(self, rng: np.random.Generator, split: str) -> Sketch[Story]:
+    def spec(self, rng: np.random.Generator, split: str) -> DocumentSpec[Story]:
         """Draw a story."""
         of_task = self._stories[split][rng.integers(len(self._stories[split]))]
         story = of_task[rng.integers(len(of_task))]
         num_answer = len(self._telling.answer(story))
-        return Sketch(story, self._telling.shortest(story) + num_answer, num_answer + 1)
+        return DocumentSpec(story, self._telling.shortest(story) + num_answer, num_answer + 1)
 
-    def document(self, rng: np.random.Generator, sketch: Sketch[Story], length: int) -> Tokens:
+    def document(self, rng: np.random.Generator, spec: DocumentSpec[Story], length: int) -> Tokens:
         """Tell the story in a text of the right length."""
-        answer = self._telling.answer(sketch.what)
-        context, question = self._telling.tell(sketch.what, rng, length - len(answer))
+        answer = self._telling.answer(spec.what)
+        context, question = self._telling.tell(spec.what, rng, length - len(answer))
         return np.concatenate([context, question, answer])
 
 
-class Telling:
+class StoryWriter:
     """Tells stories between the sentences of `books`, of noise where there is none, in tokens of `tokenizer`."""
 
     def __init__(self, tokenizer: Tokenizer, books: Sequence[str]) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 from nested_learning.data.order import permute
 from nested_learning.data.source import IGNORE, DataConfig, Row, require_at_least
 from nested_learning.data.tasks.labelled import (
-    Form,
-    Labelled,
-    as_answer,
-    as_question,
-    divide,
+    LabelledText,
+    TextFormat,
+    assign_tasks,
     draw_labels,
     first_of_each,
+    format_answer,
+    format_question,
     read_labelled,
     split_labelled,
 )
@@ -79,13 +79,13 @@ class ClassesConfig(DataConfig):
             raise DataError(f"data.validation_path={self.validation_path}: label {min(unknown)} is not in {where}")
         if self.num_labels is not None:
             train, validation = draw_labels([train, validation], self.num_labels, self.order)
-        tasks = divide(train, self.num_tasks, self.order, where)
+        tasks = assign_tasks(train, self.num_tasks, self.order, where)
         train = first_of_each(train, self.texts_per_label)
         if tokenizer is None:
-            texts = [as_question(each.text) + as_answer(each.label) for each in train]
+            texts = [format_question(each.text) + format_answer(each.label) for each in train]
             tokenizer = make_tokenizer(self.tokenizer, self.vocab_size, texts)
         for label in (label for task in tasks for label in task):
-            needed = len(Form(tokenizer, self.text_len).answer(label)) + 2
+            needed = len(TextFormat(tokenizer, self.text_len).answer(label)) + 2
             if needed > self.text_len:
                 raise ConfigError(
                     f"data.text_len={self.text_len}: label {label} takes {needed} tokens; "
@@ -105,14 +105,14 @@ class Classes:
         self,
         config: ClassesConfig,
         tasks: list[list[str]],
-        train: list[Labelled],
-        validation: list[Labelled],
+        train: list[LabelledText],
+        validation: list[LabelledText],
         tokenizer: Tokenizer,
     ) -> None:
         self.config, self.tasks = config, tasks
         self.vocab_size, self.seq_len = tokenizer.vocab_size, config.text_len
         self.tokenizer: Tokenizer | None = tokenizer
-        self.form = Form(tokenizer, config.text_len)
+        self.form = TextFormat(tokenizer, config.text_len)
         parts = {"train": train, "validation": validation}
         self.texts = {
             split: [[each for each in part if each.label in set(task)] for task in tasks]
@@ -142,7 +142,7 @@ class Classes:
         key = derive_seed(self.config.order, "texts", task, through)
         return self.write(pool[int(permute(key, len(pool), np.array([place]))[0])])
 
-    def write(self, labelled: Labelled) -> Row:
+    def write(self, labelled: LabelledText) -> Row:
         """Return the row of one text: the document, then what fills the row."""
         assert self.tokenizer is not None
         tokens, num_asked = self.form.whole(labelled)
@@ -153,7 +153,7 @@ class Classes:
         documents = (np.arange(self.seq_len) >= len(tokens)).astype(np.int64)
         return Row(padded[:-1], targets, documents)
 
-    def _make_pool(self, task: int) -> list[Labelled]:
+    def _make_pool(self, task: int) -> list[LabelledText]:
         """Return the texts that are read in a task: its own, and what is replayed."""
         tasks = self.texts["train"]
         if self.config.is_joint:

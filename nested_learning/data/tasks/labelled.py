@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nested_learning.data.text.documents import reading
+from nested_learning.data.text.documents import as_data_error
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.seeds import derive_seed
@@ -16,7 +16,7 @@ from nested_learning.seeds import derive_seed
 ALLOWED = 'one JSON object a line, such as {"text": "what is my balance", "label": "balance", "domain": "banking"}'
 
 
-class Labelled(NamedTuple):
+class LabelledText(NamedTuple):
     """A text, its label, and the domain that the label belongs to, None where the file does not say."""
 
     text: str
@@ -24,7 +24,7 @@ class Labelled(NamedTuple):
     domain: str | None
 
 
-def read_labelled(path: str, key: str) -> list[Labelled]:
+def read_labelled(path: str, key: str) -> list[LabelledText]:
     """Read the labelled texts in the file `path`, which was given as `key`.
 
     Raises DataError for a file that is missing, empty, or has a line that is something else, with its number.
@@ -33,7 +33,7 @@ def read_labelled(path: str, key: str) -> list[Labelled]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise DataError(f"{where}: no such file; it should hold {ALLOWED}")
-    with reading(where):
+    with as_data_error(where):
         lines = file.read_bytes().decode("utf-8", errors="replace").splitlines()
     found = [_parse(line, f"{where}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
@@ -41,7 +41,7 @@ def read_labelled(path: str, key: str) -> list[Labelled]:
     return found
 
 
-def _parse(line: str, where: str) -> Labelled:
+def _parse(line: str, where: str) -> LabelledText:
     try:
         value: Any = json.loads(line)
     except ValueError as error:
@@ -50,10 +50,10 @@ def _parse(line: str, where: str) -> Labelled:
         if not isinstance(value, dict) or not isinstance(value.get(name), str) or not value[name].strip():
             raise DataError(f"{where}: has no {name}; it should hold {ALLOWED}")
     domain = value.get("domain")
-    return Labelled(value["text"], value["label"], domain if isinstance(domain, str) else None)
+    return LabelledText(value["text"], value["label"], domain if isinstance(domain, str) else None)
 
 
-def divide(labelled: Sequence[Labelled], num_tasks: int | None, order: int, where: str) -> list[list[str]]:
+def assign_tasks(labelled: Sequence[LabelledText], num_tasks: int | None, order: int, where: str) -> list[list[str]]:
     """Divide the labels into tasks: `num_tasks` of labels drawn at random, or with None one of each domain.
 
     `order` is the seed of what is drawn: the labels of each task, or the order of the domains. Raises DataError for
@@ -75,7 +75,7 @@ def divide(labelled: Sequence[Labelled], num_tasks: int | None, order: int, wher
     return [sorted(domains[names[index]]) for index in rng.permutation(len(names))]
 
 
-def draw_labels(parts: Sequence[list[Labelled]], num_labels: int, order: int) -> list[list[Labelled]]:
+def draw_labels(parts: Sequence[list[LabelledText]], num_labels: int, order: int) -> list[list[LabelledText]]:
     """Return of all `parts` the texts of `num_labels` labels, drawn with the seed `order` from those of the first.
 
     Raises ConfigError for more labels than there are.
@@ -88,7 +88,7 @@ def draw_labels(parts: Sequence[list[Labelled]], num_labels: int, order: int) ->
     return [[each for each in part if each.label in kept] for part in parts]
 
 
-def split_labelled(labelled: Sequence[Labelled], per_label: int) -> tuple[list[Labelled], list[Labelled]]:
+def split_labelled(labelled: Sequence[LabelledText], per_label: int) -> tuple[list[LabelledText], list[LabelledText]]:
     """Keep the last `per_label` texts of each label for validation. Raises ConfigError where none would be left."""
     places: dict[str, list[int]] = {}
     for place, each in enumerate(labelled):
@@ -100,13 +100,13 @@ def split_labelled(labelled: Sequence[Labelled], per_label: int) -> tuple[list[L
                 "use less, or data.validation_path"
             )
     kept = {place for here in places.values() for place in here[-per_label:]}
-    parts: tuple[list[Labelled], list[Labelled]] = ([], [])
+    parts: tuple[list[LabelledText], list[LabelledText]] = ([], [])
     for place, each in enumerate(labelled):
         parts[place in kept].append(each)
     return parts
 
 
-def first_of_each(labelled: Sequence[Labelled], per_label: int | None) -> list[Labelled]:
+def first_of_each(labelled: Sequence[LabelledText], per_label: int | None) -> list[LabelledText]:
     """Return the first `per_label` texts of each label, all of them with None."""
     count: dict[str, int] = {}
     kept = []
@@ -117,17 +117,17 @@ def first_of_each(labelled: Sequence[Labelled], per_label: int | None) -> list[L
     return kept
 
 
-def as_question(text: str) -> str:
+def format_question(text: str) -> str:
     """Write what comes before the label."""
     return f"Text: {text}\nLabel:"
 
 
-def as_answer(label: str) -> str:
+def format_answer(label: str) -> str:
     """Write a label as a model says it: in words."""
     return f" {label.replace('_', ' ')}"
 
 
-class Form:
+class TextFormat:
     """How labelled texts are written in the tokens of a model: a question, its answer, and the token that ends them.
 
     The whole of a text takes at most `length` tokens: a longer question loses its first words, never its answer.
@@ -138,14 +138,14 @@ class Form:
 
     def question(self, text: str, room: int = 0) -> NDArray[np.int64]:
         """Return the tokens of the question that leave `room` for what comes beside it."""
-        tokens = self.tokenizer.encode(as_question(text))
+        tokens = self.tokenizer.encode(format_question(text))
         return tokens[max(0, len(tokens) + room - self.length) :]
 
     def answer(self, label: str) -> NDArray[np.int64]:
         """Return the tokens of the answer."""
-        return self.tokenizer.encode(as_answer(label))
+        return self.tokenizer.encode(format_answer(label))
 
-    def whole(self, labelled: Labelled) -> tuple[NDArray[np.int64], int]:
+    def whole(self, labelled: LabelledText) -> tuple[NDArray[np.int64], int]:
         """Return the tokens of question, answer and end, and how many of them are the question."""
         answer = np.append(self.answer(labelled.label), self.tokenizer.end)
         question = self.question(labelled.text, len(answer))

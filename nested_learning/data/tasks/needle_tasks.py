@@ -128,7 +128,7 @@ PASSKEY = "passkey"
 ALL_TASKS = TASKS | {PASSKEY: NeedleTask("noise", digits=5, wording=PASS_KEY)}
 
 
-def draw(kind: str, digits: int, rng: np.random.Generator) -> str:
+def draw_value(kind: str, digits: int, rng: np.random.Generator) -> str:
     """Draw a number of `digits` digits, two words, or a uuid."""
     match kind:
         case "numbers":
@@ -139,11 +139,11 @@ def draw(kind: str, digits: int, rng: np.random.Generator) -> str:
             return str(UUID(bytes=rng.bytes(16), version=4))
 
 
-def draw_others(kind: str, digits: int, count: int, taken: list[str], rng: np.random.Generator) -> list[str]:
+def draw_distinct(kind: str, digits: int, count: int, taken: list[str], rng: np.random.Generator) -> list[str]:
     """Draw `count` different ones that are none of `taken`."""
     found: dict[str, None] = {}
     while len(found) < count:
-        other = draw(kind, digits, rng)
+        other = draw_value(kind, digits, rng)
         if other not in taken:
             found[other] = None
     return list(found)

@@ -8,8 +8,8 @@ import numpy as np
 from nested_learning.data.source import DataConfig, require_at_least, require_one_of
 from nested_learning.data.tasks.haystack import NOISE, Tokens
 from nested_learning.data.tasks.needle_tasks import ADJECTIVES, ALL_TASKS, NOUNS, NeedleTask
-from nested_learning.data.tasks.prompts import Prompts, Secret
-from nested_learning.data.tasks.qa_documents import AskedDocuments, Sketch
+from nested_learning.data.tasks.prompts import Needles, Prompts
+from nested_learning.data.tasks.qa_documents import DocumentSpec, QADocuments
 from nested_learning.data.text.text import read_documents
 from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_tokenizer
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
@@ -18,7 +18,7 @@ from nested_learning.errors import ConfigError
 
 
 @dataclass(kw_only=True)
-class AskedConfig(DataConfig):
+class QAConfig(DataConfig):
     """Rows of `seq_len` tokens, filled with documents of `min_length` or more that end with a question and its answer.
 
     Short documents come more often (log-uniform); the state goes on from one to the next. `train_on`: asked, the answer
@@ -45,7 +45,7 @@ class AskedConfig(DataConfig):
 
 
 @dataclass(kw_only=True)
-class NeedlesConfig(AskedConfig):
+class NeedlesConfig(QAConfig):
     """Documents of needle `tasks`, each as likely, the needle at any depth. Numbers have `digits` digits.
 
     `path`: the books of an essay haystack, as in data=text. Source: ours, after RULER, arXiv 2404.06654.
@@ -75,7 +75,7 @@ class NeedlesConfig(AskedConfig):
         return NeedlesSource(self, seed, tokenizer, read_documents(paths))
 
 
-class NeedlesSource(AskedDocuments[tuple[Prompts, Secret]]):
+class NeedlesSource(QADocuments[tuple[Prompts, Needles]]):
     """A Source of needle documents, from `books` where tasks have an essay haystack."""
 
     def __init__(self, config: NeedlesConfig, seed: int, tokenizer: Tokenizer, books: Sequence[str]) -> None:
@@ -86,15 +86,15 @@ class NeedlesSource(AskedDocuments[tuple[Prompts, Secret]]):
             Prompts(with_digits(ALL_TASKS[name], config.digits), tokenizer, books) for name in config.tasks
         ]
 
-    def sketch(self, rng: np.random.Generator, split: str) -> Sketch[tuple[Prompts, Secret]]:
+    def spec(self, rng: np.random.Generator, split: str) -> DocumentSpec[tuple[Prompts, Needles]]:
         """Draw what is hidden."""
         prompts = self._prompts[rng.integers(len(self._prompts))]
         secret = prompts.draw(rng)
-        return Sketch((prompts, secret), secret.num_tokens + len(secret.answer), len(secret.answer) + 1)
+        return DocumentSpec((prompts, secret), secret.num_tokens + len(secret.answer), len(secret.answer) + 1)
 
-    def document(self, rng: np.random.Generator, sketch: Sketch[tuple[Prompts, Secret]], length: int) -> Tokens:
+    def document(self, rng: np.random.Generator, spec: DocumentSpec[tuple[Prompts, Needles]], length: int) -> Tokens:
         """Hide it in a haystack of the right length."""
-        prompts, secret = sketch.what
+        prompts, secret = spec.what
         prompt = prompts.hide(secret, rng, length - len(secret.answer), rng.random())
         return np.concatenate([prompt.context, prompt.question, prompt.answer])
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nested_learning.data.tasks.haystack import Haystack, Tokens, essay, hide, noise
-from nested_learning.data.tasks.needle_tasks import NeedleTask, draw, draw_others
+from nested_learning.data.tasks.needle_tasks import NeedleTask, draw_distinct, draw_value
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import DataError
 
@@ -31,7 +31,7 @@ class Prompt(NamedTuple):
     right: int
 
 
-class Secret(NamedTuple):
+class Needles(NamedTuple):
     """What is hidden and asked for, as tokens; the keys, and their values, those that are asked for first."""
 
     opening: Tokens
@@ -58,11 +58,11 @@ class Prompts:
     def __init__(self, task: NeedleTask, tokenizer: Tokenizer, books: Iterable[str] = ()) -> None:
         self.task, self.tokenizer, self.books = task, tokenizer, books
 
-    def draw(self, rng: np.random.Generator) -> Secret:
+    def draw(self, rng: np.random.Generator) -> Needles:
         """Draw what is hidden and asked for."""
         task = self.task
-        keys = draw_others(task.key, task.digits, task.num_keys, [], rng)
-        values = {key: draw_others(task.value, task.digits, task.num_values, [], rng) for key in keys}
+        keys = draw_distinct(task.key, task.digits, task.num_keys, [], rng)
+        values = {key: draw_distinct(task.value, task.digits, task.num_values, [], rng) for key in keys}
         asked = [keys[number] for number in rng.permutation(task.num_keys)[: task.num_queries]]
         asked_first = [*asked, *(key for key in keys if key not in asked)]
         told = [value for key in asked_first for value in values[key]]
@@ -71,13 +71,13 @@ class Prompts:
             self.tokenizer.encode(text) for text in (task.opening(), task.question(asked), f" {', '.join(wanted)}")
         )
         needles = [self._sentence(task.needle(key, value)) for key in asked_first for value in values[key]]
-        return Secret(opening, needles, question, answer, keys, told)
+        return Needles(opening, needles, question, answer, keys, told)
 
     def make(self, rng: np.random.Generator, length: int, depth: float, reserve: int) -> Prompt:
         """Draw a prompt that has, with `reserve` tokens for the answer, `length` tokens; see `hide`."""
         return self.hide(self.draw(rng), rng, length - reserve, depth)
 
-    def hide(self, secret: Secret, rng: np.random.Generator, length: int, depth: float) -> Prompt:
+    def hide(self, secret: Needles, rng: np.random.Generator, length: int, depth: float) -> Prompt:
         """Make the prompt of `length` tokens in which `secret` is hidden, what is asked for first at `depth`.
 
         `depth` is a share of the haystack, at the end of a sentence; other needles are anywhere. Raises DataError for a
@@ -105,7 +105,7 @@ class Prompts:
         others = sorted(set(seen) - set(wanted))
         others = [others[number] for number in rng.permutation(len(others))[:DISTRACTORS]]
         missing = DISTRACTORS - len(others)
-        others += draw_others(self.task.value, self.task.digits, missing, [*others, *wanted], rng)
+        others += draw_distinct(self.task.value, self.task.digits, missing, [*others, *wanted], rng)
         right = int(rng.integers(DISTRACTORS + 1))
         return [*others[:right], wanted[0], *others[right:]], right
 
@@ -126,7 +126,7 @@ class Prompts:
         found: list[Tokens] = []
         values: list[str] = []
         while length < num_tokens or not found:
-            key, value = draw(task.key, task.digits, rng), draw(task.value, task.digits, rng)
+            key, value = draw_value(task.key, task.digits, rng), draw_value(task.value, task.digits, rng)
             if key not in keys:
                 found.append(self._sentence(task.needle(key, value)))
                 values.append(value)

@@ -19,7 +19,7 @@ What = TypeVar("What")
 
 
 @dataclass(frozen=True)
-class Sketch(Generic[What]):
+class DocumentSpec(Generic[What]):
     """A document before its length is chosen: `what` it says, `shortest`, the tokens that takes at least, and
     `num_asked`, the last tokens of it whose next ones are the answer and the end.
     """
@@ -29,7 +29,7 @@ class Sketch(Generic[What]):
     num_asked: int
 
 
-class AskedDocuments(ABC, Generic[What]):
+class QADocuments(ABC, Generic[What]):
     """A Source of documents, drawn afresh for each place; they fill every row, from an `end` token each.
 
     A document has `min_length` tokens to what is left of the row, short ones more often (log-uniform); what no document
@@ -56,12 +56,12 @@ class AskedDocuments(ABC, Generic[What]):
         self.fingerprint = digest.hexdigest()
 
     @abstractmethod
-    def sketch(self, rng: np.random.Generator, split: str) -> Sketch[What]:
+    def spec(self, rng: np.random.Generator, split: str) -> DocumentSpec[What]:
         """Draw what a document of `split` says."""
 
     @abstractmethod
-    def document(self, rng: np.random.Generator, sketch: Sketch[What], length: int) -> Tokens:
-        """Return the document with exactly `length` tokens, at least `sketch.shortest`, without the end before it."""
+    def document(self, rng: np.random.Generator, spec: DocumentSpec[What], length: int) -> Tokens:
+        """Return the document with exactly `length` tokens, at least `spec.shortest`, without the end before it."""
 
     def num_rows(self, split: str) -> int:
         """Count the rows of one epoch of `split`, "train" or "validation"."""
@@ -83,8 +83,8 @@ class AskedDocuments(ABC, Generic[What]):
         """Draw the documents of a row, and how many last tokens of each have a target."""
         left = self.seq_len
         while left:
-            sketch = self.sketch(rng, split)
-            shortest = 1 + sketch.shortest
+            spec = self.spec(rng, split)
+            shortest = 1 + spec.shortest
             if shortest > left == self.seq_len:
                 raise DataError(f"data.seq_len={left}: too short for a document; use at least data.seq_len={shortest}")
             if shortest > left:
@@ -93,6 +93,6 @@ class AskedDocuments(ABC, Generic[What]):
             shortest = max(shortest, min(self.min_length, left))
             length = round(shortest * (left / shortest) ** rng.random())
             length = left if left - length < self.min_length else length
-            document = self.document(rng, sketch, length - 1)
-            yield np.append(self.end, document), sketch.num_asked if self._train_on == "asked" else length
+            document = self.document(rng, spec, length - 1)
+            yield np.append(self.end, document), spec.num_asked if self._train_on == "asked" else length
             left -= length

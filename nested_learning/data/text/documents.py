@@ -10,7 +10,7 @@ from nested_learning.errors import DataError
 
 
 @contextmanager
-def reading(where: str) -> Iterator[None]:
+def as_data_error(where: str) -> Iterator[None]:
     """Turn the system's refusal to read something into a DataError that begins with `where`."""
     try:
         yield

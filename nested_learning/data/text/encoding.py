@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nested_learning.data.source import SPLITS
-from nested_learning.data.tokenizers.tokenizer import Tokenizer, cut_parts
+from nested_learning.data.tokenizers.tokenizer import Tokenizer, split_parts
 from nested_learning.data.tokenizers.tokenizer_files import open_tokenizer
 from nested_learning.errors import DataError
 
@@ -108,7 +108,7 @@ def _encode_split(documents: list[str], tokenizer: Tokenizer) -> Encoded:
     starts, length, num_bytes = [], 0, 0
     for document in documents:
         starts.append(length)
-        tokens = [tokenizer.encode(part) for part in cut_parts(document)]
+        tokens = [tokenizer.encode(part) for part in split_parts(document)]
         num_bytes += sum(int(tokenizer.token_bytes[part].sum()) for part in tokens)
         pieces += [end, *(part.astype(dtype) for part in tokens)]
         length += 1 + sum(map(len, tokens))

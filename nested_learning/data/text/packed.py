@@ -11,14 +11,14 @@ from nested_learning.data.source import SPLITS, DataConfig, Row, require_at_leas
 from nested_learning.data.text.documents import split_documents
 from nested_learning.data.text.packing import PACKINGS, Packing, Stream
 from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_tokenizer
-from nested_learning.data.tokenizers.tokenizer import Tokenizer, cut_parts
+from nested_learning.data.tokenizers.tokenizer import Tokenizer, split_parts
 from nested_learning.errors import ConfigError, DataError
 
 BOUNDARIES = ("carry", "reset")
 
 
 @dataclass(kw_only=True)
-class RowsConfig(DataConfig):
+class PackingConfig(DataConfig):
     """What all sources of documents share, text or tokens.
 
     `packing`: concat cuts the text where a row is full; best_fit cuts no document that fits into a row.
@@ -61,7 +61,7 @@ class RowsConfig(DataConfig):
 
 
 @dataclass(kw_only=True)
-class PackedConfig(RowsConfig):
+class DocumentsConfig(PackingConfig):
     """What the sources of text share.
 
     `tokenizer`: byte, or the path of one that exists; or, trained on the training split, bpe or words of `vocab_size`.
@@ -136,7 +136,7 @@ def to_stream(documents: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.unsi
     end = np.array([tokenizer.end], dtype=dtype)
     pieces = [end]
     for document in documents:
-        pieces += [tokenizer.encode(part).astype(dtype) for part in cut_parts(document)]
+        pieces += [tokenizer.encode(part).astype(dtype) for part in split_parts(document)]
         pieces.append(end)
     return np.concatenate(pieces)
 

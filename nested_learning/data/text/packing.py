@@ -24,7 +24,7 @@ class Stream(Protocol):
         ...
 
 
-class Report(NamedTuple):
+class PackingReport(NamedTuple):
     """What packing made of a split, and its price.
 
     `rows`, `documents`, `targets`: how many; `padding`: the share of positions without a target; `dropped`: targets
@@ -69,14 +69,14 @@ class Packing(ABC):
             self._starts = np.flatnonzero(self.stream[: self.num_targets] == self.end)
         return self._starts
 
-    def report(self) -> Report:
+    def report(self) -> PackingReport:
         """Count what packing did."""
         starts = self.starts()
         sizes = np.diff(starts, append=self.num_targets)
         short = sizes <= self.seq_len
         cut = self.count_cut(starts[short], sizes[short]) / max(1, short.sum())
         padding = 1 - self.num_targets / (self.num_rows * self.seq_len)
-        return Report(self.num_rows, len(starts), self.num_targets, padding, 0, float(cut))
+        return PackingReport(self.num_rows, len(starts), self.num_targets, padding, 0, float(cut))
 
 
 class Concat(Packing):

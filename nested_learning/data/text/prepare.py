@@ -35,11 +35,11 @@ BATCH_CHARACTERS = 1 << 20
 
 # where reading goes on: the number of an input, and of the documents of it that were read
 Position = tuple[int, int]
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PrepareConfig:
     """What to prepare. `jobs` is the only value that the shards do not depend on.
 
     `sources`: see `readers.find_inputs`. `tokenizer`: byte, bpe (of `vocab_size`, trained on the first
@@ -86,7 +86,7 @@ class Batch(NamedTuple):
     left_out: int
 
 
-def prepare(folder: Path, plan: Plan, say: Say = print) -> Manifest:
+def prepare(folder: Path, plan: PrepareConfig, log: Log = print) -> Manifest:
     """Write the token shards of `plan` into `folder`, going on where an earlier call was stopped; return the manifest.
 
     Raises ConfigError for a source that is not there or a folder with other data, DataError for what cannot be read.
@@ -95,17 +95,17 @@ def prepare(folder: Path, plan: Plan, say: Say = print) -> Manifest:
     with _claim(folder):
         tokenizer = _prepare_tokenizer(folder, plan, inputs)
         made_with = _describe(plan, inputs, tokenizer)
-        parts, is_whole = _read_parts(folder, made_with, say)
+        parts, is_whole = _read_parts(folder, made_with, log)
         if (folder / MANIFEST).exists():
             if is_whole:
-                say(f"complete already: {folder}")
+                log(f"complete already: {folder}")
                 return read_manifest(folder)
             (folder / MANIFEST).unlink()
         done = parts[-1] if parts else Part((0, 0), 0, 0, [])
         for part in _make_parts(folder, plan, inputs, tokenizer, (done, len(parts))):
             parts.append(part)
             _write_parts(folder, made_with, parts)
-            say(_figures(parts))
+            log(_figures(parts))
         return _finish(folder, made_with, parts)
 
 
@@ -130,7 +130,7 @@ def _claim(folder: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _prepare_tokenizer(folder: Path, plan: Plan, inputs: list[Input]) -> Tokenizer:
+def _prepare_tokenizer(folder: Path, plan: PrepareConfig, inputs: list[Input]) -> Tokenizer:
     """Make the tokenizer, or open the one that an earlier call made."""
     if not (folder / FILE_NAME).exists():
         documents = islice(_read(inputs, plan, (0, 0)), plan.max_documents)
@@ -155,7 +155,7 @@ def _first(texts: Iterable[str], characters: int) -> Iterator[str]:
             return
 
 
-def _describe(plan: Plan, inputs: list[Input], tokenizer: Tokenizer) -> dict[str, Any]:
+def _describe(plan: PrepareConfig, inputs: list[Input], tokenizer: Tokenizer) -> dict[str, Any]:
     """Return what decides about the shards; as JSON gives it back."""
     options = {name: value for name, value in asdict(plan).items() if name != "jobs"}
     described = {"tokenizer": tokenizer.fingerprint, "dtype": dtype_of(tokenizer), "options": options, "inputs": inputs}
@@ -181,7 +181,7 @@ def _short(value: Any) -> str:
     return text if len(text) < 120 else f"{text[:117]}..."
 
 
-def _read_parts(folder: Path, made_with: dict[str, Any], say: Say) -> tuple[list[Part], bool]:
+def _read_parts(folder: Path, made_with: dict[str, Any], log: Log) -> tuple[list[Part], bool]:
     """Return the parts that are done and whole, up to the first that is not, and whether that is all of them."""
     path = folder / PROGRESS
     if not path.exists():
@@ -193,10 +193,10 @@ def _read_parts(folder: Path, made_with: dict[str, Any], say: Say) -> tuple[list
         part = Part((position[0], position[1]), read, left_out, [Shard(**shard) for shard in shards])
         damage = next(filter(None, (find_damage(folder, shard, made_with["dtype"]) for shard in part.shards)), None)
         if damage:
-            say(f"{damage}; made again from there")
+            log(f"{damage}; made again from there")
             return whole, False
         whole.append(part)
-    say(f"going on after {len(whole)} parts")
+    log(f"going on after {len(whole)} parts")
     return whole, True
 
 
@@ -228,7 +228,7 @@ def _figures(parts: list[Part]) -> str:
     return f"{len(parts)} parts: {parts[-1].documents_read:,} documents read, {size:,} bytes, {tokens:,} tokens"
 
 
-def _read(inputs: list[Input], plan: Plan, position: Position) -> Iterator[tuple[str | None, Position]]:
+def _read(inputs: list[Input], plan: PrepareConfig, position: Position) -> Iterator[tuple[str | None, Position]]:
     """Yield the documents from `position` on, with the position after each."""
     first, skip = position
     for number in range(first, len(inputs)):
@@ -237,7 +237,7 @@ def _read(inputs: list[Input], plan: Plan, position: Position) -> Iterator[tuple
         skip = 0
 
 
-def _batches(inputs: list[Input], plan: Plan, begin: Part) -> Iterator[Batch]:
+def _batches(inputs: list[Input], plan: PrepareConfig, begin: Part) -> Iterator[Batch]:
     """Yield the documents after `begin` in batches of BATCH_CHARACTERS, which depend on nothing but the text."""
     texts, characters = [], 0
     position, read, left_out = begin.next, begin.documents_read, begin.left_out
@@ -259,7 +259,7 @@ def _batches(inputs: list[Input], plan: Plan, begin: Part) -> Iterator[Batch]:
 
 
 def _make_parts(
-    folder: Path, plan: Plan, inputs: list[Input], tokenizer: Tokenizer, begin: tuple[Part, int]
+    folder: Path, plan: PrepareConfig, inputs: list[Input], tokenizer: Tokenizer, begin: tuple[Part, int]
 ) -> Iterator[Part]:
     """Encode and write what comes after the part and the number of parts in `begin`.
 

@@ -4,8 +4,8 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from nested_learning.data.text.documents import reading, to_text, walk_files
-from nested_learning.data.text.packed import PackedConfig, PackedText
+from nested_learning.data.text.documents import as_data_error, to_text, walk_files
+from nested_learning.data.text.packed import DocumentsConfig, PackedText
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import DataError
 
@@ -16,7 +16,7 @@ SKIPPED = frozenset(
 
 
 @dataclass(kw_only=True)
-class StdlibConfig(PackedConfig):
+class StdlibConfig(DocumentsConfig):
     """The Python standard library's own sources, split into training and validation by file."""
 
     name: str = "stdlib"
@@ -32,7 +32,7 @@ def read_sources(folder: Path) -> list[str]:
 
     Left out: SKIPPED, files generated when Python was built (they hold this machine's paths), and files not in utf-8.
     """
-    with reading("data=stdlib"):
+    with as_data_error("data=stdlib"):
         files = [path for path in walk_files(folder, SKIPPED) if path.suffix == ".py"]
         texts = [to_text(path.read_bytes()) for path in files if not path.name.startswith("_sysconfigdata")]
     documents = [text for text in texts if text is not None]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 
-from nested_learning.data.text.documents import reading, to_text, walk_files
-from nested_learning.data.text.packed import PackedConfig, PackedText
+from nested_learning.data.text.documents import as_data_error, to_text, walk_files
+from nested_learning.data.text.packed import DocumentsConfig, PackedText
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 
@@ -16,7 +16,7 @@ ALLOWED = "use data.path=<utf-8 text file, folder or glob>"
 
 
 @dataclass(kw_only=True)
-class TextConfig(PackedConfig):
+class TextConfig(DocumentsConfig):
     """Text files. `path`: a file, a folder (all files below it), a glob (the files it matches), or a list of these.
 
     Training and validation are split by file; of a single file the last part is validation, cut at a line end. `span`:
@@ -52,7 +52,7 @@ def read_documents(paths: Iterable[str]) -> list[str]:
     """
     documents: list[str] = []
     for name in paths:
-        with reading(f"data.path={name}"):
+        with as_data_error(f"data.path={name}"):
             documents += _read(name)
     return documents
 
@@ -67,7 +67,7 @@ def read_span(paths: Sequence[str], span: Sequence[int]) -> str:
     file = Path(paths[0]).expanduser()
     if len(paths) != 1 or not file.is_file():
         raise DataError(f"{where}: not one file; {ALLOWED}, a single file with data.span")
-    with reading(where):
+    with as_data_error(where):
         size = file.stat().st_size
         with file.open("rb") as opened:
             opened.seek(start)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nested_learning.data.source import SPLITS
-from nested_learning.data.text.packed import PackedText, RowsConfig
+from nested_learning.data.text.packed import PackedText, PackingConfig
 from nested_learning.data.text.shards import TokenStream, check, read_manifest
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.data.tokenizers.tokenizer_files import open_tokenizer
@@ -12,7 +12,7 @@ from nested_learning.errors import ConfigError, DataError
 
 
 @dataclass(kw_only=True)
-class TokensConfig(RowsConfig):
+class TokensConfig(PackingConfig):
     """Token shards in the folder `path`, read where they lie; the tokenizer and the splits are theirs.
 
     `verify`: compare every byte with its hash first; false compares sizes only.

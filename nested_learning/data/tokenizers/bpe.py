@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nested_learning.data.tokenizers.byte_letters import BYTES, LETTERS, from_letters
-from nested_learning.data.tokenizers.tokenizer import END_TEXT, FILE_NAME, Tokens, cut_parts, to_utf8
+from nested_learning.data.tokenizers.tokenizer import END_TEXT, FILE_NAME, TokenIds, split_parts, to_utf8
 from nested_learning.errors import ConfigError, DataError
 
 Merge = tuple[str, str]
@@ -75,7 +75,7 @@ class BpeTokenizer:
     def encode(self, text: str) -> NDArray[np.int64]:
         """Return the tokens of `text` [t]. Raises DataError for a lone surrogate, ConfigError without a library."""
         to_utf8(text)
-        parts = [self._encode(part) for part in cut_parts(text)]
+        parts = [self._encode(part) for part in split_parts(text)]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def encode_bytes(self, data: bytes) -> NDArray[np.int64]:
@@ -90,11 +90,11 @@ class BpeTokenizer:
                 tokens.append(self.encode(piece))
         return np.concatenate(tokens)
 
-    def decode(self, tokens: Tokens) -> str:
+    def decode(self, tokens: TokenIds) -> str:
         """Return the text of `tokens`: `end` is shown as its name, half a character as the replacement character."""
         return self.decode_bytes(tokens).decode("utf-8", errors="replace")
 
-    def decode_bytes(self, tokens: Tokens) -> bytes:
+    def decode_bytes(self, tokens: TokenIds) -> bytes:
         """Return the bytes that `tokens` stand for."""
         return b"".join([self._pieces[int(token)] for token in tokens])
 
@@ -165,7 +165,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, option: str = "data.vocab_s
     model = library.Tokenizer(library.models.BPE())
     model.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = library.trainers.BpeTrainer(vocab_size=vocab_size - 1, initial_alphabet=list(BYTES), show_progress=False)
-    model.train_from_iterator((part for text in texts for part in cut_parts(text)), trainer)
+    model.train_from_iterator((part for text in texts for part in split_parts(text)), trainer)
     tokenizer = BpeTokenizer([(a, b) for a, b in json.loads(model.to_str())["model"]["merges"]])
     if tokenizer.vocab_size != vocab_size:
         raise ConfigError(

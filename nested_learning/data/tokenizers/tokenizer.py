@@ -24,7 +24,7 @@ PART_LENGTH = 1 << 18
 # between words, where no tokenizer notices: after a line end, or before a space, that has no other space beside it
 CUTS = re.compile(r"(?<=\S)\n(?=\S)|(?<=[a-z])(?= [a-z])")
 
-Tokens = Iterable[int] | NDArray[np.integer]
+TokenIds = Iterable[int] | NDArray[np.integer]
 
 
 @runtime_checkable
@@ -49,11 +49,11 @@ class Tokenizer(Protocol):
         """Return the tokens of `data` [t], which need not be utf-8."""
         ...
 
-    def decode(self, tokens: Tokens) -> str:
+    def decode(self, tokens: TokenIds) -> str:
         """Return the text of `tokens`: `end` is shown by its name, half a character as the replacement character."""
         ...
 
-    def decode_bytes(self, tokens: Tokens) -> bytes:
+    def decode_bytes(self, tokens: TokenIds) -> bytes:
         """Return the bytes that `tokens` stand for."""
         ...
 
@@ -83,11 +83,11 @@ class ByteTokenizer:
         """Return `data` as numbers [t]."""
         return np.frombuffer(data, dtype=np.uint8).astype(np.int64)
 
-    def decode(self, tokens: Tokens) -> str:
+    def decode(self, tokens: TokenIds) -> str:
         """Return the text of `tokens`: `end` is shown as <|end|>, half a character as the replacement character."""
         return self.decode_bytes(tokens).decode("utf-8", errors="replace")
 
-    def decode_bytes(self, tokens: Tokens) -> bytes:
+    def decode_bytes(self, tokens: TokenIds) -> bytes:
         """Return the bytes that `tokens` stand for."""
         return b"".join([self._pieces[int(token)] for token in tokens])
 
@@ -104,7 +104,7 @@ def to_utf8(text: str) -> bytes:
         raise DataError(f"text at character {error.start}: not valid unicode; give it as utf-8") from error
 
 
-def cut_parts(text: str) -> Iterator[str]:
+def split_parts(text: str) -> Iterator[str]:
     """Cut `text` at the first of CUTS beyond each PART_LENGTH characters; a part cut again stays as it is."""
     start = 0
     while start < len(text):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nested_learning.data.tokenizers.tokenizer import END_TEXT, FILE_NAME, ByteTokenizer, Tokens, to_utf8
+from nested_learning.data.tokenizers.tokenizer import END_TEXT, FILE_NAME, ByteTokenizer, TokenIds, to_utf8
 from nested_learning.errors import ConfigError, DataError
 
 # letters, with the space before them; what lies between is read byte by byte, and so is every digit
@@ -50,11 +50,11 @@ class WordTokenizer:
         """Return the tokens of `data` [t], which need not be utf-8."""
         return self._encode(data.decode("utf-8", "surrogateescape"))
 
-    def decode(self, tokens: Tokens) -> str:
+    def decode(self, tokens: TokenIds) -> str:
         """Return the text of `tokens`: `end` is shown as <|end|>, half a character as the replacement character."""
         return self.decode_bytes(tokens).decode("utf-8", errors="replace")
 
-    def decode_bytes(self, tokens: Tokens) -> bytes:
+    def decode_bytes(self, tokens: TokenIds) -> bytes:
         """Return the bytes that `tokens` stand for."""
         return b"".join([self._pieces[int(token)] for token in tokens])
 

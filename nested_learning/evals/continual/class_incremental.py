@@ -10,7 +10,7 @@ import torch
 
 from nested_learning import checkpoint
 from nested_learning.data.tasks.classes import Classes, ClassesConfig
-from nested_learning.data.tasks.labelled import Labelled, first_of_each
+from nested_learning.data.tasks.labelled import LabelledText, first_of_each
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.continual.transfer import curves, grid, transfer
 from nested_learning.evals.continual.weights import Weights
@@ -31,7 +31,7 @@ class Question(NamedTuple):
     after: int
     task: int
     number: int
-    text: Labelled
+    text: LabelledText
     num_labels: int
 
 
@@ -243,7 +243,7 @@ class Answers:
 
 def questions_of(source: Classes, per_label: int | None) -> list[Question]:
     """Return all that is asked of a sequence: of all tasks so far after each, and of each task before it is learned."""
-    numbered: list[list[tuple[int, Labelled]]] = []
+    numbered: list[list[tuple[int, LabelledText]]] = []
     number = 0
     for texts in source.texts["validation"]:
         asked = first_of_each(texts, per_label)

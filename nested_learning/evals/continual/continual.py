@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nested_learning import checkpoint
+from nested_learning.data.combined import CombinedSource
 from nested_learning.data.sequence import SequenceConfig
-from nested_learning.data.several import Several
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.evals.continual.forgetting import (
     AXIS,
@@ -103,10 +103,10 @@ class Continual:
         return Report(figures=found, rows=list(rows), curves=curves, axis=AXIS, grids=grids)
 
 
-def open_domains(ctx: EvalContext, pack: str) -> Several:
+def open_domains(ctx: EvalContext, pack: str) -> CombinedSource:
     """Open the domains that `ctx` is asked about. Raises ConfigError for data that are none."""
     source = ctx.open_source()
-    if not isinstance(ctx.data, SequenceConfig) or not isinstance(source, Several):
+    if not isinstance(ctx.data, SequenceConfig) or not isinstance(source, CombinedSource):
         raise ConfigError(
             f"evals={pack}: data={ctx.data.name} is no sequence of domains; use a run that was trained with "
             "data=sequence, such as experiment=domain_sequence"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from nested_learning.data.batch import IGNORE, Batch, collate
-from nested_learning.data.several import Several
+from nested_learning.data.combined import CombinedSource
 from nested_learning.evals.continual.continual import matrix_of, open_domains
 from nested_learning.evals.continual.forgetting import AXIS, forgetting_curves, forgetting_figures, forgetting_grid
 from nested_learning.evals.protocol import EvalContext, Record, Report
@@ -43,7 +43,7 @@ class ContinualMemory:
         rows = {name: list(ValidationRows(part, self.val_rows)) for name, part in source.sources.items()}
         return [Stream(number, self.texts(source, number), rows) for number in range(self.num_streams)]
 
-    def texts(self, source: Several, number: int) -> dict[str, Tensor]:
+    def texts(self, source: CombinedSource, number: int) -> dict[str, Tensor]:
         """Return what reader `number` reads of each domain: rows that follow each other, the readers evenly spaced."""
         found = {}
         for name, part in source.sources.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 from nested_learning.data.batch import Batch, collate
 from nested_learning.data.source import Source
-from nested_learning.data.text.packed import RowsConfig
+from nested_learning.data.text.packed import PackingConfig
 from nested_learning.errors import ConfigError
 from nested_learning.evals.protocol import EvalContext, Metric, Panels, Record, Report, Samples
 from nested_learning.evals.reading import RowToRead, ValidationRows, buckets
@@ -66,7 +66,7 @@ class MemoryPack:
         """Open the data with rows of the configured length."""
         if self.length_factor == 1:
             return ctx.open_source()
-        if not isinstance(ctx.data, RowsConfig):
+        if not isinstance(ctx.data, PackingConfig):
             raise ConfigError(
                 f"evals.memory.length_factor={self.length_factor}: the rows of data={ctx.data.name} have a fixed "
                 "length; use evals.memory.length_factor=1"

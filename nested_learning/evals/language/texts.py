@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nested_learning.data.source import IGNORE, Row
-from nested_learning.data.text.packed import RowsConfig, to_stream
+from nested_learning.data.text.packed import PackingConfig, to_stream
 from nested_learning.data.text.readers import Reader, find_inputs
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
@@ -63,7 +63,7 @@ def require_tokenizer(ctx: EvalContext) -> Tokenizer:
 
 def longer(ctx: EvalContext, factor: int) -> int:
     """Return `factor` times the length of rows in training; raise ConfigError for rows of a fixed length."""
-    if not isinstance(ctx.data, RowsConfig):
+    if not isinstance(ctx.data, PackingConfig):
         raise ConfigError(
             f"evals=perplexity: the rows of data={ctx.data.name} have a fixed length; "
             "use data=stdlib or data=text, or leave perplexity out"

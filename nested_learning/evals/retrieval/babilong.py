@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from nested_learning.data.tasks.babi import Story
-from nested_learning.data.tasks.babilong import Telling
+from nested_learning.data.tasks.babilong import StoryWriter
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.memory_check import require_room
 from nested_learning.evals.protocol import EvalContext, Grid, Record, Report, Samples
@@ -39,7 +39,7 @@ class Questions(Sequence[Question]):
     """
 
     def __init__(
-        self, telling: Telling, places: Sequence[tuple[str, int, Story]], answers: Mapping[str, list[str]],
+        self, telling: StoryWriter, places: Sequence[tuple[str, int, Story]], answers: Mapping[str, list[str]],
         seed: int, reserve: int,
     ) -> None:  # fmt: skip
         self.telling, self.places, self.answers, self.seed, self.reserve = telling, places, answers, seed, reserve
@@ -98,7 +98,7 @@ class BabilongPack:
                 "data=babilong, or on text"
             )
         require_room(ctx.model, max(self.lengths), self.batch_size, "evals.babilong.lengths")
-        telling = Telling(ctx.tokenizer, self.books)
+        telling = StoryWriter(ctx.tokenizer, self.books)
         places = []
         for length in self.lengths:
             for task, stories in self.stories.items():

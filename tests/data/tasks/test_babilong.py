@@ -8,7 +8,7 @@ from shared import shared
 
 from nested_learning.data.source import IGNORE
 from nested_learning.data.tasks.babi import Story, find_task, read_stories, split_stories
-from nested_learning.data.tasks.babilong import BabilongConfig, Telling
+from nested_learning.data.tasks.babilong import BabilongConfig, StoryWriter
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError, DataError
 
@@ -74,7 +74,7 @@ def test_no_story_that_was_trained_on_is_held_out() -> None:
 
 @pytest.mark.parametrize("books", [[], ["It was late. So they said! Nobody came."]])
 def test_a_story_is_told_in_order_in_exactly_so_many_tokens(books: list[str]) -> None:
-    telling = Telling(ByteTokenizer(), books)
+    telling = StoryWriter(ByteTokenizer(), books)
     places = set()
     for number in range(20):
         context, question = telling.tell(STORY, np.random.default_rng(number), 500)

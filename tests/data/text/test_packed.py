@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nested_learning.data.source import IGNORE, SPLITS
-from nested_learning.data.text.packed import PackedConfig, PackedText, to_stream
+from nested_learning.data.text.packed import DocumentsConfig, PackedText, to_stream
 from nested_learning.data.text.stdlib import StdlibConfig
 from nested_learning.data.tokenizers import tokenizer as tokenizer_module
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
@@ -69,7 +69,7 @@ def test_a_long_document_encoded_in_parts_is_the_same_stream(monkeypatch: pytest
     whole = to_stream(documents, ByteTokenizer())
     monkeypatch.setattr(tokenizer_module, "PART_LENGTH", 7)
     assert to_stream(documents, ByteTokenizer()).tolist() == whole.tolist()
-    assert len(list(tokenizer_module.cut_parts(documents[0]))) > 20
+    assert len(list(tokenizer_module.split_parts(documents[0]))) > 20
 
 
 def test_tokens_are_held_in_two_bytes() -> None:
@@ -81,7 +81,7 @@ def test_the_fingerprint_is_of_the_text_and_not_of_how_it_is_cut() -> None:
     assert len({pack(d, 2).fingerprint for d in (["abc", "d"], ["abc", "e"], ["ab", "cd"], ["d", "abc"])}) == 4
 
 
-def config(**values: object) -> PackedConfig:
+def config(**values: object) -> DocumentsConfig:
     return StdlibConfig(**values)  # type: ignore[arg-type]
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from nested_learning.data.curriculum import StageConfig, constant, plan
+from nested_learning.data.curriculum import StageConfig, constant_stages, plan_stages
 from nested_learning.data.feed import Feed
 from nested_learning.data.source import IGNORE
 from nested_learning.data.text.packed import PackedText, to_stream
@@ -50,7 +50,7 @@ def test_every_transition_of_every_document_is_a_target_exactly_once_an_epoch(
 ) -> None:
     documents = make_documents(seed)
     source = make_source(documents, seq_len, packing)
-    feed, rows = Feed(source, seed, constant(1, seq_len)), source.num_rows("train")
+    feed, rows = Feed(source, seed, constant_stages(1, seq_len)), source.num_rows("train")
     assert read(feed, range(rows)) == read(feed, range(rows, 2 * rows)) == transitions(documents)
 
 
@@ -59,7 +59,7 @@ def test_so_it_is_when_the_rows_are_cut_by_a_stage(packing: str) -> None:
     documents = make_documents(7)
     source = make_source(documents, 16, packing)
     rows = source.num_rows("train")
-    feed = Feed(source, 0, plan([StageConfig(steps=4 * (rows // 2), batch_size=1, seq_len=4)], 1, 16))
+    feed = Feed(source, 0, plan_stages([StageConfig(steps=4 * (rows // 2), batch_size=1, seq_len=4)], 1, 16))
     assert read(feed, range(4 * (rows // 2) + rows - rows // 2)) == transitions(documents)
 
 

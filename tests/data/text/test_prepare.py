@@ -18,7 +18,7 @@ from data.rows import KINDS, make_documents, write_lines, write_text
 from nested_learning.data.source import SPLITS
 from nested_learning.data.text import prepare as prepare_module
 from nested_learning.data.text.encoding import encode_all
-from nested_learning.data.text.prepare import PROGRESS, Plan, prepare
+from nested_learning.data.text.prepare import PROGRESS, PrepareConfig, prepare
 from nested_learning.data.text.readers import Reader
 from nested_learning.data.text.shards import MANIFEST, Manifest, TokenStream, check, read_manifest
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
@@ -34,13 +34,13 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare_module, "BATCH_CHARACTERS", 500)
 
 
-def plan(source: str, **values: object) -> Plan:
+def plan(source: str, **values: object) -> PrepareConfig:
     given = {"sources": [source], "val_fraction": 0.2, "shard_tokens": 3000} | values
-    return Plan(**given)  # type: ignore[arg-type]
+    return PrepareConfig(**given)  # type: ignore[arg-type]
 
 
 def make(folder: Path, source: str, **values: object) -> Manifest:
-    return prepare(folder, plan(source, **values), say=lambda _: None)
+    return prepare(folder, plan(source, **values), log=lambda _: None)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -168,7 +168,7 @@ def test_the_script_killed_with_its_processes_goes_on_to_the_same_end(tmp_path: 
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     prepare_module.BATCH_CHARACTERS = 1 << 20
-    prepare(tmp_path / "whole", plan(lines, val_fraction=0.1, shard_tokens=400_000), say=lambda _: None)
+    prepare(tmp_path / "whole", plan(lines, val_fraction=0.1, shard_tokens=400_000), log=lambda _: None)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert len(read_manifest(tmp_path / "whole").of("train")) > 1
     assert "next: python train.py data=tokens" in done.stdout

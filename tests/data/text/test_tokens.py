@@ -9,7 +9,7 @@ from tiny import tiny
 from nested_learning.data.source import SPLITS
 from nested_learning.data.text.encoding import is_kept
 from nested_learning.data.text.packed import PackedText, to_stream
-from nested_learning.data.text.prepare import Plan, prepare
+from nested_learning.data.text.prepare import PrepareConfig, prepare
 from nested_learning.data.text.tokens import TokensConfig
 from nested_learning.data.tokenizers.bpe import BpeTokenizer
 from nested_learning.data.tokenizers.tokenizer import FILE_NAME, ByteTokenizer
@@ -20,10 +20,12 @@ from nested_learning.phase.train import run
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokens")
-    plan = Plan(sources=[write_lines(folder / "lines", make_documents())], val_fraction=0.2, shard_tokens=3000)
+    config = PrepareConfig(
+        sources=[write_lines(folder / "lines", make_documents())], val_fraction=0.2, shard_tokens=3000
+    )
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr("nested_learning.data.text.prepare.BATCH_CHARACTERS", 500)
-    prepare(folder / "shards", plan, say=lambda _: None)
+    prepare(folder / "shards", config, log=lambda _: None)
     monkeypatch.undo()
     return folder / "shards"
 
@@ -102,7 +104,7 @@ def test_a_vocabulary_beyond_two_bytes_is_held_in_four(tmp_path: Path) -> None:
     (tmp_path / "large").mkdir()
     BpeTokenizer([("a", "b")], specials={"<|end|>": 70_000}).save(tmp_path / "large")
     lines = write_lines(tmp_path / "lines", make_documents())
-    plan = Plan(sources=[lines], val_fraction=0.2, tokenizer=str(tmp_path / "large"))
-    assert prepare(tmp_path / "shards", plan, say=lambda _: None).dtype == "<u4"
+    config = PrepareConfig(sources=[lines], val_fraction=0.2, tokenizer=str(tmp_path / "large"))
+    assert prepare(tmp_path / "shards", config, log=lambda _: None).dtype == "<u4"
     source = TokensConfig(path=str(tmp_path / "shards"), seq_len=32).build(0)
     assert source.row("train", 0, 0).tokens[0] == 70_000

@@ -41,7 +41,7 @@ def test_a_long_text_cut_in_parts_survives(tokenizer: BpeTokenizer, monkeypatch:
     monkeypatch.setattr(tokenizer_module, "PART_LENGTH", 10)
     text = "".join(TEXTS) + "a line without an end"
     assert tokenizer.decode(tokenizer.encode(text)) == text
-    whole = np.concatenate([tokenizer.encode(part) for part in tokenizer_module.cut_parts(text)])
+    whole = np.concatenate([tokenizer.encode(part) for part in tokenizer_module.split_parts(text)])
     assert np.array_equal(whole, tokenizer.encode(text))
 
 

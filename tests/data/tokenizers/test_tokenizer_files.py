@@ -239,5 +239,5 @@ def test_no_tokenizer_notices_that_a_long_text_is_cut(
     text = every_kind_of_text(code)
     whole = tokenizer.encode(text)
     monkeypatch.setattr(tokenizer_module, "PART_LENGTH", 50)
-    assert len(list(tokenizer_module.cut_parts(text))) > 1000
+    assert len(list(tokenizer_module.split_parts(text))) > 1000
     assert np.array_equal(tokenizer.encode(text), whole)

@@ -8,9 +8,9 @@ from hashlib import sha256
 
 import numpy as np
 
-from nested_learning.data.order import Places, in_order
+from nested_learning.data.order import Positions, endless_order
 from nested_learning.data.source import DataConfig, Row, Source
-from nested_learning.data.text.packed import RowsConfig
+from nested_learning.data.text.packed import PackingConfig
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
 from nested_learning.seeds import derive_seed
@@ -22,7 +22,7 @@ SHARED = ("batch_size", "val_rows", "seq_len", "packing", "boundary")
 
 
 @dataclass(kw_only=True)
-class SeveralConfig(RowsConfig):
+class CombinedConfig(PackingConfig):
     """Text or tokens from several `sources`, named options of `data=` with their own keys.
 
     The tokenizer is that of the first.
@@ -52,7 +52,7 @@ class SeveralConfig(RowsConfig):
         return opened
 
     def _check(self, name: str, source: DataConfig) -> None:
-        if not isinstance(source, RowsConfig) or isinstance(source, SeveralConfig):
+        if not isinstance(source, PackingConfig) or isinstance(source, CombinedConfig):
             raise ConfigError(
                 f"data.sources.{name}.name={source.name}: a {self.name} is of text or tokens; use stdlib, text or "
                 "tokens"
@@ -65,7 +65,7 @@ class SeveralConfig(RowsConfig):
                 )
 
 
-class Several(ABC):
+class CombinedSource(ABC):
     """Sources that one model reads, each in its own endless order; `weights` are their shares, by name.
 
     Validation reads of each source its share. `kind` is what they make together, and keys their orders with the seed.
@@ -97,15 +97,15 @@ class Several(ABC):
 
     def validation_row(self, index: int) -> Row:
         """Return validation row `index`: the first belong to the first source, and so on."""
-        name, index = find(self.validation, index)
+        name, index = locate(self.validation, index)
         source = self.sources[name]
         return source.row("validation", 0, index * source.num_rows("validation") // self.validation[name])
 
-    def _find_block(self, name: str, block: int) -> tuple[Places, Places]:
+    def _find_block(self, name: str, block: int) -> tuple[Positions, Positions]:
         """Return the epochs and the rows that come up at BLOCK places of a source's own endless order."""
         places = np.arange(block * BLOCK, (block + 1) * BLOCK)
         seed, kind = self._key
-        return in_order(derive_seed(seed, kind, name), self.sources[name].num_rows("train"), places)
+        return endless_order(derive_seed(seed, kind, name), self.sources[name].num_rows("train"), places)
 
     def _count_validation(self) -> dict[str, int]:
         """Return how many rows of each source are for validation: as many as there are in the shares of the whole."""
@@ -114,7 +114,7 @@ class Several(ABC):
         return {name: max(1, int(whole * weight)) for name, weight in self.weights.items()}
 
 
-def find(counts: Mapping[str, int], index: int) -> tuple[str, int]:
+def locate(counts: Mapping[str, int], index: int) -> tuple[str, int]:
     """Return whose thing `index` is, where each name has so many, one after the other, and which of its own it is."""
     for name, count in counts.items():
         if index < count:
@@ -123,17 +123,17 @@ def find(counts: Mapping[str, int], index: int) -> tuple[str, int]:
     raise AssertionError("there are not so many")
 
 
-def shares(source: Source, num_rows: int) -> dict[str, tuple[Source, int]]:
+def rows_by_source(source: Source, num_rows: int) -> dict[str, tuple[Source, int]]:
     """Return by name the sources that `source` is made of and how many of `num_rows` rows are of each, at least one.
 
     A source that is one has no name: "".
     """
-    if not isinstance(source, Several):
+    if not isinstance(source, CombinedSource):
         return {"": (source, num_rows)}
-    return {name: (source.sources[name], max(1, count)) for name, count in allot(source.weights, num_rows).items()}
+    return {name: (source.sources[name], max(1, count)) for name, count in apportion(source.weights, num_rows).items()}
 
 
-def allot(weights: Mapping[str, float | int], number: int) -> dict[str, int]:
+def apportion(weights: Mapping[str, float | int], number: int) -> dict[str, int]:
     """Divide `number` things in the proportion of `weights`, what is left to the largest remainders."""
     whole = sum(weights.values())
     exact = {name: weight / whole * number for name, weight in weights.items()}
