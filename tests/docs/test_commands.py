@@ -1,10 +1,11 @@
-"""Every command of README and docs works as typed, at tiny sizes; each section of a page stands alone."""
+"""The commands and the Python of README and docs work as typed, at tiny sizes; each section of a page stands alone."""
 
 import re
 import shlex
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shrink import shrink
@@ -34,15 +35,21 @@ def sections(page: str) -> dict[str, str]:
     return {"": first} | dict(other.split("\n", 1) for other in others)
 
 
+def blocks(text: str, language: str) -> list[str]:
+    """Return the fenced blocks of `text` in a language; one that begins with the name of a file is part of a recipe."""
+    found = re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [block for block in found if not re.match(r"# [\w/]+\.\w+\n", block)]
+
+
 def commands(text: str) -> list[list[str]]:
-    """Return every command in the fenced shell blocks of `text`, split as a shell does."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    """Return every command in the shell blocks of `text`, split as a shell does."""
     # a backslash continues a command in the next line
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line for block in blocks(text, "sh") for line in block.replace("\\\n", " ").splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-SECTIONS = [(page, heading) for page in PAGES for heading, text in sections(page).items() if commands(text)]
+SECTIONS = [(page, heading) for page in PAGES for heading, text in sections(page).items()]
+CODE = [(page, heading) for page, heading in SECTIONS if blocks(sections(page)[heading], "(?:sh|python)")]
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +108,19 @@ def test_readme_begins_with_the_two_commands_that_matter() -> None:
     assert first[2] == ["pip", "install", "-e", ".", "-c", "constraints.txt"]
 
 
-@pytest.mark.parametrize(("page", "heading"), SECTIONS)
+@pytest.mark.parametrize(("page", "heading"), CODE)
 def test_the_commands_of_a_section_work(page: str, heading: str, working_folder: Path, runs: Path) -> None:
-    listed = commands(sections(page)[heading])
+    text = sections(page)[heading]
+    listed = commands(text)
     trained = {word.removeprefix("name=") for words in listed for word in words if word.startswith("name=")}
-    used = {name for words in listed for name in re.findall(r"runs/(\w+)", shlex.join(words))}
-    for name in sorted(used - trained):
-        bring_run(name, runs)
+    for name in RUNS.keys() - trained:
+        if f"runs/{name}" in text:
+            bring_run(name, runs)
     for words in listed:
         check_command(words)
+    names: dict[str, Any] = {}
+    for code in blocks(text, "python"):
+        exec(code, names)
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHERS])
