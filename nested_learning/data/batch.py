@@ -1,4 +1,4 @@
-"""The batch: the one shape in which data reaches a model. Targets are shifted by the source, once, and nowhere else."""
+"""The batch: the only form in which data reaches a model. Sources shift the targets; nothing after them does."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,9 +13,9 @@ __all__ = ["IGNORE", "Batch", "collate", "to"]
 
 
 class Batch(NamedTuple):
-    """Rows of tokens, the token each position shall predict (IGNORE = none), and the document it belongs to.
+    """Tokens, the target of each position (the next token; IGNORE: no target), and the document it belongs to.
 
-    `documents` counts 0, 1, ... within a row; a document begins at its `<|end|>` token.
+    `documents` counts 0, 1, ... within a row. A document begins at its `<|end|>` token.
     """
 
     tokens: Int[Tensor, "b t"]
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
 
 def collate(rows: Sequence[Row]) -> Batch:
-    """Stack rows of one length into a batch of int64 tensors on the CPU."""
+    """Stack rows of equal length into a batch of int64 tensors on the CPU."""
     return Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
 
 

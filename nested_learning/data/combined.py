@@ -1,4 +1,4 @@
-"""Several sources of text that one model reads, in one tokenizer: what a mixture and a sequence of them share."""
+"""Several text sources with one tokenizer, combined into one source: what `mixture` and `sequence` share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
 from nested_learning.seeds import derive_seed
 
-# of a source, rows whose order is worked out at once
+# rows whose order is computed in one call and cached, so that numpy's overhead is paid once per block, not per row
 BLOCK = 1024
-# what all sources have in common, and is set for the whole
+# keys that are set once for all sources
 SHARED = ("batch_size", "val_rows", "seq_len", "packing", "boundary")
 
 
 @dataclass(kw_only=True)
 class CombinedConfig(PackingConfig):
-    """Text or tokens from several `sources`, named options of `data=` with their own keys.
+    """Text or token shards from several `sources`: by a name of one's own, an option of `data=` and its keys.
 
-    The tokenizer is that of the first.
+    All are read with the tokenizer of the first.
     """
 
     sources: dict[str, DataConfig] = field(default_factory=dict)
@@ -43,7 +43,10 @@ class CombinedConfig(PackingConfig):
     def open_sources(
         self, sources: Mapping[str, DataConfig], seed: int, tokenizer: Tokenizer | None
     ) -> dict[str, Source]:
-        """Open `sources` in rows of the whole and in one tokenizer. Raises DataError or ConfigError as they do."""
+        """Open `sources` with the shared keys of this config and one tokenizer.
+
+        Raises DataError or ConfigError as they do.
+        """
         shared = {key: vars(self)[key] for key in SHARED}
         opened: dict[str, Source] = {}
         for name, config in sources.items():
@@ -54,21 +57,22 @@ class CombinedConfig(PackingConfig):
     def _check(self, name: str, source: DataConfig) -> None:
         if not isinstance(source, PackingConfig) or isinstance(source, CombinedConfig):
             raise ConfigError(
-                f"data.sources.{name}.name={source.name}: a {self.name} is of text or tokens; use stdlib, text or "
-                "tokens"
+                f"data.sources.{name}.name={source.name}: a source of data={self.name} must be text; use stdlib, text "
+                "or tokens"
             )
+        # a source's own default may differ from the shared value; only what the user wrote there is refused
         usual = {each.name: each.default for each in fields(source)}
         for key in SHARED:
             if vars(source)[key] not in (usual[key], vars(self)[key]):
                 raise ConfigError(
-                    f"data.sources.{name}.{key}={vars(source)[key]}: is that of the whole {self.name}; use data.{key}="
+                    f"data.sources.{name}.{key}={vars(source)[key]}: is set once for all sources; use data.{key}="
                 )
 
 
 class CombinedSource(ABC):
-    """Sources that one model reads, each in its own endless order; `weights` are their shares, by name.
+    """A Source made of `sources`, each read in its own endless order, in the proportion of `weights` (by name).
 
-    Validation reads of each source its share. `kind` is what they make together, and keys their orders with the seed.
+    Validation rows are in the same proportion. `kind`, mixture or sequence, and `seed` key the orders of the sources.
     """
 
     def __init__(self, sources: Mapping[str, Source], weights: Mapping[str, float | int], seed: int, kind: str) -> None:
@@ -79,7 +83,7 @@ class CombinedSource(ABC):
         self.validation = self._count_validation()
         parts = [(name, self.weights[name], source.fingerprint) for name, source in self.sources.items()]
         self.fingerprint = sha256(repr(parts).encode()).hexdigest()
-        self._rows_of_block = lru_cache(maxsize=256)(self._find_block)
+        self._order_of_block = lru_cache(maxsize=256)(self._compute_block)
 
     @abstractmethod
     def num_rows(self, split: str) -> int:
@@ -87,46 +91,47 @@ class CombinedSource(ABC):
 
     @abstractmethod
     def row(self, split: str, epoch: int, index: int) -> Row:
-        """Return row `index` of an epoch."""
+        """Return row `index` of `epoch`."""
 
-    def training_row(self, name: str, place: int) -> Row:
-        """Return the row at `place` of the endless order of the source `name`; read through, it begins anew."""
-        block, inside = divmod(place, BLOCK)
-        epochs, indices = self._rows_of_block(name, block)
+    def training_row(self, name: str, position: int) -> Row:
+        """Return the row at `position` of the endless order of the source `name`."""
+        block, inside = divmod(position, BLOCK)
+        epochs, indices = self._order_of_block(name, block)
         return self.sources[name].row("train", int(epochs[inside]), int(indices[inside]))
 
     def validation_row(self, index: int) -> Row:
-        """Return validation row `index`: the first belong to the first source, and so on."""
+        """Return validation row `index`: indices count through the rows of the first source, then the second, ..."""
         name, index = locate(self.validation, index)
         source = self.sources[name]
         return source.row("validation", 0, index * source.num_rows("validation") // self.validation[name])
 
-    def _find_block(self, name: str, block: int) -> tuple[Positions, Positions]:
-        """Return the epochs and the rows that come up at BLOCK places of a source's own endless order."""
-        places = np.arange(block * BLOCK, (block + 1) * BLOCK)
+    def _compute_block(self, name: str, block: int) -> tuple[Positions, Positions]:
+        """Return the epochs and the row indices at BLOCK positions of the endless order of the source `name`."""
+        positions = np.arange(block * BLOCK, (block + 1) * BLOCK)
         seed, kind = self._key
-        return endless_order(derive_seed(seed, kind, name), self.sources[name].num_rows("train"), places)
+        return endless_order(derive_seed(seed, kind, name), self.sources[name].num_rows("train"), positions)
 
     def _count_validation(self) -> dict[str, int]:
-        """Return how many rows of each source are for validation: as many as there are in the shares of the whole."""
+        """Count the validation rows of each source: as many as exist in the proportion of `weights`, at least one."""
         available = {name: source.num_rows("validation") for name, source in self.sources.items()}
-        whole = min(available[name] / self.weights[name] for name in self.sources)
-        return {name: max(1, int(whole * weight)) for name, weight in self.weights.items()}
+        # the source that runs out first limits all others
+        total = min(available[name] / self.weights[name] for name in self.sources)
+        return {name: max(1, int(total * weight)) for name, weight in self.weights.items()}
 
 
 def locate(counts: Mapping[str, int], index: int) -> tuple[str, int]:
-    """Return whose thing `index` is, where each name has so many, one after the other, and which of its own it is."""
+    """Return the name that `index` falls to when `counts` are laid end to end, and the index within that name."""
     for name, count in counts.items():
         if index < count:
             return name, index
         index -= count
-    raise AssertionError("there are not so many")
+    raise AssertionError("index is beyond the sum of all counts")
 
 
 def rows_by_source(source: Source, num_rows: int) -> dict[str, tuple[Source, int]]:
-    """Return by name the sources that `source` is made of and how many of `num_rows` rows are of each, at least one.
+    """Return the sources that `source` combines, by name, and how many of `num_rows` rows each provides (at least one).
 
-    A source that is one has no name: "".
+    A source that is not combined has the name "".
     """
     if not isinstance(source, CombinedSource):
         return {"": (source, num_rows)}
@@ -134,10 +139,10 @@ def rows_by_source(source: Source, num_rows: int) -> dict[str, tuple[Source, int
 
 
 def apportion(weights: Mapping[str, float | int], number: int) -> dict[str, int]:
-    """Divide `number` things in the proportion of `weights`, what is left to the largest remainders."""
-    whole = sum(weights.values())
-    exact = {name: weight / whole * number for name, weight in weights.items()}
-    counts = {name: int(share) for name, share in exact.items()}
+    """Divide `number` items in the proportion of `weights`: rounded down, then one more for the largest remainders."""
+    total = sum(weights.values())
+    exact = {name: weight / total * number for name, weight in weights.items()}
+    counts = {name: int(count) for name, count in exact.items()}
     for name in sorted(exact, key=lambda name: counts[name] - exact[name])[: number - sum(counts.values())]:
         counts[name] += 1
     return counts

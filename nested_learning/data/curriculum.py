@@ -1,4 +1,4 @@
-"""The curriculum: how many rows of which length each step reads. Pure functions of the step, so nothing is saved."""
+"""The curriculum: how many rows of which length each step reads. Pure functions of the step, so it has no state."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from nested_learning.errors import ConfigError
 
 @dataclass(kw_only=True)
 class StageConfig:
-    """An entry of `stages`: `steps` steps that read `batch_size` rows of `seq_len` tokens each."""
+    """One entry of `stages`: `steps` optimizer steps, each reading `batch_size` rows of `seq_len` tokens."""
 
     steps: int
     batch_size: int
@@ -22,9 +22,9 @@ class StageConfig:
 
 
 class Stage(NamedTuple):
-    """Steps [first_step, end_step) that read `batch_size` rows of `seq_len` tokens; `end_step` None: to the end.
+    """Steps [first_step, end_step), each reading `batch_size` rows of `seq_len` tokens. `end_step` None: no end.
 
-    `first_token`: the tokens that all steps before have read, over all processes.
+    `first_token`: tokens read by all earlier steps, summed over processes.
     """
 
     first_step: int
@@ -35,28 +35,28 @@ class Stage(NamedTuple):
 
 
 def constant_stages(batch_size: int, seq_len: int) -> list[Stage]:
-    """Return the stages of a run whose steps are all alike."""
+    """Return the stages of a run whose steps all have the same size."""
     return [Stage(0, None, 0, batch_size, seq_len)]
 
 
 def plan_stages(stages: Sequence[StageConfig], batch_size: int, seq_len: int) -> list[Stage]:
-    """Return the stages of a run: those given, one after the other, then steps of `batch_size` rows of `seq_len`.
+    """Return the stages of a run: the given ones in order, then steps of `batch_size` rows of `seq_len` to the end.
 
-    A stage cuts rows of `seq_len` tokens into shorter ones, and reads whole rows only, so that none is lost or read
-    twice between two stages. Raises ConfigError for one that cannot.
+    A stage splits rows of `seq_len` tokens into equal parts of its own length. It must read whole rows in total, so
+    that between two stages no part is skipped or read twice. Raises ConfigError for a stage that does not.
     """
     planned, step, tokens = [], 0, 0
     for i, stage in enumerate(stages):
         if seq_len % stage.seq_len:
             raise ConfigError(
-                f"stages.{i}.seq_len={stage.seq_len}: must divide data.seq_len={seq_len}, whose rows it cuts; "
+                f"stages.{i}.seq_len={stage.seq_len}: must divide data.seq_len={seq_len}, whose rows it splits; "
                 f"try stages.{i}.seq_len={_divisor(seq_len, stage.seq_len)}"
             )
         parts = seq_len // stage.seq_len
         if stage.steps * stage.batch_size % parts:
             raise ConfigError(
                 f"stages.{i}.steps={stage.steps}: its {stage.steps * stage.batch_size} rows must be a multiple of "
-                f"{parts}, the parts of a row of data.seq_len={seq_len}; "
+                f"{parts}, the number of parts in a row of data.seq_len={seq_len}; "
                 f"try stages.{i}.steps={-(-stage.steps // parts) * parts}"
             )
         planned.append(Stage(step, step + stage.steps, tokens, stage.batch_size, stage.seq_len))
@@ -65,16 +65,16 @@ def plan_stages(stages: Sequence[StageConfig], batch_size: int, seq_len: int) ->
 
 
 def stage_at(stages: Sequence[Stage], step: int) -> Stage:
-    """Return the stage that `step` (0, 1, ...) belongs to."""
+    """Return the stage of `step` (counted from 0)."""
     return next(stage for stage in stages if stage.end_step is None or step < stage.end_step)
 
 
 def tokens_before(stages: Sequence[Stage], step: int) -> int:
-    """Count the tokens that the first `step` steps read, over all processes, padding included."""
+    """Count the tokens that the first `step` steps read, summed over processes, padding included."""
     stage = stage_at(stages, step)
     return stage.first_token + (step - stage.first_step) * stage.batch_size * stage.seq_len
 
 
-def _divisor(seq_len: int, near: int) -> int:
-    """Return the largest divisor of `seq_len` that is not above `near`, 1 if need be."""
-    return next(length for length in range(min(near, seq_len), 0, -1) if seq_len % length == 0)
+def _divisor(seq_len: int, most: int) -> int:
+    """Return the largest divisor of `seq_len` that is at most `most`."""
+    return next(length for length in range(min(most, seq_len), 0, -1) if seq_len % length == 0)

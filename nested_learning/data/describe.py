@@ -1,4 +1,4 @@
-"""What rows are made of, in words and numbers: how many documents, what is padded, what is cut."""
+"""Describe the training rows of packed text: number of documents, padding, documents cut."""
 
 from nested_learning.data.combined import rows_by_source
 from nested_learning.data.source import Source
@@ -7,13 +7,13 @@ from nested_learning.data.text.packing import PackingReport
 
 
 def packing_reports(source: Source) -> dict[str, PackingReport]:
-    """Return by name what packing made of the training text of each source that `source` mixes; a task has none."""
+    """Return the packing report of the training split of each source in `source`, by name. Tasks have none."""
     parts = {name: part for name, (part, _) in rows_by_source(source, 1).items()}
     return {name: part.packings["train"].report() for name, part in parts.items() if isinstance(part, PackedText)}
 
 
 def describe_rows(source: Source) -> list[str]:
-    """Say in a line for each source what its rows are made of."""
+    """Return one line per source that describes its training rows."""
     return [
         f"data{f' {name}' if name else ''}: {report.rows:,} rows of {source.seq_len} tokens from {report.documents:,} "
         f"documents; padding {report.padding:.2%}, targets dropped {report.dropped}, cut although they fit into a row "

@@ -1,4 +1,4 @@
-"""What the steps of a run read, on this process."""
+"""The feed: the batches that this process reads at each step of a run."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -12,11 +12,12 @@ from nested_learning.errors import ConfigError
 
 
 class Feed:
-    """The batches of a run by step: `own_micro_batches` of the `num_micro_batches` that each global batch is cut into.
+    """The batches of a run, by step. Use it as a context manager, which stops the worker processes.
 
-    `overfit`: every step reads the first batch. `num_workers` processes read `ahead` steps each before they are asked
-    for; without any, a step is read when it is asked for. Neither changes what is read. Use it as a context, which ends
-    the processes. Raises ConfigError for a stage that does not fit the source or cannot be cut evenly.
+    The global batch of a step is split into `num_micro_batches`; this process reads `own_micro_batches` of them.
+    `overfit`: every step reads the batch of step 0. `num_workers` processes prefetch `ahead` steps each; 0 reads in
+    this process. Neither changes what is read. Raises ConfigError for a stage that the source cannot provide or that
+    does not divide into the micro-batches.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Feed:
         self.source, self.seed, self.stages = source, seed, list(stages)
         self.num_micro_batches, self.own_micro_batches = num_micro_batches, own_micro_batches
         self.overfit, self.num_workers = overfit, num_workers
-        self._ahead = Prefetcher(self.micro_batches, num_workers, ahead) if num_workers else None
+        self._prefetcher = Prefetcher(self.micro_batches, num_workers, ahead) if num_workers else None
         for stage in stages:
             check_micro_batches(stage, num_micro_batches)
             check_length(stage, source)
@@ -45,23 +46,23 @@ class Feed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._ahead is not None:
-            self._ahead.stop()
+        if self._prefetcher is not None:
+            self._prefetcher.stop()
         if isinstance(error, RuntimeError):
-            # the death of a process is noticed wherever training is just then
+            # PyTorch reports a killed worker from a signal handler, so the error may surface anywhere in training
             with report_killed_worker(self.num_workers):
                 raise error
 
     def read(self, step: int) -> list[Batch]:
-        """Return this process's micro-batches of the batch of `step`, read ahead if possible. Raises DataError."""
-        return self.micro_batches(step) if self._ahead is None else self._ahead(step)
+        """Return this process's micro-batches of `step`, prefetched where there are workers. Raises DataError."""
+        return self.micro_batches(step) if self._prefetcher is None else self._prefetcher(step)
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """Return this process's micro-batches of the batch of `step`, read here and now."""
+        """Return this process's micro-batches of `step`, read in this process."""
         return [self._micro_batch(step, micro_batch, self.num_micro_batches) for micro_batch in self.own_micro_batches]
 
     def row(self, step: int, row: int) -> Batch:
-        """Return row `row` of the global batch of `step`, whichever process reads it."""
+        """Return row `row` of the global batch of `step` as a batch of one, whichever process reads it in training."""
         return self._micro_batch(step, row, self.batch_size(step))
 
     def batch_size(self, step: int) -> int:
@@ -69,11 +70,11 @@ class Feed:
         return stage_at(self.stages, step).batch_size
 
     def tokens_before(self, step: int) -> int:
-        """Count the tokens that the first `step` steps read, over all processes."""
+        """Count the tokens that the first `step` steps read, summed over processes."""
         return tokens_before(self.stages, step)
 
-    def least_tokens(self) -> int:
-        """Count the tokens of the smallest step."""
+    def min_step_tokens(self) -> int:
+        """Count the tokens of the smallest step of the run."""
         return min(stage.batch_size * stage.seq_len for stage in self.stages)
 
     def _micro_batch(self, step: int, micro_batch: int, num_micro_batches: int) -> Batch:
@@ -83,9 +84,9 @@ class Feed:
 
 
 def check_length(stage: Stage, source: Source) -> None:
-    """Raise ConfigError for a stage whose rows cannot be cut from those of `source`."""
+    """Raise ConfigError for a stage whose rows cannot be parts of the rows of `source`."""
     if source.tokenizer is None and stage.seq_len != source.seq_len:
         raise ConfigError(
-            f"stages: seq_len={stage.seq_len} would cut rows that are a task as a whole; use seq_len={source.seq_len}, "
-            "or data that is text"
+            f"stages: seq_len={stage.seq_len} would split rows of a task, which only make sense whole; use "
+            f"seq_len={source.seq_len}, or text data such as data=stdlib"
         )

@@ -1,4 +1,4 @@
-"""What a run reads, in which order, as one hash: runs with the same one can be compared pair by pair."""
+"""A hash of what a run reads and in which order. Runs with equal hashes can be compared step by step."""
 
 import json
 from hashlib import sha256
@@ -7,11 +7,11 @@ from nested_learning.data.feed import Feed
 
 
 def order_fingerprint(feed: Feed) -> str:
-    """Return the sha256 of all that decides which rows each step reads: the order is a function of these.
+    """Return the sha256 of everything that determines which rows each step reads.
 
-    How long the run is, in how many micro-batches a step is cut and by how many processes changes none of it.
+    The length of the run, the number of micro-batches and the number of processes do not.
     """
     source = feed.source
     tokenizer = None if source.tokenizer is None else source.tokenizer.fingerprint
-    decides = [source.fingerprint, tokenizer, source.seq_len, feed.seed, feed.stages, feed.overfit]
-    return sha256(json.dumps(decides).encode()).hexdigest()
+    determined_by = [source.fingerprint, tokenizer, source.seq_len, feed.seed, feed.stages, feed.overfit]
+    return sha256(json.dumps(determined_by).encode()).hexdigest()

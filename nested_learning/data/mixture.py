@@ -1,4 +1,4 @@
-"""`data=mixture`: several sources, each with its share of the rows."""
+"""`data=mixture`: several sources mixed in fixed proportions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ from nested_learning.data.source import Row, Source
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
 
-# rows after which every source has had its share, to the row: the unit that a mixture calls an epoch
+# rows of an epoch of a mixture, in which each source has exactly its share of the rows
 EPOCH_ROWS = 10_000
 
 
 @dataclass(kw_only=True)
 class MixtureConfig(CombinedConfig):
-    """Several `sources`, mixed. `weights`: by the same names, how much of what is read is of each, in any unit."""
+    """Several `sources`, mixed. `weights`: relative number of rows of each source, by the same names, in any unit."""
 
     name: str = "mixture"
     weights: dict[str, float] = field(default_factory=dict)
@@ -29,20 +29,20 @@ class MixtureConfig(CombinedConfig):
         for name, number in zip(self.weights, apportion(self.weights, EPOCH_ROWS).values(), strict=True):
             if not number:
                 raise ConfigError(
-                    f"data.weights.{name}={self.weights[name]}: must be more than 0, and its share at least one row in "
-                    f"{EPOCH_ROWS}; leave {name} out, or raise it"
+                    f"data.weights.{name}={self.weights[name]}: must be positive and give at least one row in "
+                    f"{EPOCH_ROWS}; raise it, or remove {name}"
                 )
 
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> "Mixture":
-        """Open all sources in one tokenizer. Raises DataError or ConfigError as they do."""
+        """Open all sources with one tokenizer. Raises DataError or ConfigError as they do."""
         return Mixture(self.open_sources(self.sources, seed, tokenizer), self.weights, seed)
 
 
 class Mixture(CombinedSource):
-    """A Source that reads each of `sources` in its own endless order, and `weights` says how often which.
+    """A Source that mixes the rows of `sources` in the proportion of `weights`.
 
-    In every epoch, `EPOCH_ROWS` rows, each source has exactly its share; which rows of the epoch are its is drawn with
-    the order of rows. A source that is read through begins anew, in another order.
+    Every epoch of `EPOCH_ROWS` rows holds exactly the same number of rows of each source; the permutation of the epoch
+    spreads them. Each source is read in its own endless order: after its last row it starts over, in a new order.
     """
 
     def __init__(self, sources: Mapping[str, Source], weights: Mapping[str, float | int], seed: int) -> None:
@@ -54,9 +54,10 @@ class Mixture(CombinedSource):
         return sum(self.counts[split].values())
 
     def row(self, split: str, epoch: int, index: int) -> Row:
-        """Return row `index` of an epoch: the first belong to the first source, and so on."""
+        """Return row `index` of `epoch`: indices count through the rows of the first source, then the second, ..."""
         assert 0 <= index < self.num_rows(split), f"row {index} of {self.num_rows(split)}"
         if split == "validation":
             return self.validation_row(index)
         name, index = locate(self.counts[split], index)
+        # every epoch continues each source's own order where the epoch before stopped
         return self.training_row(name, epoch * self.counts[split][name] + index)

@@ -1,4 +1,4 @@
-"""The order of rows in an epoch: a keyed permutation computed on the fly, so that the rows of any step are known."""
+"""The order of rows: a keyed permutation of each epoch, computed and never stored, so any step's rows are known."""
 
 from functools import lru_cache
 from math import isqrt
@@ -8,23 +8,23 @@ from numpy.typing import NDArray
 
 from nested_learning.seeds import derive_seed
 
-# of each half of a place
+# of the Feistel network; each round changes both halves of an index
 ROUNDS = 3
 
 Positions = NDArray[np.int64]
 
 
-def row_indices(seed: int, epoch: int, num_rows: int, places: Positions) -> Positions:
-    """Return which of `num_rows` rows are read at `places`, each in [0, num_rows), of `epoch`.
+def row_indices(seed: int, epoch: int, num_rows: int, positions: Positions) -> Positions:
+    """Return which rows are read at `positions`, each in [0, num_rows), of `epoch`.
 
-    Over all places every row comes up exactly once; each epoch and each seed has its own order.
+    Every epoch and seed has its own order, in which each of the `num_rows` rows occurs exactly once.
     """
-    return permute(derive_seed(seed, "order", epoch), num_rows, places)
+    return permute(derive_seed(seed, "order", epoch), num_rows, positions)
 
 
-def endless_order(seed: int, num_rows: int, places: Positions) -> tuple[Positions, Positions]:
-    """Return the epochs and the rows at `places` of the endless order, whose epochs are of `num_rows` rows each."""
-    epochs, inside = np.divmod(places, num_rows)
+def endless_order(seed: int, num_rows: int, positions: Positions) -> tuple[Positions, Positions]:
+    """Return the epochs and the row indices at `positions` of the endless order, one permuted epoch after another."""
+    epochs, inside = np.divmod(positions, num_rows)
     indices = np.empty_like(inside)
     for epoch in np.unique(epochs).tolist():
         here = epochs == epoch
@@ -32,26 +32,30 @@ def endless_order(seed: int, num_rows: int, places: Positions) -> tuple[Position
     return epochs, indices
 
 
-def permute(key: int, size: int, places: Positions) -> Positions:
-    """Return where the permutation of [0, size) that `key` stands for sends each of `places`.
+def permute(key: int, size: int, positions: Positions) -> Positions:
+    """Return the images of `positions` under the permutation of [0, size) that `key` selects.
 
-    A Feistel network over pairs (left < a, right < b), with a * b about `size`; what falls outside of [0, size) is sent
-    on until it is inside. Nothing is stored, whatever the size. Source: cycle walking and generalized Feistel, Black
-    and Rogaway, Ciphers with Arbitrary Finite Domains, 2002; the round function is the finalizer of splitmix64.
+    A Feistel network on pairs (left < a, right < b) with a * b just above `size`, and cycle walking. Needs constant
+    memory for any size. Source: Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002; the round function is
+    the finalizer of splitmix64.
     """
-    sent = _feistel(key, size, places)
-    while (outside := sent >= size).any():
-        sent[outside] = _feistel(key, size, sent[outside])
-    return sent
+    images = _feistel(key, size, positions)
+    # cycle walking: the network permutes [0, a * b), a little more than [0, size). Applying it again to an image
+    # outside of [0, size) follows the cycle of its position, which must come back inside; so no two images collide.
+    while (outside := images >= size).any():
+        images[outside] = _feistel(key, size, images[outside])
+    return images
 
 
-def _feistel(key: int, size: int, places: Positions) -> Positions:
+def _feistel(key: int, size: int, positions: Positions) -> Positions:
+    # the smallest grid with about square sides that holds [0, size): few images fall outside of it
     a = isqrt(size - 1) + 1
     b = -(-size // a)
-    left, right = np.divmod(places.astype(np.uint64), np.uint64(b))
-    for of_left, of_right in _round_keys(key):
-        left = (left + _scramble(right + of_left)) % np.uint64(a)
-        right = (right + _scramble(left + of_right)) % np.uint64(b)
+    left, right = np.divmod(positions.astype(np.uint64), np.uint64(b))
+    for left_key, right_key in _round_keys(key):
+        # each half is shifted by a hash of the other one, which is known when undoing it: hence a permutation
+        left = (left + _scramble(right + left_key)) % np.uint64(a)
+        right = (right + _scramble(left + right_key)) % np.uint64(b)
     return (left * np.uint64(b) + right).astype(np.int64)
 
 
@@ -62,7 +66,7 @@ def _round_keys(key: int) -> list[tuple[np.uint64, np.uint64]]:
 
 
 def _scramble(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return a number below 2^62 that depends on every bit of `x`, so that a place may be added to it."""
+    """Hash `x` to a number below 2^62. Adding half of an index to it cannot overflow."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return (x ^ (x >> np.uint64(31))) >> np.uint64(2)

@@ -1,4 +1,4 @@
-"""`data=sequence`: several domains, read one after the other."""
+"""`data=sequence`: several domains, read one after the other, for continual learning."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,11 +18,11 @@ ORDERS = ("forward", "reverse", "joint")
 
 @dataclass(kw_only=True)
 class SequenceConfig(CombinedConfig):
-    """Domains: `sources`, each read for `steps_each` optimizer steps before the next begins.
+    """Domains: `sources`, each read for `steps_each` optimizer steps before the next one.
 
-    `order`: forward, as they stand; reverse; or joint, all of them at once in equal shares, which is what a sequence is
-    compared with. `segments`: every source, a text file, is cut into so many domains, from its beginning to its end.
-    `folder`: where paths of sources begin that are not absolute; null is here.
+    `order`: forward; reverse; or joint, all domains mixed in equal shares, the usual baseline of continual learning.
+    `segments`: split every source, which must be one text file, into this many consecutive domains.
+    `folder`: relative paths of sources start here; null: the working directory.
     """
 
     name: str = "sequence"
@@ -39,33 +39,33 @@ class SequenceConfig(CombinedConfig):
             require_at_least(2, segments=self.segments)
         if len(self.sources) * (self.segments or 1) < 2:
             raise ConfigError(
-                "data=sequence: one domain is no sequence; give more of data.sources, or data.segments=5, parts of it"
+                "data=sequence: needs at least two domains; add to data.sources, or split one with data.segments=5"
             )
 
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> CombinedSource:
-        """Open all domains in one tokenizer. Raises DataError or ConfigError as they do."""
+        """Open all domains with one tokenizer. Raises DataError or ConfigError as they do."""
         domains = self.domains()
         opened = self.open_sources(domains, seed, tokenizer)
         if self.order == "joint":
             return Mixture(opened, dict.fromkeys(opened, 1), seed)
-        # the tokenizer is that of the first whatever the order
+        # reversed only after opening: in any order the tokenizer is that of the first domain of the configuration
         names = list(opened)[::-1] if self.order == "reverse" else list(opened)
         return DomainSequence({name: opened[name] for name in names}, self.steps_each * self.batch_size, seed)
 
     def domains(self) -> dict[str, DataConfig]:
-        """Return the domains by name, their paths complete. Raises ConfigError for a source that cannot be cut."""
-        found: dict[str, DataConfig] = {}
+        """Return the domains by name, with complete paths. Raises ConfigError for a source that cannot be split."""
+        domains: dict[str, DataConfig] = {}
         for name, source in self.sources.items():
-            placed = source if self.folder is None else _place(self.folder, source)
-            found |= {name: placed} if self.segments is None else _cut(name, placed, self.segments)
-        return found
+            located = source if self.folder is None else _resolve_paths(self.folder, source)
+            domains |= {name: located} if self.segments is None else _split_file(name, located, self.segments)
+        return domains
 
 
 class DomainSequence(CombinedSource):
-    """A Source of domains that are read one after the other, `rows_each` rows of each; an epoch is a domain.
+    """A Source that reads `rows_each` rows of each domain before the next one. One domain is one epoch.
 
-    After the last domain the first goes on where it was left. A domain that is read through begins anew, in another
-    order. Validation reads as many rows of each.
+    After the last domain the first one continues where it stopped. A domain read to its end starts over, in a new
+    order. Validation reads the same number of rows of each domain.
     """
 
     def __init__(self, sources: Mapping[str, Source], rows_each: int, seed: int) -> None:
@@ -74,42 +74,44 @@ class DomainSequence(CombinedSource):
         self.fingerprint = sha256(f"{rows_each} rows each of {self.fingerprint}".encode()).hexdigest()
 
     def num_rows(self, split: str) -> int:
-        """Count the rows of one domain, or those of validation."""
+        """Count the rows of one epoch: of training, the rows read of one domain."""
         return self.rows_each if split == "train" else sum(self.validation.values())
 
     def row(self, split: str, epoch: int, index: int) -> Row:
-        """Return row `index` of an epoch: of training, of the domain whose turn it is."""
+        """Return row `index` of `epoch`: of training, of domain `epoch` modulo the number of domains."""
         assert 0 <= index < self.num_rows(split), f"row {index} of {self.num_rows(split)}"
         if split == "validation":
             return self.validation_row(index)
-        turn, domain = divmod(epoch, len(self.names))
-        return self.training_row(self.names[domain], turn * self.rows_each + index)
+        round_, domain = divmod(epoch, len(self.names))
+        return self.training_row(self.names[domain], round_ * self.rows_each + index)
 
 
-def _place(folder: str, source: DataConfig) -> DataConfig:
-    """Return `source` with `folder` before what it reads, unless that is absolute."""
+def _resolve_paths(folder: str, source: DataConfig) -> DataConfig:
+    """Return `source` with its relative paths taken from `folder`."""
     if isinstance(source, TokensConfig):
-        return replace(source, path=_below(folder, source.path or ""))
+        return replace(source, path=_resolve(folder, source.path or ""))
     if not isinstance(source, TextConfig):
         return source
     if isinstance(source.path, list):
-        return replace(source, path=[_below(folder, path) for path in source.path])
-    return replace(source, path=_below(folder, source.path or ""))
+        return replace(source, path=[_resolve(folder, path) for path in source.path])
+    return replace(source, path=_resolve(folder, source.path or ""))
 
 
-def _below(folder: str, path: str) -> str:
+def _resolve(folder: str, path: str) -> str:
     return str(Path(folder).expanduser() / Path(path).expanduser())
 
 
-def _cut(name: str, source: DataConfig, segments: int) -> dict[str, DataConfig]:
-    """Cut a text file into parts of equal bytes, one after the other."""
+def _split_file(name: str, source: DataConfig, segments: int) -> dict[str, DataConfig]:
+    """Split a text file into `segments` domains with equal numbers of bytes."""
     if not isinstance(source, TextConfig) or not isinstance(source.path, str):
         raise ConfigError(
             f"data.segments={segments}: data.sources.{name} must be one text file; use {{name: text, path: <a file>}}"
         )
     file = Path(source.path).expanduser()
     if not file.is_file():
-        raise DataError(f"data.sources.{name}.path={source.path}: no such file; data.segments={segments} cuts one file")
+        raise DataError(
+            f"data.sources.{name}.path={source.path}: no such file; data.segments={segments} splits one text file"
+        )
     start, end = source.span or (0, file.stat().st_size)
     edges = [start + (end - start) * part // segments for part in range(segments + 1)]
     return {f"{name}_{part + 1}": replace(source, span=[edges[part], edges[part + 1]]) for part in range(segments)}

@@ -1,4 +1,4 @@
-"""What every source of data gives: rows that are pure functions of their place, so nothing about them is saved."""
+"""The protocol of data sources. A row is a pure function of (split, epoch, index), so a source has no state to save."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
 
-# targets with this number are no targets: the loss leaves them out
+# the target of positions that have none; the loss skips them (PyTorch's own value in cross_entropy)
 IGNORE = -100
 
 SPLITS = ("train", "validation")
 
 
 class Row(NamedTuple):
-    """One sequence: `tokens`, `targets` (already shifted, IGNORE = no target) and `documents`, each int64 [t]."""
+    """One row of a batch: `tokens`, `targets` and `documents`, each int64 [t].
+
+    `targets` are shifted by one already; IGNORE marks positions without one. `documents` numbers the documents of the
+    row from 0.
+    """
 
     tokens: NDArray[np.int64]
     targets: NDArray[np.int64]
@@ -27,9 +31,10 @@ class Row(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """Rows of `seq_len` tokens below `vocab_size`. `fingerprint` is the sha256 of all that is read.
+    """Rows of `seq_len` tokens, each below `vocab_size`.
 
-    `tokenizer` turns tokens into text and is None where tokens are no text.
+    `tokenizer` turns tokens into text; None for tasks, whose tokens are not text. `fingerprint`: sha256 of everything
+    that determines the rows.
     """
 
     vocab_size: int
@@ -42,16 +47,16 @@ class Source(Protocol):
         ...
 
     def row(self, split: str, epoch: int, index: int) -> Row:
-        """Return row `index`, 0 <= index < num_rows(split), of an epoch: equal arguments give equal rows."""
+        """Return row `index` of `epoch`, 0 <= index < num_rows(split). Equal arguments return equal rows."""
         ...
 
 
 @dataclass(kw_only=True)
 class DataConfig(ABC):
-    """What all options of `data=` share. The rows' length is `Source.seq_len`.
+    """The keys that all options of `data=` share. The length of a row is `Source.seq_len`.
 
-    `batch_size`: rows of one optimizer step, all ranks and micro-batches together.
-    `val_rows`: rows of one validation, evenly spaced in the validation split; all of it where it has fewer.
+    `batch_size`: rows per optimizer step, summed over ranks and micro-batches.
+    `val_rows`: rows per validation, evenly spaced over the validation split; the whole split where it has fewer.
     """
 
     name: str
@@ -63,19 +68,20 @@ class DataConfig(ABC):
 
     @property
     def resets(self) -> bool:
-        """Say whether every document of a row is read from a fresh state: a row that is a document always is."""
+        """Whether the state of the model is reset where a document begins inside a row."""
         return False
 
     @abstractmethod
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> Source:
-        """Read or prepare the data. `tokenizer`: that of a trained model, None to make the one the options describe.
+        """Open the data. `tokenizer`: that of a trained model, or None to make the one that the options describe.
 
-        Raises DataError for data that cannot be used, ConfigError for options that contradict each other.
+        `seed` determines what is drawn at random. Raises DataError for unusable data, ConfigError for options that
+        contradict each other.
         """
 
 
 def require_one_of(allowed: Collection[str], **values: str) -> None:
-    """Raise ConfigError for the first of `values`, named as in `data.<name>`, that is not `allowed`."""
+    """Raise ConfigError for the first of `values`, given as `data.<name>`, that is not in `allowed`."""
     for name, value in values.items():
         if value not in allowed:
             raise ConfigError(
@@ -84,7 +90,7 @@ def require_one_of(allowed: Collection[str], **values: str) -> None:
 
 
 def require_at_least(least: int, **values: int) -> None:
-    """Raise ConfigError for the first of `values`, named as in `data.<name>`, that is below `least`."""
+    """Raise ConfigError for the first of `values`, given as `data.<name>`, that is below `least`."""
     for name, value in values.items():
         if value < least:
             raise ConfigError(f"data.{name}={value}: must be at least {least}, e.g. data.{name}={least}")

@@ -1,4 +1,4 @@
-"""Processes that read data ahead. What a step reads is a function of the step, whoever reads it, and whenever."""
+"""Worker processes that prefetch data. A step's batch is a function of the step, so prefetching cannot change it."""
 
 import itertools
 import signal
@@ -13,39 +13,39 @@ from nested_learning.data.batch import Batch
 from nested_learning.errors import DataError, NestedLearningError
 from nested_learning.launcher.parent import signal_on_parent_death
 
-Read = Callable[[int], list[Batch]]
+ReadStep = Callable[[int], list[Batch]]
 
 
 class Prefetcher:
-    """Calls `read` for one step after the other in `num_workers` processes, each `ahead` steps before they are wanted.
+    """Calls `read_step` for consecutive steps in `num_workers` processes, each up to `ahead` steps in advance.
 
-    Steps may be asked for in any order; those that do not follow each other cost a new start of the processes.
+    Steps may be requested in any order. A request that does not follow the last one restarts the processes.
     """
 
-    def __init__(self, read: Read, num_workers: int, ahead: int) -> None:
-        self._steps = _Steps(read)
+    def __init__(self, read_step: ReadStep, num_workers: int, ahead: int) -> None:
+        self._steps = _Steps(read_step)
         self._num_workers, self._ahead = num_workers, ahead
-        self._next = -1
-        self._found: Any = None
+        self._next_step = -1
+        self._batches: Any = None
 
     def __call__(self, step: int) -> list[Batch]:
-        """Return what `read(step)` returns, or raise what it raises. Raises DataError when a process was killed."""
+        """Return or raise what `read_step(step)` does. Raises DataError when a worker was killed."""
         with report_killed_worker(self._num_workers):
-            if self._found is None or step != self._next:
+            if self._batches is None or step != self._next_step:
                 self.stop()
-                self._found = self._start(step)
-            self._next = step + 1
-            found = next(self._found)
-        if isinstance(found, NestedLearningError):
-            raise found
-        return found
+                self._batches = self._start(step)
+            self._next_step = step + 1
+            result = next(self._batches)
+        if isinstance(result, NestedLearningError):
+            raise result
+        return result
 
     def stop(self) -> None:
-        """End the processes; what they have read ahead is lost."""
-        if self._found is not None:
-            # it would do so itself when nobody holds it any more, but the traceback of an error may
-            self._found._shutdown_workers()
-        self._found = None
+        """End the processes and drop what they have prefetched."""
+        if self._batches is not None:
+            # the iterator ends its workers when it is collected, but the traceback of an error may keep it alive
+            self._batches._shutdown_workers()
+        self._batches = None
 
     def _start(self, step: int) -> Any:
         loader = DataLoader(
@@ -54,9 +54,9 @@ class Prefetcher:
             sampler=itertools.count(step),
             num_workers=self._num_workers,
             prefetch_factor=self._ahead,
-            collate_fn=_as_it_is,
-            worker_init_fn=_begin,
-            # the global one is not touched
+            collate_fn=_identity,
+            worker_init_fn=_init_worker,
+            # without this the loader draws its base seed from the global generator, and workers would change training
             generator=torch.Generator(),
         )
         return iter(loader)
@@ -64,37 +64,37 @@ class Prefetcher:
 
 @contextmanager
 def report_killed_worker(num_workers: int) -> Iterator[None]:
-    """Say in one line that a process which reads data was killed; it may be noticed wherever training is just then."""
+    """Turn PyTorch's error about a killed data worker into a one-line DataError."""
     try:
         yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise DataError(
-            f"num_workers={num_workers}: a process that reads data was killed, maybe for want of memory "
-            f"({str(error).splitlines()[0]}); go on with fewer, such as num_workers={num_workers // 2}"
+            f"num_workers={num_workers}: a data worker was killed, perhaps for lack of memory "
+            f"({str(error).splitlines()[0]}); resume with fewer, such as num_workers={num_workers // 2}"
         ) from error
 
 
 class _Steps(Dataset[list[Batch] | NestedLearningError]):
-    """Steps by number. An error for the user is handed over as it is, not wrapped in a traceback."""
+    """Batches by step number. Errors for the user are returned, because PyTorch wraps raised ones in a traceback."""
 
-    def __init__(self, read: Read) -> None:
-        self.read = read
+    def __init__(self, read_step: ReadStep) -> None:
+        self.read_step = read_step
 
     def __getitem__(self, step: int) -> list[Batch] | NestedLearningError:
         try:
-            return self.read(step)
+            return self.read_step(step)
         except NestedLearningError as error:
             return error
 
 
-def _begin(_worker: int) -> None:
-    """Begin a process that reads: it ends with the one that asked it to, and the terminal's Ctrl-C is not for it."""
+def _init_worker(_worker: int) -> None:
+    """Let the worker die with the process that started it, and ignore Ctrl-C, which that process handles."""
     signal_on_parent_death(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _as_it_is(found: Any) -> Any:
-    return found
+def _identity(batches: Any) -> Any:
+    return batches

@@ -118,7 +118,7 @@ def build(config: "Config", world: World) -> Parts:
         )
     objective = config.objective.build()
     feed = open_feed(config, source, world)
-    named, least = list(model.named_parameters()), feed.least_tokens()
+    named, least = list(model.named_parameters()), feed.min_step_tokens()
     optimizer = build_optimizer(config.optim, named, model.levels, least, config.steps, world, feed.tokens_before)
     optimizer.watch(model)
     if config.compile != "off" and optimizer.inputs:

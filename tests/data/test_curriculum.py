@@ -38,7 +38,7 @@ def test_a_step_reads_rows_of_its_stage() -> None:
         (1, 8),
     ]
     assert [feed.batch_size(step) for step in (0, 6, 10)] == [4, 4, 2]
-    assert feed.least_tokens() == 8 and feed.tokens_before(10) == 112
+    assert feed.min_step_tokens() == 8 and feed.tokens_before(10) == 112
 
 
 @pytest.mark.parametrize("seed", range(3))

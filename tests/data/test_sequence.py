@@ -100,8 +100,8 @@ def test_one_text_becomes_a_sequence_of_its_parts(tmp_path: Path) -> None:
     ("values", "message"),
     [
         ({"sources": {}}, r"data=sequence: data\.sources is empty"),
-        ({"sources": {"a": TextConfig(path="x")}}, r"one domain is no sequence; .* data\.segments=5"),
-        ({"sources": {"a": CopyConfig()}}, r"data\.sources\.a\.name=copy: a sequence is of text or tokens"),
+        ({"sources": {"a": TextConfig(path="x")}}, r"needs at least two domains; .* data\.segments=5"),
+        ({"sources": {"a": CopyConfig()}}, r"data\.sources\.a\.name=copy: a source of data=sequence must be text"),
         ({"order": "backwards"}, r"data\.order=backwards: must be one of forward, reverse, joint"),
         ({"steps_each": 0}, r"data\.steps_each=0: must be at least 1"),
         ({"segments": 1}, r"data\.segments=1: must be at least 2"),

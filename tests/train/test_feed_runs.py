@@ -77,6 +77,6 @@ def test_a_mixture_is_validated_source_by_source(tmp_path: Path) -> None:
 def test_stages_that_do_not_fit_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"stages\.0\.seq_len=5: must divide data\.seq_len=32"):
         run(tiny(tmp_path, stages="[{steps: 2, batch_size: 4, seq_len: 5}]"))
-    with pytest.raises(ConfigError, match=r"stages: batch_size=3: must divide by the 2 micro-batches"):
+    with pytest.raises(ConfigError, match=r"stages: batch_size=3: must be a multiple of the 2 micro-batches"):
         run(tiny(tmp_path, stages="[{steps: 2, batch_size: 3, seq_len: 32}]", micro_batches=2))
     assert not (tmp_path / "runs").exists()

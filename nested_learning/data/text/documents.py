@@ -1,4 +1,4 @@
-"""Documents: text read from files, and the split into those trained on and those kept for validation."""
+"""Documents: reading text from files, and splitting it into training and validation documents."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from nested_learning.errors import DataError
 
 @contextmanager
 def as_data_error(where: str) -> Iterator[None]:
-    """Turn the system's refusal to read something into a DataError that begins with `where`."""
+    """Turn an OSError raised inside the context into a DataError that begins with `where`."""
     try:
         yield
     except OSError as error:
@@ -21,20 +21,20 @@ def as_data_error(where: str) -> Iterator[None]:
 
 
 def walk_files(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Yield the files below `folder` in one fixed order, leaving out names in `skip` and whatever begins with a dot.
+    """Yield all files below `folder` in a fixed order, except names in `skip` and names that begin with a dot.
 
     Links to folders are not followed. Raises OSError for a folder that cannot be listed.
     """
     for directory, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if name not in skip and not name.startswith("."))
         for path in (Path(directory, name) for name in sorted(files) if name not in skip and not name.startswith(".")):
-            # pipes and devices would be waited for without end
+            # reading from a pipe or a device would block forever
             if path.is_file():
                 yield path
 
 
 def to_text(data: bytes) -> str | None:
-    """Return `data` as text, or None where it is none: nothing at all, a NUL byte, or not utf-8."""
+    """Decode `data`. Return None for what is not text: empty, not utf-8, or with a NUL byte."""
     if not data or b"\0" in data:
         return None
     try:
@@ -44,12 +44,12 @@ def to_text(data: bytes) -> str | None:
 
 
 def split_documents(documents: Sequence[str], val_fraction: float) -> tuple[list[str], list[str]]:
-    """Split into training and validation documents, so that no validation document was trained on.
+    """Split into training and validation documents that have no document in common. Both lists keep the order.
 
-    A text that occurs twice counts once. In the order of their hash, documents go to validation while they still fit
-    into `val_fraction` of all text; if none fits, the smallest does. So it is what was read that decides, not where it
-    lies. Of a single document the tail is validation, from the first line end after 1 - `val_fraction` of it.
-    Both lists keep the order of `documents`.
+    Duplicates are removed. Documents are taken for validation in the order of their hash, as long as they fit into
+    `val_fraction` of all characters; if none fits, the shortest is taken. So the split depends on the texts and not on
+    file names or order. A single document is split in two: its tail, from the first line end after 1 - `val_fraction`
+    of its characters, is validation.
     """
     unique = list(dict.fromkeys(documents))
     if len(unique) == 1:
@@ -67,7 +67,7 @@ def split_documents(documents: Sequence[str], val_fraction: float) -> tuple[list
 
 def _split_tail(text: str, val_fraction: float) -> tuple[list[str], list[str]]:
     cut = round((1 - val_fraction) * len(text))
-    # a line end at the very end would leave nothing for validation: then, or without any, the line itself is cut
+    # cut inside a line where no line end follows, or only the last one, which would leave nothing for validation
     cut = text.find("\n", cut, len(text) - 1) + 1 or cut
     return [text[:cut]], [text[cut:]]
 

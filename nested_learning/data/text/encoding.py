@@ -1,4 +1,4 @@
-"""Documents to tokens, split into training and validation, in several processes and in the order of the text."""
+"""Encode documents of each split into tokens, in several processes, with results in the order of the text."""
 
 import os
 from collections import deque
@@ -21,7 +21,7 @@ from nested_learning.errors import DataError
 
 
 class Encoded(NamedTuple):
-    """Documents of one split as tokens `end d1 end d2 ...`; where each `end` is; the utf-8 bytes of the text."""
+    """Documents of one split: `tokens` [t], `end d1 end d2 ...`; `starts`, the index of each `end`; the utf-8 bytes."""
 
     tokens: NDArray[np.unsignedinteger]
     starts: NDArray[np.int64]
@@ -29,20 +29,20 @@ class Encoded(NamedTuple):
 
 
 def dtype_of(tokenizer: Tokenizer) -> str:
-    """Return the smallest type, little-endian, that holds the vocabulary."""
+    """Return the smallest little-endian dtype that holds every token id."""
     return "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
 
 
 def is_kept(text: str, val_fraction: float) -> bool:
-    """Say whether a document is kept for validation.
+    """Whether a document is kept for validation, decided by its hash alone.
 
-    Its hash decides: equal ones are on one side, whatever is read before them.
+    Equal documents are therefore in the same split, wherever they occur.
     """
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) < val_fraction * 2**64
 
 
 def encode(texts: list[str], tokenizer: Tokenizer, val_fraction: float) -> dict[str, Encoded]:
-    """Encode documents, those of each split one after the other."""
+    """Split documents into training and validation, and encode both."""
     chosen: dict[str, list[str]] = {split: [] for split in SPLITS}
     for text in texts:
         chosen["validation" if is_kept(text, val_fraction) else "train"].append(text)
@@ -52,7 +52,7 @@ def encode(texts: list[str], tokenizer: Tokenizer, val_fraction: float) -> dict[
 def encode_all(
     batches: Iterable[list[str]], tokenizer: Tokenizer, folder: Path, val_fraction: float, jobs: int
 ) -> Iterator[dict[str, Encoded]]:
-    """Yield what `encode` makes of each batch, in order, in `jobs` processes, which open the tokenizer in `folder`.
+    """Yield `encode` of each batch, in order, computed in `jobs` processes that open the tokenizer in `folder`.
 
     Raises DataError when a process was killed.
     """
@@ -61,40 +61,41 @@ def encode_all(
         return
     context = get_context("spawn")
     waiting: deque[Future[dict[str, Encoded]]] = deque()
-    with ProcessPoolExecutor(jobs, context, _begin_worker, (folder, val_fraction)) as pool:
+    with ProcessPoolExecutor(jobs, context, _init_worker, (folder, val_fraction)) as pool:
         try:
             for texts in batches:
-                waiting.append(pool.submit(_encode_here, texts))
-                # as many again wait, so that nobody does
+                waiting.append(pool.submit(_encode_in_worker, texts))
+                # a queue of one more batch per process keeps all of them busy and bounds the memory
                 if len(waiting) > 2 * jobs:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        # work that is given out while the pool falls finds its pipe closed
+        # submitting to a pool that is breaking down fails with a closed pipe instead of BrokenProcessPool
         except (BrokenProcessPool, OSError) as error:
             raise DataError(
-                "a process that encodes was killed, perhaps for memory; the same command with fewer --jobs goes on"
+                "an encoding process was killed, perhaps for lack of memory; run the same command with fewer --jobs to "
+                "resume"
             ) from error
         finally:
             for future in waiting:
                 future.cancel()
 
 
-# what a process of the pool encodes with
-_here: list[tuple[Tokenizer, float]] = []
+# tokenizer and validation fraction of a pool process; set once by its initializer
+_worker_state: list[tuple[Tokenizer, float]] = []
 
 
-def _begin_worker(folder: Path, val_fraction: float) -> None:
-    Thread(target=_end_with_parent, daemon=True).start()
-    _here.append((open_tokenizer(folder), val_fraction))
+def _init_worker(folder: Path, val_fraction: float) -> None:
+    Thread(target=_exit_with_parent, daemon=True).start()
+    _worker_state.append((open_tokenizer(folder), val_fraction))
 
 
-def _encode_here(texts: list[str]) -> dict[str, Encoded]:
-    return encode(texts, *_here[0])
+def _encode_in_worker(texts: list[str]) -> dict[str, Encoded]:
+    return encode(texts, *_worker_state[0])
 
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, even killed: it would wait for work for ever."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process is gone: after a SIGKILL of the parent this process would wait for work forever."""
     parent = parent_process()
     assert parent is not None
     parent.join()
@@ -104,12 +105,12 @@ def _end_with_parent() -> None:
 def _encode_split(documents: list[str], tokenizer: Tokenizer) -> Encoded:
     dtype = dtype_of(tokenizer)
     end = np.array([tokenizer.end], dtype)
-    pieces: list[NDArray[np.unsignedinteger]] = [end[:0]]
+    parts: list[NDArray[np.unsignedinteger]] = [end[:0]]
     starts, length, num_bytes = [], 0, 0
     for document in documents:
         starts.append(length)
-        tokens = [tokenizer.encode(part) for part in split_parts(document)]
-        num_bytes += sum(int(tokenizer.token_bytes[part].sum()) for part in tokens)
-        pieces += [end, *(part.astype(dtype) for part in tokens)]
-        length += 1 + sum(map(len, tokens))
-    return Encoded(np.concatenate(pieces), np.array(starts, dtype=np.int64), num_bytes)
+        encoded = [tokenizer.encode(part) for part in split_parts(document)]
+        num_bytes += sum(int(tokenizer.token_bytes[tokens].sum()) for tokens in encoded)
+        parts += [end, *(tokens.astype(dtype) for tokens in encoded)]
+        length += 1 + sum(map(len, encoded))
+    return Encoded(np.concatenate(parts), np.array(starts, dtype=np.int64), num_bytes)

@@ -1,4 +1,4 @@
-"""Documents packed into rows of one length: every transition of the text is a target exactly once an epoch."""
+"""Documents packed into rows of equal length: every token of the stream is a target exactly once per epoch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,11 @@ BOUNDARIES = ("carry", "reset")
 
 @dataclass(kw_only=True)
 class PackingConfig(DataConfig):
-    """What all sources of documents share, text or tokens.
+    """The keys of all sources whose rows are packed documents, from text or from token shards.
 
-    `packing`: concat cuts the text where a row is full; best_fit cuts no document that fits into a row.
-    `boundary`: what the state of a model does where a document of a row begins: carry goes on, reset begins afresh.
+    `packing`: concat fills rows with the stream and cuts documents where a row ends; best_fit cuts no document that
+    fits into a row. `boundary`: the state of the model where a document begins inside a row: carry continues it, reset
+    starts from a fresh state.
     """
 
     batch_size: int = 16
@@ -39,7 +40,7 @@ class PackingConfig(DataConfig):
 
     @property
     def resets(self) -> bool:
-        """Say whether every document of a row is read from a fresh state."""
+        """Whether every document of a row is read from a fresh state."""
         return self.boundary == "reset"
 
     def pack_streams(
@@ -51,8 +52,8 @@ class PackingConfig(DataConfig):
         starts: Mapping[str, NDArray[np.int64]] | None = None,
         fingerprint: str | None = None,
     ) -> "PackedText":
-        """Pack the documents of each split into rows. `where` names them in errors; the rest is `PackedText`'s."""
-        # the shortest one, so that the length the error offers fits both
+        """Pack the documents of each split into rows; see `PackedText`. `where` names the data in errors."""
+        # check the shorter split, so that the seq_len that the error suggests suits both
         split = min(streams, key=lambda split: len(streams[split]))
         _require_one_row(streams[split], self.seq_len, f"{where}, {split} split")
         return PackedText(
@@ -62,10 +63,10 @@ class PackingConfig(DataConfig):
 
 @dataclass(kw_only=True)
 class DocumentsConfig(PackingConfig):
-    """What the sources of text share.
+    """The keys of all sources that read text and encode it when they are opened.
 
-    `tokenizer`: byte, or the path of one that exists; or, trained on the training split, bpe or words of `vocab_size`.
-    `val_fraction`: at most this share of the text is kept for validation.
+    `tokenizer`: byte; bpe or words, trained on the training split with `vocab_size` tokens; or the path of a tokenizer.
+    `val_fraction`: at most this fraction of the text is kept for validation.
     """
 
     tokenizer: str = "byte"
@@ -81,7 +82,7 @@ class DocumentsConfig(PackingConfig):
         check_choice(self.tokenizer, self.vocab_size)
 
     def pack(self, documents: Sequence[str], where: str, tokenizer: Tokenizer | None) -> "PackedText":
-        """Split `documents`, make the tokenizer unless one is given, and pack. `where` names the text in errors."""
+        """Split `documents`, make the tokenizer unless one is given, encode and pack. `where` names them in errors."""
         train, validation = split_documents(documents, self.val_fraction)
         if tokenizer is None:
             tokenizer = make_tokenizer(self.tokenizer, self.vocab_size, train)
@@ -90,12 +91,12 @@ class DocumentsConfig(PackingConfig):
 
 
 class PackedText:
-    """A Source of text: the documents of each split's stream, packed into rows that are the same in every epoch.
+    """A Source of text: the token stream of each split, packed into rows that are the same in every epoch.
 
-    A stream is the tokens `end d1 end d2 ... end` of its documents, an array or anything that is cut and counted like
-    one. What a row lacks is filled with `end` tokens that have no target and count as one more document.
-    `starts`: where the documents of each split begin; None: at every `end` but the last. `fingerprint`: that of the
-    streams and the tokenizer, None to make it.
+    A stream holds the documents as `end d1 end d2 ... end`, in an array or anything with its length and slicing.
+    Padding is `end` tokens without a target, which count as one more document.
+    `starts`: the positions where documents begin, per split; None: at every `end` but the last. `fingerprint`: the
+    hash of streams and tokenizer where it is known; None computes it.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class PackedText:
         self.tokenizer: Tokenizer | None = tokenizer
         self.fingerprint = _fingerprint(streams, tokenizer) if fingerprint is None else fingerprint
         if packing != "concat":
-            # other rows of the same text
+            # concat keeps the plain hash; every other packing makes different rows of the same text
             self.fingerprint = sha256(f"{packing} {self.fingerprint}".encode()).hexdigest()
         self.packings: dict[str, Packing] = {
             split: PACKINGS[packing](stream, None if starts is None else starts[split], tokenizer.end, seq_len)
@@ -125,28 +126,28 @@ class PackedText:
         return self.packings[split].num_rows
 
     def row(self, split: str, epoch: int, index: int) -> Row:
-        """Return row `index`; `epoch` changes nothing, since only the order of rows differs between epochs."""
+        """Return row `index`, the same in every epoch: only the order of rows differs between epochs."""
         assert 0 <= index < self.num_rows(split), f"row {index} of {self.num_rows(split)}"
         return self.packings[split].row(index)
 
 
 def to_stream(documents: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.unsignedinteger]:
-    """Return the tokens `end d1 end d2 ... end` in the smallest unsigned type that holds the vocabulary."""
+    """Return the stream `end d1 end d2 ... end` [t], in the smallest unsigned dtype that holds the vocabulary."""
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     end = np.array([tokenizer.end], dtype=dtype)
-    pieces = [end]
+    parts = [end]
     for document in documents:
-        pieces += [tokenizer.encode(part).astype(dtype) for part in split_parts(document)]
-        pieces.append(end)
-    return np.concatenate(pieces)
+        parts += [tokenizer.encode(part).astype(dtype) for part in split_parts(document)]
+        parts.append(end)
+    return np.concatenate(parts)
 
 
 def _require_one_row(stream: Stream, seq_len: int, where: str) -> None:
-    transitions = len(stream) - 1
-    if transitions < seq_len:
+    num_targets = len(stream) - 1
+    if num_targets < seq_len:
         raise DataError(
-            f"{where}: {transitions} tokens are less than one sequence of data.seq_len={seq_len}; "
-            f"use a longer text, or at most data.seq_len={transitions}"
+            f"{where}: {num_targets} tokens are fewer than one row of data.seq_len={seq_len}; "
+            f"use a longer text, or at most data.seq_len={num_targets}"
         )
 
 
