@@ -18,6 +18,13 @@ DATA = {
     "formal": ["data.max_length=8", "data.batch_size=2", "data.val_rows=2"],
     "mad": ["data.length=8", "data.batch_size=2", "data.val_rows=2"],
 }
+EVALS = {
+    "perplexity": ["evals.perplexity.num_texts=2"],
+    "needle": ["evals.needle.num_examples=4"],
+    "recall": ["evals.recall.num_rows=2"],
+    "zeroshot": ["evals.zeroshot.limit=1"],
+    "core": ["evals.core.limit=1"],
+}
 # what is planned for many GPUs and data that must be prepared
 LADDER = ("pilot", "mid", "target")
 ONE_PROCESS = [
@@ -35,7 +42,8 @@ def shrink(arguments: list[str]) -> list[str]:
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     if "phase" in given and given["phase"] != "train":
         # model and data are those of the checkpoint
-        tiny = ["device=cpu", "sampling.num_tokens=2"]
+        packs = given.get("evals", "").strip("[]").split(",")
+        tiny = ["device=cpu", "sampling.num_tokens=2", *(size for pack in packs for size in EVALS.get(pack, ()))]
     elif given.get("experiment") in LADDER:
         tiny = [*RUN, *MODEL, *ONE_PROCESS, *DATA["text"], "data=text", "data.path=text.py", "objective.chunk=16"]
     elif "experiment" in given:
