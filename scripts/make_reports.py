@@ -1,24 +1,23 @@
-"""Write the reports that are made of runs: no number in them is typed.
+"""Write the reports that are generated from runs.
 
-python scripts/make_reports.py                       # all three, from runs/
-python scripts/make_reports.py experiments           # docs/experiments_report.md: all that was asked of all runs
-python scripts/make_reports.py ablations             # reports/ablations.md: the sweeps of runs/ablations
-python scripts/make_reports.py stability             # docs/stability_journal.md: the runs of scripts/stability.py
-python scripts/make_reports.py experiments --runs runs/needle --out /tmp/pages
+python -m scripts.make_reports                  # all three, from runs/
+python -m scripts.make_reports experiments      # docs/experiments_report.md: all evaluations of all runs
+python -m scripts.make_reports ablations        # reports/ablations.md: the sweeps of runs/ablations
+python -m scripts.make_reports stability        # docs/stability_journal.md: the runs of the stability experiment
+python -m scripts.make_reports experiments --runs runs/needle --out /tmp/pages
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from ablations_report import write_ablations
-from stability import CASES, run_name
-from stability_report import write_journal
-
 from nested_learning.errors import NestedLearningError
 from nested_learning.report.experiments import write_experiments
+from scripts.experiments.ablations.report import write_ablations
+from scripts.experiments.stability.report import write_journal
+from scripts.experiments.stability.run import CASES, run_name
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 KINDS = ("experiments", "ablations", "stability")
 
 

@@ -1,6 +1,6 @@
-"""What the scripts in this folder share: flags that say in the words of papers what `phase=eval` is asked for.
+"""Command-line flags with the names that papers use, shared by the scripts in this folder.
 
-Every flag stands for an override of the command line of train.py, which does the work: the results are the same.
+Every flag stands for an override of train.py, which does the work: the results are the same.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Classes that come task after task: accuracy over all of them, and what is forgotten.
+"""Learn classes task after task: accuracy over all of them, and forgetting.
 
     python scripts/eval/class_incremental.py --checkpoint runs/first
     python scripts/eval/class_incremental.py --checkpoint runs/first --memorize --memorize-steps 2

@@ -1,4 +1,4 @@
-"""A sequence of domains: what is forgotten, what is transferred.
+"""Read a sequence of domains: forgetting and transfer.
 
     python scripts/eval/continual.py --checkpoint runs/first
     python scripts/eval/continual.py --checkpoint runs/first --memorize --memorize-steps 2

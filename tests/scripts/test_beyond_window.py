@@ -1,10 +1,9 @@
-"""scripts/beyond_window.py: runs and questions compose, judgements follow from the answers, and it goes on."""
+"""The experiment on answers outside the window: its runs compose, its verdicts follow from the results, it resumes."""
 
 import json
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +11,29 @@ import pytest
 
 from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
+from nested_learning.report.runs import FinishedRun, last_of_each_key
+from scripts.experiments.beyond_window import report, trials
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a module of scripts/ by its name."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return import_module
-
-
-def test_runs_have_names_of_their_own_and_compose_with_their_questions(script: Any) -> None:
-    merge, files = script("capabilities_run").last_of_each_key, open_option_files(None)
-    parts = script("beyond_window_trials").PARTS
-    trials = [trial for part in parts.values() for trial in part]
-    assert len({trial.name(seed) for trial in trials for seed in (0, 1)}) == 2 * len(trials) > 30
+def test_runs_have_names_of_their_own_and_compose_with_their_questions() -> None:
+    files = open_option_files(None)
+    parts = trials.PARTS
+    every = [trial for part in parts.values() for trial in part]
+    assert len({trial.name(seed) for trial in every for seed in (0, 1)}) == 2 * len(every) > 30
     # the most overrides of each part, the others differ in their model
     for part in parts.values():
         trial = max(part, key=lambda trial: len((*trial.overrides, *trial.course)))
-        config = make_job(files, merge((*trial.overrides, *trial.course))).config
+        config = make_job(files, last_of_each_key((*trial.overrides, *trial.course))).config
         assert not trial.course or config.data.max_length == 8
         for question in trial.questions:
             asked = [line for line in question.overrides if line.startswith("evals.")]
             lines = (*trial.overrides, f"evals=[{question.pack}]", *asked)
-            assert list(make_job(files, merge(lines)).config.evals) == [question.pack]
+            assert list(make_job(files, last_of_each_key(lines)).config.evals) == [question.pack]
 
 
-def run_of(script: Any, seed: int, accuracy: float, subject: str, cpu_seconds: float = 30.0) -> Any:
+def run_of(seed: int, accuracy: float, subject: str, cpu_seconds: float = 30.0) -> Any:
     """Make a finished run that got `accuracy` of everything it was asked, and nothing with its memory frozen."""
     gaps = {f"accuracy/{gap}/{pairs}": accuracy for gap in (32, 128, 512) for pairs in (4, 8, 16)}
     nothing = dict.fromkeys(["accuracy/32/4", "accuracy_wrong_context/32/4"], 0.04)
@@ -55,22 +49,21 @@ def run_of(script: Any, seed: int, accuracy: float, subject: str, cpu_seconds: f
     }
     config = {"seed": seed, "data": {"num_values": 24, "batch_size": 32}}
     summary = {"cpu_seconds": cpu_seconds, "step": 500}
-    return script("first_run_results").Result(Path(subject), config, {}, summary, packed)
+    return FinishedRun(Path(subject), config, {}, summary, packed)
 
 
-def test_judgements_follow_from_the_answers(script: Any) -> None:
-    report = script("beyond_window_report")
-    good, late = ([run_of(script, seed, share, "titans_lmm") for seed, share in enumerate(each)]
+def test_judgements_follow_from_the_answers() -> None:
+    good, late = ([run_of(seed, share, "titans_lmm") for seed, share in enumerate(each)]
                   for each in ([0.99, 0.98, 0.5], [0.99, 0.5, 0.5]))  # fmt: skip
     assert "2 of 3 seeds" in report.gap_verdicts({"titans_lmm": good}, 1 / 24)[0]
     assert report.gap_verdicts({"titans_lmm": good}, 1 / 24)[0].count("**yes**") == 1
     assert report.gap_verdicts({"titans_lmm": late}, 1 / 24)[0].count("**yes**") == 0
     assert "no judgement" in report.gap_verdicts({"titans_lmm": good[:1]}, 1 / 24)[0]
-    slow = [run_of(script, seed, 0.99, "titans_lmm", cpu_seconds=200.0) for seed in (0, 1)]
+    slow = [run_of(seed, 0.99, "titans_lmm", cpu_seconds=200.0) for seed in (0, 1)]
     assert report.gap_verdicts({"titans_lmm": slow}, 1 / 24)[0].count("**yes**") == 1
     assert "95.0 ± 0.0 points" in report.worth(slow)
     for accuracy, word in ((0.045, "yes"), (0.12, "no")):
-        runs = [run_of(script, seed, accuracy, "transformer_window") for seed in (0, 1, 2)]
+        runs = [run_of(seed, accuracy, "transformer_window") for seed in (0, 1, 2)]
         assert report.gap_verdicts({"transformer_window": runs}, 1 / 24)[0].endswith(f"at chance: **{word}**")
 
 
@@ -78,7 +71,8 @@ def test_judgements_follow_from_the_answers(script: Any) -> None:
 def test_the_script_trains_asks_reports_and_goes_on(tmp_path: Path) -> None:
     command = [
         sys.executable,
-        str(ROOT / "scripts/beyond_window.py"),
+        "-m",
+        "scripts.experiments.beyond_window.run",
         "--quick",
         "--seeds",
         "0",

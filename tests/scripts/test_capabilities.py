@@ -1,30 +1,24 @@
-"""scripts/capabilities.py: every run composes, judgements follow from the figures, nothing is done twice."""
+"""The experiment on capabilities: every run composes, verdicts follow from the results, nothing is done twice."""
 
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
+from nested_learning.report.runs import last_of_each_key
+from scripts.experiments.capabilities import claims, results
+from scripts.experiments.capabilities.trials import PARTS, QUICK
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a module of scripts/ by its name."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return import_module
-
-
 def run_script(out: Path, *arguments: str) -> str:
     """Run the script with tiny sizes into `out`; return its report."""
-    command = [sys.executable, str(ROOT / "scripts/capabilities.py"), "--quick", "--out", str(out)]
+    command = [sys.executable, "-m", "scripts.experiments.capabilities.run", "--quick", "--out", str(out)]
     command += ["--report", str(out / "report.md"), *arguments]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -34,29 +28,22 @@ def run_script(out: Path, *arguments: str) -> str:
 @pytest.mark.parametrize(
     "part", ["mad", "ablation", *(pytest.param(part, marks=pytest.mark.slow) for part in ("formal", "recall"))]
 )
-def test_every_subject_and_every_case_composes(script: Any, part: str) -> None:
-    trials = script("capabilities_trials").PARTS[part].trials
-    merge = script("capabilities_run").last_of_each_key
-    quick = script("capabilities_trials").QUICK
+def test_every_subject_and_every_case_composes(part: str) -> None:
+    trials = PARTS[part].trials
     first = {**{trial.case: trial for trial in trials[::-1]}, **{trial.subject: trial for trial in trials[::-1]}}
     for trial in first.values():
-        make_job(open_option_files(None), merge((*trial.overrides, *quick)))
+        make_job(open_option_files(None), last_of_each_key((*trial.overrides, *QUICK)))
         for question in trial.questions:
-            make_job(open_option_files(None), merge((*trial.overrides, *question.overrides)))
+            make_job(open_option_files(None), last_of_each_key((*trial.overrides, *question.overrides)))
 
 
-def test_a_run_has_a_name_of_its_own(script: Any) -> None:
-    names = [
-        trial.name(seed)
-        for part in script("capabilities_trials").PARTS.values()
-        for trial in part.trials
-        for seed in (0, 1)
-    ]
+def test_a_run_has_a_name_of_its_own() -> None:
+    names = [trial.name(seed) for part in PARTS.values() for trial in part.trials for seed in (0, 1)]
     assert len(set(names)) == len(names) > 150
 
 
-def test_what_differs_between_the_rows_of_the_ablation_is_what_they_say(script: Any) -> None:
-    trials = {trial.subject: trial for trial in script("capabilities_trials").PARTS["ablation"].trials}
+def test_what_differs_between_the_rows_of_the_ablation_is_what_they_say() -> None:
+    trials = {trial.subject: trial for trial in PARTS["ablation"].trials}
     files = open_option_files(None)
     configs = {name: make_job(files, list(trial.overrides)).config for name, trial in trials.items()}
     models = {name: config.model for name, config in configs.items()}
@@ -81,8 +68,8 @@ def test_what_differs_between_the_rows_of_the_ablation_is_what_they_say(script: 
         ([1.0, 0.0], 0.0, "not decidable at this size"),
     ],
 )
-def test_a_share_is_judged_by_what_all_seeds_say(script: Any, shares: list[float], paper: float, word: str) -> None:
-    assert script("capabilities_claims").judge_share(shares, paper) == word
+def test_a_share_is_judged_by_what_all_seeds_say(shares: list[float], paper: float, word: str) -> None:
+    assert claims.judge_share(shares, paper) == word
 
 
 @pytest.mark.parametrize(
@@ -95,26 +82,28 @@ def test_a_share_is_judged_by_what_all_seeds_say(script: Any, shares: list[float
         (0.03, None, "not decidable at this size"),
     ],
 )
-def test_a_difference_is_judged_by_its_error(script: Any, mean: float, error: float | None, word: str) -> None:
-    assert script("capabilities_claims").judge_difference(mean, error, 0.01) == word
+def test_a_difference_is_judged_by_its_error(mean: float, error: float | None, word: str) -> None:
+    assert claims.judge_difference(mean, error, 0.01) == word
 
 
-def test_differences_are_paired(script: Any) -> None:
-    difference = script("capabilities_results").difference
-    assert difference({0: 1.0, 1: 3.0, 2: 9.0}, {1: 2.5, 0: 0.5}) == (0.5, 0.0)
-    assert difference({0: 1.0}, {0: 0.5, 1: 3.0}) == (0.5, None)
+def test_differences_are_paired() -> None:
+    assert results.difference({0: 1.0, 1: 3.0, 2: 9.0}, {1: 2.5, 0: 0.5}) == (0.5, 0.0)
+    assert results.difference({0: 1.0}, {0: 0.5, 1: 3.0}) == (0.5, None)
 
 
-def test_that_something_fails_is_not_said_while_it_is_being_learned(script: Any) -> None:
-    unless_rising = script("capabilities_claims").unless_rising
-    assert unless_rising("not reproduced", 0.05) == "not decidable at this size"
-    assert unless_rising("not reproduced", 0.0) == "not reproduced"
-    assert unless_rising("reproduced", 0.05) == "reproduced"
+def test_that_something_fails_is_not_said_while_it_is_being_learned() -> None:
+    assert claims.unless_rising("not reproduced", 0.05) == "not decidable at this size"
+    assert claims.unless_rising("not reproduced", 0.0) == "not reproduced"
+    assert claims.unless_rising("reproduced", 0.05) == "reproduced"
 
 
-def test_a_later_override_replaces_an_earlier_one(script: Any) -> None:
+def test_a_later_override_replaces_an_earlier_one() -> None:
     lines = ("experiment=formal", "model.dim=64", "steps=3", "model.dim=16")
-    assert script("capabilities_run").last_of_each_key(lines) == ["experiment=formal", "model.dim=16", "steps=3"]
+    assert last_of_each_key(lines) == [
+        "experiment=formal",
+        "model.dim=16",
+        "steps=3",
+    ]
 
 
 @pytest.mark.slow

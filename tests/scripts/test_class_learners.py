@@ -1,29 +1,15 @@
 """A8: figures of class-incremental learning on classifiers whose fate is known."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from shared import shared
 
 from nested_learning.data.tasks.classes import ClassesConfig
 from nested_learning.evals.continual.transfer import transfer
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-
-@pytest.fixture
-def learners(monkeypatch):
-    """The module of scripts/class_incremental.py that learns."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import class_incremental_learners
-
-    yield class_incremental_learners
-    sys.modules.pop("class_incremental_learners")
+from scripts.experiments.class_incremental import learners
 
 
 @pytest.mark.slow
-def test_who_learns_all_at_once_knows_who_is_fine_tuned_forgets_and_a_memory_keeps(learners):
+def test_who_learns_all_at_once_knows_who_is_fine_tuned_forgets_and_a_memory_keeps():
     folder = shared("continual/clinc150")
     paths = {"path": str(folder / "train.jsonl"), "validation_path": str(folder / "val.jsonl")}
     texts = learners.Texts(ClassesConfig(**paths).build(0))

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from scripts.experiments.domain_shift import report
+from scripts.experiments.domain_shift import run as shift
 
 ROOT = Path(__file__).parents[2]
 CODE = "".join(f"def f{line}(x):\n    return x + {line}\n" for line in range(4000))
@@ -16,16 +18,8 @@ BOOK = "".join(f"It was said {line} times that the whale was white. " for line i
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a module of scripts/ by its name."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return import_module
-
-
-@pytest.fixture
-def data(tmp_path: Path, script: Any) -> Path:
+def data(tmp_path: Path) -> Path:
     """Write what the script reads, small."""
-    shift = script("domain_shift")
     (tmp_path / "text" / "gutenberg").mkdir(parents=True)
     (tmp_path / "text" / shift.CODE).write_text(CODE)
     for number, name in enumerate((*shift.TRAINED_ON, shift.VALIDATION, *shift.NEW)):
@@ -35,8 +29,8 @@ def data(tmp_path: Path, script: Any) -> Path:
     return tmp_path
 
 
-def test_nothing_that_the_rate_is_chosen_on_is_asked(script: Any, data: Path) -> None:
-    shift, length = script("domain_shift"), 512
+def test_nothing_that_the_rate_is_chosen_on_is_asked(data: Path) -> None:
+    length = 512
     asked, tried = shift.domains(data, length), shift.tried(data, length)
     assert {domain: len(each) for domain, each in asked.items()} == {"books": shift.ROWS, "code": shift.ROWS}
     every = [*asked["books"], *asked["code"], *tried]
@@ -45,9 +39,8 @@ def test_nothing_that_the_rate_is_chosen_on_is_asked(script: Any, data: Path) ->
     assert all(after - before >= length for before, after in pairwise(places))
 
 
-def shifted(script: Any, better: float) -> list[Any]:
+def shifted(better: float) -> list[Any]:
     """Make up two seeds of three excerpts, in which study is `better` than anything else."""
-    report = script("domain_shift_report")
     cost = {name: [2.0, 3.0, 4.0] for name in report.CONDITIONS}
     for name in ("read and studied", "memory of study"):
         cost[name] = [2.0 - better, 3.0 - 1.1 * better, 4.0 - 1.2 * better]
@@ -56,16 +49,16 @@ def shifted(script: Any, better: float) -> list[Any]:
     return [report.Shift(None, found), report.Shift(None, other)]
 
 
-def test_a_change_has_errors_over_seeds_and_over_excerpts(script: Any) -> None:
-    change = script("domain_shift_report").compare(shifted(script, 1.0), "code", "read and studied", "read")
+def test_a_change_has_errors_over_seeds_and_over_excerpts() -> None:
+    change = report.compare(shifted(1.0), "code", "read and studied", "read")
     assert change.mean == pytest.approx(-1.1)
     assert change.over_seeds == pytest.approx(0, abs=1e-12)
     assert change.error == change.over_excerpts == pytest.approx(0.1 / 3**0.5)
 
 
 @pytest.mark.parametrize(("better", "yes"), [(1.0, 4), (0.0, 1), (-1.0, 1)])
-def test_a_verdict_follows_the_numbers(script: Any, better: float, yes: int) -> None:
-    lines = script("domain_shift_report").second_halves({"hope": shifted(script, better)}, "code")
+def test_a_verdict_follows_the_numbers(better: float, yes: int) -> None:
+    lines = report.second_halves({"hope": shifted(better)}, "code")
     verdicts = [line for line in lines if line.startswith("- hope")]
     # that the wrong domain is no help holds whatever study is worth
     assert (len(verdicts), sum("**yes**" in line for line in verdicts)) == (5, yes)
@@ -73,7 +66,15 @@ def test_a_verdict_follows_the_numbers(script: Any, better: float, yes: int) -> 
 
 @pytest.mark.slow
 def test_the_script_goes_on_where_it_was(data: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts/domain_shift.py"), "--data", str(data), "--out", str(data / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "scripts.experiments.domain_shift.run",
+        "--data",
+        str(data),
+        "--out",
+        str(data / "out"),
+    ]
     command += ["--report", str(data / "report.md"), "--seeds", "0", "1", "--steps", "2", "--half", "64"]
     command += ["--models", "transformer", "hope"]
     written = []

@@ -2,7 +2,6 @@
 
 import ast
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from nested_learning.config.schema import Config
 from nested_learning.errors import ConfigError
 from nested_learning.phase.train import run
 from nested_learning.report.evaluations import gather, read_answers
+from scripts.eval import arguments
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "eval"
 SCRIPTS = {
@@ -27,13 +27,6 @@ SCRIPTS = {
     "continual": "continual",
     "class_incremental": "class_incremental",
 }
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module that the scripts share."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return import_module("arguments")
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +50,17 @@ def report(trained: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_each_script_asks_a_pack_that_is_there(name: str, script: Any) -> None:
+def test_each_script_asks_a_pack_that_is_there(name: str) -> None:
     tree = ast.parse((FOLDER / f"{name}.py").read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "main"]
     assert [ast.unparse(call) for call in calls] == [f"main({SCRIPTS[name]!r}, __doc__)"]
     assert SCRIPTS[name] in CHOICES["evals"]
     # no option of a pack has the name of a flag of all, and every option is one
-    given = vars(script.parser_of(SCRIPTS[name], "").parse_args(["--checkpoint", "x"]))
-    assert set(script.options_of(SCRIPTS[name])) <= set(given)
+    given = vars(arguments.parser_of(SCRIPTS[name], "").parse_args(["--checkpoint", "x"]))
+    assert set(arguments.options_of(SCRIPTS[name])) <= set(given)
 
 
-def test_the_flags_give_the_configuration_of_the_overrides(trained: Path, script: Any) -> None:
+def test_the_flags_give_the_configuration_of_the_overrides(trained: Path) -> None:
     flags = f"""--checkpoint {trained} --memorize --memorize-steps 2 --memory-lr 1e-2 --surprise-threshold 0.02
         --surprise-metric loss --memorize-chunk 16 --memorize-paths titan,cms_fast --memorize-layers 0,1
         --memorize-no-reset --seed 3 --device cpu --report-name again --num-texts 3 --path a,b.txt sampling.top_k=2"""
@@ -77,23 +70,23 @@ def test_the_flags_give_the_configuration_of_the_overrides(trained: Path, script
         "memory.levels=[titan,fast]", "memory.layers=[0,1]", "memory.reset=carry", "seed=3", "device=cpu",
         "name=again", "evals.perplexity.num_texts=3", "evals.perplexity.path='a,b.txt'", "sampling.top_k=2",
     ]  # fmt: skip
-    assert composed(script.overrides("perplexity", "", flags.split())) == composed(expected)
+    assert composed(arguments.overrides("perplexity", "", flags.split())) == composed(expected)
     for policy in ("online", "frozen"):
-        lines = script.overrides("perplexity", "", ["--checkpoint", str(trained), "--memory", policy])
+        lines = arguments.overrides("perplexity", "", ["--checkpoint", str(trained), "--memory", policy])
         assert composed(lines) == composed([*expected[:3], f"memory={policy}"])
 
 
-def test_an_option_that_is_a_list_or_nothing_is_given_as_one(trained: Path, script: Any) -> None:
+def test_an_option_that_is_a_list_or_nothing_is_given_as_one(trained: Path) -> None:
     flags = ["--checkpoint", str(trained), "--tasks", "piqa,boolq", "--limit", "7", "--max-length", "null"]
-    asked = composed(script.overrides("zeroshot", "", flags)).evals["zeroshot"]
+    asked = composed(arguments.overrides("zeroshot", "", flags)).evals["zeroshot"]
     assert (vars(asked)["tasks"], vars(asked)["limit"], vars(asked)["max_length"]) == (["piqa", "boolq"], 7, None)
     assert (
-        vars(composed(script.overrides("zeroshot", "", [*flags[:2], "--tasks", "null"])).evals["zeroshot"])["tasks"]
+        vars(composed(arguments.overrides("zeroshot", "", [*flags[:2], "--tasks", "null"])).evals["zeroshot"])["tasks"]
         is None
     )
 
 
-def test_a_script_finds_what_train_py_finds(trained: Path, script: Any) -> None:
+def test_a_script_finds_what_train_py_finds(trained: Path) -> None:
     flags = ["--checkpoint", str(trained), "--num-texts", "3", "--device", "cpu"]
     memorize = ["--memorize", "--memory-lr", "0.5", "--memorize-chunk", "16", "--memorize-paths", "titan,cms_slow"]
     asked = [f"checkpoint={trained}", "phase=eval", "device=cpu", "evals=[perplexity]", "evals.perplexity.num_texts=3"]
@@ -103,7 +96,7 @@ def test_a_script_finds_what_train_py_finds(trained: Path, script: Any) -> None:
     expected = [report(trained, name) for name in names]
     for name in names:
         (trained / "evals" / f"{name}.json").unlink()
-    assert script.main("perplexity", "", [*flags, *memorize]) == 0
+    assert arguments.main("perplexity", "", [*flags, *memorize]) == 0
     assert [report(trained, name) for name in names] == expected
     assert expected[0]["metrics"]["bpb"] != expected[1]["metrics"]["bpb"]
     # and a page of many runs has it
@@ -128,9 +121,7 @@ def test_a_script_finds_what_train_py_finds(trained: Path, script: Any) -> None:
         ("--checkpoint nowhere --memorize --memorize-steps 0", "nowhere"),
     ],
 )
-def test_a_mistake_is_answered_in_one_line(
-    flags: str, said: str, script: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert script.main("perplexity", "", flags.split()) == ConfigError.exit_code
+def test_a_mistake_is_answered_in_one_line(flags: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert arguments.main("perplexity", "", flags.split()) == ConfigError.exit_code
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1 and said in err

@@ -1,13 +1,11 @@
-"""The shipped experiments: what a memory can do that a window cannot, trained as scripts/first_run.py trains it."""
+"""The first experiments: what a memory can do that a window cannot."""
 
 import json
 import math
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,14 +14,17 @@ from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
 from nested_learning.data.tasks.recall import RecallConfig
 from nested_learning.model.transformer import TransformerConfig
+from nested_learning.report.runs import FinishedRun
+from scripts.experiments.first_run.report import reaches
+from scripts.experiments.first_run.run import PARTS
 
 ROOT = Path(__file__).parents[2]
 CHANCE = 1 / 24
 
 
 def first_run(out: Path, *arguments: str) -> str:
-    """Run scripts/first_run.py with seed 0 into `out`; return its report."""
-    command = [sys.executable, str(ROOT / "scripts/first_run.py"), "--seeds", "0", "--out", str(out)]
+    """Run scripts/experiments/first_run/run.py with seed 0 into `out`; return its report."""
+    command = [sys.executable, "-m", "scripts.experiments.first_run.run", "--seeds", "0", "--out", str(out)]
     command += ["--report", str(out / "report.md"), *arguments]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -40,15 +41,8 @@ def cpu_seconds(run: Path) -> float:
     return json.loads((run / "summary.json").read_text())["cpu_seconds"]
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a module of scripts/ by its name."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return import_module
-
-
-def test_every_run_of_the_script_composes(script: Any) -> None:
-    for part in script("first_run").PARTS.values():
+def test_every_run_of_the_script_composes() -> None:
+    for part in PARTS.values():
         for overrides in part.models.values():
             make_job(open_option_files(None), [f"experiment={part.experiment}", *overrides])
 
@@ -58,8 +52,8 @@ def test_the_command_line_wins_over_what_an_experiment_chooses() -> None:
     assert (config.optim.name, config.data.name, config.model.dim) == ("muon", "recall", 32)
 
 
-def test_the_window_of_the_baseline_ends_before_the_answers(script: Any) -> None:
-    part = script("first_run").PARTS["recall"]
+def test_the_window_of_the_baseline_ends_before_the_answers() -> None:
+    part = PARTS["recall"]
     config = make_job(open_option_files(None), ["experiment=recall", *part.models["transformer"]]).config
     model, data = config.model, config.data
     assert isinstance(model, TransformerConfig) and isinstance(data, RecallConfig) and model.window is not None
@@ -67,19 +61,19 @@ def test_the_window_of_the_baseline_ends_before_the_answers(script: Any) -> None
     assert model.num_layers * (model.window - 1) < data.gap + 1
 
 
-def result(results: ModuleType, accuracy: float, spent: float) -> Any:
+def result(accuracy: float, spent: float) -> Any:
     """Make the result of a run by hand."""
     answers = {"gap_32": {"metrics": {"accuracy": {"value": accuracy, "stderr": 0.01, "n": 256}}}}
-    return results.Result(Path("x"), {}, {}, {"cpu_seconds": spent}, answers)
+    return FinishedRun(Path("x"), {}, {}, {"cpu_seconds": spent}, answers)
 
 
 @pytest.mark.parametrize(
     "accuracies, spent, holds",
     [([0.96, 0.99], 100, True), ([0.94, 0.99], 100, False), ([0.96, 0.99], 181, False)],
 )
-def test_a_verdict_holds_when_every_seed_does(script: Any, accuracies: list[float], spent: float, holds: bool) -> None:
-    runs = [result(script("first_run_results"), each, spent) for each in accuracies]
-    sentence = script("first_run_report").reaches(runs, "hope", "gap_32", "accuracy", 0.95, 180)
+def test_a_verdict_holds_when_every_seed_does(accuracies: list[float], spent: float, holds: bool) -> None:
+    runs = [result(each, spent) for each in accuracies]
+    sentence = reaches(runs, "hope", "gap_32", "accuracy", 0.95, 180)
     assert sentence.endswith("**yes**" if holds else "**no**") and f"lowest {min(accuracies):.1%}" in sentence
 
 

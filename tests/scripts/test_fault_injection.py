@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(shutil.which("cc") is None or sys.platform != "linux", reason="needs Linux and a C compiler")
 def test_forty_failures_of_a_save_lose_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts/fault_injection.py"), "--workloads", "save", "again"]
+    command = [sys.executable, "-m", "scripts.benchmarks.fault_injection", "--workloads", "save", "again"]
     command += ["--points", "20", "--report", str(tmp_path / "report.md")]
     done = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True
@@ -26,7 +26,7 @@ def test_forty_failures_of_a_save_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_without_a_compiler_nothing_is_done_and_said_so(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts/fault_injection.py"), "--report", str(tmp_path / "report.md")]
+    command = [sys.executable, "-m", "scripts.benchmarks.fault_injection", "--report", str(tmp_path / "report.md")]
     done = subprocess.run(command, env=os.environ | {"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("nothing done")
     assert not list(tmp_path.iterdir())

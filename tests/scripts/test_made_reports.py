@@ -5,22 +5,17 @@ import os
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nested_learning.checkpoint import write_config
+from scripts.experiments.ablations import report as ablations
+from scripts.experiments.stability import report as journal
+from scripts.experiments.stability import run as stability
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import a module of scripts/ by its name."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return import_module
 
 
 def write_run(run: Path, loss: float, *, seed: int = 0, diverged: bool = False) -> None:
@@ -44,7 +39,7 @@ def write_answer(run: Path, pack: str, figures: dict[str, float], **more: Any) -
     (run / "evals" / f"{pack}.json").write_text(json.dumps({"metrics": metrics} | more))
 
 
-def test_the_report_on_ablations_has_means_over_seeds_and_says_what_is_apart(tmp_path: Path, script: Any) -> None:
+def test_the_report_on_ablations_has_means_over_seeds_and_says_what_is_apart(tmp_path: Path) -> None:
     folder = tmp_path / "runs/attention"
     rows = ["run,seed,variant,val/loss,val/bpb,data_order"]
     for seed in range(3):
@@ -54,9 +49,7 @@ def test_the_report_on_ablations_has_means_over_seeds_and_says_what_is_apart(tmp
             rows.append(f"{name},{seed},{variant},{loss},{loss},x")
     write_answer(folder / "seed-0_variant-full", "perplexity", {"bpb/128-256": 3.5, "bpb/512-1024": 6.25})
     (folder / "results.csv").write_text("\n".join(rows))
-    page = script("ablations_report").write_ablations(
-        tmp_path / "runs", tmp_path / "reports/ablations.md", tmp_path / "reports/figures"
-    )
+    page = ablations.write_ablations(tmp_path / "runs", tmp_path / "reports/ablations.md", tmp_path / "reports/figures")
     text = page.read_text()
     assert "| full | 1,234 | 3.0000 ± 0.0000 | 3.5000 | 6.2500 | 3 | 30 ± 0 |" in text
     assert "| window | 1,234 | 2.0100 ± 0.0058 | - | - | 3 | 30 ± 0 |" in text
@@ -66,22 +59,20 @@ def test_the_report_on_ablations_has_means_over_seeds_and_says_what_is_apart(tmp
     assert "Not run yet: `self_modifying`" in text and (tmp_path / "reports/figures/ablations_attention.png").exists()
 
 
-def test_every_ablation_is_a_sweep_that_composes(script: Any) -> None:
+def test_every_ablation_is_a_sweep_that_composes() -> None:
     from nested_learning.command.compose import make_jobs
     from nested_learning.config.option_files import open_option_files
 
-    module = script("ablations_report")
     files = open_option_files(None)
-    assert {each.sweep for each in module.ABLATIONS} == set(files.options("sweep")) - {"models"}
-    for each in module.ABLATIONS:
+    assert {each.sweep for each in ablations.ABLATIONS} == set(files.options("sweep")) - {"models"}
+    for each in ablations.ABLATIONS:
         assert each.command == " ".join(each.command.split())
         # the others are composed where all sweeps are
         if each.overrides:
             assert len(make_jobs(files, [f"sweep={each.sweep}", *each.overrides.split(), "seed=0"])) > 1
 
 
-def test_the_journal_calls_harmful_what_diverges_or_ends_above_the_cure(tmp_path: Path, script: Any) -> None:
-    stability, journal = script("stability"), script("stability_report")
+def test_the_journal_calls_harmful_what_diverges_or_ends_above_the_cure(tmp_path: Path) -> None:
     (rate,) = [case for case in stability.CASES if case.name == "rate"]
     losses = {0: (2.0, 2.1), 1: (2.0, 2.12), 2: (2.5, 2.6)}
     for number, of_seeds in losses.items():
@@ -95,8 +86,7 @@ def test_the_journal_calls_harmful_what_diverges_or_ends_above_the_cure(tmp_path
     assert "Does harm: **max_rate=1.6**, **max_rate=6.4**. Cured by: **max_rate=0.1**." in text
 
 
-def test_the_journal_says_whose_norm_grows_and_which_rate_of_study_is_best(tmp_path: Path, script: Any) -> None:
-    stability, journal = script("stability"), script("stability_report")
+def test_the_journal_says_whose_norm_grows_and_which_rate_of_study_is_best(tmp_path: Path) -> None:
     cases = {case.name: case for case in stability.CASES}
     for number, growth in enumerate((8.0, 1.5, 1.1)):
         run = tmp_path / f"adding_{number}_0"
@@ -118,11 +108,10 @@ def test_the_journal_says_whose_norm_grows_and_which_rate_of_study_is_best(tmp_p
     assert "best at memory.lr=0.1; the largest that does no harm is 1.0." in text
 
 
-def test_every_setting_of_the_journal_composes(script: Any) -> None:
+def test_every_setting_of_the_journal_composes() -> None:
     from nested_learning.command.compose import make_job
     from nested_learning.config.option_files import open_option_files
 
-    stability = script("stability")
     names = [stability.run_name(case, setting, 0) for case in stability.CASES for setting in case.settings]
     assert len(set(names)) == len(names)
     for case in stability.CASES:
