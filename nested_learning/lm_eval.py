@@ -9,7 +9,7 @@ from typing import Any
 from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
 from nested_learning.errors import ConfigError, NestedLearningError
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 
 NAME = "nested"
 

@@ -88,6 +88,18 @@ def did_you_mean(word: str, known: Sequence[str], parent: str = "") -> str:
     return f"did you mean {join(parent, near[0])}? " if near else ""
 
 
+def check_at_least(key: str, value: float | int, least: float | int) -> None:
+    """Raise ConfigError unless `value`, which the configuration has as `key`, is `least` or more."""
+    if not value >= least:
+        raise ConfigError(f"{key}={value} must be at least {least}; for example {key}={least}")
+
+
+def check_one_of(key: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise ConfigError unless `value`, which the configuration has as `key`, is one of `allowed`."""
+    if value not in allowed:
+        raise ConfigError(f"{key}={value}: no such {key}; {did_you_mean(value, allowed)}allowed: {', '.join(allowed)}")
+
+
 def join(parent: str, name: str) -> str:
     """Return the full name of key `name` of `parent`."""
     return f"{parent}.{name}" if parent else name

@@ -11,7 +11,7 @@ from typing import Any
 from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
 from nested_learning.config.schema import Config
-from nested_learning.inference.policy import MemorizeConfig
+from nested_learning.inference.config import MemorizeConfig
 
 WORDS = ("def", "return", "self", "state", "level", "memory", "import", "for", "in", "range", "print", "None", "True")
 

@@ -18,7 +18,7 @@ except ImportError:
 
 from nested_learning.errors import CheckpointError
 from nested_learning.files import hash_file, write_atomic
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 FOLDER = "checkpoints"
 LATEST = "latest"

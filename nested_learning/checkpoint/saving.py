@@ -36,8 +36,8 @@ from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import CheckpointError
 from nested_learning.files import hash_file, sync, write_atomic
 from nested_learning.optim.optimizer import Optimizer
-from nested_learning.world import World
 from nested_learning.world.storage import own_file, write_parts
+from nested_learning.world.world import World
 
 # the last one, and the one before in case the disk damages the last; more would fill disks unasked
 KEPT = 2

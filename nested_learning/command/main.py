@@ -10,6 +10,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,17 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_phase(config: Config) -> Any:
-    """Run the phase that `config` names and return its result; the import is here because it loads torch."""
-    match config.phase.name:
-        case "train":
-            from nested_learning.phase.train import run
-        case "eval":
-            from nested_learning.phase.eval import run
-        case "sample":
-            from nested_learning.phase.sample import run
-        case "export":
-            from nested_learning.phase.export import run
-    return run(config)
+    """Return the result of `run(config)` in `phase/<name>.py`; the import is here because it loads torch."""
+    return import_module(f"nested_learning.phase.{config.phase.name}").run(config)
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
@@ -88,7 +80,7 @@ def _run_job(file: Path) -> None:
     # as Ctrl-C does: what it trains is saved first
     signal_on_parent_death(signal.SIGTERM)
     config = from_yaml(file)
-    if config.phase.name == "train" and config.name is not None and os.environ.get("RANK", "0") == "0":
+    if config.phase.trains and config.name is not None and os.environ.get("RANK", "0") == "0":
         wait_for_others(directory_of(config))
     run_phase(config)
 

@@ -37,7 +37,7 @@ def run_sweep(jobs: Sequence[Job], run: Callable[[Config], object], name: str) -
     _check(jobs)
     first = jobs[0].config
     launcher, folder = first.launcher, Path(first.out) / (first.name or name)
-    trains = first.phase.name == "train" and not first.dry_run
+    trains = first.phase.trains and not first.dry_run
     jobs = place(jobs, folder, trains)
     finished = [trains and is_finished(job.config) for job in jobs]
     tasks = []

@@ -3,8 +3,6 @@
 A new option is one line here, one class, and one file in configs/. This module must not import torch.
 """
 
-from dataclasses import dataclass
-
 from nested_learning.data.mixture import MixtureConfig
 from nested_learning.data.sequence import SequenceConfig
 from nested_learning.data.tasks.babilong import BabilongConfig
@@ -29,7 +27,7 @@ from nested_learning.evals.language.config import (
 )
 from nested_learning.evals.retrieval.config import BabilongPackConfig, NeedleConfig, NiahConfig, PasskeyConfig
 from nested_learning.evals.synthetic.config import FormalPackConfig, MadPackConfig, RecallPackConfig
-from nested_learning.inference.policy import MemorizeConfig, MemoryConfig
+from nested_learning.inference.config import MemorizeConfig, MemoryConfig
 from nested_learning.launcher.joblib import JoblibConfig
 from nested_learning.launcher.serial import SerialConfig
 from nested_learning.launcher.submitit import SubmititConfig
@@ -43,6 +41,7 @@ from nested_learning.model.titans import TitansMACConfig, TitansMAGConfig, Titan
 from nested_learning.model.transformer import TransformerConfig
 from nested_learning.objective.config import NextTokenConfig, OnlineConfig, ReconstructConfig
 from nested_learning.optim.config import OptimConfig
+from nested_learning.phase.config import ExportConfig, PhaseConfig, TrainPhaseConfig
 
 AnyModel = (
     TransformerConfig
@@ -54,20 +53,6 @@ AnyModel = (
     | TitansMAGConfig
     | TitansMALConfig
 )
-
-
-@dataclass(kw_only=True)
-class PhaseConfig:
-    """What to do: train, eval, sample or export."""
-
-    name: str
-
-
-@dataclass(kw_only=True)
-class ExportConfig(PhaseConfig):
-    """Where `phase=export` writes: the directory `to`, None for the folder `export` of the run."""
-
-    to: str | None
 
 
 # which class the `name` in a group's values stands for
@@ -120,7 +105,7 @@ CHOICES: dict[str, dict[str, type]] = {
     },
     "objective": {"next_token": NextTokenConfig, "online": OnlineConfig, "reconstruct": ReconstructConfig},
     "memory": {"online": MemoryConfig, "frozen": MemoryConfig, "memorize": MemorizeConfig},
-    "phase": {"train": PhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig, "export": ExportConfig},
+    "phase": {"train": TrainPhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig, "export": ExportConfig},
     "evals": {
         "class_incremental": ClassIncrementalConfig,
         "perplexity": PerplexityConfig,

@@ -1,87 +1,44 @@
 """The whole configuration of a run as typed values, checked once: after `load` nobody looks a key up.
 
-Defaults live in `configs/` and nowhere else; a class that configures something lives beside it. This module must not
-import torch, so that a mistyped key answers at once.
+A configuration class lives in the folder of what it configures, most often in its `config.py`. Defaults stand in
+`configs/`; where a class repeats one, a test holds them equal. This module must not import torch, so that a mistyped
+key is reported at once.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nested_learning.config.registry import CHOICES, LISTED, AnyModel, PhaseConfig
+from nested_learning.config.registry import CHOICES, LISTED, AnyModel
 from nested_learning.data.curriculum import StageConfig
 from nested_learning.data.source import DataConfig
 from nested_learning.errors import ConfigError
 from nested_learning.evals.config import EvalConfig
-from nested_learning.inference.policy import MemorizeConfig, MemoryConfig, SamplingConfig
+from nested_learning.inference.config import MemorizeConfig, MemoryConfig, SamplingConfig
 from nested_learning.launcher.joblib import JoblibConfig
 from nested_learning.launcher.serial import SerialConfig
 from nested_learning.launcher.submitit import SubmititConfig
 from nested_learning.logger.protocol import LoggerConfig
 from nested_learning.objective.config import NextTokenConfig, OnlineConfig, ReconstructConfig
 from nested_learning.optim.config import OptimConfig
-from nested_learning.planning.plan import PlanConfig
+from nested_learning.phase.config import PhaseConfig
+from nested_learning.planning.config import PlanConfig
 from nested_learning.train.divergence.policy import POLICIES as DIVERGENCES
-from nested_learning.typed import MisfitError, convert_dataclass, did_you_mean, join
-
-if TYPE_CHECKING:
-    from nested_learning.world import Plan
-
+from nested_learning.typed import MisfitError, check_at_least, check_one_of, convert_dataclass, did_you_mean, join
+from nested_learning.world.config import WorldConfig
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "bfloat16", "float16", "float8")
-BACKENDS = ("auto", "gloo", "nccl")
 COMPILES = ("off", "regional", "full")
 RECOMPUTES = ("off", "block", "chunk")
 WEIGHTS = ("model", "ema")
-PARALLEL = ("ddp", "fsdp")
-REDUCTIONS = ("fast", "deterministic")
 MEMORY_BACKENDS = ("auto", "eager", "cpp", "triton", "fla")
 
 Origin = Callable[[str], str]
-
-
-@dataclass(kw_only=True)
-class WorldConfig:
-    """How several processes talk to each other, and share the work."""
-
-    backend: str
-    parallel: str
-    shards: int | None
-    reduction: str
-    check_every: int
-    timeout: float
-
-    def __post_init__(self) -> None:
-        _one_of("world.backend", self.backend, BACKENDS)
-        _one_of("world.parallel", self.parallel, PARALLEL)
-        _one_of("world.reduction", self.reduction, REDUCTIONS)
-        _at_least("world.check_every", self.check_every, 1)
-        _at_least("world.timeout", self.timeout, 1)
-        if self.shards is not None:
-            _at_least("world.shards", self.shards, 1)
-            if self.parallel != "fsdp":
-                raise ConfigError(f"world.shards={self.shards} is for world.parallel=fsdp; give that, or leave it out")
-        if self.reduction == "deterministic" and self.parallel != "ddp":
-            raise ConfigError(
-                f"world.reduction=deterministic: world.parallel={self.parallel} adds gradients in an order of its "
-                "own; use world.parallel=ddp"
-            )
-
-    @property
-    def is_deterministic(self) -> bool:
-        """Say whether the same bytes come out at any number of processes."""
-        return self.reduction == "deterministic"
-
-    def plan(self) -> "Plan":
-        """Return how the processes share the work."""
-        from nested_learning.world import Plan
-
-        return Plan(self.parallel, self.shards, self.reduction, self.timeout)
 
 
 @dataclass(kw_only=True)
@@ -131,30 +88,33 @@ class Config:
 
     def __post_init__(self) -> None:
         for key in ("steps", "val_every", "save_every", "log_every"):
-            _at_least(key, vars(self)[key], 1)
+            check_at_least(key, vars(self)[key], 1)
         if self.micro_batches is not None:
-            _at_least("micro_batches", self.micro_batches, 1)
+            check_at_least("micro_batches", self.micro_batches, 1)
         for key in ("seed", "num_workers", "keep_every", "sample_every", "profile"):
-            _at_least(key, vars(self)[key], 0)
-        _one_of("divergence", self.divergence, DIVERGENCES)
-        _one_of("device", self.device, DEVICES)
-        _one_of("dtype", self.dtype, DTYPES)
-        _one_of("backend", self.backend, MEMORY_BACKENDS)
-        _one_of("compile", self.compile, COMPILES)
-        _one_of("recompute", self.recompute, RECOMPUTES)
-        _one_of("weights", self.weights, WEIGHTS)
+            check_at_least(key, vars(self)[key], 0)
+        check_one_of("divergence", self.divergence, DIVERGENCES)
+        check_one_of("device", self.device, DEVICES)
+        check_one_of("dtype", self.dtype, DTYPES)
+        check_one_of("backend", self.backend, MEMORY_BACKENDS)
+        check_one_of("compile", self.compile, COMPILES)
+        check_one_of("recompute", self.recompute, RECOMPUTES)
+        check_one_of("weights", self.weights, WEIGHTS)
         if self.name is not None and (not self.name or Path(self.name).name != self.name):
             raise ConfigError(
                 f"name={self.name!r} must be a folder name without slashes; the run directory is <out>/<name>"
             )
-        if self.phase.name != "train" and self.checkpoint is None:
-            raise ConfigError(f"phase={self.phase.name} reads a trained run: give checkpoint={self.out}/<run>")
-        if self.phase.name != "train" and self.stack_from is not None:
-            raise ConfigError(f"stack_from={self.stack_from} is for phase=train; leave it out")
-        if self.phase.name != "train" and self.branch_from is not None:
-            raise ConfigError(f"branch_from={self.branch_from} is for phase=train; leave it out")
-        if self.phase.name == "train":
+        if self.phase.trains:
             self._check_training()
+        else:
+            self._check_reading()
+
+    def _check_reading(self) -> None:
+        if self.checkpoint is None:
+            raise ConfigError(f"phase={self.phase.name} reads a trained run: give checkpoint={self.out}/<run>")
+        for key in ("stack_from", "branch_from"):
+            if vars(self)[key] is not None:
+                raise ConfigError(f"{key}={vars(self)[key]} is for phase=train; leave it out")
 
     def _check_training(self) -> None:
         if self.checkpoint is not None:
@@ -173,7 +133,7 @@ class Config:
         self.objective.check(self.model.levels)
         if self.world.is_deterministic and self.micro_batches is None:
             raise ConfigError(
-                "world.reduction=deterministic: the pieces of a step must not depend on the number of processes; "
+                "world.reduction=deterministic: how a batch is divided must not depend on the number of processes; "
                 "give micro_batches, for example micro_batches=4"
             )
         if self.world.parallel == "fsdp" and any(level.is_taught_through for level in self.model.levels):
@@ -267,13 +227,3 @@ def _mapping(value: Any, key: str) -> dict[str, Any]:
             key, f"={value} must be an option of the group {key}", f"one of: {', '.join(CHOICES[key.split('.')[0]])}"
         )
     return value
-
-
-def _at_least(key: str, value: float | int, least: int) -> None:
-    if not value >= least:
-        raise ConfigError(f"{key}={value} must be at least {least}; for example {key}={least}")
-
-
-def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{key}={value}: no such {key}; {did_you_mean(value, allowed)}allowed: {', '.join(allowed)}")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from nested_learning.data.source import DataConfig, Source
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
 from nested_learning.nn.language_model import LanguageModel
 

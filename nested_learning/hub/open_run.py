@@ -9,7 +9,7 @@ from nested_learning.data.tokenizers.tokenizer import FILE_NAME, Tokenizer
 from nested_learning.data.tokenizers.tokenizer_files import open_tokenizer
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.world import pick_device
+from nested_learning.world.joining import pick_device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,12 +24,12 @@ from nested_learning.data.tokenizers.tokenizer import END_TEXT, FILE_NAME, ByteT
 from nested_learning.data.tokenizers.tokenizer_files import open_tokenizer
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.files import hash_file, sync
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.shapes import Float, Int, Tensor
 from nested_learning.version import __version__
-from nested_learning.world import pick_device
+from nested_learning.world.joining import pick_device
 
 CONFIG, MODEL, CARD, HASHES = "config.json", "model.safetensors", "README.md", "hashes.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from nested_learning import tree
 from nested_learning.data.batch import IGNORE
 from nested_learning.errors import ConfigError, DivergedError
-from nested_learning.inference.policy import ALL, TITAN, MemorizeConfig
+from nested_learning.inference.config import ALL, TITAN, MemorizeConfig
 from nested_learning.level import Context
 from nested_learning.nn.cms import MLPMemory
 from nested_learning.nn.interpolate import MIXERS, blend

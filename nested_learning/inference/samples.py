@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
-from nested_learning.inference.policy import MemoryConfig, SamplingConfig
+from nested_learning.inference.config import MemoryConfig, SamplingConfig
 from nested_learning.inference.session import Session
 from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel

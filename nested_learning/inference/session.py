@@ -11,8 +11,8 @@ from nested_learning import tree
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
+from nested_learning.inference.config import MemorizeConfig, MemoryConfig, SamplingConfig
 from nested_learning.inference.memorize import Memorizer, MemorizeResult, refuse_infinite
-from nested_learning.inference.policy import MemorizeConfig, MemoryConfig, SamplingConfig
 from nested_learning.inference.state_file import load_state, num_rows, save_state
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.nn.memory import State

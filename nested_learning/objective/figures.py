@@ -8,7 +8,7 @@ import torch
 from nested_learning import tree
 from nested_learning.nn.level_state import LevelState, norm
 from nested_learning.objective.protocol import State
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 
 class Mean(NamedTuple):

@@ -20,10 +20,9 @@ from nested_learning.phase import Result
 from nested_learning.phase.cost import group_table
 from nested_learning.planning.flops import Flops, flops
 from nested_learning.planning.footprint import activations, state_bytes
-from nested_learning.planning.hardware import peak
-from nested_learning.planning.plan import GPUS
+from nested_learning.planning.hardware import GPUS, peak
 from nested_learning.train.run import DTYPES
-from nested_learning.world import pick_device
+from nested_learning.world.joining import pick_device
 
 if TYPE_CHECKING:
     from nested_learning.config.schema import Config
@@ -62,7 +61,7 @@ class Outline(NamedTuple):
 
 def dry_run(config: "Config") -> Result:
     """Print sizes and costs of the run that `config` asks for; create nothing. Raises NestedLearningError."""
-    config.world.plan().check(config.plan.num_gpus)
+    config.world.check(config.plan.num_gpus)
     run = outline(config)
     costs = [flops(config.model, config.objective, run.vocab_size, stage.seq_len) for stage in run.stages]
     tokens = [count_tokens(stage, config.steps) for stage in run.stages]
@@ -141,7 +140,7 @@ def num_micro_batches(config: "Config") -> int:
 
 def memory_of(config: "Config", run: Outline) -> Memory:
     """Return what one of the planned GPUs holds at the end of a forward pass."""
-    shards = config.world.plan().num_shards(config.plan.num_gpus)
+    shards = config.world.num_shards(config.plan.num_gpus)
     weights = sum(parameter.nbytes for parameter in run.model.parameters())
     states = sum(tensor.nbytes for tensor in run.optimizer.state_dict().values())
     blocks = [sum(parameter.nbytes for parameter in block.parameters()) for block in run.model.blocks]

@@ -16,14 +16,14 @@ from nested_learning.evals.files import FOLDER, differences, table, write_report
 from nested_learning.evals.protocol import EvalContext, EvalPack, Report
 from nested_learning.evals.runner import ask
 from nested_learning.hub.open_run import Trained, open_trained
-from nested_learning.inference.policy import MemorizeConfig, MemoryConfig
+from nested_learning.inference.config import MemorizeConfig, MemoryConfig
 from nested_learning.nn.backend import use_backend
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.phase import Result
 from nested_learning.report import HINT, plot_maps, plot_panels
 from nested_learning.train.run import prepare_process
 from nested_learning.train.stopwatch import peak_memory_bytes
-from nested_learning.world import pick_device
+from nested_learning.world.joining import pick_device
 
 if TYPE_CHECKING:
     from nested_learning.config.schema import Config

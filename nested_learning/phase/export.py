@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from nested_learning.config.registry import ExportConfig
 from nested_learning.config.schema import Config
 from nested_learning.errors import ConfigError
 from nested_learning.hub.open_run import Trained, open_trained
 from nested_learning.hub.pretrained import NestedModel
 from nested_learning.phase import Result
+from nested_learning.phase.config import ExportConfig
 from nested_learning.phase.eval import given, refuse_other_model
 
 

@@ -9,7 +9,7 @@ from nested_learning.inference.session import Session
 from nested_learning.phase import Result
 from nested_learning.phase.eval import given, refuse_other_model
 from nested_learning.train.run import prepare_process
-from nested_learning.world import pick_device
+from nested_learning.world.joining import pick_device
 
 if TYPE_CHECKING:
     from nested_learning.config.schema import Config

@@ -43,7 +43,8 @@ from nested_learning.train.run import (
 )
 from nested_learning.train.stopwatch import Stopwatch, peak_memory_bytes
 from nested_learning.train.trainer import Trainer, start
-from nested_learning.world import World, open_world
+from nested_learning.world.joining import open_world
+from nested_learning.world.world import World
 
 if TYPE_CHECKING:
     from nested_learning.config.schema import Config
@@ -74,7 +75,7 @@ def run(config: "Config") -> Result:
     if config.dry_run:
         return dry_run(config)
     watch = Stopwatch()
-    with open_world(config.device, config.world.backend, config.world.plan()) as world:
+    with open_world(config.device, config.world) as world:
         prepare_process(config.seed, world.device, is_elastic=config.world.is_deterministic)
         parts = build(config, world)
         with lock_run(config, world) as place:
@@ -153,8 +154,8 @@ def describe(world: World) -> str:
     """Say how many processes there are, and how they share the work."""
     words = [f"processes {world.size}"]
     if world.holds_parts:
-        words.append(f"each with one of {world.plan.num_shards(world.size)} parts of the parameters")
-    if world.plan.is_deterministic:
+        words.append(f"each with one of {world.config.num_shards(world.size)} parts of the parameters")
+    if world.config.is_deterministic:
         words.append("deterministic sums, one thread a process")
     return ", ".join(words)
 

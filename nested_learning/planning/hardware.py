@@ -1,6 +1,29 @@
 """What devices could compute at most: the share that a run reaches of it is its MFU (model FLOPs utilisation)."""
 
 import re
+from typing import NamedTuple
+
+
+class GPU(NamedTuple):
+    """A GPU by the name that PEAKS knows it by, its memory in bytes, and its price in US dollars an hour."""
+
+    name: str
+    memory_bytes: float
+    dollars_per_hour: float
+
+
+# prices are what renting one by the hour costs about, in 2026: an assumption, which plan.price replaces
+GPUS = {
+    "b200": GPU("B200", 180e9, 5.0),
+    "h200": GPU("H200", 141e9, 3.5),
+    "h100": GPU("H100", 80e9, 2.5),
+    "a100": GPU("A100", 80e9, 1.5),
+    "l40s": GPU("L40S", 48e9, 1.0),
+    "l4": GPU("L4", 24e9, 0.7),
+    "4090": GPU("4090", 24e9, 0.5),
+    "mi300x": GPU("MI300X", 192e9, 3.0),
+}
+
 
 # operations a second, dense (without sparsity), with sums in float32, by the makers' data sheets; the first pattern
 # that is found in a device's name counts. float32 is that of the ordinary units, tfloat32 what matrix units make of it

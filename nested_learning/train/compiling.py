@@ -11,7 +11,7 @@ from nested_learning.data.batch import Batch
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.objective.training import Training
 from nested_learning.train.precision import autocast
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 
 class Compiled(NamedTuple):

@@ -27,7 +27,7 @@ from nested_learning.logger.protocol import Fanout, LoggedRun, Logger
 from nested_learning.seeds import derive_seed
 from nested_learning.train.environment import describe_environment
 from nested_learning.train.precision import DTYPES
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 if TYPE_CHECKING:
     from nested_learning.config.schema import Config

@@ -34,7 +34,7 @@ from nested_learning.train.run import RunContext, command_to_continue, count_mic
 from nested_learning.train.signals import watch_for_stop
 from nested_learning.train.stopwatch import Stopwatch, peak_memory_bytes
 from nested_learning.train.validation import validate
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 
 class Trainer:

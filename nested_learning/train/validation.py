@@ -17,7 +17,7 @@ from nested_learning.objective.protocol import Objective, Step
 from nested_learning.objective.training import Training
 from nested_learning.shapes import Int, Tensor
 from nested_learning.train.precision import autocast
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 
 @dataclass

@@ -12,30 +12,29 @@ from torch import distributed
 
 from nested_learning.errors import ConfigError, LostError
 from nested_learning.launcher.parent import signal_on_parent_death
-from nested_learning.world.plan import Plan
+from nested_learning.world.config import WorldConfig
 from nested_learning.world.world import World
 
 
 @contextmanager
-def open_world(device: str, backend: str, plan: Plan | None = None) -> Iterator[World]:
+def open_world(device: str, config: WorldConfig | None = None) -> Iterator[World]:
     """Join the processes that torchrun started (or be alone), and part from them at the end.
 
-    `device`: auto, cpu, cuda or mps; `backend`: auto, gloo or nccl. Raises ConfigError for what this machine lacks, and
-    for a `plan` that so many processes cannot follow; LostError, out of whatever waits for the others, when one of them
-    is gone.
+    `device`: auto, cpu, cuda or mps. Raises ConfigError for what this machine lacks, and for a `config` that does not
+    fit the number of processes; LostError, out of whatever waits for the others, when one of them is gone.
     """
-    plan = Plan() if plan is None else plan
+    config = WorldConfig() if config is None else config
     rank, size, local_rank = (int(os.environ.get(name, alone)) for name, alone in _TORCHRUN)
     place = pick_device(device, local_rank)
-    world = World(rank, size, local_rank, place, pick_backend(backend, place, size), plan)
-    plan.check(size)
+    world = World(rank, size, local_rank, place, pick_backend(config.backend, place, size), config)
+    config.check(size)
     if size == 1:
         yield world
         return
     signal_on_parent_death(signal.SIGKILL)
     if place.type == "cuda":
         torch.cuda.set_device(place)
-    patience = timedelta(seconds=plan.timeout)
+    patience = timedelta(seconds=config.timeout)
     # a process may open one world after another, and must not find the addresses of the one before
     store, _, _ = next(distributed.rendezvous("env://", rank, size))
     store = distributed.PrefixStore(f"world_{next(_OPENED)}", store)
@@ -48,7 +47,7 @@ def open_world(device: str, backend: str, plan: Plan | None = None) -> Iterator[
         # gloo has no error of its own, but says where in its source it was
         if isinstance(error, distributed.DistError) or "/gloo/" in str(error):
             raise LostError(
-                f"process {rank}: another process is gone, or has not answered for world.timeout={plan.timeout:g} "
+                f"process {rank}: another process is gone, or has not answered for world.timeout={config.timeout:g} "
                 "seconds; its own words, if any, stand beside these. Give the same command again, with any number of "
                 "processes: the run goes on from its last checkpoint"
             ) from error

@@ -11,7 +11,7 @@ from torch import distributed, nn
 from nested_learning import errors
 from nested_learning.errors import NestedLearningError
 from nested_learning.world import replicas, sharding
-from nested_learning.world.plan import Plan
+from nested_learning.world.config import WorldConfig
 from nested_learning.world.reduction import Averaged, FixedTree, Reduction
 
 # numbers that stand for an exact sum: 3 * 53 bits
@@ -22,7 +22,7 @@ PARTS = 3
 class World:
     """This process (`rank` of `size`, `local_rank` on its machine), its device, and how it reaches the others.
 
-    `plan` says how they share the work. With size 1 there is no process group, and every method is a local operation.
+    `config` says how they share the work. With size 1 there is no process group, and every method is a local operation.
     """
 
     rank: int
@@ -30,7 +30,7 @@ class World:
     local_rank: int
     device: torch.device
     backend: str
-    plan: Plan = field(default_factory=Plan)
+    config: WorldConfig = field(default_factory=WorldConfig)
 
     @property
     def is_first(self) -> bool:
@@ -40,7 +40,7 @@ class World:
     @property
     def holds_parts(self) -> bool:
         """Say whether processes hold parameters together, so that all must be there whenever one calls the model."""
-        return self.plan.num_shards(self.size) > 1
+        return self.config.num_shards(self.size) > 1
 
     def share_of(self, number: int) -> range:
         """Return which of `number` things, a multiple of the number of processes, are this process's: one stretch."""
@@ -109,25 +109,25 @@ class World:
         self.sum([0.0])
 
     def shard(self, model: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
-        """Leave this process a part of each parameter of `model`, in place, where the plan is fsdp; return `model`.
+        """Leave this process a part of each parameter of `model`, in place, with world.parallel=fsdp; return `model`.
 
         The parameters of each of `blocks` are gathered when it is called, and let go after. Whatever calls `model` must
         then do so on all processes.
         """
         if self.holds_parts:
-            sharding.shard(model, blocks, self.device.type, self.size, self.plan.num_shards(self.size))
+            sharding.shard(model, blocks, self.device.type, self.size, self.config.num_shards(self.size))
         return model
 
     def reduction(self, training: nn.Module) -> Reduction:
-        """Return what sums the gradients of the micro-batches of all processes, as the plan says."""
-        if self.plan.is_deterministic:
+        """Return what sums the gradients of the micro-batches of all processes, as world.reduction says."""
+        if self.config.is_deterministic:
             return FixedTree(training, self.size)
         return Averaged(training, self.size, self.device, is_sharded=self.holds_parts)
 
     def check_replicas(self, tensors: dict[str, torch.Tensor]) -> None:
         """Compare every tensor with its copies on other processes. Raises ReplicaError naming one that differs."""
         if self.size > 1:
-            replicas.check(tensors, self.plan.num_shards(self.size), self._gather)
+            replicas.check(tensors, self.config.num_shards(self.size), self._gather)
 
     def _gather(self, own: torch.Tensor) -> torch.Tensor:
         everywhere = own.new_empty(self.size, *own.shape)

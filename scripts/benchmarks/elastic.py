@@ -139,12 +139,12 @@ def overhead(model: str, rounds: int, folder: Path) -> dict[str, float]:
     from nested_learning.phase.train import build
     from nested_learning.train.run import RunContext, prepare_process
     from nested_learning.train.trainer import Trainer
-    from nested_learning.world import World
+    from nested_learning.world.world import World
 
     trainers: dict[str, Any] = {}
     for kind in ("fast", "deterministic"):
         config = configure([*COST, f"model={model}", f"world.reduction={kind}"])
-        world = World(0, 1, 0, torch.device("cpu"), "gloo", config.world.plan())
+        world = World(0, 1, 0, torch.device("cpu"), "gloo", config.world)
         prepare_process(0, world.device, is_elastic=True)
         parts = build(config, world)
         progress = Progress(seed=0, source="", tokenizer=None)

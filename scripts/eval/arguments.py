@@ -15,7 +15,7 @@ from nested_learning.command import main as cli
 from nested_learning.config.option_files import open_option_files
 from nested_learning.config.registry import CHOICES
 from nested_learning.errors import ConfigError
-from nested_learning.inference.policy import METRICS
+from nested_learning.inference.config import METRICS
 
 # flag -> the key that it sets, and what it means
 EVERY = {

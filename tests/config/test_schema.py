@@ -22,6 +22,7 @@ from nested_learning.config.schema import Config
 from nested_learning.errors import ConfigError
 from nested_learning.optim.config import RULE_KEYS
 from nested_learning.typed import convert
+from nested_learning.world.config import WorldConfig
 
 PACKAGE = Path(config.__file__).parents[1]
 FILES = open_option_files(None)
@@ -113,6 +114,10 @@ def test_a_default_that_a_class_repeats_is_that_of_its_file(group: str, option: 
     for field in fields(CHOICES[group][option]):
         if field.default is not MISSING and written[field.name] != "???":
             assert field.default == written[field.name], f"{group}={option}: {field.name}"
+
+
+def test_the_defaults_of_the_world_are_those_of_its_file() -> None:
+    assert load().world == WorldConfig()
 
 
 def classes(kind: Any) -> Iterator[type]:

@@ -13,10 +13,10 @@ from nested_learning.evals.language.validation import ValidationPack
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.reading import buckets
 from nested_learning.evals.runner import ask
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 from nested_learning.objective.next_token import NextToken
 from nested_learning.train.validation import validate
-from nested_learning.world import open_world
+from nested_learning.world.joining import open_world
 
 MODEL = tiny(Path(), model="titans_lmm", data="parity").model
 
@@ -63,7 +63,7 @@ def values(report):
 @pytest.mark.parametrize("task", ["text", "parity"])
 def test_validation_gives_the_figures_of_training(tmp_path, task):
     ctx = text_subject(tmp_path) if task == "text" else parity_subject(tmp_path)
-    with open_world("cpu", "auto") as world:
+    with open_world("cpu") as world:
         expected = validate(ctx.model, NextToken(), ctx.open_source(), num_rows=6, batch_size=3, world=world)
     found = report_on(ValidationPack(3, resets=False), ctx)
     assert {f"val/{name}": value for name, value in values(found).items()} == pytest.approx(expected, rel=1e-5)

@@ -10,7 +10,7 @@ from tiny import tiny
 
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.evals.questions import Prompt, Question, common_length, complete, cost, cut, weigh
-from nested_learning.inference.policy import MemorizeConfig
+from nested_learning.inference.config import MemorizeConfig
 from nested_learning.inference.session import Session
 
 BYTES = ByteTokenizer()

@@ -12,7 +12,7 @@ from nested_learning.errors import DataError, DivergedError
 from nested_learning.evals.files import differences
 from nested_learning.evals.protocol import EvalContext, Report, Samples
 from nested_learning.evals.runner import ask
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 
 VOCAB = 23
 STUDY = memorize_policy(lr=0.5, chunk=4, surprise_metric="loss")

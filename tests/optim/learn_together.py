@@ -12,7 +12,9 @@ from torch.distributed.fsdp import fully_shard
 from nested_learning.optim.build import build_optimizer
 from nested_learning.optim.optimizer import Optimizer
 from nested_learning.optim.processes import ALONE, Processes
-from nested_learning.world import World, open_world
+from nested_learning.world.config import WorldConfig
+from nested_learning.world.joining import open_world
+from nested_learning.world.world import World
 
 KEYS = {
     "momentum": {"momentum": 0.9},
@@ -92,5 +94,5 @@ def compare(case: str, kind: str, world: World) -> dict[str, float]:
 
 def compare_all(cases: list[str]) -> dict[str, dict[str, float]]:
     """Compare every case, replicated and sharded."""
-    with open_world("cpu", "gloo") as world:
+    with open_world("cpu", WorldConfig(backend="gloo")) as world:
         return {f"{kind}/{case}": compare(case, kind, world) for case in cases for kind in ("ddp", "fsdp")}

@@ -11,7 +11,7 @@ from nested_learning.ops.rules.dgd import DGDState, dgd
 from nested_learning.optim.build import build_optimizer
 from nested_learning.optim.optimizer import Optimizer
 from nested_learning.phase.train import build, run
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 

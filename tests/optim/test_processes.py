@@ -6,7 +6,7 @@ from optim.learn_together import compare_all
 from together import together
 
 from nested_learning.optim.processes import ALONE, Processes
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 RULES = [
     *("gd", "momentum", "preconditioned_momentum", "delta_momentum", "deep_momentum", "dgd", "adamw", "muon", "m3"),

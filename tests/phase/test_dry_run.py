@@ -15,9 +15,8 @@ from nested_learning.errors import ConfigError, DataError
 from nested_learning.objective.config import NextTokenConfig
 from nested_learning.phase.train import build, run
 from nested_learning.planning.flops import flops
-from nested_learning.planning.hardware import peak
-from nested_learning.planning.plan import GPUS
-from nested_learning.world import open_world
+from nested_learning.planning.hardware import GPUS, peak
+from nested_learning.world.joining import open_world
 
 FILES = open_option_files(None)
 LADDER = {"pilot": (160e6, 3e9), "mid": (760e6, 30e9), "target": (1.3e9, 100e9)}
@@ -64,7 +63,7 @@ def test_a_rung_is_planned_without_weights_or_data(
     seconds = figures["train_flops_per_token"] * figures["tokens"] / (fastest * 0.4 * config.plan.num_gpus)
     assert figures["hours"] == pytest.approx(seconds / 3600)
     assert figures["dollars"] == pytest.approx(figures["hours"] * config.plan.num_gpus * GPUS["h100"].dollars_per_hour)
-    shards = config.world.plan().num_shards(config.plan.num_gpus)
+    shards = config.world.num_shards(config.plan.num_gpus)
     assert figures["weights_bytes"] == 4 * figures["parameters"] / shards
     out = capsys.readouterr().out
     assert "planned with a vocabulary of 50257" in out and "of 80: fits" in out
@@ -95,7 +94,7 @@ def test_the_long_context_comes_last_and_the_tokens_of_a_step_stay() -> None:
 def test_bytes_of_weights_and_optimizer_are_those_of_a_real_run(model: str, optim: str, tmp_path: Path) -> None:
     config = tiny(tmp_path, model=model, optim=optim, dry_run="true")
     figures = run(config).metrics
-    with open_world("cpu", "auto") as world:
+    with open_world("cpu") as world:
         parts = build(config, world)
     real = sum(parameter.nbytes for parameter in parts.model.parameters())
     assert figures["weights_bytes"] == figures["gradients_bytes"] == real

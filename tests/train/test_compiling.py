@@ -19,7 +19,7 @@ from nested_learning.nn.dropout import evaluating
 from nested_learning.objective.training import Training
 from nested_learning.phase.train import run
 from nested_learning.train.compiling import Compiled, compile_training
-from nested_learning.world import open_world
+from nested_learning.world.joining import open_world
 
 TOKENS = torch.arange(32).view(2, 16)
 BATCH = Batch(TOKENS, TOKENS.roll(-1), torch.zeros_like(TOKENS))
@@ -42,7 +42,7 @@ def training(*line: str) -> Training:
 def compile_without_a_compiler(folder: Path) -> None:
     """Ask for compiled blocks where there is no compiler of C++, and nothing that was compiled before."""
     os.environ |= {"CC": "/nowhere/cc", "CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")}
-    with open_world("cpu", "auto") as world:
+    with open_world("cpu") as world:
         found = compile_training(training("model=transformer"), "regional", BATCH, torch.float32, world)
     (folder / "found").write_text(json.dumps(found))
 
@@ -98,7 +98,7 @@ def test_the_trial_leaves_no_trace(monkeypatch, how, compiled):
     monkeypatch.setattr(torch, "compile", stand_in)
     subject = training("model=hope", "model.dropout=0.2")
     before = torch.get_rng_state()
-    with open_world("cpu", "auto") as world:
+    with open_world("cpu") as world:
         assert compile_training(subject, how, BATCH, torch.float32, world) == Compiled(how, how, "")
     assert len(calls) == compiled
     assert torch.equal(torch.get_rng_state(), before)

@@ -16,7 +16,7 @@ from nested_learning.optim.build import build_optimizer
 from nested_learning.train.divergence.policy import MOST, judge
 from nested_learning.train.run import RunContext
 from nested_learning.train.trainer import Trainer, start
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 # a clock that falls between steps: its gradients must live through a step that is left out

@@ -14,7 +14,7 @@ from tiny import tiny
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.train import run as runs
 from nested_learning.train.run import command_to_continue, lock_run, make_up_directory, program, refuse_changes
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
@@ -120,7 +120,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from tiny import tiny
 from nested_learning.train.run import lock_run
-from nested_learning.world import World
+from nested_learning.world.world import World
 with lock_run(tiny(Path(sys.argv[2]), name="a"), World(0, 1, 0, torch.device("cpu"), "gloo")) as place:
     place.begin(0)
     print("held", flush=True)

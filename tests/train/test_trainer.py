@@ -23,7 +23,7 @@ from nested_learning.phase.train import run
 from nested_learning.train.run import RunContext
 from nested_learning.train.trainer import Trainer
 from nested_learning.train.validation import validate
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 

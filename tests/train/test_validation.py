@@ -11,7 +11,7 @@ from tiny import WORDS, tiny
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.loader import validation_batches
 from nested_learning.train.validation import validate
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 BPE = {"data__tokenizer": "bpe", "data__vocab_size": 300, "data__seq_len": 24}

@@ -22,8 +22,10 @@ from nested_learning.logger.protocol import Fanout
 from nested_learning.phase.train import build, run
 from nested_learning.train.run import RunContext, prepare_process
 from nested_learning.train.trainer import Trainer
-from nested_learning.world import Plan, World, open_world
+from nested_learning.world.config import WorldConfig
+from nested_learning.world.joining import open_world
 from nested_learning.world.reduction import FixedTree
+from nested_learning.world.world import World
 
 ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
@@ -80,7 +82,7 @@ def learn_all(cases: dict[str, Config], folder: Path) -> dict[str, list[list[flo
     """Learn every case as the world of its configuration says."""
     found = {}
     for name, config in cases.items():
-        with open_world("cpu", "gloo", config.world.plan()) as world:
+        with open_world("cpu", config.world) as world:
             (folder / name).mkdir(exist_ok=True)
             found[name] = learn(config, world, folder / name)
     return found
@@ -90,7 +92,7 @@ def gradients_of_pieces(size: int | None) -> dict[str, str | None]:
     """Read 8 micro-batches, this process its own, and add their gradients up in a tree; return their bits."""
     if size is None:
         return _gradients(ALONE)
-    with open_world("cpu", "gloo", Plan(reduction="deterministic")) as world:
+    with open_world("cpu", WorldConfig(reduction="deterministic")) as world:
         return _gradients(world)
 
 
@@ -116,8 +118,8 @@ def _gradients(world: World) -> dict[str, str | None]:
 def find_what_differs(config: Config) -> dict[str, str]:
     """Change a bit on one process and compare: nothing, a weight, a slot of the optimizer, a part of a weight."""
     found = {}
-    for kind, plan in (("ddp", Plan()), ("hsdp", Plan(parallel="fsdp", shards=2))):
-        with open_world("cpu", "gloo", plan) as world, trainer(config, world, Path("/nowhere")) as made:
+    for kind, sharing in (("ddp", WorldConfig()), ("hsdp", WorldConfig(parallel="fsdp", shards=2))):
+        with open_world("cpu", sharing) as world, trainer(config, world, Path("/nowhere")) as made:
             made.train_step(lambda: False)
             found[kind] = compared(made)
             weight = dict(made.model.named_parameters())["blocks.0.mixer.query.weight"].detach()

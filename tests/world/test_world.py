@@ -11,19 +11,19 @@ from tiny import tiny, trace
 
 from nested_learning.errors import ConfigError
 from nested_learning.phase.train import run
-from nested_learning.world import open_world, pick_backend, pick_device
+from nested_learning.world.joining import open_world, pick_backend, pick_device
 
 TESTS = Path(__file__).parents[1]
 
 TALK = """
 import sys, torch
 from nested_learning.errors import ConfigError
-from nested_learning.world import open_world
+from nested_learning.world.joining import open_world
 
 def fail():
     raise ConfigError("made up")
 
-with open_world("cpu", "auto") as world:
+with open_world("cpu") as world:
     assert world.backend == "gloo" and world.size == 2
     assert world.sum([world.rank + 1, 0.5]) == [3.0, 1.0]
     assert world.share(lambda: f"from {world.rank}: é") == "from 0: é"
@@ -98,7 +98,7 @@ def test_a_mistake_is_found_by_all_processes_and_printed_once_each(two_processes
 
 
 def test_alone_every_word_is_a_local_one():
-    with open_world("cpu", "auto") as world:
+    with open_world("cpu") as world:
         model = torch.nn.Linear(2, 1)
         assert world.size == 1 and world.is_first
         assert world.sum([1.0, 2.0]) == [1.0, 2.0] and world.share(lambda: "x") == "x"

@@ -13,7 +13,7 @@ from nested_learning.errors import ConfigError
 from nested_learning.evals.protocol import Record
 from nested_learning.evals.questions import Prompt, Question, common_length, complete, cost, weigh
 from nested_learning.evals.variable_length import Text
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
 
 # tokens that are drawn when a task does not say how many; the harness's own number

@@ -16,7 +16,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from nested_learning.objective.protocol import Step
 from nested_learning.shapes import Tensor
-from nested_learning.world import World
+from nested_learning.world.world import World
 
 # so many of them are noted; those that follow are echoes
 OPERATIONS = 8

@@ -38,7 +38,7 @@ from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
 from nested_learning.evals.protocol import Record
 from nested_learning.hub.open_run import open_trained
-from nested_learning.inference.policy import MemorizeConfig
+from nested_learning.inference.config import MemorizeConfig
 from nested_learning.inference.session import Session
 from nested_learning.nn.backend import use_backend
 from nested_learning.nn.language_model import LanguageModel

@@ -18,7 +18,7 @@ from nested_learning.evals.continual.transfer import curves, grid, transfer
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
 from nested_learning.hub.open_run import open_trained
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
 from nested_learning.phase.train import run
 

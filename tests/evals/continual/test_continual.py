@@ -19,7 +19,7 @@ from nested_learning.evals.continual.weights import all_levels, count_updates, d
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
 from nested_learning.hub.open_run import open_trained
-from nested_learning.inference.policy import MemorizeConfig, MemoryConfig
+from nested_learning.inference.config import MemorizeConfig, MemoryConfig
 from nested_learning.inference.session import Session
 from nested_learning.phase.train import run
 

@@ -21,7 +21,7 @@ from nested_learning.evals.harness.local_tasks import read_tasks
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
 from nested_learning.evals.variable_length import Score
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 
 BYTES = ByteTokenizer()
 TINY = tiny(Path(), model="titans_lmm", data="parity")

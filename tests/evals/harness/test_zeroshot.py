@@ -19,7 +19,7 @@ from nested_learning.evals.harness.stratified import mean_of_means
 from nested_learning.evals.harness.zeroshot import ZeroShot
 from nested_learning.evals.protocol import EvalContext, Metric
 from nested_learning.evals.runner import ask
-from nested_learning.inference.policy import MemorizeConfig, MemoryConfig
+from nested_learning.inference.config import MemorizeConfig, MemoryConfig
 from nested_learning.phase.train import run
 
 pytest.importorskip("lm_eval")

@@ -14,7 +14,7 @@ from nested_learning.evals.language.config import MemoryPackConfig
 from nested_learning.evals.language.memory import MemoryPack
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 from nested_learning.phase.eval import run as evaluate
 from nested_learning.phase.train import run
 

@@ -18,7 +18,7 @@ from nested_learning.evals.language.perplexity import Perplexity, compared
 from nested_learning.evals.language.texts import cut, to_texts
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 
 STUDY = memorize_policy(lr=0.5, chunk=16, surprise_metric="loss")
 BOOK = "".join(f"{line} green  bottles,\n\thanging on the wåll.\n" for line in range(40))

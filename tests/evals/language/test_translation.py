@@ -13,7 +13,7 @@ from nested_learning.errors import DataError
 from nested_learning.evals.language.translation import Translation
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import ask
-from nested_learning.inference.policy import MemorizeConfig, MemoryConfig
+from nested_learning.inference.config import MemorizeConfig, MemoryConfig
 
 pytest.importorskip("sacrebleu")
 

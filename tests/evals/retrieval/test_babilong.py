@@ -14,7 +14,7 @@ from nested_learning.evals.protocol import EvalContext, Report
 from nested_learning.evals.retrieval.babilong import BabilongPack
 from nested_learning.evals.retrieval.config import BabilongPackConfig
 from nested_learning.evals.runner import ask
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 
 PLACES = ("kitchen", "garden", "office")
 

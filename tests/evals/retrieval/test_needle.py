@@ -17,7 +17,7 @@ from nested_learning.errors import ConfigError
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.retrieval.needle import NeedlePack
 from nested_learning.evals.runner import ask
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 
 STUDY = memorize_policy(steps=8, lr=3.0)
 PACK = NeedlePack(num_examples=16, num_facts=1, num_candidates=8, batch_size=8)

@@ -22,7 +22,7 @@ from nested_learning.evals.protocol import EvalContext, Report
 from nested_learning.evals.retrieval.config import NiahConfig, PasskeyConfig
 from nested_learning.evals.retrieval.niah import NiahPack
 from nested_learning.evals.runner import ask
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.phase import eval as evaluation

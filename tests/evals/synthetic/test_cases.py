@@ -19,7 +19,7 @@ from nested_learning.evals.synthetic.config import FormalPackConfig, MadPackConf
 from nested_learning.evals.synthetic.formal import Bin, Formal
 from nested_learning.evals.synthetic.mad import Mad
 from nested_learning.evals.synthetic.recall import Recall
-from nested_learning.inference.policy import MemoryConfig
+from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
 
 ONLINE = MemoryConfig(name="online")

@@ -1,31 +1,10 @@
 """What a run is planned for: which GPUs, how many, what share of them it is assumed to use, what they cost."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from nested_learning.errors import ConfigError
+from nested_learning.planning.hardware import GPUS
 from nested_learning.typed import did_you_mean
-
-
-class GPU(NamedTuple):
-    """A GPU by the name that `peaks.py` knows it by, its memory in bytes, and its price in US dollars an hour."""
-
-    name: str
-    memory_bytes: float
-    dollars_per_hour: float
-
-
-# prices are what renting one by the hour costs about, in 2026: an assumption, which plan.price replaces
-GPUS = {
-    "b200": GPU("B200", 180e9, 5.0),
-    "h200": GPU("H200", 141e9, 3.5),
-    "h100": GPU("H100", 80e9, 2.5),
-    "a100": GPU("A100", 80e9, 1.5),
-    "l40s": GPU("L40S", 48e9, 1.0),
-    "l4": GPU("L4", 24e9, 0.7),
-    "4090": GPU("4090", 24e9, 0.5),
-    "mi300x": GPU("MI300X", 192e9, 3.0),
-}
 
 
 @dataclass(kw_only=True)
