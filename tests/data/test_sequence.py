@@ -135,7 +135,7 @@ def test_a_span_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("short\n" * 20)
     with pytest.raises(DataError, match=r"span=\[10,500\]: the file has 120 bytes; use at most data\.span=\[10,120\]"):
         TextConfig(path=str(tmp_path / "text.txt"), span=[10, 500]).build(0)
-    with pytest.raises(DataError, match=r"not one file"):
+    with pytest.raises(DataError, match=r"needs a single file"):
         TextConfig(path=str(tmp_path), span=[0, 50]).build(0)
     with pytest.raises(ConfigError, match=r"data\.span=\[5, 5\]"):
         TextConfig(path="x", span=[5, 5])

@@ -1,8 +1,8 @@
-"""From text of any size to token shards: in parallel, the same in however many processes, and again after a kill.
+"""Prepare text of any size as token shards: in parallel, with the same bytes for any number of processes.
 
-One process reads documents and hands batches of them to the others, which encode; it writes the tokens in the order
-of the text. After each shard `progress.json` says how far the text was read. Killed at any moment, the same command
-goes on after the last whole shard, and ends with the same bytes; what was damaged since it makes again.
+One process reads documents and sends batches of them to the others, which encode them; it writes the tokens in the
+order of the text. `progress.json` records each finished part and how far the text was read. After a kill at any moment
+the same command resumes after the last intact part and ends with the same bytes. Damaged shards are written again.
 """
 
 import fcntl
@@ -30,22 +30,22 @@ from nested_learning.files import sync, write_atomic
 
 PROGRESS, LOCK = "progress.json", "lock"
 
-# characters that are encoded at a time; together with the text they decide where shards end, so they are no option
+# characters encoded at a time. Shards end where a batch ends, so as an option it would change the bytes of the shards
 BATCH_CHARACTERS = 1 << 20
 
-# where reading goes on: the number of an input, and of the documents of it that were read
+# where reading resumes: the index of an input, and how many of its documents were read
 Position = tuple[int, int]
 Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """What to prepare. `jobs` is the only value that the shards do not depend on.
+    """What to prepare. The shards depend on every value except `jobs`, the number of processes.
 
-    `sources`: see `readers.find_inputs`. `tokenizer`: byte, bpe (of `vocab_size`, trained on the first
-    `train_characters`) or a path. `val_fraction`: the share of documents kept for validation, chosen by the hash of
-    their text, so that equal ones are on one side. `shard_tokens`: a shard is closed when it has so many.
-    `max_documents`: read no more; None: all.
+    `sources`: see `readers.find_inputs`. `tokenizer`: byte, bpe (of `vocab_size` tokens, trained on the first
+    `train_characters`) or a path. `val_fraction`: fraction of documents kept for validation, chosen by the hash of
+    their text, so that equal documents are in the same split. `shard_tokens`: a shard is closed when it has this many.
+    `max_documents`: stop after this many; None: read all.
     """
 
     sources: list[str]
@@ -69,7 +69,7 @@ class PrepareConfig:
 
 
 class Part(NamedTuple):
-    """A stretch of the text that is done: where reading goes on, what was read so far, the shards made of it."""
+    """A finished part of the text: where reading resumes, documents read and left out so far, and its own shards."""
 
     next: Position
     documents_read: int
@@ -77,8 +77,8 @@ class Part(NamedTuple):
     shards: list[Shard]
 
 
-class Batch(NamedTuple):
-    """Documents that are encoded together; the figures are those after it."""
+class TextBatch(NamedTuple):
+    """Documents encoded together; position and counts are those after the last of them."""
 
     texts: list[str]
     next: Position
@@ -86,56 +86,61 @@ class Batch(NamedTuple):
     left_out: int
 
 
-def prepare(folder: Path, plan: PrepareConfig, log: Log = print) -> Manifest:
-    """Write the token shards of `plan` into `folder`, going on where an earlier call was stopped; return the manifest.
+def prepare(folder: Path, config: PrepareConfig, log: Log = print) -> Manifest:
+    """Write the token shards of `config` into `folder`, or resume an earlier call; return the manifest.
 
-    Raises ConfigError for a source that is not there or a folder with other data, DataError for what cannot be read.
+    Raises ConfigError for a missing source or a folder with other contents, DataError for text that cannot be read.
     """
-    inputs = find_inputs(plan.sources)
-    with _claim(folder):
-        tokenizer = _prepare_tokenizer(folder, plan, inputs)
-        made_with = _describe(plan, inputs, tokenizer)
-        parts, is_whole = _read_parts(folder, made_with, log)
+    inputs = find_inputs(config.sources)
+    with _lock_folder(folder):
+        tokenizer = _prepare_tokenizer(folder, config, inputs)
+        made_with = _describe(config, inputs, tokenizer)
+        parts, is_intact = _read_parts(folder, made_with, log)
         if (folder / MANIFEST).exists():
-            if is_whole:
-                log(f"complete already: {folder}")
+            if is_intact:
+                log(f"already complete: {folder}")
                 return read_manifest(folder)
+            # the folder must not look complete while damaged shards are written again
             (folder / MANIFEST).unlink()
         done = parts[-1] if parts else Part((0, 0), 0, 0, [])
-        for part in _make_parts(folder, plan, inputs, tokenizer, (done, len(parts))):
+        for part in _make_parts(folder, config, inputs, tokenizer, (done, len(parts))):
             parts.append(part)
             _write_parts(folder, made_with, parts)
-            log(_figures(parts))
+            log(_progress_line(parts))
         return _finish(folder, made_with, parts)
 
 
 @contextmanager
-def _claim(folder: Path) -> Iterator[None]:
-    """Make the folder, keep other processes out of it while the context lasts, and clear what a kill left behind."""
+def _lock_folder(folder: Path) -> Iterator[None]:
+    """Create the folder, lock it against other processes within the context, and remove unfinished files of a kill."""
     if folder.exists() and any(folder.iterdir()) and not ((folder / LOCK).exists() or (folder / MANIFEST).exists()):
-        raise ConfigError(f"{folder}: exists and holds something else; give another folder")
+        raise ConfigError(f"{folder}: exists and holds other files; give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise ConfigError(f"{folder}: cannot be made ({error.strerror}); give another folder") from error
+        raise ConfigError(f"{folder}: cannot be created ({error.strerror}); give another folder") from error
     try:
+        # the kernel releases this lock when the process dies, so a kill leaves no stale lock behind
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for path in [*folder.glob(f"{DRAFT}*"), *folder.glob(".*.tmp")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield
     except BlockingIOError:
-        raise ConfigError(f"{folder}: in use by another process; wait for it, or give another folder") from None
+        raise ConfigError(
+            f"{folder}: in use by another process; wait until it has finished, or give another folder"
+        ) from None
     finally:
         os.close(lock)
 
 
-def _prepare_tokenizer(folder: Path, plan: PrepareConfig, inputs: list[Input]) -> Tokenizer:
-    """Make the tokenizer, or open the one that an earlier call made."""
+def _prepare_tokenizer(folder: Path, config: PrepareConfig, inputs: list[Input]) -> Tokenizer:
+    """Make the tokenizer, or open the one that an earlier call made: training it again would read the text again."""
     if not (folder / FILE_NAME).exists():
-        documents = islice(_read(inputs, plan, (0, 0)), plan.max_documents)
-        texts = (text for text, _ in documents if text and not is_kept(text, plan.val_fraction))
-        tokenizer = make_tokenizer(plan.tokenizer, plan.vocab_size, _first(texts, plan.train_characters), "--")
+        documents = islice(_read_documents(inputs, config, (0, 0)), config.max_documents)
+        texts = (text for text, _ in documents if text and not is_kept(text, config.val_fraction))
+        tokenizer = make_tokenizer(config.tokenizer, config.vocab_size, _first(texts, config.train_characters), "--")
+        # write, sync, then rename: the final name exists only with complete contents
         draft = folder / f"{DRAFT}tokenizer"
         draft.mkdir()
         tokenizer.save(draft)
@@ -147,7 +152,7 @@ def _prepare_tokenizer(folder: Path, plan: PrepareConfig, inputs: list[Input]) -
 
 
 def _first(texts: Iterable[str], characters: int) -> Iterator[str]:
-    """Yield `texts` up to so many characters; the last is cut."""
+    """Yield the first `characters` of `texts`; the last text is cut."""
     for text in texts:
         yield text[:characters]
         characters -= len(text)
@@ -155,9 +160,9 @@ def _first(texts: Iterable[str], characters: int) -> Iterator[str]:
             return
 
 
-def _describe(plan: PrepareConfig, inputs: list[Input], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return what decides about the shards; as JSON gives it back."""
-    options = {name: value for name, value in asdict(plan).items() if name != "jobs"}
+def _describe(config: PrepareConfig, inputs: list[Input], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return everything that determines the shards, as it reads back from JSON, to compare it with `progress.json`."""
+    options = {name: value for name, value in asdict(config).items() if name != "jobs"}
     described = {"tokenizer": tokenizer.fingerprint, "dtype": dtype_of(tokenizer), "options": options, "inputs": inputs}
     loaded: dict[str, Any] = json.loads(json.dumps(described))
     return loaded
@@ -182,22 +187,22 @@ def _short(value: Any) -> str:
 
 
 def _read_parts(folder: Path, made_with: dict[str, Any], log: Log) -> tuple[list[Part], bool]:
-    """Return the parts that are done and whole, up to the first that is not, and whether that is all of them."""
+    """Return the finished parts up to the first damaged one, and whether none is damaged."""
     path = folder / PROGRESS
     if not path.exists():
         return [], False
     saved = json.loads(path.read_text(encoding="utf-8"))
     _require_same(folder, saved, made_with)
-    whole: list[Part] = []
+    intact: list[Part] = []
     for position, read, left_out, shards in saved["parts"]:
         part = Part((position[0], position[1]), read, left_out, [Shard(**shard) for shard in shards])
         damage = next(filter(None, (find_damage(folder, shard, made_with["dtype"]) for shard in part.shards)), None)
         if damage:
-            log(f"{damage}; made again from there")
-            return whole, False
-        whole.append(part)
-    log(f"going on after {len(whole)} parts")
-    return whole, True
+            log(f"{damage}; preparing again from this part on")
+            return intact, False
+        intact.append(part)
+    log(f"resuming after {len(intact)} parts")
+    return intact, True
 
 
 def _write_parts(folder: Path, made_with: dict[str, Any], parts: list[Part]) -> None:
@@ -206,14 +211,14 @@ def _write_parts(folder: Path, made_with: dict[str, Any], parts: list[Part]) -> 
 
 
 def _finish(folder: Path, made_with: dict[str, Any], parts: list[Part]) -> Manifest:
-    """Write the manifest: from then on the folder is complete."""
+    """Write the manifest, which marks the folder as complete."""
     shards = [shard for part in parts for shard in part.shards]
     for split in SPLITS:
         if not any(shard.split == split for shard in shards):
             read = parts[-1].documents_read if parts else 0
             raise DataError(
-                f"{folder}: none of {read} documents is for {split}; read more documents, or remove this folder and "
-                "give another --val-fraction; for a few files use data=text"
+                f"{folder}: none of {read} documents is in the {split} split; read more documents, or remove this "
+                "folder and give another --val-fraction; for a few files use data=text"
             )
     manifest = Manifest(
         **made_with, documents_read=parts[-1].documents_read, left_out=parts[-1].left_out, shards=shards
@@ -222,27 +227,29 @@ def _finish(folder: Path, made_with: dict[str, Any], parts: list[Part]) -> Manif
     return manifest
 
 
-def _figures(parts: list[Part]) -> str:
+def _progress_line(parts: list[Part]) -> str:
     shards = [shard for part in parts for shard in part.shards]
     tokens, size = sum(shard.tokens for shard in shards), sum(shard.bytes for shard in shards)
     return f"{len(parts)} parts: {parts[-1].documents_read:,} documents read, {size:,} bytes, {tokens:,} tokens"
 
 
-def _read(inputs: list[Input], plan: PrepareConfig, position: Position) -> Iterator[tuple[str | None, Position]]:
+def _read_documents(
+    inputs: list[Input], config: PrepareConfig, position: Position
+) -> Iterator[tuple[str | None, Position]]:
     """Yield the documents from `position` on, with the position after each."""
     first, skip = position
-    for number in range(first, len(inputs)):
-        for count, text in enumerate(plan.reader.read(inputs[number].name, skip), start=skip + 1):
-            yield text, (number, count)
+    for i in range(first, len(inputs)):
+        for count, text in enumerate(config.reader.read(inputs[i].name, skip), start=skip + 1):
+            yield text, (i, count)
         skip = 0
 
 
-def _batches(inputs: list[Input], plan: PrepareConfig, begin: Part) -> Iterator[Batch]:
-    """Yield the documents after `begin` in batches of BATCH_CHARACTERS, which depend on nothing but the text."""
+def _batches(inputs: list[Input], config: PrepareConfig, begin: Part) -> Iterator[TextBatch]:
+    """Yield the documents after `begin` in batches of BATCH_CHARACTERS, and an empty batch at the end of the text."""
     texts, characters = [], 0
     position, read, left_out = begin.next, begin.documents_read, begin.left_out
-    rest = None if plan.max_documents is None else plan.max_documents - read
-    for text, position in islice(_read(inputs, plan, begin.next), rest):
+    remaining = None if config.max_documents is None else config.max_documents - read
+    for text, position in islice(_read_documents(inputs, config, begin.next), remaining):
         read += 1
         if text is None:
             left_out += 1
@@ -250,34 +257,35 @@ def _batches(inputs: list[Input], plan: PrepareConfig, begin: Part) -> Iterator[
         texts.append(text)
         characters += len(text)
         if characters >= BATCH_CHARACTERS:
-            yield Batch(texts, position, read, left_out)
+            yield TextBatch(texts, position, read, left_out)
             texts, characters = [], 0
     if texts:
-        yield Batch(texts, position, read, left_out)
-    # nothing follows
-    yield Batch([], position, read, left_out)
+        yield TextBatch(texts, position, read, left_out)
+
+    yield TextBatch([], position, read, left_out)
 
 
 def _make_parts(
-    folder: Path, plan: PrepareConfig, inputs: list[Input], tokenizer: Tokenizer, begin: tuple[Part, int]
+    folder: Path, config: PrepareConfig, inputs: list[Input], tokenizer: Tokenizer, begin: tuple[Part, int]
 ) -> Iterator[Part]:
-    """Encode and write what comes after the part and the number of parts in `begin`.
+    """Encode and write the text after `begin`, the last finished part and the number of finished parts.
 
-    A part has a shard of each split that it has documents of.
+    A part has one shard for each split that has documents in it.
     """
     done, number = begin
-    # batches are read ahead of what is encoded
-    read: deque[Batch] = deque()
-    texts = (batch.texts for batch in _keep(_batches(inputs, plan, done), read))
+    # Encoding runs in parallel, so batches are read well before their tokens come back. `pending` keeps the position
+    # and counts of each, in the same order, so that a part records what was written and not what was read.
+    pending: deque[TextBatch] = deque()
+    texts = (batch.texts for batch in _remember(_batches(inputs, config, done), pending))
     writers = _open_writers(folder, number)
-    for encoded in encode_all(texts, tokenizer, folder, plan.val_fraction, plan.jobs):
-        batch = read.popleft()
+    for encoded in encode_all(texts, tokenizer, folder, config.val_fraction, config.jobs):
+        batch = pending.popleft()
         for split, writer in writers.items():
             writer.add(encoded[split])
         is_last = not batch.texts
-        if sum(writer.tokens for writer in writers.values()) >= plan.shard_tokens or is_last:
+        if sum(writer.tokens for writer in writers.values()) >= config.shard_tokens or is_last:
             shards = [shard for writer in writers.values() for shard in writer.close()]
-            # the last batch may have nothing to tell
+            # the empty last batch makes no part of its own where the batch before it has just closed one
             if batch.documents_read > done.documents_read:
                 done = Part(batch.next, batch.documents_read, batch.left_out, shards)
                 number += 1
@@ -285,9 +293,9 @@ def _make_parts(
             writers = _open_writers(folder, number)
 
 
-def _keep(batches: Iterable[Batch], kept: deque[Batch]) -> Iterator[Batch]:
+def _remember(batches: Iterable[TextBatch], pending: deque[TextBatch]) -> Iterator[TextBatch]:
     for batch in batches:
-        kept.append(batch)
+        pending.append(batch)
         yield batch
 
 

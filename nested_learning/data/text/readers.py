@@ -1,4 +1,4 @@
-"""Documents from files and data sets of any size, one by one: text, JSON lines, parquet, Arrow, Hugging Face."""
+"""Stream documents from files and data sets of any size: text, JSON lines, parquet, Arrow, Hugging Face."""
 
 import gzip
 import io
@@ -17,18 +17,18 @@ from nested_learning.errors import ConfigError, DataError
 
 HUB = "hf:"
 JSON_LINES = (".jsonl", ".ndjson", ".json")
-PACKED = (".gz", ".zst")
-# rows of a table that are held at a time; characters of a file of many documents
+COMPRESSED = (".gz", ".zst")
+# rows of a table, and characters of a text file with separators, that are in memory at a time
 ROWS, CHARACTERS = 1024, 1 << 20
 
-# a document, or None for what is no text: empty, null, not utf-8, with a NUL
+# a document, or None for one that is not text: empty, null, not utf-8, or with a NUL
 Documents = Iterator[str | None]
 
 ALLOWED = "give a file, a folder, a glob, or hf:<data set>[@revision][:config][:split]"
 
 
 class Input(NamedTuple):
-    """What documents are read from: the name of a file and its bytes, or of a data set, whose bytes are not known."""
+    """A file and its size in bytes, or a data set of Hugging Face, whose size is not known."""
 
     name: str
     size: int | None
@@ -36,23 +36,23 @@ class Input(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """How documents are found in an input.
+    """How documents are read from an input.
 
-    `field`: the column of a table, or the key of a line, that holds the text. `separator`: what stands between the
-    documents of a text file, with the line ends around it; None: a text file is one document.
+    `field`: the column of a table or the key of a JSON line that holds the text. `separator`: the text between two
+    documents of a text file, line ends around it removed; None: a text file is one document.
     """
 
     field: str = "text"
     separator: str | None = None
 
     def read(self, name: str, skip: int = 0) -> Documents:
-        """Yield the documents of the input `name` but for the first `skip`. Raises DataError, with the place."""
+        """Yield the documents of the input `name` after the first `skip`. Raises DataError that names file and line."""
         if name.startswith(HUB):
-            with _reading(name):
+            with _as_data_error(name):
                 yield from _read_hub(name, self.field, skip)
             return
         path, kind = Path(name), _kind(name)
-        with _reading(name):
+        with _as_data_error(name):
             if kind == ".parquet":
                 yield from _read_parquet(path, self.field, skip)
             elif kind == ".arrow":
@@ -67,20 +67,20 @@ class Reader:
 
 
 def find_inputs(sources: Sequence[str]) -> list[Input]:
-    """Return the inputs that `sources` name: as given, and by name within a folder or glob.
+    """Return the inputs that `sources` name, in the order given and sorted by name within a folder or glob.
 
-    Raises ConfigError for a source that is not there, or a folder or glob with nothing in it.
+    Raises ConfigError for a source that does not exist, and for a folder or glob without files.
     """
-    found = []
+    inputs = []
     for source in sources:
         if source.startswith(HUB):
-            found.append(Input(source, None))
+            inputs.append(Input(source, None))
             continue
         files = [str(path) for path in _find_files(source)]
         if not files:
-            raise ConfigError(f"{source}: no such file, or nothing in it; {ALLOWED}")
-        found += [Input(name, Path(name).stat().st_size) for name in files]
-    return found
+            raise ConfigError(f"{source}: no such file, or a folder without files; {ALLOWED}")
+        inputs += [Input(name, Path(name).stat().st_size) for name in files]
+    return inputs
 
 
 def _find_files(source: str) -> Iterable[Path]:
@@ -90,25 +90,25 @@ def _find_files(source: str) -> Iterable[Path]:
     if path.is_dir():
         return walk_files(path)
     if has_magic(source):
-        # pathlib's own glob takes no absolute pattern
+        # Path.glob does not accept absolute patterns
         return filter(Path.is_file, map(Path, sorted(glob(str(path), recursive=True))))  # noqa: PTH207
     return []
 
 
 def _kind(name: str) -> str:
-    """Return how the contents of a file are written: its ending, that of compression left out."""
+    """Return the format of a file by its suffix, ignoring a suffix of compression."""
     path = Path(name.lower())
-    return path.with_suffix("").suffix if path.suffix in PACKED else path.suffix
+    return path.with_suffix("").suffix if path.suffix in COMPRESSED else path.suffix
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[None]:
-    """Turn what the libraries raise about what they read into a DataError that begins with `name`."""
+def _as_data_error(name: str) -> Iterator[None]:
+    """Turn what the reading libraries raise for bad input into a DataError that begins with `name`."""
     try:
         yield
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
-            f"{name}: cannot be read ({type(error).__name__}: {error}); mend it, or leave it out"
+            f"{name}: cannot be read ({type(error).__name__}: {error}); repair the file, or leave it out"
         ) from error
 
 
@@ -120,29 +120,31 @@ def _open(path: Path) -> io.BufferedReader:
 
 
 class _Zstandard(io.RawIOBase):
-    """The decompressed bytes of a .zst file: all its frames, each of which must be whole.
+    """The decompressed bytes of all frames of a .zst file. Raises OSError for an incomplete frame.
 
-    The library's own reader of files stops without a word after the first frame, or where the file breaks off.
+    Needed because the file reader of `zstandard` ends silently after the first frame and at a truncated one.
     """
 
     def __init__(self, path: Path) -> None:
         self._library = _library("zstandard")
         self._file = path.open("rb")
         self._frame = self._library.ZstdDecompressor().decompressobj()
-        self._is_inside, self._packed, self._ready = False, b"", b""
+        # whether a frame is incomplete, compressed bytes read behind its end, decompressed bytes not yet returned
+        self._is_inside, self._compressed, self._ready = False, b"", b""
 
     def readable(self) -> bool:
-        """Yes: that is all it is for."""
+        """Always true; `io.BufferedReader` requires it."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """Fill `buffer`; return how many bytes there were, 0 at the end. Raises OSError for a damaged file."""
+        """Write bytes into `buffer` and return their number, 0 at the end. Raises OSError for a damaged file."""
+        # a compressed block may decompress to nothing yet; returning 0 would mean the end of the file
         while not self._ready:
-            piece = self._packed or self._file.read(1 << 17)
-            if piece:
-                self._unpack(piece)
+            data = self._compressed or self._file.read(1 << 17)
+            if data:
+                self._decompress(data)
             elif self._is_inside:
-                raise OSError("it breaks off inside a frame")
+                raise OSError("the file ends inside a frame")
             else:
                 return 0
         taken, self._ready = self._ready[: len(buffer)], self._ready[len(buffer) :]
@@ -150,28 +152,30 @@ class _Zstandard(io.RawIOBase):
         return len(taken)
 
     def close(self) -> None:
-        """Close the file too."""
+        """Close the underlying file as well."""
         self._file.close()
         super().close()
 
-    def _unpack(self, piece: bytes) -> None:
+    def _decompress(self, data: bytes) -> None:
         try:
-            self._ready = self._frame.decompress(piece)
+            self._ready = self._frame.decompress(data)
         except self._library.ZstdError as error:
             raise OSError(str(error)) from error
-        self._is_inside, self._packed = not self._frame.eof, self._frame.unused_data
+        self._is_inside, self._compressed = not self._frame.eof, self._frame.unused_data
+        # a decompressor object ends with its frame; the next frame needs a new one
         if not self._is_inside:
             self._frame = self._library.ZstdDecompressor().decompressobj()
 
 
 def _read_separated(path: Path, separator: str) -> Documents:
-    """Yield what stands between separators, line ends around it left out; what is empty is no document."""
+    """Yield the texts between separators, without line ends around them. Empty texts are no documents."""
     with io.TextIOWrapper(_open(path), encoding="utf-8", newline="") as file:
-        rest = ""
-        while piece := file.read(CHARACTERS):
-            *whole, rest = (rest + piece).split(separator)
-            yield from _strip(whole)
-        yield from _strip([rest])
+        unfinished = ""
+        while text := file.read(CHARACTERS):
+            # the last text may continue in the next read, and a separator may be split between two reads
+            *complete, unfinished = (unfinished + text).split(separator)
+            yield from _strip(complete)
+        yield from _strip([unfinished])
 
 
 def _strip(texts: list[str]) -> Documents:
@@ -183,15 +187,16 @@ def _strip(texts: list[str]) -> Documents:
 
 def _read_lines(path: Path, field: str, skip: int) -> Documents:
     with _open(path) as file:
-        written = ((number, line) for number, line in enumerate(file, start=1) if not line.isspace())
-        for number, line in islice(written, skip, None):
+        lines = ((number, line) for number, line in enumerate(file, start=1) if not line.isspace())
+        # skipped lines are not parsed
+        for number, line in islice(lines, skip, None):
             try:
                 values = json.loads(line)
             except ValueError as error:
-                raise DataError(f"{path}, line {number}: no JSON ({error}); each line must be an object") from error
+                raise DataError(f"{path}, line {number}: not JSON ({error}); each line must be an object") from error
             if not isinstance(values, dict) or field not in values:
-                keys = f"its keys are {', '.join(values)}" if isinstance(values, dict) else "it is no object"
-                raise DataError(f"{path}, line {number}: no key {field!r}, {keys}; give the one of the text as --field")
+                keys = f"its keys are {', '.join(values)}" if isinstance(values, dict) else "it is not an object"
+                raise DataError(f"{path}, line {number}: no key {field!r}, {keys}; give the key of the text as --field")
             yield _text_of(values[field], f"{path}, line {number}")
 
 
@@ -201,7 +206,7 @@ def _read_parquet(path: Path, field: str, skip: int) -> Documents:
         _require_column(path, field, file.schema_arrow.names)
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         first = 0
-        # whole groups of rows are skipped without being read
+        # resuming deep inside a large file: whole row groups are skipped without reading them
         while first < len(sizes) and skip >= sizes[first]:
             skip -= sizes[first]
             first += 1
@@ -214,7 +219,7 @@ def _read_arrow(path: Path, field: str, skip: int) -> Documents:
     arrow = _library("pyarrow")
     with arrow.memory_map(str(path)) as file:
         try:
-            # what `datasets` keeps is a stream, what others write a file, which has an index at its end
+            # Arrow has two formats: `datasets` caches streams, other programs write files, which end with an index
             table = arrow.ipc.open_file(file)
             batches: Iterable[Any] = (table.get_batch(i) for i in range(table.num_record_batches))
         except arrow.ArrowInvalid:
@@ -235,32 +240,32 @@ def _read_batches(batches: Iterable[Any], field: str, skip: int, path: Path) -> 
 def _require_column(path: Path, field: str, columns: list[str]) -> None:
     if field not in columns:
         raise DataError(
-            f"{path}: no column {field!r}, there are {', '.join(columns)}; give the one of the text as --field"
+            f"{path}: no column {field!r}, only {', '.join(columns)}; give the column of the text as --field"
         )
 
 
 def _read_hub(name: str, field: str, skip: int) -> Documents:
-    """Stream a data set of Hugging Face, or one in a folder, in its own order."""
-    place, *rest = name.removeprefix(HUB).split(":")
-    place, _, revision = place.partition("@")
-    config = rest[0] if rest and rest[0] else None
-    split = rest[1] if len(rest) > 1 else "train"
+    """Stream a Hugging Face data set, from the hub or from a local folder, in its own order."""
+    path, *options = name.removeprefix(HUB).split(":")
+    path, _, revision = path.partition("@")
+    config = options[0] if options and options[0] else None
+    split = options[1] if len(options) > 1 else "train"
     library = _library("datasets")
-    rows = library.load_dataset(place, config, split=split, revision=revision or None, streaming=True)
+    rows = library.load_dataset(path, config, split=split, revision=revision or None, streaming=True)
     for row in rows.skip(skip) if skip else rows:
         if field not in row:
             raise DataError(
-                f"{name}: no column {field!r}, there are {', '.join(row)}; give the one of the text as --field"
+                f"{name}: no column {field!r}, only {', '.join(row)}; give the column of the text as --field"
             )
         yield _text_of(row[field], f"{name}, column {field}")
 
 
 def _text_of(value: Any, where: str) -> str | None:
-    """Return `value` if it is text, None if it is none. Raises DataError where it is something else."""
+    """Return `value` if it is usable text, None if it is null, empty or malformed. Raises DataError for other types."""
     if value is None:
         return None
     if not isinstance(value, str):
-        raise DataError(f"{where}: {type(value).__name__} where text is expected; give another --field")
+        raise DataError(f"{where}: is {type(value).__name__}, not text; give another --field")
     return value if value and "\0" not in value and _is_unicode(value) else None
 
 
@@ -273,7 +278,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _library(name: str) -> Any:
-    """Import what reads a kind of file. Raises ConfigError with what to install."""
+    """Import an optional library. Raises ConfigError that says what to install."""
     try:
         match name:
             case "zstandard":
@@ -288,5 +293,5 @@ def _library(name: str) -> Any:
     except ImportError as error:
         package, _, _ = name.partition(".")
         extra = "hf" if name == "datasets" else "data"
-        raise ConfigError(f"{package} is needed to read this: pip install nested-learning[{extra}]") from error
+        raise ConfigError(f"reading this needs {package}; pip install nested-learning[{extra}]") from error
     return pyarrow.parquet if name == "pyarrow.parquet" else pyarrow

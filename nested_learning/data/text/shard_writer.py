@@ -1,4 +1,4 @@
-"""Writes a token shard: under a name that nobody reads until it is whole and on the disk."""
+"""Write token shards crash-safe: under a draft name, renamed when the shard is complete and synced to disk."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -11,12 +11,12 @@ from nested_learning.data.text.encoding import Encoded
 from nested_learning.data.text.shards import Shard
 from nested_learning.files import sync
 
-# names of what is not whole begin so
+# prefix of unfinished files; whatever has it after a kill is removed
 DRAFT = ".draft_"
 
 
 class ShardWriter:
-    """Takes the tokens of one split; `close` makes a shard of them. Arguments: folder, part, split."""
+    """Collects the documents of one split and part; `close` makes them a shard. The file is opened at the first one."""
 
     def __init__(self, folder: Path, part: int, split: str) -> None:
         self._folder, self._name, self._split = folder, f"{split}_{part:05d}", split
@@ -26,7 +26,7 @@ class ShardWriter:
         self.tokens, self.bytes = 0, 0
 
     def add(self, encoded: Encoded) -> None:
-        """Write documents after those that are there."""
+        """Append documents to the shard."""
         if not len(encoded.tokens):
             return
         if self._file is None:
@@ -39,7 +39,7 @@ class ShardWriter:
         self.bytes += encoded.num_bytes
 
     def close(self) -> list[Shard]:
-        """Put the files in their places and return the shard, or nothing where there are no documents."""
+        """Finish the files and return the shard; an empty list where no documents were added."""
         if self._file is None:
             return []
         self._file.close()
@@ -47,8 +47,10 @@ class ShardWriter:
         (self._folder / f"{DRAFT}{self._name}.documents").write_bytes(starts.tobytes())
         for suffix in (".tokens", ".documents"):
             draft = self._folder / f"{DRAFT}{self._name}{suffix}"
+            # contents before name: after a power failure a file with its final name is complete
             sync(draft)
             draft.replace(self._folder / f"{self._name}{suffix}")
+        # the renames themselves are on disk only when the folder is
         sync(self._folder)
         return [
             Shard(

@@ -1,8 +1,8 @@
-"""Token shards: a folder of tokens and of where documents begin, as raw numbers, with the sha256 of all of it.
+"""Token shards: a folder with the tokens of each split and the positions of its documents, in files of raw numbers.
 
-`manifest.json` says what the folder holds; of each split there are `<split>_00000.tokens`, little-endian uint16 or
-uint32 `end d1 end d2 ...`, and `<split>_00000.documents`, int64, where each `end` is in that file. The `end` that
-closes the last document of a split is in no file.
+`manifest.json` lists the shards and the sha256 of every file. `<split>_00000.tokens` holds `end d1 end d2 ...` as
+little-endian uint16 or uint32; `<split>_00000.documents` holds the index of each `end` in it as int64. The `end` that
+closes the last document of a split is in no file; `TokenStream` adds it.
 """
 
 import json
@@ -25,9 +25,9 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One shard of a split: its files are `<name>.tokens` and `<name>.documents`; the hashes are theirs.
+    """One shard of a split, the files `<name>.tokens` and `<name>.documents` with their hashes.
 
-    `bytes`: of the text, in utf-8.
+    `tokens`, `documents`: their numbers. `bytes`: utf-8 bytes of the text.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Shard:
     documents_sha256: str
 
     def files(self, folder: Path) -> list[tuple[Path, str]]:
-        """Return the files with their hashes."""
+        """Return the paths of the files with their hashes."""
         return [
             (folder / f"{self.name}.tokens", self.tokens_sha256),
             (folder / f"{self.name}.documents", self.documents_sha256),
@@ -48,10 +48,10 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a folder holds: the same text, tokenizer and sizes give the same shards, in however many processes.
+    """The contents of a folder of shards.
 
-    `tokenizer`: its fingerprint; `dtype`: of the tokens; `options`, `inputs`: what it was made with and from;
-    `documents_read`: all, of which `left_out` were no text.
+    `tokenizer`: its fingerprint. `dtype`: of the tokens. `options`, `inputs`: what the shards were made with and from.
+    `documents_read`: all documents; `left_out` of them were not text.
     """
 
     format: int = FORMAT
@@ -65,7 +65,7 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Return the sha256 of all that is read: the tokens, in order, and what they mean."""
+        """Return the sha256 of the tokenizer and of all tokens, in order."""
         read = [self.tokenizer, [(shard.split, shard.tokens_sha256) for shard in self.shards]]
         return sha256(json.dumps(read).encode()).hexdigest()
 
@@ -74,18 +74,18 @@ class Manifest:
         return [shard for shard in self.shards if shard.split == split]
 
     def to_json(self) -> str:
-        """Write what `read_manifest` reads."""
+        """Return the contents of `manifest.json`."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of `folder`. Raises DataError where there is none, or one that this version cannot read."""
+    """Read the manifest of `folder`. Raises DataError where there is none, or one in another format."""
     path = folder / MANIFEST
-    fix = "give the folder that scripts/prepare_data.py wrote, when it is done"
+    fix = "give a folder that scripts/prepare_data.py has completed"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(values, dict) and values.get("format") != FORMAT:
-            raise DataError(f"{path}: of another format than {FORMAT}; prepare the data again")
+            raise DataError(f"{path}: its format is not {FORMAT}; prepare the data again")
         shards = [convert_dataclass(shard, Shard, "shard") for shard in values.pop("shards")]
         return Manifest(**values, shards=shards)
     except (OSError, ValueError, TypeError, AttributeError, KeyError, MisfitError) as error:
@@ -93,7 +93,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def find_damage(folder: Path, shard: Shard, dtype: str, *, by_hash: bool = True) -> str | None:
-    """Return what is wrong with the files of a shard, None if nothing is; without `by_hash` look at sizes only."""
+    """Describe the first defect in the files of a shard; None: intact. `by_hash=False`: sizes only."""
     sizes = (shard.tokens * np.dtype(dtype).itemsize, shard.documents * 8)
     for (path, sha), size in zip(shard.files(folder), sizes, strict=True):
         if not path.is_file():
@@ -101,48 +101,50 @@ def find_damage(folder: Path, shard: Shard, dtype: str, *, by_hash: bool = True)
         if path.stat().st_size != size:
             return f"{path}: {path.stat().st_size} bytes instead of {size}"
         if by_hash and hash_file(path) != sha:
-            return f"{path}: its contents are not what was written (another sha256)"
+            return f"{path}: its contents have changed since they were written (different sha256)"
     return None
 
 
 def check(folder: Path, manifest: Manifest, *, by_hash: bool = True) -> None:
-    """Raise DataError for the first file of `folder` that is not as the manifest says."""
+    """Raise DataError for the first file of `folder` that does not match the manifest."""
     for shard in manifest.shards:
         damage = find_damage(folder, shard, manifest.dtype, by_hash=by_hash)
         if damage:
-            raise DataError(f"{damage}; give the command that prepared it again: it makes anew what is not whole")
+            raise DataError(f"{damage}; run the command that prepared it again: it replaces damaged shards")
 
 
 class TokenStream:
-    """The tokens of a split, `end d1 end d2 ... end`: shards mapped from the disk, cut and counted like one array."""
+    """The tokens of a split, `end d1 end d2 ... end`: memory-mapped shards with the length and slicing of one array."""
 
     def __init__(self, folder: Path, shards: list[Shard], dtype: str, end: int) -> None:
-        # plain arrays are cut faster than what maps them
-        self._pieces: list[NDArray[np.unsignedinteger]] = [
+        # slicing a plain view is faster than slicing the memmap itself
+        self._arrays: list[NDArray[np.unsignedinteger]] = [
             np.memmap(shard.files(folder)[0][0], dtype=dtype, mode="r").view(np.ndarray) for shard in shards
         ]
-        self._pieces.append(np.array([end], dtype=dtype))
-        self._bounds = [0, *np.cumsum([len(piece) for piece in self._pieces]).tolist()]
+        # the closing `end`, which no file holds
+        self._arrays.append(np.array([end], dtype=dtype))
+        self._bounds = [0, *np.cumsum([len(array) for array in self._arrays]).tolist()]
         self._starts = [shard.files(folder)[1][0] for shard in shards]
 
     def __len__(self) -> int:
         """Count the tokens."""
         return self._bounds[-1]
 
-    def __getitem__(self, stretch: slice, /) -> NDArray[np.unsignedinteger]:
-        """Return a stretch of the tokens; one within a shard is not copied, and must not be written to."""
-        start, stop, step = stretch.indices(len(self))
-        assert step == 1, "tokens are read one by one"
-        first = min(bisect_right(self._bounds, start), len(self._pieces)) - 1
-        begin = self._bounds[first]
+    def __getitem__(self, span: slice, /) -> NDArray[np.unsignedinteger]:
+        """Return the tokens of a span. Within one shard it is a read-only view, otherwise a copy."""
+        start, stop, step = span.indices(len(self))
+        assert step == 1, "spans have step 1"
+        first = min(bisect_right(self._bounds, start), len(self._arrays)) - 1
+        offset = self._bounds[first]
+        # nearly every row lies within one shard: no copy there
         if stop <= self._bounds[first + 1]:
-            return self._pieces[first][start - begin : max(start, stop) - begin]
+            return self._arrays[first][start - offset : max(start, stop) - offset]
         last = bisect_right(self._bounds, stop - 1)
-        pieces = zip(self._bounds[first:last], self._pieces[first:last], strict=True)
-        return np.concatenate([piece[max(0, start - begin) : stop - begin] for begin, piece in pieces])
+        arrays = zip(self._bounds[first:last], self._arrays[first:last], strict=True)
+        return np.concatenate([array[max(0, start - offset) : stop - offset] for offset, array in arrays])
 
     def starts(self) -> NDArray[np.int64]:
-        """Return where each document begins, at its `end`."""
-        # the last piece, the closing end, opens no document
-        begins = zip(self._starts, self._bounds[:-2], strict=True)
-        return np.concatenate([np.fromfile(path, dtype="<i8") + begin for path, begin in begins])
+        """Return the position of the `end` that opens each document."""
+        # the last array, the closing `end`, opens no document
+        files = zip(self._starts, self._bounds[:-2], strict=True)
+        return np.concatenate([np.fromfile(path, dtype="<i8") + offset for path, offset in files])

@@ -1,4 +1,4 @@
-"""`data=stdlib`: the sources of the Python standard library on this machine, real text that needs no download."""
+"""`data=stdlib`: the source files of the installed Python standard library, real text without a download."""
 
 import sysconfig
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from nested_learning.data.text.packed import DocumentsConfig, PackedText
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import DataError
 
-# other people's packages, tests, an editor, and modules that are tables of characters rather than text
+# installed packages, tests, the IDLE editor, and modules that are character tables and not text
 SKIPPED = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__", "idlelib", "lib2to3", "encodings"}
 )
@@ -17,20 +17,21 @@ SKIPPED = frozenset(
 
 @dataclass(kw_only=True)
 class StdlibConfig(DocumentsConfig):
-    """The Python standard library's own sources, split into training and validation by file."""
+    """Source files of the Python standard library, split into training and validation by file."""
 
     name: str = "stdlib"
 
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:
-        """Read the sources; `seed` only orders rows. Raises DataError where Python came without its sources."""
+        """Read the files. `seed` only permutes rows. Raises DataError where Python was installed without sources."""
         folder = Path(sysconfig.get_paths()["stdlib"])
         return self.pack(read_sources(folder), f"data=stdlib ({folder})", tokenizer)
 
 
 def read_sources(folder: Path) -> list[str]:
-    """Read the Python files of a standard library at `folder` in one fixed order. Raises DataError when there are none.
+    """Read the Python files of a standard library at `folder` in a fixed order. Raises DataError when there are none.
 
-    Left out: SKIPPED, files generated when Python was built (they hold this machine's paths), and files not in utf-8.
+    Left out: SKIPPED, files that are not utf-8, and files generated when Python was built: they contain paths of this
+    machine, and the text should be the same on all.
     """
     with as_data_error("data=stdlib"):
         files = [path for path in walk_files(folder, SKIPPED) if path.suffix == ".py"]

@@ -1,4 +1,4 @@
-"""`data=text data.path=...`: the user's own text files."""
+"""`data=text data.path=...`: text files of the user."""
 
 import codecs
 import logging
@@ -17,10 +17,10 @@ ALLOWED = "use data.path=<utf-8 text file, folder or glob>"
 
 @dataclass(kw_only=True)
 class TextConfig(DocumentsConfig):
-    """Text files. `path`: a file, a folder (all files below it), a glob (the files it matches), or a list of these.
+    """Text files. `path`: a file, a folder (all files below it), a glob, or a list of these.
 
-    Training and validation are split by file; of a single file the last part is validation, cut at a line end. `span`:
-    of a single file, the bytes from one number to another (without it) are read; letters that they cut are left out.
+    Training and validation are split by file; of a single file the last part, from a line end, is validation. `span`:
+    read only the bytes [start, end) of a single file, without the characters that these bounds cut.
     """
 
     name: str = "text"
@@ -33,40 +33,40 @@ class TextConfig(DocumentsConfig):
             raise ConfigError(f"data=text: data.path is missing; {ALLOWED}")
         if self.span is not None and not (len(self.span) == 2 and 0 <= self.span[0] < self.span[1]):
             raise ConfigError(
-                f"data.span={self.span}: must be where to begin and to end, such as data.span=[0,1000000]"
+                f"data.span={self.span}: must be the first byte and the end, such as data.span=[0,1000000]"
             )
 
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:
-        """Read the files; `seed` only orders rows. Raises DataError for a path that is missing, empty or no text."""
+        """Read the files. `seed` only permutes rows. Raises DataError for a path that is missing, empty or not text."""
         paths = [self.path] if isinstance(self.path, str) else self.path or []
         documents = read_documents(paths) if self.span is None else [read_span(paths, self.span)]
         return self.pack(documents, f"data.path={','.join(paths)}", tokenizer)
 
 
 def read_documents(paths: Iterable[str]) -> list[str]:
-    """Read every file that `paths` name, in the order given and by name within a folder or glob.
+    """Read every file that `paths` name, in the order given and sorted by name within a folder or glob.
 
-    A file named itself must be text. In a folder or glob, files that are empty or no utf-8 text are left out, with a
-    warning that counts them, and names beginning with a dot without one; a file that cannot be read is never left out.
-    Raises DataError for a path that is missing, cannot be read, or gives no text.
+    A file that is named itself must be text. Within a folder or glob, files that are empty or not utf-8 are left out
+    with a warning, hidden files without one. Raises DataError for a path that is missing or has no text, and for any
+    file that cannot be read.
     """
     documents: list[str] = []
     for name in paths:
         with as_data_error(f"data.path={name}"):
-            documents += _read(name)
+            documents += _read_path(name)
     return documents
 
 
 def read_span(paths: Sequence[str], span: Sequence[int]) -> str:
-    """Read the bytes [start, end) of the one file that `paths` name, without the letters that they cut.
+    """Read the bytes [start, end) of the single file in `paths`, without the characters that these bounds cut.
 
-    Raises DataError where there is no single file, or the bytes are no text or beyond its end.
+    Raises DataError for anything but one file, for bytes that are not text, and for an `end` beyond the file.
     """
     start, end = span
     where = f"data.path={','.join(paths)} data.span=[{start},{end}]"
     file = Path(paths[0]).expanduser()
     if len(paths) != 1 or not file.is_file():
-        raise DataError(f"{where}: not one file; {ALLOWED}, a single file with data.span")
+        raise DataError(f"{where}: data.span needs a single file; give one file, or leave data.span out")
     with as_data_error(where):
         size = file.stat().st_size
         with file.open("rb") as opened:
@@ -74,31 +74,33 @@ def read_span(paths: Sequence[str], span: Sequence[int]) -> str:
             data = opened.read(end - start)
     if end > size:
         raise DataError(f"{where}: the file has {size} bytes; use at most data.span=[{start},{size}]")
-    text = _whole_letters(data)
+    text = _decode_complete(data)
     if not text or "\0" in text:
         raise DataError(f"{where}: is not utf-8 text; {ALLOWED}")
     return text
 
 
-def _whole_letters(data: bytes) -> str | None:
-    """Return `data` as text but for the end of a letter at its beginning and the beginning of one at its end."""
-    inside = next((place for place, byte in enumerate(data[:4]) if byte & 0xC0 != 0x80), 0)
+def _decode_complete(data: bytes) -> str | None:
+    """Decode `data` without an incomplete character at either end. Return None for what is not utf-8."""
+    # continuation bytes are 0b10xxxxxx; the first other byte begins a character
+    start = next((i for i, byte in enumerate(data[:4]) if byte & 0xC0 != 0x80), 0)
     try:
-        return codecs.getincrementaldecoder("utf-8")().decode(data[inside:])
+        # unlike bytes.decode, an incremental decoder waits for the rest of an incomplete character at the end
+        return codecs.getincrementaldecoder("utf-8")().decode(data[start:])
     except UnicodeDecodeError:
         return None
 
 
-def _read(name: str) -> list[str]:
+def _read_path(name: str) -> list[str]:
     path = Path(name).expanduser()
     if path.is_file():
         return [_read_file(path, name)]
     if path.is_dir():
-        return _read_all(walk_files(path), name)
+        return _read_files(walk_files(path), name)
     if has_magic(name):
-        # pathlib's own glob takes no absolute pattern
+        # Path.glob does not accept absolute patterns
         matches = sorted(glob(str(path), recursive=True))  # noqa: PTH207
-        return _read_all((match for match in map(Path, matches) if match.is_file()), name)
+        return _read_files((match for match in map(Path, matches) if match.is_file()), name)
     raise DataError(f"data.path={name}: no such file or folder; {ALLOWED}")
 
 
@@ -111,13 +113,14 @@ def _read_file(path: Path, name: str) -> str:
     return text
 
 
-def _read_all(files: Iterable[Path], name: str) -> list[str]:
+def _read_files(files: Iterable[Path], name: str) -> list[str]:
+    """Read the files of a folder or glob, given as `name`, and leave out what is not text."""
     texts = {path: to_text(path.read_bytes()) for path in files}
     documents = [text for text in texts.values() if text is not None]
     left_out = [path for path, text in texts.items() if text is None]
     if not documents:
-        found = f"all {len(left_out)} files are empty or not utf-8" if left_out else "no file found"
-        raise DataError(f"data.path={name}: no text there, {found}; {ALLOWED}")
+        reason = f"all {len(left_out)} files are empty or not utf-8" if left_out else "it has no files"
+        raise DataError(f"data.path={name}: no text there, {reason}; {ALLOWED}")
     if left_out:
         logging.getLogger(__name__).warning(
             "warning: data.path=%s: left out %d of %d files, empty or not utf-8 text: %s ...",

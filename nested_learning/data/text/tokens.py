@@ -1,4 +1,4 @@
-"""`data=tokens data.path=<folder>`: token shards that scripts/prepare_data.py made of text of any size."""
+"""`data=tokens data.path=<folder>`: token shards written by scripts/prepare_data.py, for text of any size."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,9 @@ from nested_learning.errors import ConfigError, DataError
 
 @dataclass(kw_only=True)
 class TokensConfig(PackingConfig):
-    """Token shards in the folder `path`, read where they lie; the tokenizer and the splits are theirs.
+    """Token shards in the folder `path`, memory-mapped. Tokenizer and splits are stored with them.
 
-    `verify`: compare every byte with its hash first; false compares sizes only.
+    `verify`: check the sha256 of every file when the data is opened; false checks sizes only.
     """
 
     name: str = "tokens"
@@ -27,25 +27,25 @@ class TokensConfig(PackingConfig):
         super().__post_init__()
         if not self.path:
             raise ConfigError(
-                "data=tokens: data.path is missing; give a folder that scripts/prepare_data.py made: data.path=<folder>"
+                "data=tokens: data.path is missing; use data.path=<a folder written by scripts/prepare_data.py>"
             )
 
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:
-        """Open the shards; `seed` only orders rows.
+        """Open the shards. `seed` only permutes rows.
 
-        Raises DataError for a folder without shards or with a damaged one, ConfigError for tokens that are not those of
-        `tokenizer`.
+        Raises DataError for a folder without shards or with a damaged one, ConfigError for shards made with a tokenizer
+        other than `tokenizer`.
         """
         folder = Path(self.path or "").expanduser()
         manifest = read_manifest(folder)
         check(folder, manifest, by_hash=self.verify)
         own = open_tokenizer(folder)
         if own.fingerprint != manifest.tokenizer:
-            raise DataError(f"data.path={self.path}: the tokenizer is not the one of the shards; prepare them again")
+            raise DataError(f"data.path={self.path}: its tokenizer did not make its shards; prepare them again")
         if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
             raise ConfigError(
-                f"data.path={self.path}: tokens of another tokenizer than the model's; prepare the text with "
-                "--tokenizer=<the folder of its checkpoint>, or use data=text"
+                f"data.path={self.path}: the shards were not made with the tokenizer of the model; prepare the text "
+                "with --tokenizer=<the folder of its checkpoint>, or use data=text"
             )
         streams = {split: TokenStream(folder, manifest.of(split), manifest.dtype, own.end) for split in SPLITS}
         return self.pack_streams(

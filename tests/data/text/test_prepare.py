@@ -182,7 +182,7 @@ def test_a_flipped_byte_is_found_and_made_again(whole: Path, source: str) -> Non
         data = bytearray(before[name])
         data[len(data) // 2] ^= 1
         (whole / name).write_bytes(data)
-        with pytest.raises(DataError, match=rf"{name}: its contents are not what was written .* makes anew"):
+        with pytest.raises(DataError, match=rf"{name}: its contents have changed .* replaces damaged shards"):
             check(whole, manifest)
         check(whole, manifest, by_hash=False)
         make(whole, source)
@@ -215,15 +215,15 @@ def test_another_command_is_refused_with_what_is_different(whole: Path, source: 
 def test_a_folder_with_something_else_or_in_use_is_refused(source: str, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(ConfigError, match="holds something else"):
+    with pytest.raises(ConfigError, match="holds other files"):
         make(tmp_path / "mine", source)
     assert list((tmp_path / "mine").iterdir()) == [tmp_path / "mine" / "letter.txt"]
-    with prepare_module._claim(tmp_path / "used"), pytest.raises(ConfigError, match="in use by another process"):
+    with prepare_module._lock_folder(tmp_path / "used"), pytest.raises(ConfigError, match="in use by another process"):
         make(tmp_path / "used", source)
 
 
 def test_text_for_one_split_only_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none of 1 documents is for (validation|train); .* use data=text"):
+    with pytest.raises(DataError, match=r"none of 1 documents is in the (validation|train) split; .* use data=text"):
         make(tmp_path / "one", write_text(tmp_path / "text", ["only this"]))
     assert not (tmp_path / "one" / MANIFEST).exists()
 

@@ -50,11 +50,11 @@ def test_another_field_may_hold_the_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        (b'{"text": "a"}\n{"text"\n', "a.jsonl, line 2: no JSON"),
+        (b'{"text": "a"}\n{"text"\n', "a.jsonl, line 2: not JSON"),
         (b'{"text": "a"}\n{"body": "b"}\n', r"a.jsonl, line 2: no key 'text', its keys are body; .* --field"),
-        (b'["a"]\n', "a.jsonl, line 1: no key 'text', it is no object"),
-        (b'{"text": 3}\n', "a.jsonl, line 1: int where text is expected"),
-        (b'{"text": "\xff"}\n', "a.jsonl, line 1: no JSON"),
+        (b'["a"]\n', "a.jsonl, line 1: no key 'text', it is not an object"),
+        (b'{"text": 3}\n', "a.jsonl, line 1: is int, not text"),
+        (b'{"text": "\xff"}\n', "a.jsonl, line 1: not JSON"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, contents: bytes, message: str) -> None:
@@ -75,7 +75,7 @@ def test_a_file_that_breaks_off_is_an_error_that_names_it(kind: str, tmp_path: P
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "hub"])
 def test_a_missing_column_is_refused_with_those_that_are_there(kind: str, tmp_path: Path) -> None:
     source = KINDS[kind](tmp_path / kind, make_documents())
-    with pytest.raises(DataError, match=r"no column 'body', there are .*text"):
+    with pytest.raises(DataError, match=r"no column 'body', only .*text"):
         read_all(source, Reader(field="body"))
 
 
@@ -105,6 +105,6 @@ def test_without_a_library_the_error_says_what_to_install(
     source = {"zstandard": write_zstandard, "pyarrow": write_parquet}[package](tmp_path / "rows", make_documents())
     for module in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=rf"{package} is needed .* pip install nested-learning\[data\]"):
+    with pytest.raises(ConfigError, match=rf"needs {package}; pip install nested-learning\[data\]"):
         read_all(source, Reader())
     assert read_all(write_lines(tmp_path / "lines", ["a"]), Reader()) == ["a"]

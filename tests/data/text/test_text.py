@@ -98,11 +98,11 @@ def test_folders_and_globs_leave_out_what_is_no_text_and_say_so(
     ("path", "message"),
     [
         ("missing.txt", "no such file or folder"),
-        ("missing/*.txt", "no text there, no file found"),
+        ("missing/*.txt", "no text there, it has no files"),
         ("empty.txt", "is empty"),
         ("nul.txt", "is not utf-8 text"),
         ("latin.txt", "is not utf-8 text"),
-        ("folder", "no text there, no file found"),
+        ("folder", "no text there, it has no files"),
         ("binaries", "no text there, all 2 files are empty or not utf-8"),
         ("binaries/*", "no text there, all 2 files are empty or not utf-8"),
         ("dangling", "no such file or folder"),

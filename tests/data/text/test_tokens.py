@@ -54,7 +54,7 @@ def test_a_damaged_shard_is_refused_unless_only_sizes_are_asked_for(shards: Path
     data = bytearray((folder / "train_00001.tokens").read_bytes())
     data[100] ^= 1
     (folder / "train_00001.tokens").write_bytes(data)
-    with pytest.raises(DataError, match=r"train_00001\.tokens: its contents are not what was written"):
+    with pytest.raises(DataError, match=r"train_00001\.tokens: its contents have changed"):
         TokensConfig(path=str(folder), seq_len=32).build(0)
     TokensConfig(path=str(folder), seq_len=32, verify=False).build(0)
     (folder / "train_00001.tokens").write_bytes(data[:-2])
@@ -71,12 +71,12 @@ def test_the_fingerprint_is_of_the_tokens_and_not_of_where_they_lie(shards: Path
 def test_tokens_of_another_tokenizer_are_refused(shards: Path, tmp_path: Path) -> None:
     config = TokensConfig(path=str(shards), seq_len=32)
     assert config.build(0, ByteTokenizer()).vocab_size == 257
-    with pytest.raises(ConfigError, match="tokens of another tokenizer than the model's"):
+    with pytest.raises(ConfigError, match="not made with the tokenizer of the model"):
         config.build(0, BpeTokenizer([("a", "b")]))
     shutil.copytree(shards, tmp_path / "other")
     (tmp_path / "other" / FILE_NAME).unlink()
     BpeTokenizer([("a", "b")]).save(tmp_path / "other")
-    with pytest.raises(DataError, match="the tokenizer is not the one of the shards"):
+    with pytest.raises(DataError, match="its tokenizer did not make its shards"):
         TokensConfig(path=str(tmp_path / "other"), seq_len=32).build(0)
 
 
@@ -87,7 +87,7 @@ def test_a_folder_without_shards_is_refused(tmp_path: Path) -> None:
         TokensConfig(path=str(tmp_path)).build(0)
     for contents, message in (
         ("[]", "no manifest"),
-        ('{"format": 2}', "of another format than 1"),
+        ('{"format": 2}', "its format is not 1"),
         ("{", "no manifest"),
     ):
         (tmp_path / "manifest.json").write_text(contents)
