@@ -15,7 +15,7 @@ from nested_learning.errors import NestedLearningError
 from nested_learning.report.experiments import write_experiments
 from scripts.experiments.ablations.report import write_ablations
 from scripts.experiments.stability.report import write_journal
-from scripts.experiments.stability.run import CASES, run_name
+from scripts.experiments.stability.trials import CASES
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("experiments", "ablations", "stability")
@@ -43,7 +43,7 @@ def main() -> int:
                 case "ablations":
                     page = write_ablations(options.runs / kind, reports / "ablations.md", reports / "figures")
                 case _:
-                    page = write_journal(CASES, options.runs / kind, docs / "stability_journal.md", run_name)
+                    page = write_journal(CASES, options.runs / kind, docs / "stability_journal.md")
             print(f"written: {page}")
     except NestedLearningError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ directories alone, so that the report can be written again at any time.
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,9 +87,9 @@ def final_ratios(runs: Sequence[FinishedRun], baseline: Sequence[FinishedRun], n
     return [run.summary["final"][name] / of_seed[run.config["seed"]] for run in runs]
 
 
-def commit_of(run: FinishedRun) -> str:
-    """Return the commit that a run was made at, and whether the code differed from it."""
-    git = run.environment["git"]
+def commit_of(environment: Mapping[str, Any]) -> str:
+    """Return the commit in environment.json of a run, and whether the code differed from it."""
+    git = environment["git"]
     if git is None:
         return "unknown (no checkout)"
     return f"{git['commit'][:9]}{' with uncommitted changes' if git['diff'] else ''}"

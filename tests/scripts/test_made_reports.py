@@ -13,7 +13,7 @@ import pytest
 from nested_learning.checkpoint import write_config
 from scripts.experiments.ablations import report as ablations
 from scripts.experiments.stability import report as journal
-from scripts.experiments.stability import run as stability
+from scripts.experiments.stability import trials as stability
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,9 +81,9 @@ def test_the_journal_calls_harmful_what_diverges_or_ends_above_the_cure(tmp_path
             (tmp_path / f"rate_{number}_{seed}.json").write_text('{"train": 0}')
     write_run(tmp_path / "rate_3_0", 0.0, diverged=True)
     (tmp_path / "rate_3_0.json").write_text('{"train": 2}')
-    text = journal.write_journal([rate], tmp_path, tmp_path / "journal.md", stability.run_name).read_text()
+    text = journal.write_journal([rate], tmp_path, tmp_path / "journal.md").read_text()
     assert "| max_rate=0.1 | 0 of 2 | 2.05 ± 0.05 | 2 ± 0 |" in text and "| max_rate=6.4 | 1 of 1 | - | 2 |" in text
-    assert "Does harm: **max_rate=1.6**, **max_rate=6.4**. Cured by: **max_rate=0.1**." in text
+    assert "Harmful: **max_rate=1.6**, **max_rate=6.4**. Cured by: **max_rate=0.1**." in text
 
 
 def test_the_journal_says_whose_norm_grows_and_which_rate_of_study_is_best(tmp_path: Path) -> None:
@@ -101,11 +101,11 @@ def test_the_journal_says_whose_norm_grows_and_which_rate_of_study_is_best(tmp_p
         write_answer(run, f"perplexity_memorize_lr{rate}", {}, difference={"bpb": {"value": change}})
     (tmp_path / "study_0_0.json").write_text(json.dumps(notes))
     asked = [cases["adding"], cases["study"]]
-    text = journal.write_journal(asked, tmp_path, tmp_path / "journal.md", stability.run_name).read_text()
-    assert "adds and forgets (retnet): x 1.50" in text and "Most bounded: **corrects (deltanet)**" in text
-    assert "It costs there: adds (linear_attention)." in text
+    text = journal.write_journal(asked, tmp_path, tmp_path / "journal.md").read_text()
+    assert "adds and forgets (retnet): x 1.50" in text and "Smallest: **corrects (deltanet)**" in text
+    assert "The loss there is higher with adds (linear_attention)." in text
     assert "| -0.1 | -0.2 | +0.01 | +0.7 | not finite in 1 of 1 |" in text
-    assert "best at memory.lr=0.1; the largest that does no harm is 1.0." in text
+    assert "best at memory.lr=0.1; the largest harmless rate is 1.0." in text
 
 
 def test_every_setting_of_the_journal_composes() -> None:

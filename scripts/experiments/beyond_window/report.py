@@ -73,7 +73,7 @@ def header(out: Path, runs: Sequence[FinishedRun]) -> list[str]:
         "",
         *(f"    {command}" for command in machine["commands"]),
         "",
-        f"Trained at commit {', '.join(sorted({commit_of(run) for run in runs}))}. {machine['cpu']}, "
+        f"Trained at commit {', '.join(sorted({commit_of(run.environment) for run in runs}))}. {machine['cpu']}, "
         f"{machine['cores']} cores, one thread, torch {', '.join(versions)}. {len(runs)} runs, "
         f"{sum(summary_values(runs, 'cpu_seconds')) / 60:.0f} CPU minutes of training. Numbers are means over the "
         "seeds ± their standard error; every answer, right or wrong, is in the runs' `evals/*.jsonl`. Questions are "

@@ -35,7 +35,8 @@ def header(out: Path, runs: Sequence[FinishedRun]) -> list[str]:
         "",
         *(f"    {command}" for command in machine["commands"]),
         "",
-        f"Commit {', '.join(sorted({commit_of(run) for run in runs}))}. {machine['cpu']}, {machine['cores']} cores, "
+        f"Commit {', '.join(sorted({commit_of(run.environment) for run in runs}))}. {machine['cpu']}, "
+        f"{machine['cores']} cores, "
         f"{machine['jobs']} runs at a time with one thread each, torch {', '.join(versions)}. {len(runs)} runs, "
         f"{sum(summary_values(runs, 'cpu_seconds')) / 60:.0f} CPU minutes of training. Numbers are means over the "
         "seeds ± their standard error.",

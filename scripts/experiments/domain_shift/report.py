@@ -110,7 +110,7 @@ def header(runs: Mapping[str, list[FinishedRun]], command: str) -> list[str]:
         "",
         f"    {command}",
         "",
-        f"Runs at commit {', '.join(sorted({commit_of(run) for run in every}))}, one CPU thread, torch "
+        f"Runs at commit {', '.join(sorted({commit_of(run.environment) for run in every}))}, one CPU thread, torch "
         f"{first.environment['packages']['torch']}. Seeds {', '.join(map(str, seeds))}; figures are means over "
         f"the seeds ± their standard error. {len(every)} byte models of width {first.config['model']['dim']} and "
         f"{first.config['model']['num_layers']} layers read {first.summary['tokens']:,} bytes each, in rows of "

@@ -54,7 +54,7 @@ def header(out: Path, runs: Sequence[FinishedRun]) -> list[str]:
         "",
         *(f"    {command}" for command in machine["commands"]),
         "",
-        f"Commit {', '.join(sorted({commit_of(run) for run in runs}))}. {machine['cpu']}, "
+        f"Commit {', '.join(sorted({commit_of(run.environment) for run in runs}))}. {machine['cpu']}, "
         f"{machine['cores']} cores, one "
         f"run at a time with one thread. Seeds {', '.join(map(str, sorted({run.config['seed'] for run in runs})))}; "
         "figures are means over the seeds ± their standard error, each of examples that no run was trained on.",
