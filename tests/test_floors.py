@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -93,9 +94,15 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
+@cache
+def parse(path: Path) -> ast.Module:
+    """Return the syntax tree of a file, which every rule reads."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path, *, only_top: bool = False) -> Iterator[str]:
     """Name every module that a file imports when it runs, and every name it takes from one as `module.name`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parse(path)
     for node in tree.body if only_top else _running(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -144,12 +151,15 @@ def floor(module: str) -> int:
     raise AssertionError(f"{parts[1]} belongs to one floor of FLOORS")
 
 
-@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"nested_learning"}))
-def test_a_file_imports_its_own_folder_or_a_lower_floor(module: str) -> None:
-    for other in known(MODULES[module]) - {"nested_learning"}:
-        is_own = module.split(".")[1:2] == other.split(".")[1:2]
-        if not is_own and (module, other) not in UPWARD:
-            assert floor(other) < floor(module), f"{module} imports {other}, which is not on a lower floor"
+def test_a_file_imports_its_own_folder_or_a_lower_floor() -> None:
+    wrong = [
+        f"{module} imports {other}, which is not on a lower floor"
+        for module in MODULES.keys() - {"nested_learning"}
+        for other in known(MODULES[module]) - {"nested_learning"}
+        if module.split(".")[1] != other.split(".")[1] and (module, other) not in UPWARD
+        if floor(other) >= floor(module)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_files_import_each_other_in_a_cycle() -> None:
@@ -162,53 +172,83 @@ def test_no_files_import_each_other_in_a_cycle() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_some_packages_are_known_to_few_files(path: Path) -> None:
-    for module in imports(path):
-        for package, files in RESERVED.items():
-            if f"{module}.".startswith(f"{package}."):
-                assert name_of(path) in files, f"{name_of(path)} imports {module}; only {sorted(files)} may"
+def test_some_packages_are_known_to_few_files() -> None:
+    wrong = [
+        f"{name_of(path)} imports {module}; only {sorted(files)} may"
+        for path in FILES
+        for module in imports(path)
+        for package, files in RESERVED.items()
+        if f"{module}.".startswith(f"{package}.") and name_of(path) not in files
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_packages_that_may_be_missing_are_imported_inside_functions(path: Path) -> None:
-    for module in imports(path, only_top=True):
-        assert not any(f"{module}.".startswith(f"{package}.") for package in OPTIONAL), f"{name_of(path)}: {module}"
+def test_packages_that_may_be_missing_are_imported_inside_functions() -> None:
+    wrong = [
+        f"{name_of(path)} imports {module} at its top"
+        for path in FILES
+        for module in imports(path, only_top=True)
+        if any(f"{module}.".startswith(f"{package}.") for package in OPTIONAL)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_files_functions_and_signatures_are_small(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MAX_FILE
-    for node in ast.walk(ast.parse(text)):
+def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Yield every function of a file, and where it stands."""
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            where = f"{name_of(path)}: {node.name}"
-            assert node.end_lineno is not None and node.end_lineno - node.lineno < MAX_FUNCTION, where
-            parameters = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
-            assert len([each for each in parameters if each not in ("self", "cls")]) <= MAX_PARAMETERS, where
+            yield f"{name_of(path)}:{node.lineno} {node.name}", node
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_everything_public_says_what_it_is(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    if tree.body:
-        assert ast.get_docstring(tree), f"{name_of(path)} has no docstring"
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Name the parameters of a function that a caller may give."""
+    found = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+    return [each for each in found if each not in ("self", "cls")]
+
+
+def test_files_functions_and_signatures_are_small() -> None:
+    files = [(name_of(path), len(path.read_text(encoding="utf-8").splitlines())) for path in FILES]
+    all_functions = [pair for path in FILES for pair in functions(path)]
+    long = [where for where, node in all_functions if (node.end_lineno or 0) - node.lineno >= MAX_FUNCTION]
+    wide = [where for where, node in all_functions if len(parameters(node)) > MAX_PARAMETERS]
+    assert [name for name, num_lines in files if num_lines > MAX_FILE] == [], f"files of more than {MAX_FILE} lines"
+    assert not long, f"functions of more than {MAX_FUNCTION} lines: {long}"
+    assert not wide, f"functions of more than {MAX_PARAMETERS} parameters: {wide}"
+
+
+def public(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """Yield the public functions, classes and methods of a file."""
     for node in tree.body:
         for each in [node, *(node.body if isinstance(node, ast.ClassDef) else [])]:
             if isinstance(each, ast.FunctionDef | ast.ClassDef) and not each.name.startswith("_"):
-                assert ast.get_docstring(each), f"{name_of(path)}: {each.name} has no docstring"
+                yield each
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_errors_are_never_swallowed_and_classes_never_probed(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None, f"{name_of(path)}:{node.lineno} catches everything"
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id not in ("hasattr", "getattr", "setattr"), (
-                f"{name_of(path)}:{node.lineno} {node.func.id}"
-            )
+def test_everything_public_has_a_docstring() -> None:
+    files = [name_of(path) for path in FILES if parse(path).body and not ast.get_docstring(parse(path))]
+    parts = [
+        f"{name_of(path)}:{each.lineno} {each.name}"
+        for path in FILES
+        for each in public(parse(path))
+        if not ast.get_docstring(each)
+    ]
+    assert not files + parts, "\n".join(files + parts)
+
+
+def test_errors_are_never_swallowed_and_classes_never_probed() -> None:
+    nodes = [(path, node) for path in FILES for node in ast.walk(parse(path))]
+    swallowed = [
+        f"{name_of(path)}:{node.lineno}"
+        for path, node in nodes
+        if isinstance(node, ast.ExceptHandler) and node.type is None
+    ]
+    probed = [
+        f"{name_of(path)}:{node.lineno} {node.func.id}"
+        for path, node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id in ("hasattr", "getattr", "setattr")
+    ]
+    assert not swallowed + probed, "\n".join(swallowed + probed)
 
 
 def test_every_part_of_the_package_has_a_floor() -> None:

@@ -14,7 +14,7 @@ from nested_learning.nn.init import initialise
 from nested_learning.nn.language_model import LanguageModel
 
 DIM, HEADS, CHUNK, VOCAB = 12, 2, 8, 19
-LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 63]
+LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 3]
 
 SIZES = (f"model.dim={DIM}", "model.num_layers=2", f"model.num_heads={HEADS}", "model.expansion=0.75")
 READS = {
@@ -45,6 +45,23 @@ MEMORIES: dict[str, tuple[str, ...]] = {
     "self_modifying_deep": ("model=self_modifying", "model.memory.depth=2", *READS["chunk"]),
     "self_modifying_query": ("model=self_modifying", "model.adaptive=[key,value,gates,query]"),
     "self_modifying_static": ("model=self_modifying", "model.adaptive=[]"),
+}
+
+CLOCKS = {
+    "taught": ("model=hope_attention", "{rule: gd, lr: 0.05}", "sequential"),
+    "taught_slowly": ("model=hope", "{rule: adamw, lr: 0.01, betas: [0.9, 0.9], eps: 1e-8}", "nested"),
+    "taught_by_inputs": ("model=transformer", "{rule: dgd, lr: 0.05, input_decay: 0.1}", "independent"),
+    "local": ("model=titans_lmm", "{rule: gd, lr: 0.05, signal: local, gradient: through}", "sequential"),
+}
+# models with levels that have clocks of their own inside the context
+LEVELED = {
+    name: (
+        model,
+        "objective=online",
+        f"model.cms={cms}",
+        f"model.levels=[{{name: fast, period: 4, context: {rule}}}, {{name: slow, period: 12, context: {rule}}}]",
+    )
+    for name, (model, rule, cms) in CLOCKS.items()
 }
 
 
@@ -88,3 +105,7 @@ def make_memory(name: str) -> nn.Module:
 
 def make_model(name: str) -> LanguageModel:
     return awaken(make_config(*MODELS[name]).build(VOCAB, seed=0))
+
+
+def make_leveled_model(name: str) -> LanguageModel:
+    return awaken(make_config(*LEVELED[name]).build(VOCAB, seed=0))

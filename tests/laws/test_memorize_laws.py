@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 import torch
-from laws.models import MODELS, VOCAB, awaken, make_config, make_model
+from laws.models import LEVELED, MODELS, VOCAB, awaken, make_config, make_leveled_model, make_model
 from tiny import memorize_policy
 
 from nested_learning import tree
@@ -18,22 +18,6 @@ from nested_learning.nn.interpolate import MIXERS
 from nested_learning.nn.level_state import LevelState
 from nested_learning.objective.online import Online
 
-CLOCKS = {
-    "taught": ("model=hope_attention", "{rule: gd, lr: 0.05}", "sequential"),
-    "taught_slowly": ("model=hope", "{rule: adamw, lr: 0.01, betas: [0.9, 0.9], eps: 1e-8}", "nested"),
-    "taught_by_inputs": ("model=transformer", "{rule: dgd, lr: 0.05, input_decay: 0.1}", "independent"),
-    "local": ("model=titans_lmm", "{rule: gd, lr: 0.05, signal: local, gradient: through}", "sequential"),
-}
-# models with levels that have clocks of their own inside the context
-LEVELED = {
-    name: (
-        model,
-        "objective=online",
-        f"model.cms={cms}",
-        f"model.levels=[{{name: fast, period: 4, context: {rule}}}, {{name: slow, period: 12, context: {rule}}}]",
-    )
-    for name, (model, rule, cms) in CLOCKS.items()
-}
 ALL = [*MODELS, *LEVELED]
 # one of each kind of state; the others are among the slow tests
 QUICK = ("transformer", "titans_mag", "hope", "taught", "local")
@@ -54,7 +38,7 @@ laws = each(ALL)
 def model_of(name):
     if name in MODELS:
         return make_model(name).eval()
-    return awaken(make_config(*LEVELED[name]).build(VOCAB, seed=0)).eval()
+    return make_leveled_model(name).eval()
 
 
 def tokens(seed, batch=BATCH, length=LENGTH):
