@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# name -> place on the horizontal axis -> the best course there
+# rule -> value on the horizontal axis -> the best course there
 Curves = Mapping[str, Mapping[float, Course]]
 
 
 def plot_valley(path: Path, courses: Mapping[str, Course], problem: Problem) -> None:
-    """Draw the way of each rule through the valley, and its loss over steps."""
+    """Draw the path of each rule through the valley, and its loss over steps."""
     figure, (left, right) = _panels(2)
     theta, r = torch.meshgrid(torch.linspace(-5, 3, 160), torch.linspace(-4.2, 2, 160), indexing="ij")
     _, height, _ = problem(torch.stack([r, theta], -1).reshape(-1, 1, 2), 0)
     left.contour(r, theta, height.view_as(r).log10(), levels=12, colors="grey", linewidths=0.4)
     for name, course in courses.items():
-        way = course.path[:, 0, 0]
-        left.plot(way[:, 0], way[:, 1], label=name, linewidth=1)
+        path_of = course.path[:, 0, 0]
+        left.plot(path_of[:, 0], path_of[:, 1], label=name, linewidth=1)
         right.plot(course.losses[:, 0], label=name)
     left.plot(0, 0, "k*")
     left.set(xlabel="r", ylabel="θ", xlim=(-4.2, 2), ylim=(-5, 3))
@@ -33,7 +33,7 @@ def plot_valley(path: Path, courses: Mapping[str, Course], problem: Problem) -> 
 
 
 def plot_curves(path: Path, panels: Mapping[str, Curves], xlabel: str, ylabel: str, **axes_keys: str) -> None:
-    """Draw the scores of each rule at each place, with standard errors; one panel for each title."""
+    """Draw the score of each rule at each value, with standard errors; one panel for each title."""
     figure, all_axes = _panels(len(panels))
     for axes, (title, curves) in zip(all_axes, panels.items(), strict=True):
         for name, places in curves.items():
@@ -44,7 +44,7 @@ def plot_curves(path: Path, panels: Mapping[str, Curves], xlabel: str, ylabel: s
 
 
 def plot_losses(path: Path, panels: Mapping[str, Mapping[str, Course]], turns: Sequence[int]) -> None:
-    """Draw the loss over steps, mean over seeds; one panel for each title, `turns` tasks taking turns in it."""
+    """Draw the loss over steps, mean over seeds; one panel for each title, with a line at each of its `turns`."""
     figure, all_axes = _panels(len(panels))
     for axes, (title, courses), count in zip(all_axes, panels.items(), turns, strict=True):
         for name, course in courses.items():

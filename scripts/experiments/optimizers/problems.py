@@ -14,7 +14,7 @@ Problem = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor | None]]
 
 
 class Learner(NamedTuple):
-    """A rule under a name, with its keywords but the rate."""
+    """A rule with its keywords, but for the learning rate; the same `name` means the same column of a table."""
 
     name: str
     rule: str
@@ -22,9 +22,9 @@ class Learner(NamedTuple):
 
 
 class Course(NamedTuple):
-    """One way to learn: its keywords and rate, its score (mean over seeds, standard error), its losses and weights.
+    """One optimization: keywords, learning rate, score (mean over seeds and standard error), losses and weights.
 
-    `losses` are `[step, seed]` and `path` is `[step, seed, o, i]`, both before each step.
+    losses: `[step, seed]`, and path: the weights `[step, seed, o, i]`, both before each step.
     """
 
     keywords: dict[str, Any]
@@ -36,12 +36,12 @@ class Course(NamedTuple):
 
 
 def rates(low: float, high: float) -> list[float]:
-    """Return four rates to each power of ten from 10^low to 10^high."""
+    """Return learning rates from 10^low to 10^high, four to a power of ten."""
     return [10 ** (low + step / 4) for step in range(round(4 * (high - low)) + 1)]
 
 
 def learn(learner: Learner, problem: Problem, start: Tensor, steps: int, lrs: Sequence[float]) -> list[Course]:
-    """Learn at every rate of `lrs` from the `[seed, o, i]` weights `start`; return all courses, one for a rate."""
+    """Optimize with every learning rate of `lrs` from the weights `start`, `[seed, o, i]`; return a course for each."""
     seeds, rule = len(start), RULES[learner.rule]
     w = start.repeat(len(lrs), 1, 1)
     rate = torch.tensor(lrs, dtype=w.dtype).repeat_interleave(seeds)[:, None, None]
@@ -60,7 +60,7 @@ def learn(learner: Learner, problem: Problem, start: Tensor, steps: int, lrs: Se
 
 
 def best(courses: Sequence[Course], score: Callable[[Course], Tensor]) -> Course:
-    """Return the course of the lowest score (`score` gives one for each seed), with the standard error of the mean."""
+    """Return the course with the lowest mean of `score` over seeds; a score that is not finite counts as infinite."""
     scored = []
     for course in courses:
         scores = score(course)
@@ -78,7 +78,7 @@ def tune(
     lrs: Sequence[float],
     score: Callable[[Course], Tensor],
 ) -> dict[str, Course]:
-    """Return the best course of each name among `learners`: over its rates and over all keywords it is given with."""
+    """Return the best course of each name among `learners`, over all learning rates and keywords."""
     found: dict[str, list[Course]] = {}
     for learner in learners:
         found.setdefault(learner.name, []).extend(learn(learner, problem, start, steps, lrs))
@@ -98,17 +98,17 @@ def valley(k: float, bend: float, waves: float) -> Problem:
 
 
 def steps_to(course: Course, tolerance: float) -> Tensor:
-    """Count the steps until the loss stays below `tolerance`; infinite when it does not."""
+    """Return the number of steps until the loss stays below `tolerance`; infinity if it does not."""
     above = ~(course.losses < tolerance)
     last = above.float().mul(torch.arange(1, len(above) + 1)[:, None]).amax(0)
     return torch.where(last < len(above), last, torch.inf)
 
 
 def changing(num_directions: int, seeds: int, steps: int, noise: float = 1.0) -> tuple[Problem, Tensor]:
-    """Follow a target that turns quickly in a few directions, from gradients with noise in all; also the start.
+    """Follow a target that changes quickly in a few directions, with noise in all; return the problem and the start.
 
-    The target of each seed is a `[8, 32]` matrix in a space of `num_directions` of its 32 input directions, along each
-    of which it swings with a period of its own of 20 to 60 steps.
+    The target of each seed is an `[8, 32]` matrix that spans `num_directions` of the 32 input directions and oscillates
+    along each with its own period of 20 to 60 steps.
     """
     generator = torch.Generator().manual_seed(num_directions)
     directions, _ = torch.linalg.qr(torch.randn(seeds, 32, num_directions, generator=generator))
@@ -121,18 +121,18 @@ def changing(num_directions: int, seeds: int, steps: int, noise: float = 1.0) ->
         target = (sides * torch.sin(speeds * t + shifts)[:, None]) @ directions.mT
         repeats = len(w) // seeds
         gap = w - target.repeat(repeats, 1, 1)
-        # in units of the target's own mean square
+        # relative to the mean square of the target
         return gap + disturbances[t].repeat(repeats, 1, 1), gap.square().sum((1, 2)) / (8 * 16), None
 
     return problem, torch.zeros(seeds, 8, 32)
 
 
 def tasks(num_tasks: int, seeds: int, steps: int, rounds: int) -> tuple[Problem, Tensor, Callable[[Tensor], Tensor]]:
-    """Learn linear tasks one after another, whose inputs lie in directions across one another ([NL] equation 45).
+    """Learn linear tasks with orthogonal inputs one after another ([NL] equation 45).
 
-    Each task has 4 of the 32 input directions, fixed pairs of inputs and answers on them, and its turn of
-    `steps / (num_tasks rounds)` steps; the loss is that of *all* tasks, in units of the loss at the start. The third
-    thing returned gives the loss of the first task alone.
+    Each task has 4 of the 32 input directions, fixed pairs of inputs and targets along them, and turns of
+    `steps / (num_tasks rounds)` steps; the loss is that of *all* tasks, relative to the start. Returns the problem, the
+    start, and a function that gives the loss of the first task alone.
     """
     generator = torch.Generator().manual_seed(0)
     directions, _ = torch.linalg.qr(torch.randn(seeds, 32, 4 * num_tasks, generator=generator))
@@ -156,9 +156,9 @@ def tasks(num_tasks: int, seeds: int, steps: int, rounds: int) -> tuple[Problem,
 
 
 def stream(correlation: float, seeds: int, steps: int, objective: str) -> tuple[Problem, Tensor]:
-    """Learn a linear map from inputs of length 1 that resemble the one before; the objective is dot or l2.
+    """Learn a linear map from inputs of norm 1, each correlated with the previous one; the objective is dot or l2.
 
-    The loss is the squared error of the answer to the next input, before it is learned, in units of that of zero.
+    The loss is the squared error on the next input, before it is learned, relative to that of predicting zero.
     """
     generator = torch.Generator().manual_seed(0)
     truth = torch.randn(seeds, 8, 16, generator=generator)
