@@ -10,221 +10,237 @@ from typing import Any
 import numpy as np
 
 from nested_learning.report import mean_and_stderr, plot_panels
+from nested_learning.report.text import table, verdict
 
 QUANTILES = (0.25, 0.5, 0.75, 0.9)
-# A3 and A4 of the acceptance: shares
-KNOWN, MISLED, GAINED, FRACTION = 0.75, 0.30, 0.45, 0.05
+# thresholds of the verdicts: accuracies, and the deviation of a fraction
+MIN_MEMORIZED, MAX_WRONG_CONTEXT, MIN_GAIN, MAX_DEVIATION = 0.75, 0.30, 0.45, 0.05
 NAMES = {
     "titans_lmm": "Titans (LMM), memory of the mixer",
     "hope": "HOPE, memories of the mixer",
     "transformer": "Transformer (full attention), gradient steps on its MLPs",
 }
-FIGURES = ("accuracy", "accuracy_wrong_context", "accuracy_reset", "contradiction")
+METRICS = ("accuracy", "accuracy_wrong_context", "accuracy_reset", "contradiction")
 
-Answers = dict[str, dict[str, Any]]
+# of one run: name of the evaluation -> its report; `run` holds the directory
+Evaluations = dict[str, dict[str, Any]]
 
 
 def tau_at(run: Path, quantile: float) -> float:
-    """Return the surprise that a share `quantile` of the contexts in the answer `measured` of a run lies below."""
-    rows = (run / "evals/measured.jsonl").read_text(encoding="utf-8").splitlines()
-    return float(np.quantile([json.loads(row)["memory/surprise"] for row in rows], quantile))
+    """Return the `quantile` of the surprise of the contexts in the evaluation `measured` of a run."""
+    records = (run / "evals/measured.jsonl").read_text(encoding="utf-8").splitlines()
+    return float(np.quantile([json.loads(record)["memory/surprise"] for record in records], quantile))
 
 
-def read_answers(out: Path) -> dict[str, list[Answers]]:
-    """Return the answers of each model, one dictionary a seed, with `run`: where they lie."""
-    found: dict[str, list[Answers]] = {}
+def read_evaluations(out: Path) -> dict[str, list[Evaluations]]:
+    """Return the evaluations of each model, one dictionary a seed."""
+    by_model: dict[str, list[Evaluations]] = {}
     for model in NAMES:
         for run in sorted(out.glob(f"{model}_[0-9]*")):
-            answers = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in run.glob("evals/*.json")}
-            if "main" in answers:
-                found.setdefault(model, []).append(answers | {"run": {"path": run}})
-    return found
+            evaluations = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in run.glob("evals/*.json")}
+            if "main" in evaluations:
+                by_model.setdefault(model, []).append(evaluations | {"run": {"path": run}})
+    return by_model
 
 
 def write_report(out: Path, path: Path, command: str) -> Path:
-    """Write the report on the runs in `out` to `path`, its figures into the folder figures/ beside it."""
-    answers = read_answers(out)
+    """Write the report on the runs in `out` to `path`, its plots into figures/ next to it."""
+    evaluations = read_evaluations(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [*header(answers, command), *main_section(answers), *grid_section(answers, path.parent / "figures")]
-    lines += tau_section(answers.get("titans_lmm", []), path.parent / "figures")
+    lines = [
+        *header(evaluations, command),
+        *main_section(evaluations),
+        *grid_section(evaluations, path.parent / "figures"),
+    ]
+    lines += tau_section(evaluations.get("titans_lmm", []), path.parent / "figures")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-def header(answers: dict[str, list[Answers]], command: str) -> list[str]:
-    """Say what was asked, and how the runs were made."""
-    runs = [each["run"]["path"] for seeds in answers.values() for each in seeds]
+def header(evaluations: dict[str, list[Evaluations]], command: str) -> list[str]:
+    """Describe the task and how the runs were made."""
+    runs = [each["run"]["path"] for seeds in evaluations.values() for each in seeds]
     environments = [json.loads((run / "environment.json").read_text(encoding="utf-8")) for run in runs]
     commits = sorted({each["git"]["commit"][:9] for each in environments if each["git"]})
     seconds = [json.loads((run / "summary.json").read_text(encoding="utf-8"))["cpu_seconds"] for run in runs]
     seeds = sorted({int(run.name.rpartition("_")[2]) for run in runs})
     return [
-        "# The needle in two phases",
+        "# Recall of a fact after its context is removed",
         "",
         f"    {command}",
         "",
-        f"Commit {', '.join(commits)}. Seeds {', '.join(map(str, seeds))}; figures are means over the seeds ± their "
-        f"standard error. Training took {sum(seconds):.0f} CPU seconds in all, and {max(seconds):.0f} at most for one.",
-        "",
-        "The model is told one fact, such as `The lantern of Mira is jade .`; then the text is gone: caches, windows",
-        "and positions begin anew, and the question is `The lantern of Mira is`, with 8 candidates (chance 12.5 %).",
-        "Without study the model cannot know. Facts are drawn at random for every example and every row of training:",
-        "there is no fact to be learned, only how to be told one. The parameters are the same before and after, by",
-        "their hash.",
+        f"Commit {', '.join(commits)}. Seeds {', '.join(map(str, seeds))}; numbers are means over the seeds ± their "
+        f"standard error. Training took {sum(seconds):.0f} CPU seconds in total, at most {max(seconds):.0f} for one",
+        "run. ",
+        "With memory=memorize the model studies a context with one fact, such as `The lantern of Mira is jade .`.",
+        "Then the context is removed: KV caches, windows and positions are cleared. The prompt is `The lantern of Mira",
+        "is`, with 8 candidates (chance 12.5 %), so without memorizing the model cannot answer. Facts are random in",
+        "every example and every training row: training cannot teach facts, only how to store them. The trained",
+        "parameters do not change, which is checked by their hash.",
         "",
     ]
 
 
-def figures_of(seeds: Sequence[Answers], cell: str, figure: str, part: str = "metrics") -> list[float]:
-    """Return a figure of an answer, one a seed."""
-    return [each[cell][part][figure]["value"] for each in seeds if cell in each]
+def values_of(seeds: Sequence[Evaluations], evaluation: str, metric: str) -> list[float]:
+    """Return a metric of an evaluation, one value a seed."""
+    return [each[evaluation]["metrics"][metric]["value"] for each in seeds if evaluation in each]
 
 
-def first_answered(run: Path, cell: str) -> float:
-    """Return how often the value that was told first is answered although the fact has changed since."""
-    rows = [json.loads(line) for line in (run / f"evals/{cell}.jsonl").read_text(encoding="utf-8").splitlines()]
-    return float(np.mean([row["chosen/contradiction"] == row["gold"] for row in rows]))
+def outdated_answers(run: Path, evaluation: str) -> float:
+    """Return how often the first value of a fact is chosen although the fact has changed since."""
+    lines = (run / f"evals/{evaluation}.jsonl").read_text(encoding="utf-8").splitlines()
+    return float(np.mean([record["chosen/contradiction"] == record["gold"] for record in map(json.loads, lines)]))
 
 
 def percent(values: Sequence[float]) -> str:
-    """Show a mean over seeds with its standard error, as shares."""
+    """Write the mean over seeds ± its standard error, in percent."""
     mean, stderr = mean_and_stderr(values)
     return f"{mean:.1%}" + (f" ± {stderr:.1%}" if stderr is not None and len(values) > 1 else "")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out a table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return [*("| " + " | ".join(line) + " |" for line in lines), ""]
-
-
-def main_section(answers: dict[str, list[Answers]]) -> list[str]:
-    """Compare memorize with online, and hold it against its controls."""
-    lines = ["## Who studied it knows it", ""]
-    for cell, title in (("main", "One fact"), ("three_facts", "Three facts, one asked")):
+def main_section(evaluations: dict[str, list[Evaluations]]) -> list[str]:
+    """Compare memorize with online and with its controls."""
+    lines = ["## Accuracy with and without memorizing", ""]
+    for cell, title in (("main", "One fact"), ("three_facts", "Three facts, one of them queried")):
         rows = []
-        for model, seeds in answers.items():
+        for model, seeds in evaluations.items():
             if all(cell in each for each in seeds):
-                in_context = percent(figures_of(seeds, f"{cell}_online", "accuracy_in_context"))
-                alone = percent(figures_of(seeds, f"{cell}_online", "accuracy"))
-                rows.append([NAMES[model], in_context, alone, *(percent(figures_of(seeds, cell, f)) for f in FIGURES)])
+                in_context = percent(values_of(seeds, f"{cell}_online", "accuracy_in_context"))
+                alone = percent(values_of(seeds, f"{cell}_online", "accuracy"))
+                rows.append([NAMES[model], in_context, alone, *(percent(values_of(seeds, cell, f)) for f in METRICS)])
                 gains = [each[cell]["difference"]["accuracy"] for each in seeds]
                 paired = max(gain["stderr"] for gain in gains)
                 rows[-1] += [percent([gain["value"] for gain in gains]), f"{paired:.1%}"]
-                rows[-1].append(percent([first_answered(each["run"]["path"], cell) for each in seeds]))
-        columns = ["", "in context", "online, alone", "**studied**", "wrong context", "reset", "changed since"]
-        columns += ["gain", "its paired error", "changed, but the first answered"]
-        asked = [each[cell] for seeds in answers.values() for each in seeds if cell in each]
-        counts = sorted({answer["metrics"]["accuracy"]["n"] for answer in asked})
-        lines += [f"{title}, {', '.join(map(str, counts))} examples a seed:", "", *table(columns, rows)]
+                rows[-1].append(percent([outdated_answers(each["run"]["path"], cell) for each in seeds]))
+        columns = [
+            "",
+            "in context",
+            "online, question alone",
+            "**memorized**",
+            "wrong context",
+            "memory cleared",
+            "fact changed",
+        ]
+        columns += ["gain", "paired error of the gain", "fact changed, old value chosen"]
+        reports = [each[cell] for seeds in evaluations.values() for each in seeds if cell in each]
+        counts = sorted({report["metrics"]["accuracy"]["n"] for report in reports})
+        lines += [f"{title}, {', '.join(map(str, counts))} examples a seed:", "", *table(columns, rows), ""]
     lines += [
-        "`in context`: context and question in one text, whether the model could answer at all. `wrong context`: facts",
-        "about other things were studied. `reset`: all was forgotten after study. `changed since`: that the fact has",
-        "changed was studied later; what was said last is right. `gain`: studied less online; the paired error is that",
-        "of the examples, the largest of any seed. With one fact it is enough to know its value, whatever it is about;",
-        "with three, all three values are candidates: to know them, and not which is whose, gives 33 %.",
+        "`in context`: context and question in one text; the upper bound. Controls: `wrong context`: facts about other",
+        "things were memorized; `memory cleared`: the memory was reset after memorizing; `fact changed`: a new value",
+        "of the fact was memorized later and is the right one. `gain`: memorized minus online; its error is paired",
+        "over examples, the largest of any seed. With one fact it suffices to store the value, whatever it belongs to;",
+        "with three facts all three values are candidates, and knowing them without their keys gives 33 %.",
         "",
     ]
-    return [*lines, *(f"- {line}" for line in verdicts(answers)), ""]
+    return [*lines, *verdicts(evaluations), ""]
 
 
-def verdicts(answers: dict[str, list[Answers]]) -> list[str]:
-    """Say of each model and seed whether A3 holds."""
+def verdicts(evaluations: dict[str, list[Evaluations]]) -> list[str]:
+    """Return for each model whether memorizing works with every seed, and which check fails where."""
     lines = []
-    for model, seeds in answers.items():
+    for model, seeds in evaluations.items():
         failed = []
         for each in seeds:
             memorized, online = each["main"]["metrics"], each["main_online"]["metrics"]
             seed = each["run"]["path"].name
             alone, gain = online["accuracy"], each["main"]["difference"]["accuracy"]
             checks = {
-                "alone within 2 standard errors of chance": abs(alone["value"] - alone["chance"])
+                "online within 2 standard errors of chance": abs(alone["value"] - alone["chance"])
                 <= 2 * chance_stderr(alone),
-                f"studied >= {KNOWN:.0%}": memorized["accuracy"]["value"] >= KNOWN,
-                f"wrong context <= {MISLED:.0%}": memorized["accuracy_wrong_context"]["value"] <= MISLED,
-                f"gain >= {GAINED:.0%}": gain["value"] >= GAINED,
-                "reset is online": memorized["accuracy_reset"]["value"] == alone["value"],
+                f"memorized >= {MIN_MEMORIZED:.0%}": memorized["accuracy"]["value"] >= MIN_MEMORIZED,
+                f"wrong context <= {MAX_WRONG_CONTEXT:.0%}": memorized["accuracy_wrong_context"]["value"]
+                <= MAX_WRONG_CONTEXT,
+                f"gain >= {MIN_GAIN:.0%}": gain["value"] >= MIN_GAIN,
+                "memory cleared equals online": memorized["accuracy_reset"]["value"] == alone["value"],
                 "same parameters": each["main"]["parameters_sha256"] == each["main"]["parameters_sha256_after"],
             }
             failed += [f"{seed}: {name}" for name, holds in checks.items() if not holds]
-        lines.append(f"A3, {model}, {len(seeds)} seeds: **{'no' if failed else 'yes'}** {'; '.join(failed)}".rstrip())
+        claim = f"{model} recalls the fact after its context is removed, and every control holds, with all "
+        claim += f"{len(seeds)} seeds"
+        lines.append(f"{verdict(claim, not failed)} {'; '.join(failed)}".rstrip())
     return lines
 
 
 def chance_stderr(metric: dict[str, Any]) -> float:
-    """Return the standard error of a share that is `chance` in truth."""
+    """Return the standard error of an accuracy whose expected value is chance."""
     return math.sqrt(metric["chance"] * (1 - metric["chance"]) / metric["n"])
 
 
-def grid_section(answers: dict[str, list[Answers]], figures: Path) -> list[str]:
-    """Show how often and how far: steps by rates."""
+def grid_section(evaluations: dict[str, list[Evaluations]], figures: Path) -> list[str]:
+    """Report on the number of steps and the learning rate of memorizing."""
     lines = [
-        "## Steps and rates",
+        "## Steps and learning rates of memorizing",
         "",
-        "Studied (wrong context), 64 examples a seed. `lr` multiplies what a level learned to write;",
-        "of the MLPs of the Transformer it is the step size.",
+        "Accuracy when memorized (in brackets: wrong context), 64 examples a seed. `lr` multiplies the writes that a",
+        "level learned in training; for the MLPs of the Transformer it is the learning rate.",
         "",
     ]
     panels: dict[str, dict[str, list[tuple[float, float, float | None]]]] = {}
-    for model, seeds in answers.items():
-        # what was asked of every seed
+    for model, seeds in evaluations.items():
+        # evaluations that every seed has
         names = [name for name in seeds[0] if name.startswith("steps_") and not name.endswith("_online")]
         names = [name for name in names if all(name in each for each in seeds)]
         cells = {tuple(map(float, name.removeprefix("steps_").split("_lr_"))): name for name in names}
         if not cells:
             continue
-        steps, rates = (sorted({key[place] for key in cells}) for place in (0, 1))
+        steps, rates = (sorted({key[index] for key in cells}) for index in (0, 1))
         rows = []
         for rate in rates:
             row = [f"lr {rate:g}"]
             for step in steps:
                 name = cells.get((step, rate), "")
-                found = figures_of(seeds, name, "accuracy")
-                wrong = figures_of(seeds, name, "accuracy_wrong_context")
-                row.append(f"{percent(found)} ({np.mean(wrong):.0%})" if found else "")
-                if found:
-                    panels.setdefault(model, {}).setdefault(f"lr {rate:g}", []).append((step, *mean_and_stderr(found)))
+                accuracy = values_of(seeds, name, "accuracy")
+                wrong = values_of(seeds, name, "accuracy_wrong_context")
+                row.append(f"{percent(accuracy)} ({np.mean(wrong):.0%})" if accuracy else "")
+                if accuracy:
+                    panels.setdefault(model, {}).setdefault(f"lr {rate:g}", []).append(
+                        (step, *mean_and_stderr(accuracy))
+                    )
             rows.append(row)
-        lines += [f"{NAMES[model]}:", "", *table(["", *(f"{step:g} steps" for step in steps)], rows)]
+        lines += [f"{NAMES[model]}:", "", *table(["", *(f"{step:g} steps" for step in steps)], rows), ""]
     if panels:
         figures.mkdir(parents=True, exist_ok=True)
-        plot_panels(figures / "needle_steps.png", panels, "times a context is studied")
-        lines += ["![accuracy by steps and rate](figures/needle_steps.png)", ""]
+        plot_panels(figures / "needle_steps.png", panels, "steps")
+        lines += ["![accuracy by steps and learning rate](figures/needle_steps.png)", ""]
     return lines
 
 
-def tau_section(seeds: Sequence[Answers], figures: Path) -> list[str]:
-    """Show what a threshold of surprise lets through, and what that costs."""
+def tau_section(seeds: Sequence[Evaluations], figures: Path) -> list[str]:
+    """Report on thresholds of surprise: how many contexts are written, and the accuracy."""
     seeds = [each for each in seeds if f"tau_{QUANTILES[-1]}" in each]
     if not seeds:
         return []
     cells = {0.0: "tau_0", **{quantile: f"tau_{quantile}" for quantile in QUANTILES}, 1.0: "tau_inf"}
-    rows, shares, points = [], {}, []
+    rows, deviations, points = [], {}, []
     for quantile, cell in cells.items():
-        written = figures_of(seeds, cell, "memory/titan/writes")
-        known = figures_of(seeds, cell, "accuracy")
-        shares[quantile] = [abs(each - (1 - quantile)) for each in written]
-        if known:
-            points.append((quantile, *mean_and_stderr(known)))
-        rows.append([f"{quantile:g}", f"{1 - quantile:.0%}", percent(written), percent(known)])
+        written = values_of(seeds, cell, "memory/titan/writes")
+        accuracy = values_of(seeds, cell, "accuracy")
+        deviations[quantile] = [abs(each - (1 - quantile)) for each in written]
+        if accuracy:
+            points.append((quantile, *mean_and_stderr(accuracy)))
+        rows.append([f"{quantile:g}", f"{1 - quantile:.0%}", percent(written), percent(accuracy)])
     figures.mkdir(parents=True, exist_ok=True)
     plot_panels(figures / "needle_threshold.png", {"accuracy": {"titans_lmm": points}}, "quantile of surprise")
     equal = all(each["tau_inf"]["difference"]["nats"]["value"] == 0 for each in seeds)
     falls = all(before[1] >= after[1] for before, after in pairwise(points))
-    deviation = max(max(each) for each in shares.values())
-    same, close, falling = ("yes" if holds else "no" for holds in (equal, deviation <= FRACTION, falls))
+    deviation = max(max(each) for each in deviations.values())
     return [
-        "## Only what surprises",
+        "## Write only surprising contexts",
         "",
-        "Titans (LMM): a context is written only if its surprise (l2 of the teach signal) is at least",
+        "Titans (LMM): a context is written only if its surprise (l2 norm of the teach signal) is at least",
         "`memory.surprise_threshold`, a quantile of the surprise of 512 other examples. 512 examples a seed.",
         "",
-        *table(["quantile", "to be written", "written", "studied"], rows),
+        *table(["quantile", "expected fraction written", "fraction written", "accuracy"], rows),
+        "",
         "![accuracy by threshold](figures/needle_threshold.png)",
         "",
-        f"- A4, share written within {FRACTION:.0%} of what the quantile says, largest deviation of any seed "
-        f"{deviation:.1%}: **{close}**",
-        f"- A4, accuracy falls with the threshold: **{falling}**",
-        f"- A4, an infinite threshold is online, nats of every seed equal to the bit: **{same}**",
+        verdict(
+            f"the fraction written is within {MAX_DEVIATION:.0%} of the quantile's, largest deviation of any seed "
+            f"{deviation:.1%}",
+            deviation <= MAX_DEVIATION,
+        ),
+        verdict("accuracy falls with the threshold", falls),
+        verdict("an infinite threshold equals memory=online, nats of every seed equal to the bit", equal),
         "",
     ]
