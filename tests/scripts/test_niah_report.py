@@ -26,7 +26,7 @@ def test_every_seed_must_reach_what_was_demanded(near: float, far: float, window
         "titans_lmm": [good, run_of(near, far)],
         "window": [run_of(0.1, 0.1), run_of(window, 0.1)],
     }
-    lines = report.judgements(runs)
+    lines = report.verdicts(runs)
     assert [line.rpartition(": ")[2].strip("*") for line in lines] == said
 
 

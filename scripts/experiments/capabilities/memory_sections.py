@@ -21,8 +21,8 @@ from scripts.experiments.capabilities.trials import FULL, WIDTH
 
 def recall_section(part: Found, figures: Path) -> list[str]:
     """Report on associative recall over the number of pairs and the size of the state."""
-    asked = list(part.all_runs[0].answers)
-    pairs = sorted(int(answer.removeprefix("pairs_")) for answer in asked)
+    evaluations = part.all_runs[0].evaluations
+    pairs = sorted(int(name.removeprefix("pairs_")) for name in evaluations)
     data = part.all_runs[0].config["data"]
     chance = 1 / data["num_values"]
     panels, lines = {}, []

@@ -36,20 +36,20 @@ MODELS = {
         "steps=400",
     ),
 }
-# what needs data is trained once
+# trained with the first seed only, and only with --data
 ONCE = ("babilong",)
 STREAMS = (8192, 65536, 524288)
 QUICK = ("steps=2", "val_every=2", "save_every=2", "data.val_rows=2", "data.batch_size=2")
-# in {data} stands the folder of the data; a question without it needs none
+# {data} stands for --data; evaluations with it are skipped without
 BOOK = "{data}/text/gutenberg/crime_and_punishment.txt"
 STORIES = "{data}/babi/en-10k"
 
 
 @dataclass(frozen=True)
-class Question:
-    """What trained `models` of `seeds` (None: all) are asked: a pack and overrides of it, under a memory policy.
+class Evaluation:
+    """An evaluation of trained `models` and `seeds` (None: all): a pack, its overrides, and a memory policy.
 
-    The reports are named after the question.
+    Its reports are renamed to `name`.
     """
 
     name: str
@@ -61,24 +61,24 @@ class Question:
 
 
 def sizes(pack: str, lengths: str, depths: str, num_examples: int, more: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Write the overrides of a pack of needles with numbers of three digits."""
+    """Return the overrides of a pack of needles whose values are numbers of three digits."""
     given = ("digits=3", "num_generated=4", "batch_size=5", f"lengths=[{lengths}]", f"depths=[{depths}]")
     return tuple(f"evals.{pack}.{line}" for line in (*given, f"num_examples={num_examples}", *more))
 
 
-QUESTIONS = [
-    Question("niah", "niah", sizes("niah", "256,512,1024,2048", "0,25,50,75,100", 12), ("titans_lmm", "window")),
-    Question("far", "niah", sizes("niah", "4096,8192", "0,25,50,75,100", 4)),
-    Question("frozen", "niah", sizes("niah", "256,1024", "0,25,50,75,100", 8), memory="frozen"),
-    Question(
+EVALUATIONS = [
+    Evaluation("niah", "niah", sizes("niah", "256,512,1024,2048", "0,25,50,75,100", 12), ("titans_lmm", "window")),
+    Evaluation("far", "niah", sizes("niah", "4096,8192", "0,25,50,75,100", 4)),
+    Evaluation("frozen", "niah", sizes("niah", "256,1024", "0,25,50,75,100", 8), memory="frozen"),
+    Evaluation(
         "studied", "niah", (*sizes("niah", "256,1024", "0,25,50,75,100", 8), "memory.levels=[titan]"), memory="memorize"
     ),
-    Question("passkey", "passkey", sizes("passkey", "256,1024,4096", "0,50,100", 8), ("titans_lmm", "window")),
-    Question(
+    Evaluation("passkey", "passkey", sizes("passkey", "256,1024,4096", "0,50,100", 8), ("titans_lmm", "window")),
+    Evaluation(
         "books", "niah", sizes("niah", "512", "0,50,100", 20, ("tasks=[niah_single_2]", f"path={BOOK}")), seeds=(0,)
     ),
-    Question("multikey", "niah", sizes("niah", "256,512", "0,50,100", 20, ("tasks=[niah_multikey_2]",)), seeds=(0,)),
-    Question(
+    Evaluation("multikey", "niah", sizes("niah", "256,512", "0,50,100", 20, ("tasks=[niah_multikey_2]",)), seeds=(0,)),
+    Evaluation(
         "babilong",
         "babilong",
         (
@@ -96,7 +96,7 @@ QUESTIONS = [
 
 
 def complete(model: str, seed: int, options: argparse.Namespace) -> None:
-    """Train <out>/<model>-<seed> and ask what has no answer yet, the output in a file beside it."""
+    """Train <out>/<model>-<seed> and run the missing evaluations; the output goes to <out>/<model>-<seed>.log."""
     name, out = f"{model}-{seed}", options.out
     overrides = [line.format(data=options.data) for line in MODELS[model]]
     quick = QUICK if options.quick else ()
@@ -109,39 +109,47 @@ def complete(model: str, seed: int, options: argparse.Namespace) -> None:
             from nested_learning.phase import train
 
             train.run(config)
-        for question in QUESTIONS:
-            lacks_data = options.data is None and any("{data}" in line for line in question.overrides)
-            if model in question.models and seed in (question.seeds or options.seeds) and not lacks_data:
-                ask(out / name, question, options)
+        for evaluation in EVALUATIONS:
+            lacks_data = options.data is None and any("{data}" in line for line in evaluation.overrides)
+            if model in evaluation.models and seed in (evaluation.seeds or options.seeds) and not lacks_data:
+                evaluate(out / name, evaluation, options)
     if model == "titans_lmm" and seed == options.seeds[0]:
         for length in STREAMS[:1] if options.quick else STREAMS:
             stream(out / name, length)
 
 
-def ask(run: Path, question: Question, options: argparse.Namespace) -> None:
-    """Ask the trained model, and keep the reports under the question's name."""
-    from nested_learning.phase import eval as evaluation
+def evaluate(run: Path, evaluation: Evaluation, options: argparse.Namespace) -> None:
+    """Evaluate the trained model, and keep the reports under the name of the evaluation."""
+    from nested_learning.phase import eval as phase
 
     folder = run / "evals"
-    if (folder / f"{question.name}.answer.json").exists():
+    if (folder / f"{evaluation.name}.answer.json").exists():
         return
-    asked = [line.format(data=options.data) for line in question.overrides]
+    overrides = [line.format(data=options.data) for line in evaluation.overrides]
     if options.quick:
-        asked.append(f"evals.{question.pack}.num_examples=1")
-    data = ["data=needles"] if question.pack != "babilong" else []
-    lines = ["phase=eval", f"checkpoint={run}", f"evals=[{question.pack}]", "device=cpu", f"memory={question.memory}"]
-    evaluation.run(make_job(open_option_files(None), last_of_each_key([*lines, *data, *asked])).config)
-    label = question.pack + ("" if question.memory == "online" else f"_{question.memory}")
-    written = [path for path in folder.iterdir() if path.name.startswith((f"{question.pack}.", f"{question.pack}_"))]
+        overrides.append(f"evals.{evaluation.pack}.num_examples=1")
+    data = ["data=needles"] if evaluation.pack != "babilong" else []
+    lines = [
+        "phase=eval",
+        f"checkpoint={run}",
+        f"evals=[{evaluation.pack}]",
+        "device=cpu",
+        f"memory={evaluation.memory}",
+    ]
+    phase.run(make_job(open_option_files(None), last_of_each_key([*lines, *data, *overrides])).config)
+    label = evaluation.pack + ("" if evaluation.memory == "online" else f"_{evaluation.memory}")
+    written = [
+        path for path in folder.iterdir() if path.name.startswith((f"{evaluation.pack}.", f"{evaluation.pack}_"))
+    ]
     for path in sorted(written):
         is_answer = path.name.startswith(label)
-        rest = path.name.removeprefix(label if is_answer else question.pack)
+        rest = path.name.removeprefix(label if is_answer else evaluation.pack)
         if not rest.startswith((".answer", ".baseline")):
-            path.rename(folder / f"{question.name}{'.answer' if is_answer else '.baseline'}{rest}")
+            path.rename(folder / f"{evaluation.name}{'.answer' if is_answer else '.baseline'}{rest}")
 
 
 def stream(run: Path, length: int) -> None:
-    """Read `length` tokens in a process of its own, and keep what that took beside the run's reports."""
+    """Measure a prompt of `length` tokens in a process of its own; keep the result with the run's reports."""
     path = run / "evals" / f"stream-{length}.json"
     if not path.exists():
         command = [sys.executable, "-m", "scripts.experiments.niah.run", "--stream", str(run), str(length)]
@@ -149,7 +157,7 @@ def stream(run: Path, length: int) -> None:
 
 
 def measure(run: Path, length: int) -> str:
-    """Read one prompt of `length` tokens; return the CPU seconds and the peak of the memory as JSON."""
+    """Read one prompt of `length` tokens; return the CPU seconds and the peak memory as JSON."""
     import numpy as np
     import torch
 
@@ -162,7 +170,7 @@ def measure(run: Path, length: int) -> str:
     assert session.tokenizer is not None
     prompt = Prompts(TASKS["niah_single_1"], session.tokenizer).make(np.random.default_rng(0), length, 0.5, 0)
     tokens = torch.from_numpy(np.concatenate([prompt.context, prompt.question]))
-    # what is made once is made before
+    # warm up: the first call allocates buffers and builds caches
     session.fork().feed(tokens[:1024])
     before, started = peak_memory_bytes(torch.device("cpu")), time.process_time()
     session.feed(tokens)
@@ -175,19 +183,19 @@ def measure(run: Path, length: int) -> str:
 def read_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the folder of the data")
+    parser.add_argument("--data", type=Path, help="the folder with text/gutenberg and babi")
     parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/niah"), help="where the runs are kept")
-    parser.add_argument("--report", type=Path, default=ROOT / "reports/niah.md", help="figures/ goes beside it")
+    parser.add_argument("--report", type=Path, default=ROOT / "reports/niah.md", help="figures/ goes next to it")
     parser.add_argument("--quick", action="store_true", help="tiny runs, to try the script; use another --out")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
-    parser.add_argument("--stream", nargs=2, metavar=("RUN", "TOKENS"), help="what reading so many tokens takes")
+    parser.add_argument("--stream", nargs=2, metavar=("RUN", "TOKENS"), help="measure the time and memory of a prompt")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Complete the runs, seed by seed, so that everything is seen early; write the report."""
+    """Complete the runs seed by seed, so that the first results come early; write the report."""
     options = read_options()
     use_one_thread()
     if options.stream:
