@@ -74,7 +74,7 @@ def save(
 
     first(lambda: _begin(draft))
     hashes: dict[str, str] = {}
-    if world.holds_parts:
+    if world.is_sharding:
         with _explained(run, target):
             hashes = _write_parts(draft, {MODEL: model_tensors(model), OPTIMIZER: optimizer.held()}, world)
     else:

@@ -1,4 +1,4 @@
-"""`phase=train`: build the parts, train, say what came out and what to try next."""
+"""`phase=train`: build the components, train, print the results and the next command."""
 
 import json
 import shlex
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nested_learning.checkpoint import Progress
 from nested_learning.data.batch import Batch, to
 from nested_learning.data.describe import describe_rows, packing_reports
+from nested_learning.data.feed import Feed
 from nested_learning.data.fingerprint import order_fingerprint
 from nested_learning.data.loader import train_batch
 from nested_learning.data.source import Source
@@ -33,14 +34,7 @@ from nested_learning.planning.flops import flops, utilisation
 from nested_learning.train.branch import branch
 from nested_learning.train.compiling import Compiled
 from nested_learning.train.float8 import use_float8
-from nested_learning.train.run import (
-    count_micro_batches,
-    lock_run,
-    note_environment,
-    open_feed,
-    prepare_process,
-    program,
-)
+from nested_learning.train.run import lock_run, note_environment, open_feed, prepare_process, program
 from nested_learning.train.stopwatch import Stopwatch, peak_memory_bytes
 from nested_learning.train.trainer import Trainer, start
 from nested_learning.world.joining import open_world
@@ -50,63 +44,66 @@ if TYPE_CHECKING:
     from nested_learning.config.schema import Config
 
 SUMMARY = "summary.json"
+# the metrics that the last lines print
+PRINTED = ("/loss", "/bpb", "/accuracy", "/sequence_accuracy")
 
 
-class Parts(NamedTuple):
-    """What is trained, by what, on what; `batch` is the first micro-batch of the first batch.
+class Components(NamedTuple):
+    """What a run consists of, built and checked.
 
-    `backend` says what computes the memories.
+    `batch` is the first micro-batch of step 0, on the device; `backend` is a line that says what computes the memories.
     """
 
-    source: Source
+    feed: Feed
     model: LanguageModel
     objective: Objective
     optimizer: Optimizer
     batch: Batch
     backend: str
 
+    @property
+    def source(self) -> Source:
+        """The data that the feed reads."""
+        return self.feed.source
+
 
 def run(config: "Config") -> Result:
-    """Train the configured model, or go on with a run that was stopped. Raises NestedLearningError for bad input.
+    """Train the configured model, or resume a run that was stopped. Raises NestedLearningError for bad input.
 
-    Nothing is created before all that can fail on the configuration, the data or a checkpoint has been tried.
+    No file is created before everything that can fail on the configuration, the data or a checkpoint has been tried.
     """
     config.memory.refuse_memorize("train")
     if config.dry_run:
         return dry_run(config)
-    watch = Stopwatch()
+    stopwatch = Stopwatch()
     with open_world(config.device, config.world) as world:
         prepare_process(config.seed, world.device, is_elastic=config.world.is_deterministic)
-        parts = build(config, world)
-        with lock_run(config, world) as place:
-            progress = begin_or_go_on(place.checkpoint, config, parts, world)
-            if place.directory is not None and is_complete(place.directory, progress, config.steps):
-                say(world, f"complete already: {place.directory}")
+        components = build(config, world)
+        with lock_run(config, world) as lock:
+            progress = load_progress(config, lock.checkpoint, components, world)
+            if lock.directory is not None and is_complete(lock.directory, progress, config.steps):
+                print_first(world, f"complete already: {lock.directory}")
             else:
-                progress.lost += lost_seconds(place.directory, progress)
-                ctx = place.begin(progress.step)
-                announce(ctx.directory, progress, parts, world)
-                trainer = Trainer(
-                    ctx, parts.source, parts.model, parts.objective, parts.optimizer, progress, watch, parts.batch
-                )
-                announce_compiled(ctx.directory, trainer.compiled, world)
+                progress.lost += lost_seconds(lock.directory, progress)
+                ctx = lock.open_run(progress.step)
+                print_start(ctx.directory, progress.step, components, world)
+                feed, model, objective, optimizer, batch, _ = components
+                trainer = Trainer(ctx, feed, model, objective, optimizer, progress, stopwatch, batch)
+                record_compiled(ctx.directory, trainer.compiled, world)
                 trainer.fit()
-                write_summary(ctx.directory, trainer, parts)
-        assert place.directory is not None
-        return conclude(config, place.directory, progress, parts, world)
+                if world.is_first:
+                    write_summary(ctx.directory, trainer)
+        assert lock.directory is not None
+        # with sharded parameters a forward pass takes all processes
+        if components.source.tokenizer is not None and (world.is_first or world.is_sharding):
+            print_first(world, "", "sample:", write_sample(config, components), "")
+        print_end(lock.directory, progress, world, is_text=components.source.tokenizer is not None)
+    return Result(lock.directory, dict(progress.metrics))
 
 
-def begin_or_go_on(saved: Path | None, config: "Config", parts: Parts, world: World) -> Progress:
-    """Return how far the run is: as far as the checkpoint `saved`, as the run it branches from, or at its beginning."""
-    source, model, _, optimizer, *_ = parts
-    if saved is None and config.branch_from is not None:
-        return branch(Path(config.branch_from), config.steps, source, model, optimizer, config.seed)
-    return start(saved, source, model, optimizer, config.seed, world)
-
-
-def build(config: "Config", world: World) -> Parts:
-    """Build all parts on the device of `world`, and read a first batch, so that no bad input is found later."""
-    source, model = begin(config)
+def build(config: "Config", world: World) -> Components:
+    """Build all components on the device of `world` and read one batch, so that bad input is refused here."""
+    source, model = open_data_and_model(config)
     model = model.to(world.device)
     backend = use_backend(model, config.backend, world.device)
     if config.dtype == "float8":
@@ -115,31 +112,23 @@ def build(config: "Config", world: World) -> Parts:
     world.shard(model, list(model.blocks))
     if config.sample_every and source.tokenizer is None:
         raise ConfigError(
-            f"sample_every={config.sample_every}: data={config.data.name} is no text to go on with; use sample_every=0"
+            f"sample_every={config.sample_every}: data={config.data.name} is not text, so nothing can be generated; "
+            "use sample_every=0"
         )
     objective = config.objective.build()
     feed = open_feed(config, source, world)
-    named, least = list(model.named_parameters()), feed.min_step_tokens()
-    optimizer = build_optimizer(config.optim, named, model.levels, least, config.steps, world, feed.tokens_before)
+    named, min_tokens = list(model.named_parameters()), feed.min_step_tokens()
+    optimizer = build_optimizer(config.optim, named, model.levels, min_tokens, config.steps, world, feed.tokens_before)
     optimizer.watch(model)
-    if config.compile != "off" and optimizer.inputs:
-        raise ConfigError(
-            f"compile={config.compile}: a rule of optim reads the inputs of layers, which are compiled away; "
-            "try compile=off"
-        )
-    if config.world.is_deterministic and optimizer.inputs:
-        raise ConfigError(
-            "world.reduction=deterministic: a rule of optim reads the inputs of layers, which are added up as they "
-            "come; use world.reduction=fast, or another rule than dgd"
-        )
-    num_micro_batches = count_micro_batches(config, world)
-    first, *_ = world.share_of(num_micro_batches)
+    if optimizer.inputs:
+        refuse_input_rules(config.compile, is_deterministic=config.world.is_deterministic)
+    num_micro_batches, first = feed.num_micro_batches, feed.own_micro_batches[0]
     batch = train_batch(source, config.seed, 0, first, num_micro_batches, config.data.batch_size)
-    return Parts(source, model, objective, optimizer, to(batch, world.device), backend)
+    return Components(feed, model, objective, optimizer, to(batch, world.device), backend)
 
 
-def begin(config: "Config") -> tuple[Source, LanguageModel]:
-    """Open the data and build the model; with `stack_from`, in the tokens of that run and with its weights."""
+def open_data_and_model(config: "Config") -> tuple[Source, LanguageModel]:
+    """Open the data and build the model; with `stack_from`, with the tokenizer of that run and its weights."""
     if config.stack_from is None:
         source = config.data.build(config.seed)
         return source, config.model.build(source.vocab_size, config.seed)
@@ -150,42 +139,65 @@ def begin(config: "Config") -> tuple[Source, LanguageModel]:
     return source, model
 
 
-def describe(world: World) -> str:
-    """Say how many processes there are, and how they share the work."""
+def refuse_input_rules(compiling: str, *, is_deterministic: bool) -> None:
+    """Raise ConfigError where a rule of `optim` that reads the inputs of layers cannot work."""
+    if compiling != "off":
+        raise ConfigError(
+            f"compile={compiling}: a rule of optim reads the inputs of layers, which a compiled model does not show; "
+            "try compile=off"
+        )
+    if is_deterministic:
+        raise ConfigError(
+            "world.reduction=deterministic: a rule of optim reads the inputs of layers, which are summed in any order; "
+            "use world.reduction=fast, or another rule than dgd"
+        )
+
+
+def load_progress(config: "Config", saved: Path | None, components: Components, world: World) -> Progress:
+    """Return where training starts: at the checkpoint `saved`, at that of `branch_from`, or at step 0.
+
+    From a checkpoint, model and optimizer are filled as well.
+    """
+    source, model, optimizer = components.source, components.model, components.optimizer
+    if saved is None and config.branch_from is not None:
+        return branch(Path(config.branch_from), config.steps, source, model, optimizer, config.seed)
+    return start(saved, source, model, optimizer, config.seed, world)
+
+
+def describe_processes(world: World) -> str:
+    """Return the number of processes and how they share the work, such as "processes 1"."""
     words = [f"processes {world.size}"]
-    if world.holds_parts:
-        words.append(f"each with one of {world.config.num_shards(world.size)} parts of the parameters")
+    if world.is_sharding:
+        words.append(f"each with one of {world.config.num_shards(world.size)} shards of the parameters")
     if world.config.is_deterministic:
         words.append("deterministic sums, one thread a process")
     return ", ".join(words)
 
 
-def announce(directory: Path, progress: Progress, parts: Parts, world: World) -> None:
-    """Say what is about to be trained, and where."""
-    goes_on = f", going on at step {progress.step}" if progress.step else ""
-    say(
+def print_start(directory: Path, step: int, components: Components, world: World) -> None:
+    """Print the optimizer's groups, the data, and where the run is."""
+    resumes = f", resumes at step {step}" if step else ""
+    print_first(
         world,
-        group_table(parts.optimizer),
-        parts.backend,
-        *describe_rows(parts.source),
-        f"run: {directory}{goes_on} (device {world.device}, {describe(world)})",
+        group_table(components.optimizer),
+        components.backend,
+        *describe_rows(components.source),
+        f"run: {directory}{resumes} (device {world.device}, {describe_processes(world)})",
     )
 
 
-def announce_compiled(directory: Path, compiled: Compiled, world: World) -> None:
-    """Say whether the model was compiled as asked, and record it in environment.json."""
+def record_compiled(directory: Path, compiled: Compiled, world: World) -> None:
+    """Write to environment.json whether the model was compiled, and print it where compiling was requested."""
     if world.is_first:
         note_environment(directory, compile=compiled._asdict())
     if compiled.asked != "off":
-        say(world, str(compiled))
+        print_first(world, str(compiled))
 
 
-def write_summary(directory: Path, trainer: Trainer, parts: Parts) -> None:
-    """Write summary.json: the figures of the run, and what it cost."""
-    config, progress, world = trainer.config, trainer.progress, trainer.world
-    if not world.is_first:
-        return
-    known = flops(config.model, config.objective, parts.source.vocab_size, parts.source.seq_len)
+def write_summary(directory: Path, trainer: Trainer) -> None:
+    """Write summary.json: the metrics of the run, and its time, memory and FLOPs."""
+    config, progress, source = trainer.config, trainer.progress, trainer.source
+    cost = flops(config.model, config.objective, source.vocab_size, source.seq_len)
     rate = progress.tokens / progress.seconds
     summary: dict[str, Any] = {
         "step": progress.step,
@@ -199,66 +211,52 @@ def write_summary(directory: Path, trainer: Trainer, parts: Parts) -> None:
         "lost_seconds": progress.lost,
         "wall_seconds": (wall := sum(progress.phases.values()) + progress.lost),
         "goodput": progress.seconds / wall,
-        "peak_memory_bytes": peak_memory_bytes(world.device),
-        "parameters": count_parameters(parts.model),
-        "data_order": order_fingerprint(open_feed(config, parts.source, world)),
-        "packing": {name: report._asdict() for name, report in packing_reports(parts.source).items()},
-        "flops_per_token": known.total,
-        "memory_flops_per_token": known.memory,
-        **utilisation(known, rate, trainer.most),
+        "peak_memory_bytes": peak_memory_bytes(trainer.ctx.device),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "data_order": order_fingerprint(trainer.feed),
+        "packing": {name: report._asdict() for name, report in packing_reports(source).items()},
+        "flops_per_token": cost.total,
+        "memory_flops_per_token": cost.memory,
+        **utilisation(cost, rate, trainer.peak_flops),
         "compile": trainer.compiled._asdict(),
     }
     write_atomic(directory / SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 
 def lost_seconds(directory: Path | None, progress: Progress) -> float:
-    """Return the seconds that an earlier process logged after the checkpoint that `progress` is from."""
+    """Return the seconds that an earlier process logged after the checkpoint of `progress`."""
     lines = [] if directory is None else read_lines(directory / METRICS)
     wall = max((line["perf/wall_seconds"] for line in lines), default=0.0)
     return max(0.0, wall - sum(progress.phases.values()) - progress.lost)
 
 
 def is_complete(directory: Path, progress: Progress, steps: int) -> bool:
-    """Say whether nothing is left to do in `directory`."""
+    """Return whether the run in `directory` has made its last step and written its summary."""
     return progress.step == steps and (directory / SUMMARY).exists()
 
 
-def conclude(config: "Config", directory: Path, progress: Progress, parts: Parts, world: World) -> Result:
-    """Print a sample of text, the final figures, the run directory and what to try next."""
-    # writing takes all processes where each holds a part of the parameters
-    if parts.source.tokenizer is not None and (world.is_first or world.holds_parts):
-        say(world, "", "sample:", write_sample(config, parts.model, parts.source), "")
-    if world.is_first:
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items() if name.endswith(SHOWN))
-        rate = progress.tokens / progress.seconds
-        asked = ["phase=eval"] if parts.source.tokenizer is None else ["phase=sample", "prompt=def "]
-        say(
-            world,
-            f"done: {progress.step} steps, {progress.tokens:,} tokens, {progress.seconds:.1f} s, {rate:,.0f} tokens/s",
-            f"final: {figures}",
-            f"run: {directory}",
-            f"next: {shlex.join([*program(), *asked, f'checkpoint={directory}'])}",
-        )
-    return Result(directory, dict(progress.metrics))
+def print_end(directory: Path, progress: Progress, world: World, *, is_text: bool) -> None:
+    """Print the final metrics, the run directory and the next command."""
+    metrics = "  ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items() if name.endswith(PRINTED))
+    rate = progress.tokens / progress.seconds
+    following = ["phase=sample", "prompt=def "] if is_text else ["phase=eval"]
+    print_first(
+        world,
+        f"done: {progress.step} steps, {progress.tokens:,} tokens, {progress.seconds:.1f} s, {rate:,.0f} tokens/s",
+        f"final: {metrics}",
+        f"run: {directory}",
+        f"next: {shlex.join([*program(), *following, f'checkpoint={directory}'])}",
+    )
 
 
-# the figures worth a place on the last line
-SHOWN = ("/loss", "/bpb", "/accuracy", "/sequence_accuracy")
-
-
-def write_sample(config: "Config", model: LanguageModel, source: Source) -> str:
-    """Let the model go on with the configured prompt."""
-    with evaluating(model):
-        session = Session(model, source.tokenizer, policy=config.memory)
+def write_sample(config: "Config", components: Components) -> str:
+    """Return the configured prompt with the continuation that the model generates."""
+    with evaluating(components.model):
+        session = Session(components.model, components.source.tokenizer, policy=config.memory)
         return printable(config.prompt + continuation(session, config.prompt, config.sampling, config.seed))
 
 
-def count_parameters(model: LanguageModel) -> int:
-    """Count the numbers that are trained, shared ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def say(world: World, *lines: str) -> None:
-    """Print `lines`, once, whatever the number of processes."""
+def print_first(world: World, *lines: str) -> None:
+    """Print `lines` on the first process only."""
     if world.is_first:
         print("\n".join(lines), flush=True)

@@ -1,4 +1,4 @@
-"""A run that begins where another is: a decay from a checkpoint of a long run at its peak, or other data from there."""
+"""`branch_from`: a new run that starts from a checkpoint of another, such as a learning-rate decay or other data."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +13,12 @@ from nested_learning.train.recovery import load
 
 
 def branch(origin: Path, steps: int, source: Source, model: LanguageModel, optimizer: Optimizer, seed: int) -> Progress:
-    """Fill model and optimizer from `origin`, a run or step directory; return the progress of a run that goes on there.
+    """Fill model and optimizer from `origin`, a run or step directory; return the progress of a run that continues it.
 
-    It has made the steps of `origin`, and reads on at their number: with the same data, seed and schedule it is that
-    run, to the bit. Nothing of `origin` is changed. Raises CheckpointError for a checkpoint that is damaged or made for
-    another model, optimizer or tokenizer, ConfigError when no step is left to make. Source: ours; for schedules with a
-    stable phase, Hu et al., arXiv 2404.06395, section 4.
+    The new run keeps the step count of `origin`: with the same data, seed and schedule it gives the same bytes.
+    `origin` is not changed. Raises CheckpointError for a checkpoint that is damaged or made for another model,
+    optimizer or tokenizer, ConfigError when no step is left to make. For schedules with a stable phase see Hu et al.,
+    arXiv 2404.06395, section 4.
     """
     saved = checkpoint.find(origin)
     checkpoint.verify(saved)

@@ -1,4 +1,4 @@
-"""The types that a forward pass computes in, and the scale that keeps float16's gradients from vanishing."""
+"""The dtype of a forward pass, and the loss scale that keeps float16 gradients from underflowing."""
 
 import math
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from torch.nn import Parameter
 
 from nested_learning.checkpoint import Progress
 
-# what matrix products are computed in; with float8 the linear maps do theirs in it by themselves (float8.py)
+# the type of autocast; with float8 the linear maps are converted by themselves (float8.py)
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -21,22 +21,22 @@ START, GROWTH, BACKOFF, INTERVAL = 2.0**16, 2.0, 0.5, 2000
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Return the context of a forward pass: matrices in `dtype`; parameters and sums stay float32."""
+    """Return the context of a forward pass: matrix products in `dtype`; parameters and sums stay float32."""
     is_on = dtype != torch.float32
     return torch.autocast(device.type, dtype=dtype if is_on else torch.bfloat16, enabled=is_on)
 
 
 class LossScale:
-    """What the loss is multiplied with before its gradient is taken, and the gradient divided by: 1 but for float16.
+    """The factor by which the loss is multiplied before backward and its gradient divided after: 1 except for float16.
 
-    Float16 has no number below 6e-8, where gradients are. After INTERVAL steps without an overflow the scale grows, at
-    an overflow it shrinks and the step is left out, as in torch.amp.GradScaler (arXiv 1710.03740, section 3.2); but all
-    of it is kept in `progress`, so that it is saved with the run, and a power of 2, so that scaling changes no digit.
-    Once the scale is 1 an overflow is none of its doing.
+    Float16 has no number below 6e-8, so small gradients become 0. After INTERVAL steps without an overflow the scale
+    grows; at an overflow it shrinks and the step is skipped, as in torch.amp.GradScaler (arXiv 1710.03740, section
+    3.2). Other than there, the scale is stored in `progress`, so that checkpoints hold it, and is a power of 2, so that
+    scaling does not round. At scale 1 an overflow has another cause and counts as divergence.
     """
 
     def __init__(self, progress: Progress, dtype: torch.dtype) -> None:
-        """Begin with the scale of a run that goes on, or with START."""
+        """Start with the scale in `progress`, or at step 0 with START."""
         self.progress = progress
         self.is_on = dtype == torch.float16
         if self.is_on and progress.step == 0:
@@ -44,22 +44,22 @@ class LossScale:
 
     @property
     def scale(self) -> float:
-        """Return the factor of the next step's loss."""
+        """The factor of the next step's loss."""
         return self.progress.loss_scale
 
     @torch.no_grad()
     def undo(self, parameters: Iterable[Parameter]) -> None:
-        """Divide every gradient by the scale, in place; before anything looks at them."""
+        """Divide every gradient by the scale, in place."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.scale != 1.0 and gradients:
             torch._foreach_mul_(gradients, 1.0 / self.scale)
 
     def is_overflow(self, loss: float, *, is_finite: bool) -> bool:
-        """Say whether a step had too large a scale: its gradient is not finite, but its loss, which has none, is."""
+        """Return whether the scale was too large: the gradient is not finite, but the loss, which is not scaled, is."""
         return self.scale > 1.0 and math.isfinite(loss) and not is_finite
 
     def note(self, *, is_overflow: bool) -> None:
-        """Set the scale of the next step by what came of this one."""
+        """Set the scale of the next step."""
         progress = self.progress
         if not self.is_on:
             return
@@ -71,7 +71,7 @@ class LossScale:
             progress.scaled_steps, progress.loss_scale = 0, progress.loss_scale * GROWTH
 
     def figures(self) -> dict[str, float]:
-        """Return what is logged of a step: the scale that follows, and the steps left out until then."""
+        """Return the metrics of a step: the next scale, and the number of steps skipped until then."""
         if not self.is_on:
             return {}
         return {"optim/loss_scale": self.scale, "optim/overflows": float(self.progress.overflows)}

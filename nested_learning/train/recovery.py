@@ -1,4 +1,4 @@
-"""What a run does about a step that is not finite: write it down, then stop, leave it out, or go back."""
+"""Recovery from a step whose loss or gradient is not finite: report it, then stop, skip it, or roll back."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,47 +6,49 @@ from pathlib import Path
 
 from nested_learning import checkpoint
 from nested_learning.checkpoint import Progress
-from nested_learning.data.source import Source
+from nested_learning.data.feed import Feed
 from nested_learning.errors import DivergedError
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.objective.training import Training
 from nested_learning.optim.optimizer import Optimizer
+from nested_learning.train.divergence.diagnosis import Findings, parameter_norms, recording
 from nested_learning.train.divergence.page import FILE as INCIDENT
 from nested_learning.train.divergence.page import Incident, worst_rows, write_incident
 from nested_learning.train.divergence.policy import judge
-from nested_learning.train.divergence.watch import Findings, looking, parameter_norms
-from nested_learning.train.run import RunContext, command_to_continue, count_micro_batches, open_feed
+from nested_learning.train.run import RunContext, command_to_continue
 from nested_learning.train.stopwatch import Stopwatch
 
 
 class Recovery:
-    """Knows the last checkpoint of a run, and what `divergence` says."""
+    """Handles steps that are not finite as `divergence` says, with the last checkpoint of the run."""
 
     def __init__(
         self,
         ctx: RunContext,
-        source: Source,
+        feed: Feed,
         training: Training,
         optimizer: Optimizer,
         progress: Progress,
-        watch: Stopwatch,
+        stopwatch: Stopwatch,
     ) -> None:
-        self.ctx, self.config, self.world, self.source = ctx, ctx.config, ctx.world, source
-        self.training, self.optimizer, self.progress, self.watch = training, optimizer, progress, watch
-        # where the weights have come from, when that is a checkpoint of this run
+        self.ctx, self.config, self.world, self.feed = ctx, ctx.config, ctx.world, feed
+        self.training, self.optimizer = training, optimizer
+        self.progress, self.stopwatch = progress, stopwatch
+        # the checkpoint that this process resumed from, where there is one in this run
         here = ctx.directory / checkpoint.FOLDER / f"step_{progress.step:08d}"
         self.saved: Path | None = here if here.is_dir() else None
 
     @property
     def needs_checkpoint(self) -> bool:
-        """Say whether the run may have to go back, and has nowhere to go."""
+        """Whether a rollback may be needed while the run has no checkpoint yet."""
         return self.config.divergence == "rollback" and self.saved is None
 
     def diverge(self, loss: float, norm: float, read: Callable[[], object]) -> None:
-        """Do about the next step, whose `loss` or gradient `norm` is not finite, what `divergence` says.
+        """Handle the next step, whose `loss` or gradient `norm` is not finite, as `divergence` says.
 
-        No parameter has been changed by it; `read` leaves its gradients again. Writes incident.md. Raises
-        DivergedError, or leaves out the step and, for `rollback`, goes back. All processes decide by the same numbers.
+        The step has not changed the parameters; `read` computes its gradients once more. Writes incident.md. Raises
+        DivergedError, or skips the step and, with `rollback`, returns to the last checkpoint. Every process must call
+        this, and all decide by the same numbers.
         """
         progress, norms = self.progress, parameter_norms(self.training.model, self.world)
         verdict = judge(
@@ -76,43 +78,43 @@ class Recovery:
         )
         if verdict.stops:
             raise DivergedError(self.describe(loss, norm, norms, verdict.done))
-        if verdict.goes_back:
-            self.go_back()
+        if verdict.rolls_back:
+            self.roll_back()
         progress.skipped = verdict.skipped
 
     def read_again(self, read: Callable[[], object]) -> Findings:
-        """Read this process's micro-batches once more, under watch; leave nothing of either reading."""
+        """Repeat forward and backward of this step with every operation checked; drop the gradients of both."""
         self.optimizer.skip()
-        with looking(self.training, self.training.model, self.world) as found:
+        with recording(self.training, self.training.model, self.world) as found:
             read()
         self.optimizer.skip()
         return found
 
     def nats_of_rows(self, found: Findings) -> list[float]:
-        """Return what each row of the global batch cost; of the rows of other processes 0."""
-        num_micro_batches, size = count_micro_batches(self.config, self.world), len(found.nats[0])
-        rows = [0.0] * (size * num_micro_batches)
-        for micro_batch, nats in zip(self.world.share_of(num_micro_batches), found.nats, strict=True):
+        """Return the loss in nats of each row of the global batch; 0 for rows of other processes."""
+        size = len(found.nats[0])
+        rows = [0.0] * (size * self.feed.num_micro_batches)
+        for micro_batch, nats in zip(self.feed.own_micro_batches, found.nats, strict=True):
             rows[micro_batch * size : (micro_batch + 1) * size] = nats.tolist()
         return rows
 
     def write(self, incident: Incident) -> None:
-        """Write `incident` down, with the text of its worst rows; the first process reads them for all."""
+        """Write `incident` to incident.md, with the text of its worst rows, on the first process only."""
         if not self.world.is_first:
             return
-        feed = open_feed(self.config, self.source, self.world)
-        batch = {row: feed.row(self.progress.step, row) for row in worst_rows(incident.rows)}
-        write_incident(self.ctx.directory, incident, batch, self.source.tokenizer)
+        batch = {row: self.feed.row(self.progress.step, row) for row in worst_rows(incident.rows)}
+        write_incident(self.ctx.directory, incident, batch, self.feed.source.tokenizer)
 
-    def go_back(self) -> None:
-        """Go on from the last checkpoint; what was made since is lost."""
-        assert self.saved is not None, "a run that may go back has a checkpoint"
+    def roll_back(self) -> None:
+        """Return to the last checkpoint; the steps since then are lost."""
+        assert self.saved is not None, "a run with divergence=rollback has a checkpoint"
+        # the trainer and others hold this very object, so its fields change, not the reference
         vars(self.progress).update(vars(load(self.saved, self.training.model, self.optimizer)))
-        self.watch.go_back(self.progress.phases)
+        self.stopwatch.roll_back(self.progress.phases)
         self.ctx.log.rewind(self.progress.step)
 
     def describe(self, loss: float, norm: float, norms: Mapping[str, tuple[float, float]], done: str) -> str:
-        """Say where training left the finite numbers, and what to do."""
+        """Return the error message: where training diverged, and what to do."""
         gradients = {name: gradient for name, (_, gradient) in norms.items()}
         worst = sorted(gradients, key=lambda name: (math.isfinite(gradients[name]), -gradients[name]))[:3]
         saved = "nothing was saved yet" if self.saved is None else f"last good checkpoint: {self.saved}"
@@ -120,12 +122,12 @@ class Recovery:
             f"diverged at step {self.progress.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, largest in "
             f"{', '.join(f'{name} ({gradients[name]:.4g})' for name in worst)}; {saved}; {done}; "
             f"read {self.ctx.directory / INCIDENT}; start another run with lower learning rates "
-            "(optim.groups.<n>.lr) or a longer optim.schedule.warmup, or go on with divergence=rollback"
+            "(optim.groups.<n>.lr) or a longer optim.schedule.warmup, or resume with divergence=rollback"
         )
 
 
 def load(saved: Path, model: LanguageModel, optimizer: Optimizer) -> Progress:
-    """Fill model and optimizer from the checkpoint `saved`; return how far it was."""
+    """Fill model and optimizer from the checkpoint `saved`; return its progress."""
     checkpoint.load_model(saved, model)
     checkpoint.load_optimizer(saved, optimizer)
     return checkpoint.read_progress(saved)

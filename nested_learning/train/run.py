@@ -105,18 +105,18 @@ def count_micro_batches(config: "Config", world: World) -> int:
 
 
 @contextmanager
-def lock_run(config: "Config", world: World) -> Iterator["Claim"]:
+def lock_run(config: "Config", world: World) -> Iterator["RunLock"]:
     """Find the run directory and keep other processes out of it while the context lasts; nothing is created yet.
 
     Raises ConfigError for a directory that is in use, is no run, holds a run with another configuration, or must not
     be continued (`resume=never`).
     """
-    held = RunLock(config, world)
+    lock = RunLock(config, world)
     try:
-        held.find()
-        yield held
+        lock.find()
+        yield lock
     finally:
-        held.release()
+        lock.release()
 
 
 class RunLock:
@@ -138,7 +138,7 @@ class RunLock:
         self.directory = Path(directory) if directory else None
         self.checkpoint = Path(saved) if saved else None
 
-    def begin(self, start_step: int) -> RunContext:
+    def open_run(self, start_step: int) -> RunContext:
         """Make the directory unless it exists, record what the run is made with, open the logs after `start_step`."""
         is_new = self.directory is None
         self.directory = Path(self.world.share(lambda: str(self._make())))

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop."""
+"""Signals that stop a run: it finishes its step and saves first."""
 
 import signal
 import threading
@@ -8,25 +8,26 @@ from types import FrameType
 
 
 @contextmanager
-def watch_for_stop() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether Ctrl-C or SIGTERM has come; a second one ends the process at once."""
+def catch_stop_signals() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether Ctrl-C or SIGTERM was received; a second one ends the process at once."""
     signals = [signal.SIGINT, signal.SIGTERM]
     if threading.current_thread() is not threading.main_thread():
-        # only the main thread may handle signals: elsewhere whoever started the thread does
+        # Python lets only the main thread install handlers
         signals = []
-    before = {number: signal.getsignal(number) for number in signals}
-    asked = False
+    handlers = {number: signal.getsignal(number) for number in signals}
+    received = False
 
     def note(_number: int, _frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        for each, handler in before.items():
+        nonlocal received
+        received = True
+        # restored at once, so that a second signal ends the process as usual
+        for each, handler in handlers.items():
             signal.signal(each, handler)
 
     for number in signals:
         signal.signal(number, note)
     try:
-        yield lambda: asked
+        yield lambda: received
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What a run spends: every second belongs to one phase, so that the phases sum to the wall; and the peak of memory."""
+"""Time and memory of a run: every second counts to one phase, so that the phases sum to the wall time."""
 
 import resource
 import sys
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 
 import torch
 
-# of a step that is kept
+# the phases of a training step
 TRAINING = ("data", "forward_backward", "optimizer")
 PHASES = (*TRAINING, "validation", "checkpoint", "log", "compile", "other")
 
 
 class Stopwatch:
-    """Adds up the seconds of `PHASES`, and those that were `lost`: spent on what was thrown away.
+    """Adds up the seconds of each of `PHASES`, and `lost` seconds: those of steps that were discarded.
 
-    The clock `now` must never go back. One phase runs at a time: the innermost, `other` outside of all. On a GPU, work
-    that was queued in one phase counts where it is waited for; a step waits at its end for all but its update.
+    The clock `now` must be monotonic. One phase runs at a time: the innermost, `other` outside of all. On a GPU, work
+    counts to the phase that waits for it, not the one that queued it; the end of a step waits for all but its update.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
@@ -25,15 +25,15 @@ class Stopwatch:
         self.lost = 0.0
         self._now, self._since, self._phase = now, now(), "other"
 
-    def go_on(self, spent: Mapping[str, float], lost: float) -> None:
-        """Count on from what earlier processes spent, by phase, and lost."""
+    def add_earlier(self, spent: Mapping[str, float], lost: float) -> None:
+        """Add the seconds of earlier processes of this run, by phase, and those they lost."""
         for name, seconds in spent.items():
             self.seconds[name] += seconds
         self.lost += lost
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what happens inside as `name`, one of `PHASES`; outside goes on as what it was."""
+        """Count the time inside as `name`, one of `PHASES`; afterwards the outer phase continues."""
         assert name in PHASES, name
         outside = self._enter(name)
         try:
@@ -47,29 +47,29 @@ class Stopwatch:
         return dict(self.seconds)
 
     def training(self) -> float:
-        """Return the seconds of steps: data, forward, backward and update."""
+        """Return the seconds of training steps: data, forward, backward and update."""
         seconds = self.read()
         return sum(seconds[name] for name in TRAINING)
 
     def wall(self) -> float:
-        """Return all seconds until now, lost ones too."""
+        """Return all seconds until now, lost ones included."""
         return sum(self.read().values()) + self.lost
 
-    def go_back(self, spent: Mapping[str, float]) -> None:
-        """Count what came after `spent`, seconds by phase, as lost: the run goes back to where it was then."""
+    def roll_back(self, spent: Mapping[str, float]) -> None:
+        """Count the seconds after `spent` (by phase) as lost, because the run returns to a checkpoint made then."""
         self.lost += sum(self.read().values()) - sum(spent.values())
         self.seconds = dict.fromkeys(PHASES, 0.0) | dict(spent)
 
     def _enter(self, name: str) -> str:
-        """Count the time until now as the phase that ran, begin `name`, return what ran."""
-        now, before = self._now(), self._phase
-        self.seconds[before] += now - self._since
+        """Close the running phase, begin `name`, and return the phase that was running."""
+        now, running = self._now(), self._phase
+        self.seconds[running] += now - self._since
         self._since, self._phase = now, name
-        return before
+        return running
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the most memory this process has held: of the GPU where it uses CUDA, else resident in main memory."""
+    """Return the peak memory of this process in bytes: GPU memory on CUDA, else resident main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

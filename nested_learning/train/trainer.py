@@ -12,13 +12,14 @@ from torch import Tensor
 from nested_learning import checkpoint
 from nested_learning.checkpoint import Progress
 from nested_learning.data.batch import IGNORE, Batch, to
+from nested_learning.data.feed import Feed
 from nested_learning.data.source import Source
 from nested_learning.errors import CheckpointError, DataError
 from nested_learning.inference.samples import FILE as SAMPLES
 from nested_learning.inference.samples import draw_samples
 from nested_learning.logger.jsonl import JsonlLogger
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.objective.figures import Mean, add_means, clipped, means, memory_figures
+from nested_learning.objective.metrics import Mean, add_means, clipped, means, memory_metrics
 from nested_learning.objective.protocol import Objective, Step
 from nested_learning.objective.training import Training
 from nested_learning.optim.clip import clip_gradients
@@ -30,68 +31,66 @@ from nested_learning.train.memory_stats import observe
 from nested_learning.train.precision import LossScale, autocast
 from nested_learning.train.profiler import profiling
 from nested_learning.train.recovery import Recovery, load
-from nested_learning.train.run import RunContext, command_to_continue, count_micro_batches, open_feed
-from nested_learning.train.signals import watch_for_stop
+from nested_learning.train.run import RunContext, command_to_continue
+from nested_learning.train.signals import catch_stop_signals
 from nested_learning.train.stopwatch import Stopwatch, peak_memory_bytes
 from nested_learning.train.validation import validate
 from nested_learning.world.world import World
 
 
 class Trainer:
-    """Trains `model` in the run `ctx` from `progress` on, to the last step of the configuration."""
+    """Trains a model, from the step of `progress` to the last step of the configuration."""
 
     def __init__(
         self,
         ctx: RunContext,
-        source: Source,
+        feed: Feed,
         model: LanguageModel,
         objective: Objective,
         optimizer: Optimizer,
         progress: Progress,
-        watch: Stopwatch | None = None,
+        stopwatch: Stopwatch | None = None,
         trial: Batch | None = None,
     ) -> None:
-        """Take over the parts; `watch` has been running since the process began, or begins now.
+        """Store the components, compile the model if configured, and prepare gradient reduction and recovery.
 
-        `trial`: a batch like those that will be read, with which compiling is tried.
+        `stopwatch` counts from the start of the process; None starts one now. `trial` is a micro-batch of the feed,
+        with which compiling is tried.
         """
         self.ctx, self.config, self.world = ctx, ctx.config, ctx.world
-        self.source, self.model, self.objective, self.optimizer = source, model, objective, optimizer
+        self.feed, self.source = feed, feed.source
+        self.model, self.objective, self.optimizer = model, objective, optimizer
         self.progress = progress
         self.scale = LossScale(progress, ctx.dtype)
-        self.watch = Stopwatch() if watch is None else watch
-        self.watch.go_on(progress.phases, progress.lost)
-        # the micro-batches that the batch of a step is cut into, and those of this process
-        self.num_micro_batches = count_micro_batches(self.config, self.world)
-        self.own_micro_batches = self.world.share_of(self.num_micro_batches)
-        self.feed = open_feed(self.config, source, self.world)
-        # tokens and seconds at the last log, for the throughput since then
+        self.stopwatch = Stopwatch() if stopwatch is None else stopwatch
+        self.stopwatch.add_earlier(progress.phases, progress.lost)
+        # tokens and seconds at the last log, from which the throughput since then follows
         self.logged = (progress.tokens, progress.seconds)
-        # what is trained; validation and checkpoints use the model inside it
-        resets, evenly = self.config.data.resets, self.world.holds_parts
+        # the module whose gradient is taken; validation and checkpoints use the model inside it
+        resets, evenly = self.config.data.resets, self.world.is_sharding
         training = Training(model, objective, resets=resets, evenly=evenly)
-        with self.watch.phase("compile"):
+        with self.stopwatch.phase("compile"):
             self.compiled = compile_training(training, self.config.compile, trial, ctx.dtype, self.world)
-        # what the devices could compute, and what a token costs: known where the MFU is
-        self.most = most_operations(ctx.device, self.config.dtype, self.world.size)
+        # peak FLOP/s of all devices, and the FLOPs of a token; None where the peak is unknown, as on a CPU
+        self.peak_flops = most_operations(ctx.device, self.config.dtype, self.world.size)
         self.flops: Flops | None = None
-        if self.most is not None:
-            self.flops = flops(self.config.model, self.config.objective, source.vocab_size, source.seq_len)
+        if self.peak_flops is not None:
+            self.flops = flops(self.config.model, self.config.objective, feed.source.vocab_size, feed.source.seq_len)
         self.reduction = self.world.reduction(training)
-        self.recovery = Recovery(ctx, source, training, optimizer, progress, self.watch)
+        self.recovery = Recovery(ctx, feed, training, optimizer, progress, self.stopwatch)
 
     def fit(self) -> Progress:
-        """Train to the last step. Ctrl-C or SIGTERM: finish the step, save, raise KeyboardInterrupt that says where."""
+        """Train to the last step. On Ctrl-C or SIGTERM finish the step, save, raise KeyboardInterrupt with the path."""
         config, progress = self.config, self.progress
         profile = profiling(self.ctx.directory, self.world.rank, config.profile)
-        with watch_for_stop() as stop_asked, profile as profiler, self.feed:
+        with catch_stop_signals() as stop_requested, profile as profiler, self.feed:
             if progress.step == 0:
                 self.validate()
             if self.recovery.needs_checkpoint or (progress.step == 0 and self.is_saved(0)):
                 self.save()
             while progress.step < config.steps:
                 with profiler.step(progress.step + 1):
-                    must_stop = self.train_step(stop_asked)
+                    must_stop = self.train_step(stop_requested)
                 is_last = progress.step == config.steps
                 if progress.step % config.world.check_every == 0:
                     self.check_replicas()
@@ -102,25 +101,25 @@ class Trainer:
                 if is_last or must_stop or self.is_saved(progress.step):
                     self.save()
                 if must_stop and not is_last:
-                    raise KeyboardInterrupt(self.farewell())
+                    raise KeyboardInterrupt(self.stop_message())
         return progress
 
-    def train_step(self, stop_asked: Callable[[], bool]) -> bool:
-        """Make one optimizer step; say whether any process was asked to stop."""
+    def train_step(self, stop_requested: Callable[[], bool]) -> bool:
+        """Make one optimizer step; return whether any process was signalled to stop."""
         cpu_start, step = time.process_time(), self.progress.step
         if step + 1 in self.progress.skipped:
-            (stops,) = self.world.sum([float(stop_asked())])
+            (stops,) = self.world.sum([float(stop_requested())])
             self.count_step({}, cpu_start)
             return stops > 0
-        with self.watch.phase("data"):
+        with self.stopwatch.phase("data"):
             batches = self.micro_batches(step)
             num_targets = self.count_targets(batches)
-        with self.watch.phase("forward_backward"):
+        with self.stopwatch.phase("forward_backward"):
             nats, memory = self.backward(batches, num_targets, step)
-        with self.watch.phase("optimizer"):
+        with self.stopwatch.phase("optimizer"):
             norm = float(clip_gradients(self.model.parameters(), None, self.world))
-            # all processes decide by the same numbers
-            total, stops, broken = self.world.sum([nats, float(stop_asked()), float(not math.isfinite(norm))])
+            # all processes must decide the same, so they decide by the same sums
+            total, stops, broken = self.world.sum([nats, float(stop_requested()), float(not math.isfinite(norm))])
             loss = total / num_targets
             is_finite = math.isfinite(loss) and not broken
             is_overflow = self.scale.is_overflow(loss, is_finite=is_finite)
@@ -131,32 +130,32 @@ class Trainer:
         if not (is_finite or is_overflow):
             self.recovery.diverge(loss, norm, lambda: self.backward(batches, num_targets, step))
             self.logged = self.progress.tokens, self.progress.seconds
-            return self.train_step(stop_asked)
-        figures = {"train/loss": loss, "optim/grad_norm": norm} | means(memory, self.world)
-        figures |= self.optimizer.figures(step)
-        figures |= clipped(self.progress.metrics, step, is_clipped=self.is_too_long(norm))
+            return self.train_step(stop_requested)
+        metrics = {"train/loss": loss, "optim/grad_norm": norm} | means(memory, self.world)
+        metrics |= self.optimizer.figures(step)
+        metrics |= clipped(self.progress.metrics, step, is_clipped=self.exceeds_clip(norm))
         self.scale.note(is_overflow=is_overflow)
-        figures |= self.scale.figures()
-        self.count_step(figures, cpu_start)
+        metrics |= self.scale.figures()
+        self.count_step(metrics, cpu_start)
         return stops > 0
 
-    def count_step(self, figures: dict[str, float], cpu_start: float) -> None:
-        """Count a step, which was made or left out, and log its `figures`."""
+    def count_step(self, metrics: dict[str, float], cpu_start: float) -> None:
+        """Count a step that was made or skipped, and log its `metrics`."""
         progress = self.progress
         progress.tokens += self.feed.tokens_before(progress.step + 1) - self.feed.tokens_before(progress.step)
         progress.step += 1
-        progress.seconds = self.watch.training()
+        progress.seconds = self.stopwatch.training()
         progress.cpu_seconds += time.process_time() - cpu_start
         if progress.skipped:
-            figures["optim/skipped"] = float(sum(each <= progress.step for each in progress.skipped))
-        self.log_training(figures)
+            metrics["optim/skipped"] = float(sum(each <= progress.step for each in progress.skipped))
+        self.log_training(metrics)
 
     def micro_batches(self, step: int) -> list[Batch]:
         """Return this process's micro-batches of the global batch of `step`."""
         return [to(batch, self.ctx.device) for batch in self.feed.read(step)]
 
     def count_targets(self, batches: list[Batch]) -> int:
-        """Count the valid targets of the global batch: what its loss and its gradient are the mean over."""
+        """Count the valid targets of the global batch, over which its loss and its gradient are a mean."""
         here = sum(int((batch.targets != IGNORE).sum()) for batch in batches)
         everywhere = int(self.world.sum([float(here)])[0])
         if everywhere == 0:
@@ -166,15 +165,17 @@ class Trainer:
         return everywhere
 
     def backward(self, batches: list[Batch], num_targets: int, step: int) -> tuple[list[float], dict[str, Mean]]:
-        """Leave the gradient of the global batch's mean loss in `.grad`; return the nats of each micro-batch read here.
+        """Accumulate the gradient of the global batch's mean loss in `.grad`, one micro-batch at a time.
 
-        Beside them, where the step is logged, what their rows wrote in memories.
+        Returns the summed loss in nats of each micro-batch of this process and, where the step is logged, the
+        statistics of what their rows wrote to memories.
         """
         losses: list[Tensor] = []
         memory: list[tuple[str, Mean]] = []
-        for micro_batch, batch in zip(self.own_micro_batches, batches, strict=True):
-            is_last = micro_batch == self.own_micro_batches[-1]
-            # what draws from the global generator draws the same for a micro-batch wherever and whenever it is read
+        for micro_batch, batch in zip(self.feed.own_micro_batches, batches, strict=True):
+            is_last = micro_batch == self.feed.own_micro_batches[-1]
+            # random numbers from the global generator depend on step and micro-batch only, so that neither the number
+            # of processes nor a resume changes them
             torch.manual_seed(derive_seed(self.config.seed, "forward", step, micro_batch))
             with self.reduction.micro_batch(is_last=is_last):
                 with autocast(self.ctx.device, self.ctx.dtype):
@@ -182,122 +183,122 @@ class Trainer:
                 (done.loss * (self.scale.scale * self.reduction.weight / num_targets)).backward()
             losses.append(done.nats.sum())
             if self.is_logged(step + 1):
-                memory += memory_figures(done.state).items()
+                memory += memory_metrics(done.state).items()
         self.reduction.finish()
         self.scale.undo(self.model.parameters())
         return [loss.item() for loss in losses], add_means(memory)
 
     def update(self, step: int, norm: float) -> None:
-        """Clip the gradients, whose norm is `norm`, and change the parameters."""
-        if self.is_too_long(norm):
+        """Clip the gradients, whose norm is `norm`, and update the parameters."""
+        if self.exceeds_clip(norm):
             clip_gradients(self.model.parameters(), self.config.optim.clip)
         self.optimizer.step(step)
         self.optimizer.zero_grad()
 
-    def is_too_long(self, norm: float) -> bool:
-        """Say whether a gradient of such a `norm` is clipped."""
+    def exceeds_clip(self, norm: float) -> bool:
+        """Return whether a gradient of this `norm` is clipped."""
         return self.config.optim.clip is not None and norm > self.config.optim.clip
 
     def is_logged(self, step: int) -> bool:
-        """Say whether figures are logged after `step` steps: every `log_every` of them, and at the last."""
+        """Return whether metrics are logged after `step` steps: every `log_every` steps, and at the last."""
         return step % self.config.log_every == 0 or step == self.config.steps
 
     def is_saved(self, step: int) -> bool:
-        """Say whether a checkpoint is written after `step` steps, other than the last; before any, only to be kept."""
+        """Return whether a checkpoint is written after `step` steps; at step 0 only with `keep_every`."""
         config = self.config
         return checkpoint.is_kept(step, config.keep_every) or (step > 0 and step % config.save_every == 0)
 
-    def log_training(self, figures: dict[str, float]) -> None:
-        """Log the step that was just made, if it is logged at all."""
+    def log_training(self, metrics: dict[str, float]) -> None:
+        """Log the step that was just made, where it is logged."""
         progress = self.progress
-        # a gradient that overflowed has no norm worth keeping
-        progress.metrics |= {name: value for name, value in figures.items() if math.isfinite(value)}
+        # the norm of a gradient that overflowed is not finite
+        progress.metrics |= {name: value for name, value in metrics.items() if math.isfinite(value)}
         if not self.is_logged(progress.step):
             return
         tokens, seconds = self.logged
         if progress.seconds > seconds:
             rate = (progress.tokens - tokens) / (progress.seconds - seconds)
-            figures["perf/tokens_per_second"] = rate
+            metrics["perf/tokens_per_second"] = rate
             if self.flops is not None:
-                shares = utilisation(self.flops, rate, self.most)
-                figures |= {f"perf/{name}": share for name, share in shares.items() if share is not None}
+                mfu = utilisation(self.flops, rate, self.peak_flops)
+                metrics |= {f"perf/{name}": value for name, value in mfu.items() if value is not None}
         self.logged = progress.tokens, progress.seconds
-        self.log("train", figures)
+        self.log("train", metrics)
 
     def validate(self) -> None:
-        """Validate and log, beside what memories do; remember the figures of the best validation."""
+        """Validate, log the results with statistics of the memories, and keep the metrics of the best validation."""
         progress = self.progress
-        with self.watch.phase("validation"):
-            figures = self.measure()
+        with self.stopwatch.phase("validation"):
+            metrics = self.measure()
             if self.optimizer.average is not None:
                 with self.optimizer.averaged():
                     averaged = self.measure()
-                figures |= {f"val/ema_{name.removeprefix('val/')}": value for name, value in averaged.items()}
+                metrics |= {f"val/ema_{name.removeprefix('val/')}": value for name, value in averaged.items()}
             memory = observe(self.model, self.objective, self.source, self.ctx.device, self.ctx.dtype)
-        progress.metrics |= figures | memory
-        if not progress.best or figures["val/loss"] < progress.best["val/loss"]:
-            progress.best = {"step": float(progress.step), **figures}
-        self.log("validation", figures | memory)
+        progress.metrics |= metrics | memory
+        if not progress.best or metrics["val/loss"] < progress.best["val/loss"]:
+            progress.best = {"step": float(progress.step), **metrics}
+        self.log("validation", metrics | memory)
 
     def measure(self) -> dict[str, float]:
-        """Return the figures of validation of the weights that the model has now."""
+        """Return the validation metrics of the current weights."""
         config = self.config
         return validate(
             self.model,
             self.objective,
             self.source,
             num_rows=config.data.val_rows,
-            batch_size=config.data.batch_size // self.num_micro_batches,
+            batch_size=config.data.batch_size // self.feed.num_micro_batches,
             world=self.world,
             dtype=self.ctx.dtype,
             resets=config.data.resets,
         )
 
     def sample(self) -> None:
-        """Let the model go on with the prompts, and keep what it writes in samples.jsonl."""
+        """Generate a continuation of each prompt and append them to samples.jsonl."""
         config, progress, tokenizer = self.config, self.progress, self.source.tokenizer
-        assert tokenizer is not None, "sample_every was checked when the parts were built"
+        assert tokenizer is not None, "sample_every was checked when the components were built"
         prompts = config.prompts or [config.prompt]
         samples = draw_samples(self.model, tokenizer, prompts, config.sampling, config.memory.name, config.seed)
         if self.world.is_first:
-            # what a run that was stopped, or went back, wrote beyond this step is dropped here
+            # drops what a run that was stopped or rolled back wrote after this step
             file = JsonlLogger(self.ctx.directory / SAMPLES, progress.step - 1)
             for each in samples:
                 file.log(progress.step, {"tokens": progress.tokens, **each})
             file.close()
 
-    def log(self, split: str, figures: Mapping[str, float]) -> None:
-        """Log `figures` of `split` as of now, and what the run has spent until now."""
+    def log(self, split: str, metrics: Mapping[str, float]) -> None:
+        """Log `metrics` of `split` at the current step, with the time and memory used until now."""
         progress = self.progress
-        with self.watch.phase("log"):
+        with self.stopwatch.phase("log"):
             spent = {"perf/seconds": progress.seconds, "perf/cpu_seconds": progress.cpu_seconds}
-            spent |= {f"perf/seconds/{name}": seconds for name, seconds in self.watch.read().items()}
-            spent |= {"perf/wall_seconds": self.watch.wall(), "perf/lost_seconds": self.watch.lost}
+            spent |= {f"perf/seconds/{name}": seconds for name, seconds in self.stopwatch.read().items()}
+            spent |= {"perf/wall_seconds": self.stopwatch.wall(), "perf/lost_seconds": self.stopwatch.lost}
             spent["perf/memory_bytes"] = float(peak_memory_bytes(self.ctx.device))
-            self.ctx.log.log(progress.step, {"tokens": progress.tokens, "split": split, **figures, **spent})
+            self.ctx.log.log(progress.step, {"tokens": progress.tokens, "split": split, **metrics, **spent})
 
     def check_replicas(self) -> None:
-        """Compare what all processes have in common. Raises ReplicaError naming the first tensor that differs."""
+        """Compare the replicas of all processes. Raises ReplicaError for the first tensor that differs."""
         if self.world.size > 1:
             self.world.check_replicas(dict(self.model.named_parameters()) | self.optimizer.held())
 
     def save(self) -> None:
-        """Write a checkpoint of this step; all processes do so together."""
+        """Write a checkpoint of this step; every process must call this."""
         self.check_replicas()
         plain, tokenizer = asdict(self.config), self.source.tokenizer
-        with self.watch.phase("checkpoint"):
-            self.progress.phases, self.progress.lost = self.watch.read(), self.watch.lost
+        with self.stopwatch.phase("checkpoint"):
+            self.progress.phases, self.progress.lost = self.stopwatch.read(), self.stopwatch.lost
             self.recovery.saved = checkpoint.save(
                 *(self.ctx.directory, self.model, self.optimizer, tokenizer, plain, self.progress),
                 world=self.world,
                 keep_every=self.config.keep_every,
             )
 
-    def farewell(self) -> str:
-        """Say where a run that was asked to stop has been saved, and how it goes on."""
+    def stop_message(self) -> str:
+        """Return where a run that was stopped is saved, and the command that resumes it."""
         return (
             f"stopped at step {self.progress.step} of {self.config.steps}, "
-            f"saved in {checkpoint.find(self.ctx.directory)}; go on with: "
+            f"saved in {checkpoint.find(self.ctx.directory)}; resume with: "
             f"{command_to_continue(self.ctx.directory, self.world.size)}"
         )
 

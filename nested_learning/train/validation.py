@@ -12,7 +12,7 @@ from nested_learning.data.loader import count_validation_batches, validation_bat
 from nested_learning.data.source import Source
 from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.objective.figures import Mean, add_means, means, memory_figures
+from nested_learning.objective.metrics import Mean, add_means, means, memory_metrics
 from nested_learning.objective.protocol import Objective, Step
 from nested_learning.objective.training import Training
 from nested_learning.shapes import Int, Tensor
@@ -64,7 +64,7 @@ def validate(
     With `resets` every document of a row is read from a fresh state. Of a mixture each source has its share of the
     rows, and figures of its own, such as `val/<source>/loss`. Draws no random number and leaves the model as it was.
     """
-    reader = Training(model, objective, resets=resets, evenly=world.holds_parts)
+    reader = Training(model, objective, resets=resets, evenly=world.is_sharding)
     everything: list[Sums] = []
     memory: list[tuple[str, Mean]] = []
     figures: dict[str, float] = {}
@@ -92,7 +92,7 @@ def read_share(
     batches = validation_batches(source, num_rows, batch_size, world.rank, world.size)
     token_bytes = None if source.tokenizer is None else torch.from_numpy(source.tokenizer.token_bytes)
     sums, memory = add_up(reader, (to(batch, world.device) for batch in batches), token_bytes, dtype)
-    if world.holds_parts and len(sums) * world.size < count_validation_batches(source, num_rows, batch_size):
+    if world.is_sharding and len(sums) * world.size < count_validation_batches(source, num_rows, batch_size):
         # others have a batch more, for which they need this process's parts of the parameters
         read(reader, to(next(validation_batches(source, 1, 1)), world.device), dtype)
     return sums, memory
@@ -114,7 +114,7 @@ def add_up(
 ) -> tuple[list[Sums], dict[str, Mean]]:
     """Return the figures of each of `batches`, read by `reader`; and of what memories wrote meanwhile."""
     # the names are known where there is no batch too
-    found, memory = [], [*memory_figures(reader.model.init_state(0)).items()]
+    found, memory = [], [*memory_metrics(reader.model.init_state(0)).items()]
     for batch in batches:
         step = read(reader, batch, dtype)
         nats, targets, sums = step.nats.cpu().double(), batch.targets.cpu(), Sums()
@@ -128,5 +128,5 @@ def add_up(
             size = torch.where(targets == IGNORE, 0, token_bytes[targets.clamp(min=0)])
             sums.text_nats = nats[size > 0].sum().item()
             sums.text_bytes = float(size.sum())
-        memory += memory_figures(step.state).items()
+        memory += memory_metrics(step.state).items()
     return found, add_means(memory)

@@ -38,8 +38,8 @@ class World:
         return self.rank == 0
 
     @property
-    def holds_parts(self) -> bool:
-        """Say whether processes hold parameters together, so that all must be there whenever one calls the model."""
+    def is_sharding(self) -> bool:
+        """Whether each process holds shards of the parameters, so that all must call the model together."""
         return self.config.num_shards(self.size) > 1
 
     def share_of(self, number: int) -> range:
@@ -114,7 +114,7 @@ class World:
         The parameters of each of `blocks` are gathered when it is called, and let go after. Whatever calls `model` must
         then do so on all processes.
         """
-        if self.holds_parts:
+        if self.is_sharding:
             sharding.shard(model, blocks, self.device.type, self.size, self.config.num_shards(self.size))
         return model
 
@@ -122,7 +122,7 @@ class World:
         """Return what sums the gradients of the micro-batches of all processes, as world.reduction says."""
         if self.config.is_deterministic:
             return FixedTree(training, self.size)
-        return Averaged(training, self.size, self.device, is_sharded=self.holds_parts)
+        return Averaged(training, self.size, self.device, is_sharded=self.is_sharding)
 
     def check_replicas(self, tensors: dict[str, torch.Tensor]) -> None:
         """Compare every tensor with its copies on other processes. Raises ReplicaError naming one that differs."""

@@ -149,7 +149,7 @@ def overhead(model: str, rounds: int, folder: Path) -> dict[str, float]:
         parts = build(config, world)
         progress = Progress(seed=0, source="", tokenizer=None)
         ctx = RunContext(folder, config, 0, world.device, torch.float32, world, Fanout())
-        trainers[kind] = Trainer(ctx, parts.source, parts.model, parts.objective, parts.optimizer, progress)
+        trainers[kind] = Trainer(ctx, parts.feed, parts.model, parts.objective, parts.optimizer, progress)
         trainers[kind].train_step(lambda: False)
     seconds: dict[str, list[float]] = {kind: [] for kind in trainers}
     for number in range(rounds):

@@ -67,7 +67,8 @@ def test_a_run_that_cannot_be_compiled_goes_on_and_says_why(tmp_path, capsys, mo
     plain = run(tiny(tmp_path, name="plain", steps=2)).directory
     monkeypatch.setattr(torch, "compile", refuse)
     asked = run(tiny(tmp_path, name="asked", steps=2, compile="regional")).directory
-    assert "compile=regional: not possible here, goes on uncompiled (no such thing)" in capsys.readouterr().out
+    line = "compile=regional: not possible here, training continues uncompiled (no such thing)"
+    assert line in capsys.readouterr().out
     summary, environment = (json.loads((asked / f"{n}.json").read_text()) for n in ("summary", "environment"))
     assert summary["compile"] == environment["compile"]
     assert summary["compile"] == {"asked": "regional", "active": "off", "reason": "no such thing"}

@@ -13,8 +13,8 @@ from nested_learning.errors import DivergedError
 from nested_learning.logger.jsonl import JsonlLogger
 from nested_learning.logger.protocol import Fanout
 from nested_learning.optim.build import build_optimizer
-from nested_learning.train.divergence.policy import MOST, judge
-from nested_learning.train.run import RunContext
+from nested_learning.train.divergence.policy import MAX_SKIPPED, judge
+from nested_learning.train.run import RunContext, open_feed
 from nested_learning.train.trainer import Trainer, start
 from nested_learning.world.world import World
 
@@ -43,7 +43,7 @@ def make(folder, name="a", **given) -> Trainer:
     progress = start(saved, source, model, optimizer, config.seed, ALONE)
     log = Fanout([JsonlLogger(directory / "metrics.jsonl", progress.step)])
     ctx = RunContext(directory, config, config.seed, ALONE.device, torch.float32, ALONE, log)
-    return Trainer(ctx, source, model, config.objective.build(), optimizer, progress)
+    return Trainer(ctx, open_feed(config, source, ALONE), model, config.objective.build(), optimizer, progress)
 
 
 def break_gradient(monkeypatch, *steps, scale=math.nan, times=10**6):
@@ -78,7 +78,7 @@ def page(folder, name="a"):
 
 
 @pytest.mark.parametrize(
-    ("policy", "step", "skipped", "saved", "finite", "stops", "goes_back", "left_out"),
+    ("policy", "step", "skipped", "saved", "finite", "stops", "rolls_back", "left_out"),
     [
         ("raise", 5, [], 3, True, True, False, []),
         ("skip", 5, [], None, True, False, False, [5]),
@@ -94,9 +94,9 @@ def page(folder, name="a"):
         ("rollback", 9, [4, 5, 6, 7, 8], 3, True, True, False, [4, 5, 6, 7, 8]),
     ],
 )
-def test_the_verdict_is_a_pure_function(policy, step, skipped, saved, finite, stops, goes_back, left_out):
+def test_the_verdict_is_a_pure_function(policy, step, skipped, saved, finite, stops, rolls_back, left_out):
     verdict = judge(policy, step, skipped, saved, weights_are_finite=finite)
-    assert (verdict.stops, verdict.goes_back, verdict.skipped) == (stops, goes_back, left_out)
+    assert (verdict.stops, verdict.rolls_back, verdict.skipped) == (stops, rolls_back, left_out)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_skip_and_rollback_learn_what_a_run_that_never_read_the_batch_learns(tmp
         trainer.fit()
         assert trainer.progress.skipped == [5]
         assert fingerprints(tmp_path / policy) == fingerprints(tmp_path / "without")
-        assert trainer.watch.lost > 0 if policy == "rollback" else trainer.watch.lost == 0
+        assert trainer.stopwatch.lost > 0 if policy == "rollback" else trainer.stopwatch.lost == 0
         lines = [line for line in trace(tmp_path / policy) if line["split"] == "train"]
         assert [line["step"] for line in lines] == list(range(1, 8)), "one series without gaps"
         assert [line["optim/skipped"] for line in lines if "optim/skipped" in line][-1] == 1
@@ -153,9 +153,9 @@ def test_weights_that_an_update_broke_are_undone_by_rollback_only(tmp_path, monk
 
 def test_a_run_that_diverges_again_and_again_stops_and_says_so(tmp_path, monkeypatch):
     break_gradient(monkeypatch, *range(2, 20))
-    with pytest.raises(DivergedError, match=f"{MOST + 1} of the last 100 steps were not finite"):
+    with pytest.raises(DivergedError, match=f"{MAX_SKIPPED + 1} of the last 100 steps were not finite"):
         make(tmp_path, divergence="rollback").fit()
-    assert page(tmp_path).count("## Step") == MOST + 1
+    assert page(tmp_path).count("## Step") == MAX_SKIPPED + 1
 
 
 def test_a_run_that_stopped_goes_on_when_another_policy_is_given(tmp_path, monkeypatch):

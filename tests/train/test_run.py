@@ -20,8 +20,8 @@ ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
 
 def begin(config) -> Path:
-    with lock_run(config, ALONE) as place:
-        return place.begin(0).directory
+    with lock_run(config, ALONE) as lock:
+        return lock.open_run(0).directory
 
 
 def test_a_named_run_is_made_where_it_was_asked_for_with_its_configuration_and_environment(tmp_path):
@@ -34,8 +34,8 @@ def test_a_named_run_is_made_where_it_was_asked_for_with_its_configuration_and_e
 
 
 def test_locking_a_new_run_creates_nothing(tmp_path):
-    with lock_run(tiny(tmp_path, name="a"), ALONE) as place:
-        assert place.directory is None and place.checkpoint is None
+    with lock_run(tiny(tmp_path, name="a"), ALONE) as lock:
+        assert lock.directory is None and lock.checkpoint is None
     assert not (tmp_path / "runs").exists()
 
 
@@ -121,8 +121,8 @@ from pathlib import Path
 from tiny import tiny
 from nested_learning.train.run import lock_run
 from nested_learning.world.world import World
-with lock_run(tiny(Path(sys.argv[2]), name="a"), World(0, 1, 0, torch.device("cpu"), "gloo")) as place:
-    place.begin(0)
+with lock_run(tiny(Path(sys.argv[2]), name="a"), World(0, 1, 0, torch.device("cpu"), "gloo")) as lock:
+    lock.open_run(0)
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -144,9 +144,9 @@ def test_a_second_process_is_kept_out_and_told_who_holds_the_run(tmp_path):
 
 def test_two_locks_of_a_new_name_make_one_run(tmp_path):
     with lock_run(tiny(tmp_path, name="a"), ALONE) as first, lock_run(tiny(tmp_path, name="a"), ALONE) as second:
-        first.begin(0)
+        first.open_run(0)
         with pytest.raises(ConfigError, match="just made by another process"):
-            second.begin(0)
+            second.open_run(0)
 
 
 def test_the_command_to_continue_is_the_same_command_with_the_run_to_resume(tmp_path, monkeypatch):
@@ -172,15 +172,15 @@ def test_a_program_that_its_name_finds_is_called_by_its_name(monkeypatch):
 def test_a_place_where_no_run_can_be_made_is_refused_with_the_override_that_helps(tmp_path):
     (tmp_path / "file").touch()
     with (
-        lock_run(tiny(tmp_path, out=tmp_path / "file"), ALONE) as place,
+        lock_run(tiny(tmp_path, out=tmp_path / "file"), ALONE) as lock,
         pytest.raises(ConfigError, match="another out="),
     ):
-        place.begin(0)
+        lock.open_run(0)
 
 
 def test_the_context_carries_what_the_configuration_says(tmp_path):
     config = replace(tiny(tmp_path), dtype="bfloat16")
-    with lock_run(config, ALONE) as place:
-        ctx = place.begin(0)
+    with lock_run(config, ALONE) as lock:
+        ctx = lock.open_run(0)
         assert (ctx.seed, ctx.dtype, ctx.device.type, ctx.world) == (0, torch.bfloat16, "cpu", ALONE)
         assert ctx.directory.parent == tmp_path / "runs"

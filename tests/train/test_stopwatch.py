@@ -61,7 +61,7 @@ def test_a_phase_that_fails_ends_too():
 def test_a_later_process_counts_on():
     ticks = Ticks()
     watch = Stopwatch(now=ticks)
-    watch.go_on({"data": 3.0}, 5.0)
+    watch.add_earlier({"data": 3.0}, 5.0)
     with watch.phase("data"):
         ticks.sleep(1)
     assert watch.read()["data"] == 4 and watch.wall() == 9
@@ -75,7 +75,7 @@ def test_going_back_loses_what_came_after_and_keeps_the_wall():
     saved = watch.read()
     with watch.phase("optimizer"):
         ticks.sleep(3)
-        watch.go_back(saved)
+        watch.roll_back(saved)
         ticks.sleep(1)
     assert (watch.lost, watch.wall(), watch.training()) == (3, 8, 5)
     assert watch.read()["optimizer"] == 1

@@ -20,7 +20,7 @@ from nested_learning.errors import DataError, DivergedError
 from nested_learning.logger.protocol import Fanout
 from nested_learning.optim.build import build_optimizer
 from nested_learning.phase.train import run
-from nested_learning.train.run import RunContext
+from nested_learning.train.run import RunContext, open_feed
 from nested_learning.train.trainer import Trainer
 from nested_learning.train.validation import validate
 from nested_learning.world.world import World
@@ -53,7 +53,7 @@ def make_trainer(folder, source=None, **given) -> Trainer:
     )
     ctx = RunContext(folder, config, config.seed, ALONE.device, torch.float32, ALONE, Fanout())
     progress = Progress(seed=config.seed, source="", tokenizer=None)
-    return Trainer(ctx, source, model, config.objective.build(), optimizer, progress)
+    return Trainer(ctx, open_feed(config, source, ALONE), model, config.objective.build(), optimizer, progress)
 
 
 def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -244,7 +244,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, monkeypa
     monkeypatch.setattr(Trainer, "micro_batches", interrupted)
     before = signal.getsignal(number)
     with pytest.raises(
-        KeyboardInterrupt, match=r"stopped at step 3 of 6, saved in .*step_00000003; go on with: .* resume="
+        KeyboardInterrupt, match=r"stopped at step 3 of 6, saved in .*step_00000003; resume with: .* resume="
     ) as told:
         run(config)
     assert signal.getsignal(number) is before

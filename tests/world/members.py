@@ -20,7 +20,7 @@ from nested_learning.data.source import Row, Source
 from nested_learning.errors import DivergedError, ReplicaError
 from nested_learning.logger.protocol import Fanout
 from nested_learning.phase.train import build, run
-from nested_learning.train.run import RunContext, prepare_process
+from nested_learning.train.run import RunContext, open_feed, prepare_process
 from nested_learning.train.trainer import Trainer
 from nested_learning.world.config import WorldConfig
 from nested_learning.world.joining import open_world
@@ -57,7 +57,8 @@ def trainer(config: Config, world: World, folder: Path) -> Iterator[Trainer]:
         parts = build(config, world)
         progress = Progress(seed=config.seed, source="", tokenizer=None)
         ctx = RunContext(folder, config, config.seed, world.device, torch.float32, world, Fanout())
-        yield Trainer(ctx, Ragged(parts.source), parts.model, parts.objective, parts.optimizer, progress)
+        feed = open_feed(config, Ragged(parts.source), world)
+        yield Trainer(ctx, feed, parts.model, parts.objective, parts.optimizer, progress)
     finally:
         torch.set_default_dtype(torch.float32)
 

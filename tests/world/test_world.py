@@ -102,7 +102,7 @@ def test_alone_every_word_is_a_local_one():
         model = torch.nn.Linear(2, 1)
         assert world.size == 1 and world.is_first
         assert world.sum([1.0, 2.0]) == [1.0, 2.0] and world.share(lambda: "x") == "x"
-        assert world.reduction(model).module is model and not world.holds_parts
+        assert world.reduction(model).module is model and not world.is_sharding
         assert not torch.distributed.is_initialized()
 
 

@@ -1,4 +1,4 @@
-"""`incident.md`: what a person needs to know about a step that was not finite."""
+"""`incident.md`: the report on a step that was not finite."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,19 +8,19 @@ from typing import NamedTuple
 from nested_learning.data.batch import Batch
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.files import write_atomic
-from nested_learning.train.divergence.watch import Findings
+from nested_learning.train.divergence.diagnosis import Findings
 
 FILE = "incident.md"
-# of a batch its worst rows, and so much of each
-ROWS, LETTERS, TOKENS = 3, 2000, 256
+# how many of the worst rows are shown, and how much of each
+MAX_ROWS, MAX_CHARACTERS, MAX_TOKENS = 3, 2000, 256
 
 
 class Incident(NamedTuple):
-    """A step that was not finite: all that `incident.md` says of it.
+    """A step that was not finite, as `incident.md` reports it.
 
-    `norms`: of each parameter its own norm and that of its gradient; `found`: by the second reading; `rows`: nats of
-    each row of the global batch; `before`: the figures of the step before; `done`: in one sentence; `command`: how a
-    run that stopped goes on, "" when it did not stop.
+    `norms`: of each parameter its norm and that of its gradient; `found`: what the second computation showed; `rows`:
+    loss in nats of each row of the global batch; `before`: the metrics of the step before; `done`: the action taken, a
+    sentence; `command`: resumes a run that stopped, "" when it did not stop.
     """
 
     step: int
@@ -35,7 +35,7 @@ class Incident(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What this looks like, in one word: weights, transient, rows, forward or backward."""
+        """The likely cause: weights, transient, rows, forward or backward."""
         if any(not math.isfinite(weight) for weight, _ in self.norms.values()):
             return "weights"
         if self.found.first is None:
@@ -46,43 +46,43 @@ class Incident(NamedTuple):
         return "backward" if self.found.first.is_backward else "forward"
 
 
-# kind -> what it means, and what a person can do
-LOOKS_LIKE = {
+# kind -> what it means, and what to do
+CAUSES = {
     "weights": (
-        "The weights were not finite before the batch was read: the update before broke them. Its learning rate was "
-        "too high for its gradient, or the machine is at fault.",
+        "The weights were not finite before this step: the previous update broke them. Its learning rate was too high "
+        "for its gradient, or the machine is at fault.",
         "lower the learning rate (optim.groups.<n>.lr), clip more (optim.clip), warm up longer (optim.schedule.warmup)",
     ),
     "transient": (
-        "The same batch read again with the same weights is finite: the numbers were broken on the way. That is no "
-        "matter of learning rates.",
+        "The same batch with the same weights is finite when computed again: neither data nor learning rates are the "
+        "cause.",
         "if it happens again on this machine, suspect its memory or accelerator; on others, a kernel (backend=eager)",
     ),
     "rows": (
-        "Some rows are not finite, the others are: it is what is in these rows.",
+        "Some rows are not finite, the others are: the cause is the content of these rows.",
         "read the rows below, and where they are damaged prepare the data anew",
     ),
     "forward": (
-        "The batch is not finite in the forward pass: activations grew until an operation overflowed, or one was given "
-        "what it cannot take, such as the logarithm of 0.",
+        "The forward pass is not finite: activations grew until an operation overflowed, or an operation got an input "
+        "outside of its domain, such as the logarithm of 0.",
         "look for the layer below whose weights or activations stand out; lower the learning rate of its group, or "
         "compute in dtype=float32",
     ),
     "backward": (
         "The loss is finite and its gradient is not: an operation of the backward pass overflowed, or has no gradient "
-        "where it was, such as a root at 0.",
-        "look at the operation above and at what its module is given",
+        "at its input, such as a square root at 0.",
+        "look at the operation above and at the inputs of its module",
     ),
 }
 
 
 def worst_rows(nats: Sequence[float]) -> list[int]:
-    """Return the rows to look at: what is not finite first, then by what they cost."""
-    return sorted(range(len(nats)), key=lambda row: (math.isfinite(nats[row]), -nats[row]))[:ROWS]
+    """Return the numbers of the worst rows: those that are not finite first, then by descending loss."""
+    return sorted(range(len(nats)), key=lambda row: (math.isfinite(nats[row]), -nats[row]))[:MAX_ROWS]
 
 
 def write_incident(run: Path, incident: Incident, batch: Mapping[int, Batch], tokenizer: Tokenizer | None) -> Path:
-    """Add `incident` to the page in the directory `run`; `batch` are its worst rows, one each, by number."""
+    """Append `incident` to incident.md in the directory `run`; `batch` holds its worst rows by number."""
     path = run / FILE
     before = path.read_text(encoding="utf-8") if path.exists() else f"# Incidents of {run.name}\n"
     write_atomic(path, f"{before}\n{render(incident, batch, tokenizer)}")
@@ -90,8 +90,8 @@ def write_incident(run: Path, incident: Incident, batch: Mapping[int, Batch], to
 
 
 def render(incident: Incident, batch: Mapping[int, Batch], tokenizer: Tokenizer | None) -> str:
-    """Write one section of the page: what happened, what it looks like, what to do, the rows, the norms."""
-    meaning, remedy = LOOKS_LIKE[incident.kind]
+    """Return one section of the page: what happened, the likely cause, what to do, the rows, the norms."""
+    meaning, remedy = CAUSES[incident.kind]
     first = incident.found.first
     before = "".join(f", {name} {value:.4g}" for name, value in incident.before.items())
     lines = [
@@ -102,7 +102,7 @@ def render(incident: Incident, batch: Mapping[int, Batch], tokenizer: Tokenizer 
         "",
         f"**It looks like: {incident.kind}.** {meaning}",
         "",
-        "First operation that was not finite, when the batch was read again:",
+        "First operation that was not finite, when the step was computed again:",
         "",
         f"- {first or 'none'}",
         *(f"- then {origin}" for origin in incident.found.origins if origin != first),
@@ -112,10 +112,10 @@ def render(incident: Incident, batch: Mapping[int, Batch], tokenizer: Tokenizer 
         f"- {remedy}",
     ]
     if incident.command:
-        lines.append(f"- or go back to the last checkpoint and leave such steps out: `{incident.command}`")
+        lines.append(f"- or return to the last checkpoint and skip such steps: `{incident.command}`")
     lines += ["", "### The batch", "", f"The worst of its {len(incident.rows)} rows:"]
-    for row, piece in batch.items():
-        lines += ["", f"Row {row}, {incident.rows[row]:.4g} nats:", "", *_quoted(piece, tokenizer)]
+    for number, row in batch.items():
+        lines += ["", f"Row {number}, {incident.rows[number]:.4g} nats:", "", *_quoted(row, tokenizer)]
     return "\n".join([*lines, "", *_table(incident)]) + "\n"
 
 
@@ -130,10 +130,10 @@ def _table(incident: Incident) -> list[str]:
 
 
 def _quoted(row: Batch, tokenizer: Tokenizer | None) -> list[str]:
-    """Return the text of a row, or its tokens and targets where they are no text, as an indented block."""
+    """Return a row as an indented block: its text, or its tokens and targets where there is no tokenizer."""
     if tokenizer is None:
-        tokens, targets = row.tokens[0, :TOKENS].tolist(), row.targets[0, :TOKENS].tolist()
+        tokens, targets = row.tokens[0, :MAX_TOKENS].tolist(), row.targets[0, :MAX_TOKENS].tolist()
         return [f"    tokens {tokens}", f"    targets {targets}"]
-    text = tokenizer.decode(row.tokens[0].tolist())[:LETTERS]
+    text = tokenizer.decode(row.tokens[0].tolist())[:MAX_CHARACTERS]
     plain = "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
     return [f"    {line}" for line in plain.split("\n")]

@@ -1,43 +1,43 @@
-"""What follows from a step that is not finite: a pure function of numbers that all processes share."""
+"""The decision about a step that is not finite: a pure function of numbers that all processes share."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 POLICIES = ("raise", "skip", "rollback")
-# a run that can only go on by leaving out more than so many of so many steps has diverged for good
-MOST, OF_STEPS = 5, 100
+# a run that needs more than MAX_SKIPPED skipped steps among the last WINDOW is stopped
+MAX_SKIPPED, WINDOW = 5, 100
 
 
 class Verdict(NamedTuple):
-    """What is done, in one sentence too, and the numbers of all steps that are left out from now on."""
+    """The decision, in flags and as a sentence `done`, and the numbers of all steps that are skipped from now on."""
 
     stops: bool
-    goes_back: bool
+    rolls_back: bool
     skipped: list[int]
     done: str
 
 
 def judge(policy: str, step: int, skipped: Sequence[int], saved: int | None, *, weights_are_finite: bool) -> Verdict:
-    """Decide about `step` (1 is the first), whose loss or gradient is not finite; `skipped` were left out before.
+    """Decide about `step` (1 is the first), whose loss or gradient is not finite; the steps `skipped` were skipped.
 
-    `raise` stops. `skip` leaves out this step. `rollback` goes back to the checkpoint of step `saved` and leaves out
-    the step that did the harm: this one, or the last one that was learned when the weights themselves are not finite.
-    Leaving out too many steps, or what cannot help, stops. Large numbers are finite, and nothing is done about them.
+    `raise` stops. `skip` skips this step. `rollback` returns to the checkpoint of step `saved` and skips the step at
+    fault: this one or, when the weights themselves are not finite, the last one that updated them. It stops as well
+    after too many skipped steps, and where the policy cannot help. A large loss that is finite never comes here.
     """
-    learned = (each for each in range(step - 1, 0, -1) if each not in skipped)
-    culprit = step if weights_are_finite else next(learned, 0)
-    left_out = sorted({*skipped, culprit})
-    number = sum(each > step - OF_STEPS for each in left_out)
+    updated = (each for each in range(step - 1, 0, -1) if each not in skipped)
+    culprit = step if weights_are_finite else next(updated, 0)
+    skipping = sorted({*skipped, culprit})
+    number = sum(each > step - WINDOW for each in skipping)
     if policy == "raise":
         why = "training stopped, as divergence=raise says"
-    elif number > MOST:
-        why = f"training stopped: {number} of the last {OF_STEPS} steps were not finite, more than {MOST}"
+    elif number > MAX_SKIPPED:
+        why = f"training stopped: {number} of the last {WINDOW} steps were not finite, more than {MAX_SKIPPED}"
     elif policy == "skip" and not weights_are_finite:
-        why = "training stopped: the weights themselves are not finite, which only divergence=rollback can undo"
+        why = "training stopped: the weights themselves are not finite; only divergence=rollback can undo that"
     elif policy == "rollback" and (saved is None or culprit <= saved):
-        why = "training stopped: the checkpoint to go back to has the weights that are not finite"
+        why = "training stopped: the last checkpoint already has weights that are not finite"
     elif policy == "rollback":
-        return Verdict(False, True, left_out, f"went back to step {saved}, and leaves out step {culprit}")
+        return Verdict(False, True, skipping, f"rolled back to step {saved}, and skips step {culprit}")
     else:
-        return Verdict(False, False, left_out, f"left out step {culprit}")
+        return Verdict(False, False, skipping, f"skipped step {culprit}")
     return Verdict(True, False, list(skipped), why)

@@ -1,4 +1,4 @@
-"""A second reading of a batch under watch: which operation left the finite numbers first, and how large all is."""
+"""Diagnosis of a step that is not finite: it is computed again, and the first operations that broke are recorded."""
 
 import json
 import math
@@ -18,14 +18,14 @@ from nested_learning.objective.protocol import Step
 from nested_learning.shapes import Tensor
 from nested_learning.world.world import World
 
-# so many of them are noted; those that follow are echoes
-OPERATIONS = 8
-# letters in which a process tells the others of one of them
-LONGEST = 1000
+# the first operations are recorded; later ones only pass the broken numbers on
+MAX_OPERATIONS = 8
+# characters of the message by which a process sends its first operation to the others
+MESSAGE_LENGTH = 1000
 
 
 class Origin(NamedTuple):
-    """An operation that made numbers that are not finite out of finite ones, or NaN out of infinite ones."""
+    """An operation that turned finite numbers into NaN or infinity, or infinite ones into NaN."""
 
     operation: str
     module: str
@@ -37,7 +37,7 @@ class Origin(NamedTuple):
     rank: int
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Describe it in one line."""
         direction = "backward" if self.is_backward else "forward"
         made = ", ".join(f"{n} {kind}" for n, kind in ((self.num_nan, "NaN"), (self.num_inf, "infinite")) if n)
         where = f"`{self.operation}` in `{self.module}` ({direction}, process {self.rank})"
@@ -46,10 +46,10 @@ class Origin(NamedTuple):
 
 @dataclass
 class Findings:
-    """What the second reading of a batch showed.
+    """What the second computation of a step showed.
 
-    `origins`: the first operations that left the finite numbers, in order; `activations`: the norm of what each module
-    with parameters of its own gave, over all micro-batches; `nats`: the sums of the rows of each micro-batch.
+    `origins`: the first operations with outputs that are not finite, in order; `activations`: the norm of the output
+    of each module with parameters of its own, over all micro-batches; `nats`: the loss of the rows of each micro-batch.
     """
 
     origins: list[Origin] = field(default_factory=list)
@@ -58,12 +58,12 @@ class Findings:
 
     @property
     def first(self) -> Origin | None:
-        """The operation to look at; negative infinity alone is what masks are made of."""
+        """The first operation that is no mask (masks are made of negative infinity), else the first."""
         return next((origin for origin in self.origins if not origin.is_mask), next(iter(self.origins), None))
 
 
-class Watch(TorchDispatchMode):
-    """Sees every operation, forward and backward, and notes where finite numbers became others."""
+class NonFiniteMode(TorchDispatchMode):
+    """Checks every operation, forward and backward, and records those whose outputs stop being finite."""
 
     def __init__(self, found: list[Origin], rank: int) -> None:
         super().__init__()
@@ -71,38 +71,38 @@ class Watch(TorchDispatchMode):
         self.tracker = ModuleTracker()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operation, and compare what it takes with what it gives."""
+        """Run one operation and compare its inputs with its outputs."""
         kwargs = kwargs or {}
         given = tree_leaves((args, kwargs))
-        before = [count for leaf in given if (count := not_finite(leaf)) != (0, 0)]
+        bad_inputs = [count for leaf in given if (count := not_finite(leaf)) != (0, 0)]
         output = func(*args, **kwargs)
-        # memory that nothing was written to holds anything, messages bring what another process made, and a constant is
-        # what it was meant to be
+        # uninitialized memory holds anything, a message holds what another process computed, and an infinite constant
+        # is meant to be infinite: none of them is where a step broke
         is_empty_or_message = any(word in str(func) for word in ("empty", "c10d", "fsdp"))
-        if len(self.found) == OPERATIONS or is_empty_or_message or any(is_constant(leaf) for leaf in given):
+        if len(self.found) == MAX_OPERATIONS or is_empty_or_message or any(is_constant(leaf) for leaf in given):
             return output
         for leaf in tree_leaves(output):
             num_nan, num_inf = not_finite(leaf)
-            if (num_nan and not any(nan for nan, _ in before)) or (num_inf and not before):
+            if (num_nan and not any(nan for nan, _ in bad_inputs)) or (num_inf and not bad_inputs):
                 is_mask = not num_nan and not bool(torch.isposinf(leaf).any())
-                where, backward, shape = place(self.tracker.parents), self.tracker.is_bw, tuple(leaf.shape)
+                where, backward, shape = innermost(self.tracker.parents), self.tracker.is_bw, tuple(leaf.shape)
                 self.found.append(Origin(str(func), where, backward, shape, num_nan, num_inf, is_mask, self.rank))
         return output
 
 
 @contextmanager
-def looking(training: nn.Module, model: nn.Module, world: World) -> Iterator[Findings]:
-    """Watch what is read in the context: every operation, the output of every module of `model` that has parameters.
+def recording(training: nn.Module, model: nn.Module, world: World) -> Iterator[Findings]:
+    """Record, while the context lasts, every operation and the output of every module of `model` with parameters.
 
-    `training` gives a `Step`. Compiled code runs uncompiled, or there would be nothing to see. All processes look, and
-    all know afterwards what the first of them that saw something saw.
+    `training` returns a `Step`. Compiled modules run uncompiled, because a compiled one shows no operations. Every
+    process must enter; afterwards each of them has at least the first finding of any.
     """
     found = Findings()
     squares: dict[str, float] = defaultdict(float)
 
     def note(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _arguments: Any, output: Any) -> None:
-            # a memory gives its output before its state
+            # memories return (output, state)
             first = next(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
             squares[name] += float(first.detach().float().square().sum())
 
@@ -114,30 +114,30 @@ def looking(training: nn.Module, model: nn.Module, world: World) -> Iterator[Fin
     owners = {name: each for name, each in model.named_modules() if any(True for _ in each.parameters(recurse=False))}
     handles = [each.register_forward_hook(note(name)) for name, each in owners.items()]
     handles.append(training.register_forward_hook(keep))
-    watch = Watch(found.origins, world.rank)
+    mode = NonFiniteMode(found.origins, world.rank)
     try:
-        with torch.compiler.set_stance("force_eager"), watch.tracker, watch:
+        with torch.compiler.set_stance("force_eager"), mode.tracker, mode:
             yield found
     finally:
         for handle in handles:
             handle.remove()
     found.activations = {name: square**0.5 for name, square in squares.items()}
-    found.origins = agree(found, world)
+    found.origins = share_origins(found, world)
 
 
-def agree(found: Findings, world: World) -> list[Origin]:
-    """Return the origins of this process, or, where it saw none, the first that another process saw."""
-    text = "" if found.first is None else json.dumps(found.first)[:LONGEST]
-    # text travels as the numbers of its letters
-    codes = [float(ord(letter)) for letter in text.ljust(LONGEST)]
-    told = ["".join(chr(int(code)) for code in each).strip() for each in world.gather(codes)]
-    return found.origins or [Origin(*json.loads(each)) for each in told if each][:1]
+def share_origins(found: Findings, world: World) -> list[Origin]:
+    """Return the origins of this process or, where it has none, the first of another process."""
+    text = "" if found.first is None else json.dumps(found.first)[:MESSAGE_LENGTH]
+    # processes exchange floats only, so text is sent as character codes
+    codes = [float(ord(letter)) for letter in text.ljust(MESSAGE_LENGTH)]
+    messages = ["".join(chr(int(code)) for code in each).strip() for each in world.gather(codes)]
+    return found.origins or [Origin(*json.loads(each)) for each in messages if each][:1]
 
 
 def not_finite(leaf: Any) -> tuple[int, int]:
-    """Count the numbers of a tensor that are NaN, and that are infinite; of anything else none.
+    """Return how many numbers of a tensor are NaN, and how many infinite; (0, 0) for anything else.
 
-    Of a tensor that is spread over processes each counts what it has when it computes with it, not here.
+    A sharded tensor counts as nothing here: each process checks the local operations on its shard.
     """
     if type(leaf) not in (torch.Tensor, nn.Parameter) or not leaf.is_floating_point() or leaf.is_meta:
         return 0, 0
@@ -148,12 +148,12 @@ def not_finite(leaf: Any) -> tuple[int, int]:
 
 
 def is_constant(leaf: Any) -> bool:
-    """Say whether an argument is a number that is not finite, as the one that a mask is filled with."""
+    """Return whether an argument is a plain infinite or NaN number, such as the value of a mask."""
     return isinstance(leaf, float) and not math.isfinite(leaf)
 
 
-def place(parents: set[str]) -> str:
-    """Return the innermost of the modules that are being run, by its name in the model."""
+def innermost(parents: set[str]) -> str:
+    """Return the name of the innermost of the modules that are running."""
     inner = max(parents - {"Global"}, key=len, default="outside of the model")
     return inner.partition(".model.")[2] or inner
 

@@ -1,4 +1,4 @@
-"""What the rows of a batch wrote on the levels of the continuum memory, as figures."""
+"""Metrics as sums over micro-batches and processes, and those of what rows wrote to the continuum memory."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -12,45 +12,45 @@ from nested_learning.world.world import World
 
 
 class Mean(NamedTuple):
-    """A figure as terms of a sum, and of what to divide it by; each piece of a batch brings its own."""
+    """A mean as terms of its numerator and of its denominator, one of each for a micro-batch."""
 
     total: tuple[float, ...]
     number: tuple[float, ...]
 
 
 @torch.no_grad()
-def memory_figures(state: State) -> dict[str, Mean]:
+def memory_metrics(state: State) -> dict[str, Mean]:
     """Return `memory/<level>/{writes,surprise,norm}` of every level with a context clock, over rows and layers.
 
     `writes`: updates of a row's weights since its state began; `surprise`: the norm of the gradient that an update
-    follows; `norm`: that of the change of the weights as it is now. Source: ours.
+    follows; `norm`: that of the change of the weights as it is now.
     """
-    return add_means(figure for level in tree.nodes(LevelState, state) for figure in _figures(level))
+    return add_means(metric for level in tree.nodes(LevelState, state) for metric in _metrics(level))
 
 
 def clipped(metrics: Mapping[str, float], step: int, *, is_clipped: bool) -> dict[str, float]:
-    """Return `optim/clipped`, the share of steps until `step` (0, 1, ...) whose gradient was too long. Source: ours."""
+    """Return `optim/clipped`, the fraction of steps until `step` (0, 1, ...) whose gradient was clipped."""
     last = metrics.get("optim/clipped", 0.0)
     return {"optim/clipped": last + (is_clipped - last) / (step + 1)}
 
 
-def add_means(figures: Iterable[tuple[str, Mean]]) -> dict[str, Mean]:
-    """Join the terms of figures of the same name. Source: ours."""
+def add_means(metrics: Iterable[tuple[str, Mean]]) -> dict[str, Mean]:
+    """Concatenate the terms of metrics of the same name."""
     sums: dict[str, Mean] = {}
-    for name, figure in figures:
+    for name, metric in metrics:
         before = sums[name] if name in sums else Mean((), ())
-        sums[name] = Mean(before.total + figure.total, before.number + figure.number)
+        sums[name] = Mean(before.total + metric.total, before.number + metric.number)
     return sums
 
 
-def means(figures: dict[str, Mean], world: World) -> dict[str, float]:
-    """Divide the sums of all processes; what none of them has seen, such as the surprise of no write, is left out."""
-    flat = world.sum([terms for figure in figures.values() for terms in figure]) if figures else []
-    sums = zip(figures, flat[::2], flat[1::2], strict=True)
+def means(metrics: dict[str, Mean], world: World) -> dict[str, float]:
+    """Return the means over all processes, without those whose denominator is 0, such as the surprise of no write."""
+    flat = world.sum([terms for metric in metrics.values() for terms in metric]) if metrics else []
+    sums = zip(metrics, flat[::2], flat[1::2], strict=True)
     return {name: total / number for name, total, number in sums if number}
 
 
-def _figures(level: LevelState) -> list[tuple[str, Mean]]:
+def _metrics(level: LevelState) -> list[tuple[str, Mean]]:
     rows, name = len(level.surprise), f"memory/{level.level.name}"
     writes = float(level.writes * rows)
     return [
