@@ -43,18 +43,6 @@ from nested_learning.objective.config import NextTokenConfig, OnlineConfig, Reco
 from nested_learning.optim.config import OptimConfig
 from nested_learning.phase.config import ExportConfig, PhaseConfig, TrainPhaseConfig
 
-AnyModel = (
-    TransformerConfig
-    | AssociativeConfig
-    | HopeConfig
-    | HopeAttentionConfig
-    | LSTMConfig
-    | TitansMACConfig
-    | TitansMAGConfig
-    | TitansMALConfig
-)
-
-
 # which class the `name` in a group's values stands for
 CHOICES: dict[str, dict[str, type]] = {
     "model": {

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nested_learning.config.registry import CHOICES, LISTED, AnyModel
+from nested_learning.config.registry import CHOICES, LISTED
 from nested_learning.data.curriculum import StageConfig
 from nested_learning.data.source import DataConfig
 from nested_learning.errors import ConfigError
@@ -23,6 +23,7 @@ from nested_learning.launcher.joblib import JoblibConfig
 from nested_learning.launcher.serial import SerialConfig
 from nested_learning.launcher.submitit import SubmititConfig
 from nested_learning.logger.protocol import LoggerConfig
+from nested_learning.model.config import ModelConfig
 from nested_learning.objective.config import NextTokenConfig, OnlineConfig, ReconstructConfig
 from nested_learning.optim.config import OptimConfig
 from nested_learning.phase.config import PhaseConfig
@@ -45,7 +46,7 @@ Origin = Callable[[str], str]
 class Config:
     """Everything a run is made of, on one screen; `configs/train.yaml` says what each key means."""
 
-    model: AnyModel
+    model: ModelConfig
     optim: OptimConfig
     data: DataConfig
     objective: NextTokenConfig | OnlineConfig | ReconstructConfig
@@ -176,9 +177,9 @@ def from_yaml(path: Path) -> Config:
     return _read(values, lambda _key: str(path))
 
 
-def read_model(values: Any) -> AnyModel:
+def read_model(values: Any) -> ModelConfig:
     """Turn the plain values of a model's options into their class; raise ConfigError as `load` does."""
-    model: AnyModel = _choose("model", values, "model")
+    model: ModelConfig = _choose("model", values, "model")
     return model
 
 

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nested_learning import checkpoint
-from nested_learning.config.registry import AnyModel
 from nested_learning.config.schema import read_model
 from nested_learning.data.tokenizers.bpe import BpeTokenizer
 from nested_learning.data.tokenizers.byte_letters import BYTES
@@ -26,6 +25,7 @@ from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.files import hash_file, sync
 from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
+from nested_learning.model.config import ModelConfig
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.shapes import Float, Int, Tensor
 from nested_learning.version import __version__
@@ -43,7 +43,7 @@ class NestedModel(nn.Module):
     """
 
     def __init__(
-        self, options: AnyModel, model: LanguageModel, tokenizer: Tokenizer | None, about: dict[str, Any]
+        self, options: ModelConfig, model: LanguageModel, tokenizer: Tokenizer | None, about: dict[str, Any]
     ) -> None:
         super().__init__()
         self.options, self.model, self.tokenizer, self.about = options, model, tokenizer, about
