@@ -2,6 +2,7 @@
 
 RUN = ["device=cpu", "steps=2", "val_every=2", "save_every=2", "log_every=1", "sampling.num_tokens=2"]
 MODEL = ["model.dim=16", "model.num_layers=1", "model.num_heads=2"]
+ROWS = ["data.batch_size=2", "data.val_rows=2"]
 DATA = {
     "stdlib": ["data.seq_len=32", "data.batch_size=2", "data.val_rows=2"],
     "text": ["data.seq_len=32", "data.batch_size=2", "data.val_rows=2"],
@@ -49,7 +50,7 @@ def shrink(arguments: list[str]) -> list[str]:
     elif "experiment" in given:
         tiny = [*RUN, "data.batch_size=2", "data.val_rows=2"]
     else:
-        tiny = [*RUN, *MODEL, *DATA[given.get("data", "stdlib")]]
+        tiny = [*RUN, *MODEL, *DATA.get(given.get("data", "stdlib"), ROWS)]
     if "stages" in given:
         # stages cut the rows that there are
         tiny.remove("data.seq_len=32")

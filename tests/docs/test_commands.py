@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import ROOT, anchors, blocks, bring_runs, commands, is_recipe, sections
 from shrink import shrink
 
 from nested_learning.command import main as cli
@@ -15,41 +16,22 @@ from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
 from nested_learning.report import __main__ as report
 
-ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "docs/quickstart.md", "docs/concepts.md", "docs/how-to.md", "docs/run-directory.md"]
-OTHERS = ["CONTRIBUTING.md", "CHANGELOG.md", "docs/equations.md"]
-# runs that a section may use without training them: the first commands of the README
-RUNS = {"first": ["name=first", "model=hope"], "gap": ["name=gap", "experiment=recall"]}
+OTHERS = ["CONTRIBUTING.md", "CHANGELOG.md", "docs/equations.md", "docs/glossary.md", "docs/scaling.md"]
 # a question of a file that users have to get
 QUESTION = (
     '{"query": "The man turned on the faucet, therefore", "gold": 1, "choices": ["it snowed.", "water flowed."]}\n'
 )
-LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+LINK = re.compile(r"\]\((?!https?:)([^)]+)")
 
 
-def sections(page: str) -> dict[str, str]:
-    """Return the text of every section of a page by its heading; the text above the first one is that of ""."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    # "## " begins a section where it begins a line outside of code, in which it is a comment of Python
-    first, *others = re.split(r"^## ", text, flags=re.MULTILINE)
-    return {"": first} | dict(other.split("\n", 1) for other in others)
-
-
-def blocks(text: str, language: str) -> list[str]:
-    """Return the fenced blocks of `text` in a language; one that begins with the name of a file is part of a recipe."""
-    found = re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    return [block for block in found if not re.match(r"# [\w/]+\.\w+\n", block)]
-
-
-def commands(text: str) -> list[list[str]]:
-    """Return every command in the shell blocks of `text`, split as a shell does."""
-    # a backslash continues a command in the next line
-    lines = [line for block in blocks(text, "sh") for line in block.replace("\\\n", " ").splitlines()]
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
-
-
-SECTIONS = [(page, heading) for page in PAGES for heading, text in sections(page).items()]
-CODE = [(page, heading) for page, heading in SECTIONS if blocks(sections(page)[heading], "(?:sh|python)")]
+# recipes are followed in a copy, by test_recipes.py
+CODE = [
+    (page, heading)
+    for page in PAGES
+    for heading, text in sections(page).items()
+    if not is_recipe(text) and blocks(text, "(?:sh|python)")
+]
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +49,6 @@ def working_folder(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (empty_folder / "icl").mkdir()
     (empty_folder / "icl" / "copa.jsonl").write_text(QUESTION * 2)
     return empty_folder
-
-
-def bring_run(name: str, runs: Path) -> None:
-    """Copy the run `name` of RUNS to where the commands look for it; train it first if no section has."""
-    if not (runs / name).exists():
-        assert cli.main(shrink([*RUNS[name], f"out={runs}"])) == 0
-    shutil.copytree(runs / name, Path("runs") / name)
 
 
 def check_command(words: list[str]) -> None:
@@ -111,12 +86,8 @@ def test_readme_begins_with_the_two_commands_that_matter() -> None:
 @pytest.mark.parametrize(("page", "heading"), CODE)
 def test_the_commands_of_a_section_work(page: str, heading: str, working_folder: Path, runs: Path) -> None:
     text = sections(page)[heading]
-    listed = commands(text)
-    trained = {word.removeprefix("name=") for words in listed for word in words if word.startswith("name=")}
-    for name in RUNS.keys() - trained:
-        if f"runs/{name}" in text:
-            bring_run(name, runs)
-    for words in listed:
+    bring_runs(text, runs, Path("runs"))
+    for words in commands(text):
         check_command(words)
     names: dict[str, Any] = {}
     for code in blocks(text, "python"):
@@ -125,8 +96,13 @@ def test_the_commands_of_a_section_work(page: str, heading: str, working_folder:
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHERS])
 def test_links_lead_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    assert [link for link in LINK.findall(text) if not (ROOT / page).parent.joinpath(link).exists()] == []
+    wrong = []
+    for link in LINK.findall((ROOT / page).read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            wrong.append(link)
+    assert wrong == []
 
 
 def test_readme_names_every_option() -> None:
