@@ -1,4 +1,4 @@
-"""`data=classes`: labelled texts, task after task, each of which brings classes of its own."""
+"""`data=classes`: class-incremental learning on labelled texts, one task after another, each with new labels."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,14 +27,14 @@ from nested_learning.seeds import derive_seed
 
 @dataclass(kw_only=True)
 class ClassesConfig(DataConfig):
-    """Labelled texts: JSON lines with `text`, `label`, and `domain` where each is a task. Every row is one text.
+    """Labelled texts from JSON lines with `text`, `label` and optionally `domain`. Every row is one text.
 
-    Tasks follow each other, `steps_each` steps each, and only the label is a target. `num_tasks`: as many tasks of
-    labels drawn at random, of only `num_labels` of them where that is given; null, one for each domain; `order` is the
-    seed of what is drawn. `validation_path`: other texts of the same labels; null keeps `val_per_label` of each label.
-    `texts_per_label`: no more than these are trained on. `replay`: so many texts of each earlier label are read among
-    those of a task. `is_joint`: all tasks at once, in as many steps, which is what a sequence is measured against.
-    `text_len`: tokens of a text at most.
+    Tasks follow each other, `steps_each` steps each. Only the label is a target. `num_tasks`: this many tasks, with
+    labels assigned at random; null: one task per domain. `num_labels`: use only this many labels, drawn at random.
+    `order`: the seed of these draws. `validation_path`: other texts with the same labels; null keeps `val_per_label`
+    texts of each label for validation. `texts_per_label`: train on at most this many. `replay`: texts of each earlier
+    label that are read again in every task. `is_joint`: all tasks at once, in the same number of steps, the usual
+    baseline. `text_len`: tokens of a row; a longer text loses its first words.
     """
 
     name: str = "classes"
@@ -57,7 +57,7 @@ class ClassesConfig(DataConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.path:
-            raise ConfigError("data=classes: data.path is missing; give a file of JSON lines with text and label")
+            raise ConfigError("data=classes: data.path is missing; use data.path=<JSON lines with text and label>")
         require_at_least(0, replay=self.replay, order=self.order)
         require_at_least(1, val_per_label=self.val_per_label, steps_each=self.steps_each)
         require_at_least(8, text_len=self.text_len)
@@ -76,7 +76,10 @@ class ClassesConfig(DataConfig):
             validation = read_labelled(self.validation_path, "data.validation_path")
         unknown = {each.label for each in validation} - {each.label for each in train}
         if unknown:
-            raise DataError(f"data.validation_path={self.validation_path}: label {min(unknown)} is not in {where}")
+            raise DataError(
+                f"data.validation_path={self.validation_path}: label {min(unknown)} is not in {where}; remove its "
+                "texts, or add some for training"
+            )
         if self.num_labels is not None:
             train, validation = draw_labels([train, validation], self.num_labels, self.order)
         tasks = assign_tasks(train, self.num_tasks, self.order, where)
@@ -88,17 +91,16 @@ class ClassesConfig(DataConfig):
             needed = len(TextFormat(tokenizer, self.text_len).answer(label)) + 2
             if needed > self.text_len:
                 raise ConfigError(
-                    f"data.text_len={self.text_len}: label {label} takes {needed} tokens; "
+                    f"data.text_len={self.text_len}: label {label} needs {needed} tokens; "
                     f"use data.text_len={2 * needed}"
                 )
         return Classes(self, tasks, train, validation, tokenizer)
 
 
 class Classes:
-    """A Source of labelled texts, one in each row, whose epochs are the tasks: epoch 0 is the first, and so on.
+    """A Source of labelled texts, one per row. Epoch i is task i; after the last task its texts are read again.
 
-    `tasks`: the labels of each; `texts`: of each split and task, what is read; `form`: how it is written. After the
-    last task come its texts again.
+    `tasks`: the labels of each task. `texts`: the texts of each split and task. `format`: how a text becomes tokens.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class Classes:
         self.config, self.tasks = config, tasks
         self.vocab_size, self.seq_len = tokenizer.vocab_size, config.text_len
         self.tokenizer: Tokenizer | None = tokenizer
-        self.form = TextFormat(tokenizer, config.text_len)
+        self.format = TextFormat(tokenizer, config.text_len)
         parts = {"train": train, "validation": validation}
         self.texts = {
             split: [[each for each in part if each.label in set(task)] for task in tasks]
@@ -125,36 +127,36 @@ class Classes:
         self._pool = lru_cache(maxsize=1)(self._make_pool)
 
     def num_rows(self, split: str) -> int:
-        """Count the rows of one epoch of `split`: all rows of a task, however many texts it has."""
+        """Count the rows of one epoch of `split`: of training, the rows read of one task."""
         if split == "validation":
             return len(self._validation)
         return self.config.steps_each * self.config.batch_size
 
     def row(self, split: str, epoch: int, index: int) -> Row:
-        """Return row `index` of an epoch: the texts of its task come up again and again, each time in another order."""
+        """Return row `index` of `epoch`: the texts of the task, repeated in a new order each time."""
         assert 0 <= index < self.num_rows(split), f"row {index} of {self.num_rows(split)}"
         if split == "validation":
             return self.write(self._validation[index])
         task = 0 if self.config.is_joint else min(epoch, len(self.tasks) - 1)
         pool = self._pool(task)
-        # the epochs of a task follow each other
-        through, place = divmod((epoch - task) * self.num_rows(split) + index, len(pool))
-        key = derive_seed(self.config.order, "texts", task, through)
-        return self.write(pool[int(permute(key, len(pool), np.array([place]))[0])])
+        # epochs beyond the last task continue its repetitions
+        repetition, position = divmod((epoch - task) * self.num_rows(split) + index, len(pool))
+        key = derive_seed(self.config.order, "texts", task, repetition)
+        return self.write(pool[int(permute(key, len(pool), np.array([position]))[0])])
 
     def write(self, labelled: LabelledText) -> Row:
-        """Return the row of one text: the document, then what fills the row."""
+        """Return the row of one text: a document that ends with the label, then padding."""
         assert self.tokenizer is not None
-        tokens, num_asked = self.form.whole(labelled)
+        tokens, num_question = self.format.document(labelled)
         padded = np.full(self.seq_len + 1, self.tokenizer.end)
         padded[1 : len(tokens) + 1] = tokens
         targets = np.full(self.seq_len, IGNORE)
-        targets[num_asked : len(tokens)] = tokens[num_asked:]
+        targets[num_question : len(tokens)] = tokens[num_question:]
         documents = (np.arange(self.seq_len) >= len(tokens)).astype(np.int64)
         return Row(padded[:-1], targets, documents)
 
     def _make_pool(self, task: int) -> list[LabelledText]:
-        """Return the texts that are read in a task: its own, and what is replayed."""
+        """Return the texts that are read in a task: its own, and those replayed of earlier tasks."""
         tasks = self.texts["train"]
         if self.config.is_joint:
             return [each for texts in tasks for each in texts]

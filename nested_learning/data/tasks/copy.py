@@ -1,4 +1,4 @@
-"""`data=copy`: repeat what was read, the plainest test of a memory's capacity."""
+"""`data=copy`: repeat a random sequence, a test of memory capacity."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ BLANK, SEPARATOR, FIRST_SYMBOL = 0, 1, 2
 
 @dataclass(kw_only=True)
 class CopyConfig(SyntheticConfig):
-    """Rows `symbols | separator | blanks`: the target at the i-th blank is the i-th symbol, elsewhere there is none.
+    """Rows `symbols | separator | blanks`. The target at the i-th blank is the i-th symbol; no other position has one.
 
-    The copy task of Neural Turing Machines (arXiv 1410.5401), `length` symbols out of `num_symbols`. Tokens: 0 blank,
-    1 separator, then the symbols.
+    The copy task of Neural Turing Machines (arXiv 1410.5401), with `length` symbols out of `num_symbols`. Tokens:
+    0 blank, 1 separator, then the symbols.
     """
 
     name: str = "copy"
@@ -35,7 +35,7 @@ class CopyConfig(SyntheticConfig):
 
     @property
     def seq_len(self) -> int:
-        """Count the symbols twice, and the separator."""
+        """Count the symbols, the separator and the blanks."""
         return 2 * self.length + 1
 
     def make_row(self, rng: np.random.Generator, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,6 +1,6 @@
-"""`data=facts`: sentences that say something, say it again, or say that it has changed: "The lantern of Mira is jade ."
+"""`data=facts`: sentences that state facts, repeat them, or change them, such as "The lantern of Mira is jade ."
 
-Words are tokens here; `evals=needle` asks about the same sentences, of models that read text too.
+Every word is a token. `evals=needle` queries the same facts, also of models trained on text.
 """
 
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ THINGS, NAMES, VALUES = map(
 )
 WORDS = ["The", "of", "is", ".", *THINGS, *NAMES, *VALUES]
 NUMBERS = {word: number for number, word in enumerate(WORDS)}
-# words of a sentence, and the place of the last one before the value
-LENGTH, ASKED = 7, 4
+# words of a sentence, and the position of "is", whose target is the value
+LENGTH, BEFORE_VALUE = 7, 4
 
 
 class Fact(NamedTuple):
-    """What a sentence says: the thing of somebody is of a value."""
+    """The content of a sentence: the `thing` of the person `name` has the colour `value`."""
 
     thing: str
     name: str
@@ -40,7 +40,7 @@ class Fact(NamedTuple):
 
     @property
     def question(self) -> list[str]:
-        """Return the words of the sentence as far as its value."""
+        """Return the words of the sentence before its value."""
         return ["The", self.thing, "of", self.name, "is"]
 
     @property
@@ -50,7 +50,7 @@ class Fact(NamedTuple):
 
 
 def draw_facts(rng: np.random.Generator, count: int) -> list[Fact]:
-    """Draw facts about `count` different things; any two may have the same value."""
+    """Draw facts about `count` distinct pairs of thing and name. Values may repeat."""
     keys = rng.choice(len(THINGS) * len(NAMES), count, replace=False)
     values = rng.integers(len(VALUES), size=count)
     return [
@@ -66,10 +66,10 @@ def numbers_of(words: Sequence[str]) -> NDArray[np.int64]:
 
 @dataclass(kw_only=True)
 class FactsConfig(SyntheticConfig):
-    """Rows of `num_sentences`: the first ones tell `min_facts` to `num_facts` facts, the others tell one of them again.
+    """Rows of `num_sentences`: first the facts, `min_facts` to `num_facts` of them, then sentences that repeat one.
 
-    `changes`: the share of sentences told again in which the fact has another value, which holds from there on.
-    `train_on`: all, every next word is a target, or asked, the values alone that can be known.
+    `changes`: fraction of repeated sentences in which a new value is drawn, which holds from there on.
+    `train_on`: all, every next word is a target; or asked, only the repeated values, which the row determines.
     """
 
     name: str = "facts"
@@ -88,7 +88,10 @@ class FactsConfig(SyntheticConfig):
         if not 0 <= self.changes < 1:
             raise ConfigError(f"data.changes={self.changes}: must be at least 0 and below 1, e.g. data.changes=0.1")
         if self.num_facts > len(THINGS) * len(NAMES):
-            raise ConfigError(f"data.num_facts={self.num_facts}: there are {len(THINGS) * len(NAMES)} different ones")
+            most = len(THINGS) * len(NAMES)
+            raise ConfigError(
+                f"data.num_facts={self.num_facts}: there are only {most} facts; use data.num_facts={most}"
+            )
 
     @property
     def vocab_size(self) -> int:
@@ -103,17 +106,17 @@ class FactsConfig(SyntheticConfig):
     def make_row(self, rng: np.random.Generator, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Draw the tokens and the targets, both [seq_len], of one row."""
         facts = draw_facts(rng, int(rng.integers(self.min_facts, self.num_facts, endpoint=True)))
-        told, known = list(facts), [False] * len(facts)
-        while len(told) < self.num_sentences:
+        sentences, is_known = list(facts), [False] * len(facts)
+        while len(sentences) < self.num_sentences:
             which, is_new = int(rng.integers(len(facts))), bool(rng.random() < self.changes)
             if is_new:
                 facts[which] = facts[which]._replace(value=VALUES[rng.integers(len(VALUES))])
-            told.append(facts[which])
-            known.append(not is_new)
-        tokens = np.concatenate([numbers_of(fact.sentence) for fact in told])
+            sentences.append(facts[which])
+            is_known.append(not is_new)
+        tokens = np.concatenate([numbers_of(fact.sentence) for fact in sentences])
         targets = np.append(tokens[1:], IGNORE)
         if self.train_on == "asked":
-            is_asked = np.zeros((self.num_sentences, LENGTH), dtype=bool)
-            is_asked[:, ASKED] = known
-            targets = np.where(is_asked.reshape(-1), targets, IGNORE)
+            is_scored = np.zeros((self.num_sentences, LENGTH), dtype=bool)
+            is_scored[:, BEFORE_VALUE] = is_known
+            targets = np.where(is_scored.reshape(-1), targets, IGNORE)
         return tokens, targets

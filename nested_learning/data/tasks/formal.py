@@ -1,4 +1,4 @@
-"""`data=formal`: after each letter of a word of a formal language, what may come next? Trained short, tested longer."""
+"""`data=formal`: predict the letters that may follow each prefix of a word of a formal language."""
 
 from dataclasses import dataclass
 
@@ -17,15 +17,16 @@ ALL_LANGUAGES = LANGUAGES | WORD_PROBLEMS
 
 @dataclass(kw_only=True)
 class FormalConfig(SyntheticConfig):
-    """Rows of a word of `language`, then blanks without target: the target at a letter is the set of what may follow.
+    """Rows of one word of `language`. The target at each letter is the set of symbols that may follow the prefix.
 
-    The task of Bhattamishra et al. (arXiv 2009.11264) and Irie et al. (arXiv 2310.16076), Table 5 of Nested Learning: a
-    row is solved when every position is right, in-length (the lengths of training) and on longer words, which are the
-    same task with other bounds. The sets are numbered in the order of `languages.Language.follow`, so that one label a
-    position says it all. Tokens: the letters, then blank; there is no token before the first letter. Of a word problem
-    (`word_problems.py`) the target is the product of the letters so far.
+    The task of Bhattamishra et al. (arXiv 2009.11264) and Irie et al. (arXiv 2310.16076), Table 5 of Nested Learning. A
+    row is solved when every position is correct. Length generalization is tested with the same task and larger bounds.
+    Sets are numbered in the order of `languages.Language.follow`, so that one class per position is enough. In a word
+    problem (`word_problems.py`) the target is the product of the letters so far. Tokens: the letters, then blank; no
+    token precedes the first letter.
 
-    Words are `min_length` to `max_length` letters long, each length that the language has as likely.
+    The length of a word is uniform over the lengths from `min_length` to `max_length` that the language has; blanks
+    without target fill the row up to `max_length`.
     """
 
     name: str = "formal"
@@ -37,7 +38,7 @@ class FormalConfig(SyntheticConfig):
         super().__post_init__()
         if self.language not in ALL_LANGUAGES:
             raise ConfigError(
-                f"data.language={self.language}: no such language; {did_you_mean(self.language, list(ALL_LANGUAGES))}"
+                f"data.language={self.language}: unknown; {did_you_mean(self.language, list(ALL_LANGUAGES))}"
                 f"allowed: {', '.join(ALL_LANGUAGES)}"
             )
         require_at_least(1, min_length=self.min_length, max_length=self.max_length)
@@ -50,12 +51,12 @@ class FormalConfig(SyntheticConfig):
 
     @property
     def vocab_size(self) -> int:
-        """Count letters and blank, or the sets that are targets, whichever are more."""
+        """Count the letters and the blank, or the sets, whichever are more: tokens and targets share one vocabulary."""
         return max(len(self._rules.letters) + 1, len(self._rules.follow))
 
     @property
     def seq_len(self) -> int:
-        """Every row is as long as the longest word may be."""
+        """The length of every row, blanks included."""
         return self.max_length
 
     def make_row(self, rng: np.random.Generator, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -65,7 +66,7 @@ class FormalConfig(SyntheticConfig):
         word = rules.draw(rng, int(units) * rules.unit)
         missing = (0, self.max_length - len(word))
         tokens = np.pad(word, missing, constant_values=len(rules.letters))
-        return tokens, np.pad(rules.after(word), missing, constant_values=IGNORE)
+        return tokens, np.pad(rules.sets_after(word), missing, constant_values=IGNORE)
 
     @property
     def _rules(self) -> Language:

@@ -1,4 +1,4 @@
-"""Texts with labels: read from JSON lines, divided into tasks, and written as a document that ends with its label."""
+"""Labelled texts: reading them from JSON lines, assigning labels to tasks, and formatting them as documents."""
 
 import json
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.seeds import derive_seed
 
-ALLOWED = 'one JSON object a line, such as {"text": "what is my balance", "label": "balance", "domain": "banking"}'
+ALLOWED = 'one JSON object per line, such as {"text": "what is my balance", "label": "balance", "domain": "banking"}'
 
 
 class LabelledText(NamedTuple):
-    """A text, its label, and the domain that the label belongs to, None where the file does not say."""
+    """A text, its label, and the domain of the label, None where the file has none."""
 
     text: str
     label: str
@@ -25,40 +25,39 @@ class LabelledText(NamedTuple):
 
 
 def read_labelled(path: str, key: str) -> list[LabelledText]:
-    """Read the labelled texts in the file `path`, which was given as `key`.
+    """Read the labelled texts in the file `path`. `key`: its option, for errors.
 
-    Raises DataError for a file that is missing, empty, or has a line that is something else, with its number.
+    Raises DataError for a file that is missing or empty, and for a malformed line, with its number.
     """
     where = f"{key}={path}"
     file = Path(path).expanduser()
     if not file.is_file():
-        raise DataError(f"{where}: no such file; it should hold {ALLOWED}")
+        raise DataError(f"{where}: no such file; it must have {ALLOWED}")
     with as_data_error(where):
         lines = file.read_bytes().decode("utf-8", errors="replace").splitlines()
-    found = [_parse(line, f"{where}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not found:
-        raise DataError(f"{where}: is empty; it should hold {ALLOWED}")
-    return found
+    labelled = [_parse(line, f"{where}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not labelled:
+        raise DataError(f"{where}: is empty; it must have {ALLOWED}")
+    return labelled
 
 
 def _parse(line: str, where: str) -> LabelledText:
     try:
         value: Any = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{where}: is no JSON ({error}); it should hold {ALLOWED}") from error
+        raise DataError(f"{where}: is not JSON ({error}); it must have {ALLOWED}") from error
     for name in ("text", "label"):
         if not isinstance(value, dict) or not isinstance(value.get(name), str) or not value[name].strip():
-            raise DataError(f"{where}: has no {name}; it should hold {ALLOWED}")
+            raise DataError(f"{where}: has no {name}; it must have {ALLOWED}")
     domain = value.get("domain")
     return LabelledText(value["text"], value["label"], domain if isinstance(domain, str) else None)
 
 
 def assign_tasks(labelled: Sequence[LabelledText], num_tasks: int | None, order: int, where: str) -> list[list[str]]:
-    """Divide the labels into tasks: `num_tasks` of labels drawn at random, or with None one of each domain.
+    """Return the labels of each task: `num_tasks` tasks with labels assigned at random, or None for one per domain.
 
-    `order` is the seed of what is drawn: the labels of each task, or the order of the domains. Raises DataError for
-    labels without a domain, ConfigError for more tasks than labels. Source: ours, after Momeni et al., arXiv
-    2412.15563, where tasks are drawn; by domain is what CLINC150 gives.
+    `order`: the seed of the assignment, or of the order of the domains. Raises DataError for labels without a domain,
+    ConfigError for more tasks than labels. Random tasks as in Momeni et al., arXiv 2412.15563; domains as in CLINC150.
     """
     rng = np.random.default_rng(derive_seed(order, "tasks"))
     labels = sorted({each.label for each in labelled})
@@ -69,16 +68,18 @@ def assign_tasks(labelled: Sequence[LabelledText], num_tasks: int | None, order:
     domains: dict[str, set[str]] = {}
     for each in labelled:
         if each.domain is None:
-            raise DataError(f"{where}: label {each.label} has no domain; give data.num_tasks, and tasks are drawn")
+            raise DataError(
+                f"{where}: label {each.label} has no domain; add domains, or use data.num_tasks=5 for random tasks"
+            )
         domains.setdefault(each.domain, set()).add(each.label)
     names = sorted(domains)
     return [sorted(domains[names[index]]) for index in rng.permutation(len(names))]
 
 
 def draw_labels(parts: Sequence[list[LabelledText]], num_labels: int, order: int) -> list[list[LabelledText]]:
-    """Return of all `parts` the texts of `num_labels` labels, drawn with the seed `order` from those of the first.
+    """Keep in each of `parts` only the texts of `num_labels` labels, drawn from those of the first part by `order`.
 
-    Raises ConfigError for more labels than there are.
+    Raises ConfigError where there are fewer labels.
     """
     labels = sorted({each.label for each in parts[0]})
     if num_labels > len(labels):
@@ -89,25 +90,28 @@ def draw_labels(parts: Sequence[list[LabelledText]], num_labels: int, order: int
 
 
 def split_labelled(labelled: Sequence[LabelledText], per_label: int) -> tuple[list[LabelledText], list[LabelledText]]:
-    """Keep the last `per_label` texts of each label for validation. Raises ConfigError where none would be left."""
-    places: dict[str, list[int]] = {}
-    for place, each in enumerate(labelled):
-        places.setdefault(each.label, []).append(place)
-    for label, here in places.items():
-        if len(here) <= per_label:
+    """Split off the last `per_label` texts of each label for validation; return training and validation texts.
+
+    Raises ConfigError where a label would keep no training text.
+    """
+    positions: dict[str, list[int]] = {}
+    for i, each in enumerate(labelled):
+        positions.setdefault(each.label, []).append(i)
+    for label, indices in positions.items():
+        if len(indices) <= per_label:
             raise ConfigError(
-                f"data.val_per_label={per_label}: label {label} has {len(here)} texts; "
+                f"data.val_per_label={per_label}: label {label} has {len(indices)} texts; "
                 "use less, or data.validation_path"
             )
-    kept = {place for here in places.values() for place in here[-per_label:]}
+    held_out = {i for indices in positions.values() for i in indices[-per_label:]}
     parts: tuple[list[LabelledText], list[LabelledText]] = ([], [])
-    for place, each in enumerate(labelled):
-        parts[place in kept].append(each)
+    for i, each in enumerate(labelled):
+        parts[i in held_out].append(each)
     return parts
 
 
 def first_of_each(labelled: Sequence[LabelledText], per_label: int | None) -> list[LabelledText]:
-    """Return the first `per_label` texts of each label, all of them with None."""
+    """Return the first `per_label` texts of each label; None: all texts."""
     count: dict[str, int] = {}
     kept = []
     for each in labelled:
@@ -118,35 +122,35 @@ def first_of_each(labelled: Sequence[LabelledText], per_label: int | None) -> li
 
 
 def format_question(text: str) -> str:
-    """Write what comes before the label."""
+    """Return the prompt that the label completes."""
     return f"Text: {text}\nLabel:"
 
 
 def format_answer(label: str) -> str:
-    """Write a label as a model says it: in words."""
+    """Return a label as words."""
     return f" {label.replace('_', ' ')}"
 
 
 class TextFormat:
-    """How labelled texts are written in the tokens of a model: a question, its answer, and the token that ends them.
+    """Encodes labelled texts as documents of at most `length` tokens: question, answer, `end`.
 
-    The whole of a text takes at most `length` tokens: a longer question loses its first words, never its answer.
+    A question that is too long loses its first tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, length: int) -> None:
         self.tokenizer, self.length = tokenizer, length
 
-    def question(self, text: str, room: int = 0) -> NDArray[np.int64]:
-        """Return the tokens of the question that leave `room` for what comes beside it."""
+    def question(self, text: str, reserve: int = 0) -> NDArray[np.int64]:
+        """Return the tokens of the question, at most `length` - `reserve` of them."""
         tokens = self.tokenizer.encode(format_question(text))
-        return tokens[max(0, len(tokens) + room - self.length) :]
+        return tokens[max(0, len(tokens) + reserve - self.length) :]
 
     def answer(self, label: str) -> NDArray[np.int64]:
         """Return the tokens of the answer."""
         return self.tokenizer.encode(format_answer(label))
 
-    def whole(self, labelled: LabelledText) -> tuple[NDArray[np.int64], int]:
-        """Return the tokens of question, answer and end, and how many of them are the question."""
+    def document(self, labelled: LabelledText) -> tuple[NDArray[np.int64], int]:
+        """Return the tokens of question, answer and `end`, and how many of them are the question."""
         answer = np.append(self.answer(labelled.label), self.tokenizer.end)
         question = self.question(labelled.text, len(answer))
         return np.concatenate([question, answer]), len(question)

@@ -1,11 +1,11 @@
-"""`data=mad`: the six tasks of Mechanistic Architecture Design, which tell early what an architecture is good at."""
+"""`data=mad`: the six tasks of Mechanistic Architecture Design (MAD), small tests of what an architecture can do."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nested_learning.data.source import require_at_least
+from nested_learning.data.source import require_at_least, require_one_of
 from nested_learning.data.tasks.mad_tasks import TASKS, Sizes, keys_and_values
 from nested_learning.data.tasks.synthetic import SyntheticConfig
 from nested_learning.errors import ConfigError
@@ -24,11 +24,11 @@ BASELINES = {
 
 @dataclass(kw_only=True)
 class MadConfig(SyntheticConfig):
-    """One of MAD's tasks (arXiv 2403.17844; Table 4 of Nested Learning); `mad_tasks` defines them, `Sizes` their sizes.
+    """One of MAD's tasks (arXiv 2403.17844; Table 4 of Nested Learning), see `mad_tasks`; `Sizes` explains the options.
 
-    `vocabulary` and `length`: null takes MAD's baseline for the task. What differs from MAD: rows are drawn afresh
-    where MAD has 12,800 (256 of memorization), and compression is read out by the model's own head, untied, a place and
-    a token each an output, where MAD has an MLP fed with the place.
+    `vocabulary`, `length`: null takes MAD's baseline for the task. Two differences from MAD: every row is new, where
+    MAD has 12,800 training rows (256 in memorization); and the compression task decodes with the model's own untied
+    head, with one output for each pair of position and token, where MAD has an MLP that is given the position.
     """
 
     name: str = "mad"
@@ -46,9 +46,8 @@ class MadConfig(SyntheticConfig):
         super().__post_init__()
         if self.task not in TASKS:
             meant = did_you_mean(self.task, list(TASKS))
-            raise ConfigError(f"data.task={self.task}: no such task; {meant}allowed: {', '.join(TASKS)}")
-        if self.train_on not in ("all", "asked"):
-            raise ConfigError(f"data.train_on={self.train_on}: no such targets; allowed: all, asked")
+            raise ConfigError(f"data.task={self.task}: unknown; {meant}allowed: {', '.join(TASKS)}")
+        require_one_of(("all", "asked"), train_on=self.train_on)
         if not 0 <= self.noise < 1:
             raise ConfigError(f"data.noise={self.noise}: must be at least 0 and below 1, e.g. data.noise=0.2")
         require_at_least(1, num_noise=self.num_noise, num_copied=self.num_copied, max_motif=self.max_motif)
@@ -62,7 +61,7 @@ class MadConfig(SyntheticConfig):
 
     @property
     def sizes(self) -> Sizes:
-        """Return the sizes of the task, MAD's where none are given."""
+        """Return the sizes of the task, with MAD's baseline for null."""
         vocabulary, length = BASELINES[self.task]
         return Sizes(
             vocabulary=vocabulary if self.vocabulary is None else self.vocabulary,
@@ -77,23 +76,24 @@ class MadConfig(SyntheticConfig):
 
     @property
     def vocab_size(self) -> int:
-        """Count the tokens, and of compression the pairs of place and token, which are its targets."""
+        """Count the tokens; in compression the pairs of position and token, which are the targets."""
         return self.sizes.vocabulary * (self.sizes.length if self.task == "compression" else 1)
 
     @property
     def seq_len(self) -> int:
-        """Count the tokens of a row; pairs end with the key that is asked last."""
+        """Count the tokens of a row. Recall leaves out the last value, which is only a target."""
         return self.sizes.length - (self.task in ("in_context_recall", "noisy_recall"))
 
     @property
     def chance(self) -> float:
-        """Return the accuracy of who knows the kind of token that is asked for, and guesses which (0 to 1)."""
+        """Return the accuracy (0 to 1) of random guessing among the tokens that can be a target."""
         vocabulary, length = self.sizes.vocabulary, self.sizes.length
         if self.task == "selective_copying":
             return 1 / (vocabulary - 2)
         if self.task == "compression":
-            # the last token is always the same
+            # the last token is always the compression token
             return ((length - 1) / (vocabulary - 1) + 1) / length
+        # tokens that are never a target: noise, or the pad or query token
         special = {"in_context_recall": 0, "fuzzy_recall": 1, "noisy_recall": self.num_noise, "memorization": 1}
         return 1 / len(keys_and_values(vocabulary - special[self.task])[1])
 
@@ -103,7 +103,7 @@ class MadConfig(SyntheticConfig):
 
     @property
     def _least_vocabulary(self) -> int:
-        # a key and a value, or two symbols, and what is special
+        # a key and a value, or two symbols, and the special tokens
         least = {"fuzzy_recall": 2 * self.max_motif + 1, "noisy_recall": self.num_noise + 2, "in_context_recall": 2}
         return least.get(self.task, 3)
 

@@ -1,4 +1,4 @@
-"""What is hidden in a haystack and how it is asked for: RULER's eight needle tasks, and the pass key.
+"""Needle-in-a-haystack tasks, their needles and wordings: RULER's eight, and the pass key.
 
 Sources: RULER, arXiv 2404.06654, `scripts/synthetic.yaml` and `data/synthetic/niah.py`; the pass key: Mohtashami and
 Jaggi, arXiv 2305.16300, section 4.2.
@@ -29,9 +29,9 @@ HAYSTACKS = ("noise", "essay", "needles")
 
 
 class Wording(NamedTuple):
-    """How a task says what it says; {thing} is what is hidden, number or numbers, {key} and {value} as they are.
+    """The sentences of a task. {thing} is the kind of value, such as number or numbers.
 
-    `opening`, `question` and `answer` are for one value and for several.
+    `opening`, `question` and `answer` have two forms: for one value and for several.
     """
 
     opening: tuple[str, str]
@@ -71,9 +71,10 @@ PASS_KEY = Wording(
 
 @dataclass(frozen=True)
 class NeedleTask:
-    """What is hidden: `num_values` values of each of `num_keys` keys, `num_queries` of which are asked for.
+    """A task that hides `num_values` values for each of `num_keys` keys and queries `num_queries` of the keys.
 
-    `haystack`: noise, essay, or needles, other keys with a value each. `key`, `value`: words, numbers or uuids.
+    `haystack`: noise, essay, or needles, which are sentences about other keys. `key`, `value`: words, numbers or uuids.
+    `digits`: of a number.
     """
 
     haystack: str
@@ -87,28 +88,28 @@ class NeedleTask:
 
     @property
     def num_answers(self) -> int:
-        """Count the values that are asked for."""
+        """Count the values that the question asks for."""
         return self.num_values * self.num_queries
 
     def sentence(self, text: str) -> str:
-        """Return a sentence as it stands in the haystack: a line, but in a book."""
+        """Return a sentence of the haystack: in an essay running text, elsewhere a line of its own."""
         return f" {text}" if self.haystack == "essay" else f"{text}\n"
 
     def needle(self, key: str, value: str) -> str:
-        """Return the sentence that says that `key` has `value`."""
+        """Return the sentence that gives `key` its `value`."""
         return self.wording.needle.format(things=self.value, key=key, value=value)
 
     def opening(self) -> str:
-        """Return what comes before the haystack."""
-        return self._say(self.wording.opening, "")
+        """Return the instruction before the haystack."""
+        return self._format(self.wording.opening, "")
 
     def question(self, keys: list[str]) -> str:
-        """Return what asks for `keys`, up to where the answer begins."""
+        """Return the question about `keys` and the beginning of its answer, up to the value."""
         listed = keys[0] if len(keys) == 1 else f"{', '.join(keys[:-1])}, and {keys[-1]}"
         start = "\n" if self.haystack == "essay" else ""
-        return start + self._say(self.wording.question, listed) + self._say(self.wording.answer, listed)
+        return start + self._format(self.wording.question, listed) + self._format(self.wording.answer, listed)
 
-    def _say(self, forms: tuple[str, str], key: str) -> str:
+    def _format(self, forms: tuple[str, str], key: str) -> str:
         several = self.num_answers > 1
         thing = self.value if several else self.value.removesuffix("s")
         return forms[several].format(thing=thing, key=key)
@@ -140,10 +141,11 @@ def draw_value(kind: str, digits: int, rng: np.random.Generator) -> str:
 
 
 def draw_distinct(kind: str, digits: int, count: int, taken: list[str], rng: np.random.Generator) -> list[str]:
-    """Draw `count` different ones that are none of `taken`."""
-    found: dict[str, None] = {}
-    while len(found) < count:
-        other = draw_value(kind, digits, rng)
-        if other not in taken:
-            found[other] = None
-    return list(found)
+    """Draw `count` different values that are not in `taken`."""
+    # a dictionary keeps the order in which values were drawn, a set would not
+    drawn: dict[str, None] = {}
+    while len(drawn) < count:
+        value = draw_value(kind, digits, rng)
+        if value not in taken:
+            drawn[value] = None
+    return list(drawn)

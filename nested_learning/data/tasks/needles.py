@@ -1,54 +1,28 @@
-"""`data=needles`: documents in which something is hidden and asked for at the end: what `evals=niah` asks."""
+"""`data=needles`: needle-in-a-haystack documents, to train on the tasks that `evals=niah` tests."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from nested_learning.data.source import DataConfig, require_at_least, require_one_of
+from nested_learning.data.source import require_at_least, require_one_of
 from nested_learning.data.tasks.haystack import NOISE, Tokens
 from nested_learning.data.tasks.needle_tasks import ADJECTIVES, ALL_TASKS, NOUNS, NeedleTask
 from nested_learning.data.tasks.prompts import Needles, Prompts
-from nested_learning.data.tasks.qa_documents import DocumentSpec, QADocuments
+from nested_learning.data.tasks.qa_documents import DocumentSpec, QAConfig, QADocuments
 from nested_learning.data.text.text import read_documents
-from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_tokenizer
+from nested_learning.data.tokenizers.choose_tokenizer import make_tokenizer
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
-from nested_learning.data.tokenizers.words import WORD, WordTokenizer
+from nested_learning.data.tokenizers.words import WordTokenizer, word_tokenizer
 from nested_learning.errors import ConfigError
 
 
 @dataclass(kw_only=True)
-class QAConfig(DataConfig):
-    """Rows of `seq_len` tokens, filled with documents of `min_length` or more that end with a question and its answer.
-
-    Short documents come more often (log-uniform); the state goes on from one to the next. `train_on`: asked, the answer
-    and the end after it; or all, every next token. `tokenizer`: words, those that documents are made of, all else byte
-    by byte; byte; or the path of one.
-    """
-
-    batch_size: int = 16
-    val_rows: int = 64
-    seq_len: int = 512
-    min_length: int = 128
-    train_on: str = "asked"
-    tokenizer: str = "words"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.tokenizer != "words":
-            check_choice(self.tokenizer, None)
-        require_one_of(("asked", "all"), train_on=self.train_on)
-        if not 1 <= self.min_length <= self.seq_len:
-            raise ConfigError(
-                f"data.min_length={self.min_length}: must be 1 to data.seq_len={self.seq_len}; use data.min_length=128"
-            )
-
-
-@dataclass(kw_only=True)
 class NeedlesConfig(QAConfig):
-    """Documents of needle `tasks`, each as likely, the needle at any depth. Numbers have `digits` digits.
+    """Documents of needle `tasks`, drawn uniformly, the needle at a random depth. Numbers have `digits` digits.
 
-    `path`: the books of an essay haystack, as in data=text. Source: ours, after RULER, arXiv 2404.06654.
+    `path`: the books of an essay haystack, as in data=text. The tasks are RULER's, arXiv 2404.06654, which only tests
+    on them.
     """
 
     name: str = "needles"
@@ -58,17 +32,19 @@ class NeedlesConfig(QAConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # eight others are drawn beside a number
+        # there are too few numbers of one digit for the candidates of a prompt
         require_at_least(2, digits=self.digits)
         if not self.tasks:
-            raise ConfigError(f"data.tasks=[]: name some of {', '.join(ALL_TASKS)}")
+            raise ConfigError(
+                f"data.tasks=[]: must name at least one of {', '.join(ALL_TASKS)}; use data.tasks=[niah_single_1]"
+            )
         for task in self.tasks:
             require_one_of(tuple(ALL_TASKS), tasks=task)
         if self.path is None and any(ALL_TASKS[task].haystack == "essay" for task in self.tasks):
-            raise ConfigError("data.path is missing: a task hides something in books; use data.path=<text files>")
+            raise ConfigError("data.path is missing: one of data.tasks needs an essay haystack; use data.path=<books>")
 
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> "NeedlesSource":
-        """Read the books. Raises DataError for rows that are too short."""
+        """Read the books. Raises DataError for a path without text."""
         if tokenizer is None:
             tokenizer = all_words() if self.tokenizer == "words" else make_tokenizer(self.tokenizer, None, [])
         paths = [self.path] if isinstance(self.path, str) else self.path or []
@@ -76,7 +52,7 @@ class NeedlesConfig(QAConfig):
 
 
 class NeedlesSource(QADocuments[tuple[Prompts, Needles]]):
-    """A Source of needle documents, from `books` where tasks have an essay haystack."""
+    """A Source of needle documents. `books`: the texts of essay haystacks."""
 
     def __init__(self, config: NeedlesConfig, seed: int, tokenizer: Tokenizer, books: Sequence[str]) -> None:
         task = {name: asdict(config)[name] for name in ("tasks", "digits")}
@@ -87,15 +63,15 @@ class NeedlesSource(QADocuments[tuple[Prompts, Needles]]):
         ]
 
     def spec(self, rng: np.random.Generator, split: str) -> DocumentSpec[tuple[Prompts, Needles]]:
-        """Draw what is hidden."""
+        """Draw a task and its needles."""
         prompts = self._prompts[rng.integers(len(self._prompts))]
-        secret = prompts.draw(rng)
-        return DocumentSpec((prompts, secret), secret.num_tokens + len(secret.answer), len(secret.answer) + 1)
+        needles = prompts.draw(rng)
+        return DocumentSpec((prompts, needles), needles.num_tokens + len(needles.answer), len(needles.answer) + 1)
 
     def document(self, rng: np.random.Generator, spec: DocumentSpec[tuple[Prompts, Needles]], length: int) -> Tokens:
-        """Hide it in a haystack of the right length."""
-        prompts, secret = spec.what
-        prompt = prompts.hide(secret, rng, length - len(secret.answer), rng.random())
+        """Return a document of `length` tokens: the needles in a haystack, the question, the answer."""
+        prompts, needles = spec.content
+        prompt = prompts.hide(needles, rng, length - len(needles.answer), rng.random())
         return np.concatenate([prompt.context, prompt.question, prompt.answer])
 
 
@@ -105,13 +81,8 @@ def with_digits(task: NeedleTask, digits: int) -> NeedleTask:
 
 
 def all_words() -> WordTokenizer:
-    """Return the tokenizer of all words that needle tasks are made of, books aside."""
+    """Return the tokenizer of all words in needle tasks, except those of books."""
     texts = [NOISE, *(f" {word}" for word in ADJECTIVES), *(f"-{word}" for word in NOUNS)]
     for task in ALL_TASKS.values():
         texts += [task.opening(), task.sentence(task.needle("", "")), task.question([""])]
-    return of_words(texts)
-
-
-def of_words(texts: Sequence[str]) -> WordTokenizer:
-    """Return the tokenizer of all words in `texts`."""
-    return WordTokenizer(sorted({word for text in texts for word in WORD.findall(text)}))
+    return word_tokenizer(texts)

@@ -1,4 +1,4 @@
-"""`data=parity`: is the number of ones so far odd? One bit of state, kept for as long as the row is."""
+"""`data=parity`: is the number of ones so far odd? A test of one bit of state."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ BLANK = 2
 
 @dataclass(kw_only=True)
 class ParityConfig(SyntheticConfig):
-    """Rows of random bits, then blanks without target: the target at every bit is the parity of the bits so far.
+    """Rows of random bits. The target at every bit is the parity of the bits up to and including it.
 
-    The first of the formal languages of Bhattamishra et al. (arXiv 2009.11264); a row is solved when every position is
-    right. Models without a state that can flip, attention among them, fail beyond the lengths they were trained on.
+    The first of the formal languages of Bhattamishra et al. (arXiv 2009.11264). A row is solved when every position is
+    correct. Models without a state that can flip, such as attention, fail beyond their training lengths.
 
-    Rows hold `min_length` to `max_length` bits, each length as likely; with the blanks all are `max_length` long.
+    The number of bits is uniform between `min_length` and `max_length`; blanks without target fill up to `max_length`.
     """
 
     name: str = "parity"
@@ -42,7 +42,7 @@ class ParityConfig(SyntheticConfig):
 
     @property
     def seq_len(self) -> int:
-        """Every row is as long as the longest may be."""
+        """The length of every row, blanks included."""
         return self.max_length
 
     def make_row(self, rng: np.random.Generator, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""Prompts of needle tasks as tokens, of exactly the length that one asks for."""
+"""Prompts of needle tasks as tokens, of an exact length."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -11,16 +11,17 @@ from nested_learning.data.tasks.needle_tasks import NeedleTask, draw_distinct, d
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import DataError
 
-# a place of RULER's, of those that are not asked for
+# depths of the needles that are not at the requested depth; RULER's own
 DEPTHS = np.linspace(0, 1, 40)
+# wrong values among the candidates of a prompt
 DISTRACTORS = 8
 
 
 class Prompt(NamedTuple):
-    """What is read, `context` and `question`, and what should follow, `answer`, all as tokens.
+    """A prompt, `context` and `question`, and the expected continuation, `answer`, all as tokens.
 
-    `values`: all that are asked for. `candidates`: the first of them and DISTRACTORS others, of the context as far as
-    it has any, in any order; number `right` is the value.
+    `values`: those that the question asks for. `candidates`: the first of them and DISTRACTORS wrong ones, from the
+    context where it has enough, in random order; `right` is the index of the correct one.
     """
 
     context: Tokens
@@ -32,10 +33,10 @@ class Prompt(NamedTuple):
 
 
 class Needles(NamedTuple):
-    """What is hidden and asked for, as tokens; the keys, and their values, those that are asked for first."""
+    """The needles of one prompt and its texts, as tokens. `keys`, `values`: theirs, with queried values first."""
 
     opening: Tokens
-    needles: list[Tokens]
+    sentences: list[Tokens]
     question: Tokens
     answer: Tokens
     keys: list[str]
@@ -44,74 +45,72 @@ class Needles(NamedTuple):
     @property
     def num_tokens(self) -> int:
         """Count the tokens of a prompt without a haystack."""
-        return sum(map(len, [self.opening, self.question, *self.needles]))
+        return sum(map(len, [self.opening, self.question, *self.sentences]))
 
 
 class Prompts:
-    """Makes prompts of a `task` in tokens of a `tokenizer`; `books` are the texts of an essay haystack.
+    """Makes prompts of a `task` with a `tokenizer`. `books`: the texts of an essay haystack.
 
-    Raises DataError where a task needs books and there are none. Source: RULER's generator, see `needle_tasks`, but for
-    the length, which is exact (RULER's is a sentence short at most), and the order of needles, which RULER shuffles the
-    same way each time.
+    Raises DataError where a task needs books and there are none. Follows RULER's generator, see `needle_tasks`, with
+    two differences: the length is exact (RULER's may be one sentence short), and the order of needles is random (RULER
+    shuffles them the same way every time).
     """
 
     def __init__(self, task: NeedleTask, tokenizer: Tokenizer, books: Iterable[str] = ()) -> None:
         self.task, self.tokenizer, self.books = task, tokenizer, books
 
     def draw(self, rng: np.random.Generator) -> Needles:
-        """Draw what is hidden and asked for."""
+        """Draw keys, values and queries."""
         task = self.task
         keys = draw_distinct(task.key, task.digits, task.num_keys, [], rng)
         values = {key: draw_distinct(task.value, task.digits, task.num_values, [], rng) for key in keys}
-        asked = [keys[number] for number in rng.permutation(task.num_keys)[: task.num_queries]]
-        asked_first = [*asked, *(key for key in keys if key not in asked)]
-        told = [value for key in asked_first for value in values[key]]
-        wanted = told[: task.num_answers]
+        queried = [keys[i] for i in rng.permutation(task.num_keys)[: task.num_queries]]
+        queried_first = [*queried, *(key for key in keys if key not in queried)]
+        all_values = [value for key in queried_first for value in values[key]]
+        answers = all_values[: task.num_answers]
         opening, question, answer = (
-            self.tokenizer.encode(text) for text in (task.opening(), task.question(asked), f" {', '.join(wanted)}")
+            self.tokenizer.encode(text) for text in (task.opening(), task.question(queried), f" {', '.join(answers)}")
         )
-        needles = [self._sentence(task.needle(key, value)) for key in asked_first for value in values[key]]
-        return Needles(opening, needles, question, answer, keys, told)
+        sentences = [self._sentence(task.needle(key, value)) for key in queried_first for value in values[key]]
+        return Needles(opening, sentences, question, answer, keys, all_values)
 
     def make(self, rng: np.random.Generator, length: int, depth: float, reserve: int) -> Prompt:
-        """Draw a prompt that has, with `reserve` tokens for the answer, `length` tokens; see `hide`."""
+        """Draw a prompt that has `length` tokens together with `reserve` tokens for the answer; see `hide`."""
         return self.hide(self.draw(rng), rng, length - reserve, depth)
 
-    def hide(self, secret: Needles, rng: np.random.Generator, length: int, depth: float) -> Prompt:
-        """Make the prompt of `length` tokens in which `secret` is hidden, what is asked for first at `depth`.
+    def hide(self, needles: Needles, rng: np.random.Generator, length: int, depth: float) -> Prompt:
+        """Return a prompt of `length` tokens with `needles` in a haystack, the first queried one at `depth`.
 
-        `depth` is a share of the haystack, at the end of a sentence; other needles are anywhere. Raises DataError for a
-        length that is too small.
+        `depth`: a fraction of the haystack (0 to 1), moved back to the end of a sentence; other needles are at random
+        depths. Raises DataError for a length that is too small.
         """
-        num_tokens = length - secret.num_tokens
+        num_tokens = length - needles.num_tokens
         if num_tokens < 0:
-            raise DataError(
-                f"{length} tokens are too few for what is hidden and asked; use at least {secret.num_tokens}"
-            )
-        haystack, seen = self._haystack, secret.values
+            raise DataError(f"{length} tokens are too few for needles and question; use at least {needles.num_tokens}")
+        haystack, in_context = self._haystack, needles.values
         if haystack is None:
-            haystack, others = self._needles(num_tokens, secret.keys, rng)
-            seen = seen + others
-        depths = rng.choice(DEPTHS, len(secret.needles), replace=False)
+            haystack, others = self._needle_haystack(num_tokens, needles.keys, rng)
+            in_context = in_context + others
+        depths = rng.choice(DEPTHS, len(needles.sentences), replace=False)
         depths[0] = depth
         order = np.argsort(depths, kind="stable")
-        pieces = haystack.cut(num_tokens, depths[order].tolist(), rng)
-        context = np.concatenate([secret.opening, hide(pieces, [secret.needles[number] for number in order])])
-        wanted = secret.values[: self.task.num_answers]
-        return Prompt(context, secret.question, secret.answer, wanted, *self._candidates(wanted, seen, rng))
+        parts = haystack.sample(num_tokens, depths[order].tolist(), rng)
+        context = np.concatenate([needles.opening, hide(parts, [needles.sentences[i] for i in order])])
+        answers = needles.values[: self.task.num_answers]
+        return Prompt(context, needles.question, needles.answer, answers, *self._candidates(answers, in_context, rng))
 
-    def _candidates(self, wanted: list[str], seen: list[str], rng: np.random.Generator) -> tuple[list[str], int]:
-        """Return the first value that is `wanted` among others, those `seen` in the context first; and its number."""
-        others = sorted(set(seen) - set(wanted))
-        others = [others[number] for number in rng.permutation(len(others))[:DISTRACTORS]]
-        missing = DISTRACTORS - len(others)
-        others += draw_distinct(self.task.value, self.task.digits, missing, [*others, *wanted], rng)
+    def _candidates(self, answers: list[str], in_context: list[str], rng: np.random.Generator) -> tuple[list[str], int]:
+        """Return the first of `answers` among wrong values, those of the context preferred, and its index."""
+        wrong = sorted(set(in_context) - set(answers))
+        wrong = [wrong[i] for i in rng.permutation(len(wrong))[:DISTRACTORS]]
+        missing = DISTRACTORS - len(wrong)
+        wrong += draw_distinct(self.task.value, self.task.digits, missing, [*wrong, *answers], rng)
         right = int(rng.integers(DISTRACTORS + 1))
-        return [*others[:right], wanted[0], *others[right:]], right
+        return [*wrong[:right], answers[0], *wrong[right:]], right
 
     @cached_property
     def _haystack(self) -> Haystack | None:
-        """Return the haystack of all prompts; None where each has its own."""
+        """Return the haystack that all prompts share; None for a haystack of needles, drawn for each prompt."""
         match self.task.haystack:
             case "noise":
                 return noise(self.tokenizer)
@@ -120,18 +119,20 @@ class Prompts:
             case _:
                 return None
 
-    def _needles(self, num_tokens: int, keys: list[str], rng: np.random.Generator) -> tuple[Haystack, list[str]]:
-        """Make a haystack of other needles, as long as is needed; return their values too."""
+    def _needle_haystack(
+        self, num_tokens: int, keys: list[str], rng: np.random.Generator
+    ) -> tuple[Haystack, list[str]]:
+        """Draw a haystack of at least `num_tokens`, of needles with keys not in `keys`; return their values too."""
         task, length = self.task, 0
-        found: list[Tokens] = []
+        sentences: list[Tokens] = []
         values: list[str] = []
-        while length < num_tokens or not found:
+        while length < num_tokens or not sentences:
             key, value = draw_value(task.key, task.digits, rng), draw_value(task.value, task.digits, rng)
             if key not in keys:
-                found.append(self._sentence(task.needle(key, value)))
+                sentences.append(self._sentence(task.needle(key, value)))
                 values.append(value)
-                length += len(found[-1])
-        return Haystack(found), values
+                length += len(sentences[-1])
+        return Haystack(sentences), values
 
     def _sentence(self, text: str) -> Tokens:
         return self.tokenizer.encode(self.task.sentence(text))

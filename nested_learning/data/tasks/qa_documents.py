@@ -1,4 +1,4 @@
-"""Rows of made-up documents that end with a question and its answer; they are functions of their place."""
+"""Rows filled with synthetic documents that end with a question and its answer. A pure function of the row's index."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -8,33 +8,63 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from nested_learning.data.source import IGNORE, Row
+from nested_learning.data.source import IGNORE, DataConfig, Row, require_one_of
 from nested_learning.data.tasks.haystack import Tokens
 from nested_learning.data.tasks.synthetic import EPOCH_ROWS
+from nested_learning.data.tokenizers.choose_tokenizer import check_choice
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
-from nested_learning.errors import DataError
+from nested_learning.errors import ConfigError, DataError
 from nested_learning.seeds import derive_seed
 
-What = TypeVar("What")
+Content = TypeVar("Content")
+
+
+@dataclass(kw_only=True)
+class QAConfig(DataConfig):
+    """Rows of `seq_len` tokens, filled with documents of at least `min_length` that end with a question and its answer.
+
+    Lengths are log-uniform, so short documents are more frequent; the model's state continues across them.
+    `train_on`: asked, targets are the answer and the end after it; or all, every next token. `tokenizer`: words, one
+    token for each word of the task and bytes for everything else; byte; or the path of a tokenizer.
+    """
+
+    batch_size: int = 16
+    val_rows: int = 64
+    seq_len: int = 512
+    min_length: int = 128
+    train_on: str = "asked"
+    tokenizer: str = "words"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokenizer != "words":
+            check_choice(self.tokenizer, None)
+        require_one_of(("asked", "all"), train_on=self.train_on)
+        if not 1 <= self.min_length <= self.seq_len:
+            raise ConfigError(
+                f"data.min_length={self.min_length}: must be 1 to data.seq_len={self.seq_len}; use data.min_length=128"
+            )
 
 
 @dataclass(frozen=True)
-class DocumentSpec(Generic[What]):
-    """A document before its length is chosen: `what` it says, `shortest`, the tokens that takes at least, and
-    `num_asked`, the last tokens of it whose next ones are the answer and the end.
+class DocumentSpec(Generic[Content]):
+    """A document before its length is chosen.
+
+    `content`: what it contains. `min_length`: the least number of tokens that takes. `num_scored`: the number of last
+    tokens whose targets are the answer and the end.
     """
 
-    what: What
-    shortest: int
-    num_asked: int
+    content: Content
+    min_length: int
+    num_scored: int
 
 
-class QADocuments(ABC, Generic[What]):
-    """A Source of documents, drawn afresh for each place; they fill every row, from an `end` token each.
+class QADocuments(ABC, Generic[Content]):
+    """A Source of documents drawn from a generator keyed by the row. They fill every row, each after an `end` token.
 
-    A document has `min_length` tokens to what is left of the row, short ones more often (log-uniform); what no document
-    fits into is filled with `end` tokens that have no target. `train_on`: asked or all. `about`: all else that
-    documents depend on, for the fingerprint.
+    The length of a document is log-uniform between `min_length` and the free space of the row. Space that is too small
+    for a document is filled with `end` tokens without targets. `lengths`: (min_length, seq_len). `train_on`: asked or
+    all, see `QAConfig`. `about`: everything else that determines the documents, for the fingerprint.
     """
 
     def __init__(
@@ -56,43 +86,45 @@ class QADocuments(ABC, Generic[What]):
         self.fingerprint = digest.hexdigest()
 
     @abstractmethod
-    def spec(self, rng: np.random.Generator, split: str) -> DocumentSpec[What]:
-        """Draw what a document of `split` says."""
+    def spec(self, rng: np.random.Generator, split: str) -> DocumentSpec[Content]:
+        """Draw the content of a document of `split`."""
 
     @abstractmethod
-    def document(self, rng: np.random.Generator, spec: DocumentSpec[What], length: int) -> Tokens:
-        """Return the document with exactly `length` tokens, at least `spec.shortest`, without the end before it."""
+    def document(self, rng: np.random.Generator, spec: DocumentSpec[Content], length: int) -> Tokens:
+        """Return the document with exactly `length` tokens, at least `spec.min_length`, without its `end` token."""
 
     def num_rows(self, split: str) -> int:
         """Count the rows of one epoch of `split`, "train" or "validation"."""
         return {"train": EPOCH_ROWS, "validation": self._val_rows}[split]
 
     def row(self, split: str, epoch: int, index: int) -> Row:
-        """Return row `index` of an epoch: equal arguments give equal rows. Raises DataError for one too short."""
+        """Return row `index` of `epoch`. Equal arguments return equal rows. Raises DataError where no document fits."""
         assert 0 <= index < self.num_rows(split), f"row {index} of {self.num_rows(split)}"
         rng = np.random.default_rng(derive_seed(self._seed, "asked", split, epoch, index))
         documents, counts = zip(*self._documents(rng, split), strict=True)
         sizes = [len(document) for document in documents]
         tokens = np.concatenate(documents)
         targets = np.append(tokens[1:], self.end)
-        is_asked = [np.arange(size) >= size - count for size, count in zip(sizes, counts, strict=True)]
-        targets = np.where(np.concatenate(is_asked), targets, IGNORE)
+        is_scored = [np.arange(size) >= size - count for size, count in zip(sizes, counts, strict=True)]
+        targets = np.where(np.concatenate(is_scored), targets, IGNORE)
         return Row(tokens, targets, np.repeat(np.arange(len(sizes)), sizes))
 
     def _documents(self, rng: np.random.Generator, split: str) -> Iterator[tuple[Tokens, int]]:
-        """Draw the documents of a row, and how many last tokens of each have a target."""
-        left = self.seq_len
-        while left:
+        """Draw the documents of a row, and the number of last tokens of each that have a target."""
+        space = self.seq_len
+        while space:
             spec = self.spec(rng, split)
-            shortest = 1 + spec.shortest
-            if shortest > left == self.seq_len:
-                raise DataError(f"data.seq_len={left}: too short for a document; use at least data.seq_len={shortest}")
-            if shortest > left:
-                yield np.full(left, self.end), 0
+            shortest = 1 + spec.min_length
+            if shortest > space == self.seq_len:
+                raise DataError(f"data.seq_len={space}: too short for a document; use at least data.seq_len={shortest}")
+            if shortest > space:
+                yield np.full(space, self.end), 0
                 return
-            shortest = max(shortest, min(self.min_length, left))
-            length = round(shortest * (left / shortest) ** rng.random())
-            length = left if left - length < self.min_length else length
+            shortest = max(shortest, min(self.min_length, space))
+            # log-uniform between shortest and space
+            length = round(shortest * (space / shortest) ** rng.random())
+            # extend the last document over space that is too small for another one
+            length = space if space - length < self.min_length else length
             document = self.document(rng, spec, length - 1)
-            yield np.append(self.end, document), spec.num_asked if self._train_on == "asked" else length
-            left -= length
+            yield np.append(self.end, document), spec.num_scored if self._train_on == "asked" else length
+            space -= length

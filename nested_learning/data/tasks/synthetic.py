@@ -1,4 +1,4 @@
-"""What the made-up tasks share: rows drawn afresh from a generator keyed by their place, tokens that are no text."""
+"""What synthetic tasks share: each row is drawn from a generator keyed by (seed, split, epoch, index)."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
 from nested_learning.seeds import derive_seed
 
-# every epoch has rows of its own, so an epoch is only a unit of counting
+# tasks are endless and every epoch has new rows, so this only sets the unit of counting
 EPOCH_ROWS = 1 << 16
 
 MakeRow = Callable[[np.random.Generator], tuple[NDArray[np.int64], NDArray[np.int64]]]
@@ -21,7 +21,7 @@ MakeRow = Callable[[np.random.Generator], tuple[NDArray[np.int64], NDArray[np.in
 
 @dataclass(kw_only=True)
 class SyntheticConfig(DataConfig):
-    """What the options for made-up tasks share: each says how large its vocabulary is and how it makes a row."""
+    """The base of all synthetic tasks. A task defines its vocabulary, the length of a row, and how a row is drawn."""
 
     batch_size: int = 32
     val_rows: int = 256
@@ -29,29 +29,29 @@ class SyntheticConfig(DataConfig):
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """Tokens are below this number."""
+        """The number of tokens; token ids and targets are below it."""
 
     @property
     @abstractmethod
     def seq_len(self) -> int:
-        """The length of every row; it follows from the task."""
+        """The length of every row, which follows from the options of the task."""
 
     @abstractmethod
     def make_row(self, rng: np.random.Generator, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Draw the tokens and the targets, both [seq_len], of one row of `split`: of most tasks any row will do."""
+        """Draw the tokens and the targets of one row, both [seq_len]. Most tasks ignore `split`."""
 
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> "SyntheticSource":
-        """Make the task. Raises ConfigError when given a tokenizer: a model that reads text has other tokens."""
+        """Make the source. Raises ConfigError when given a tokenizer: the model was trained on text."""
         if tokenizer is not None:
             raise ConfigError(
-                f"data={self.name}: the model was trained on text (tokenizer {tokenizer.name}), this task has its own "
-                "tokens; use data=stdlib or data=text, or a checkpoint trained with this data"
+                f"data={self.name}: the tokens of this task are not text, and the model was trained on text (tokenizer "
+                f"{tokenizer.name}); use data=stdlib or data=text, or a checkpoint trained with data={self.name}"
             )
         return SyntheticSource(self, seed)
 
 
 class SyntheticSource:
-    """A Source whose rows are functions of (seed, split, epoch, index): endless, and never the same in two epochs."""
+    """A Source of a synthetic task. Rows are pure functions of (seed, split, epoch, index), new ones in every epoch."""
 
     def __init__(self, config: SyntheticConfig, seed: int) -> None:
         self._config, self._seed = config, seed
@@ -66,7 +66,7 @@ class SyntheticSource:
         return {"train": EPOCH_ROWS, "validation": self._config.val_rows}[split]
 
     def row(self, split: str, epoch: int, index: int) -> Row:
-        """Return row `index` of an epoch: equal arguments give equal rows. A row is one document."""
+        """Return row `index` of `epoch`. Equal arguments return equal rows. A row is one document."""
         assert 0 <= index < self.num_rows(split), f"row {index} of {self.num_rows(split)}"
         rng = np.random.default_rng(derive_seed(self._seed, self._config.name, split, epoch, index))
         tokens, targets = self._config.make_row(rng, split)

@@ -1,4 +1,4 @@
-"""Word problems: the product, in a finite group, of all letters so far. What a state can track, in its purest form."""
+"""Word problems: the product, in a finite group, of all letters so far. A test of state tracking."""
 
 from itertools import permutations
 
@@ -11,20 +11,20 @@ Table = NDArray[np.int64]
 
 
 def word_problem(letters: tuple[str, ...], product: Table) -> Language:
-    """Return the words over the elements of a group; `product[x, y]` is x, then y.
+    """Return the word problem of a group with elements `letters`; `product[x, y]` is the index of x followed by y.
 
-    Letters are drawn alike, and after each the target is the number of the product so far. Source: Merrill et al.,
-    The Illusion of State, arXiv 2404.08819, section 2.
+    Letters are uniform. The target at each is the index of the product so far. Source: Merrill et al., The Illusion of
+    State, arXiv 2404.08819, section 2.
     """
 
-    def after(word: Word) -> NDArray[np.int64]:
-        found, state = np.empty_like(word), None
-        for place, letter in enumerate(word.tolist()):
+    def products(word: Word) -> NDArray[np.int64]:
+        so_far, state = np.empty_like(word), None
+        for i, letter in enumerate(word.tolist()):
             state = letter if state is None else int(product[state, letter])
-            found[place] = state
-        return found
+            so_far[i] = state
+        return so_far
 
-    return Language(letters, 1, letters, lambda rng, length: rng.integers(len(letters), size=length), after)
+    return Language(letters, 1, letters, lambda rng, length: rng.integers(len(letters), size=length), products)
 
 
 def cyclic(order: int) -> Language:
@@ -34,22 +34,23 @@ def cyclic(order: int) -> Language:
 
 
 def symmetric(degree: int, *, only_even: bool = False) -> Language:
-    """Return the word problem of the permutations of `degree` things; `only_even`: those of an even number of swaps."""
+    """Return the word problem of the symmetric group of `degree` items; `only_even`: of the alternating group."""
     elements = np.array([each for each in permutations(range(degree)) if not only_even or is_even(each)])
-    # first x moves what is at place i to x[i], then y moves it on
-    moved = elements[np.arange(len(elements)), elements[:, :, None]].transpose(0, 2, 1)
+    # x moves item i to x[i], then y moves it to y[x[i]]: [x, y, i]
+    composed = elements[np.arange(len(elements)), elements[:, :, None]].transpose(0, 2, 1)
+    # write a permutation as one number in base `degree`, to look up the index of each product
     digits = degree ** np.arange(degree)
     numbers = elements @ digits
     order = np.argsort(numbers)
-    product = order[np.searchsorted(numbers[order], moved @ digits)]
+    product = order[np.searchsorted(numbers[order], composed @ digits)]
     return word_problem(tuple("".join(map(str, each)) for each in elements), product)
 
 
 def is_even(permutation: tuple[int, ...]) -> bool:
-    """Say whether a permutation puts an even number of pairs out of order."""
+    """Whether a permutation has an even number of inversions."""
     pairs = [(i, j) for j in range(len(permutation)) for i in range(j)]
     return sum(permutation[i] > permutation[j] for i, j in pairs) % 2 == 0
 
 
-# addition modulo 5, and permutations of 3 and 5 things: of A5 and S5 no state of bounded depth keeps track
+# A5 and S5 are not solvable, so their word problems are NC1-complete: out of reach of constant depth unless TC0 = NC1
 WORD_PROBLEMS = {"mod5": cyclic(5), "s3": symmetric(3), "a5": symmetric(5, only_even=True), "s5": symmetric(5)}

@@ -1,1 +1,1 @@
-"""Tokenizers: bytes, BPE, whole words, and tokenizers that exist as files."""
+"""Tokenizers: bytes, byte-level BPE, whole words, and tokenizers read from files."""

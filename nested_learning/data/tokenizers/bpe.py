@@ -1,7 +1,7 @@
-"""Byte-pair tokenizers: trained on the run's own text, or read from a file; byte-level, so that any text survives.
+"""Byte-level BPE tokenizers, trained on the text of the run or read from a file. Encoding is lossless for any text.
 
-`tokenizers` trains, `tiktoken` encodes, several times as fast; where only `tokenizers` is there it encodes too, to the
-same tokens. What is saved is a `tokenizer.json` of Hugging Face, which other programs read.
+`tokenizers` trains; `tiktoken` encodes several times as fast, and without it `tokenizers` encodes to the same tokens.
+They are saved as a Hugging Face `tokenizer.json`.
 """
 
 import json
@@ -22,13 +22,13 @@ from nested_learning.errors import ConfigError, DataError
 
 Merge = tuple[str, str]
 
-# how GPT-2 cuts text into words, which no token crosses; `tokenizers` has it under the name ByteLevel
+# GPT-2's pattern that splits text into words; no token crosses a word. `tokenizers` calls it ByteLevel
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# the same for tiktoken, which takes what needs no look ahead a third faster when it is one group
+# an equivalent pattern for tiktoken: with all alternatives without look-ahead in one group it is a third faster
 GPT2_FAST = r"(?: ?\p{L}+|'(?:s|t|re|ve|m|ll|d)| ?\p{N}+| ?[^\s\p{L}\p{N}]+)|\s+(?!\S)|\s+"
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
-# bytes that are no utf-8, as Python writes them into a str
+# bytes that are not utf-8, as surrogateescape puts them into a str
 ESCAPED = re.compile("([\udc80-\udcff]+)")
 
 
@@ -36,10 +36,9 @@ class BpeTokenizer:
     """Byte-level byte-pair encoding (arXiv 1508.07909, on bytes as in GPT-2).
 
     `merges`: pairs of tokens in the order learned, each byte written as its letter of `byte_letters.py`. `ids`: the id
-    of each token; by default bytes come first, then what merges make. `words`: the regular expression that cuts text
-    into words, or the `pre_tokenizer` of a tokenizer.json that does it otherwise. `specials`: names of ids that no
-    text encodes to, `end` by default one id above the others.
-    Tokens of `ids` that no merge makes encode a word that is exactly they.
+    of each token; by default the bytes, then the results of merges. `words`: the regular expression that splits text
+    into words, or the `pre_tokenizer` of a tokenizer.json. `specials`: ids that no text encodes to, by name; by default
+    `end` alone, one above all other ids. A token in `ids` that no merge makes encodes only a word equal to it.
     """
 
     name = "bpe"
@@ -52,21 +51,23 @@ class BpeTokenizer:
         specials: Mapping[str, int] | None = None,
         end: str = END_TEXT,
     ) -> None:
-        """Raises DataError for a merge of tokens that are not there, or for one that has no id."""
+        """Raises DataError for a merge of unknown tokens, and for a merged token without an id."""
         self.merges, self.words = list(merges), words
-        made = _in_order(self.merges)
+        made = _merged_tokens(self.merges)
         plain = {token: i for i, token in enumerate(made)}
         self._vocab = plain if ids is None else _with_ids([*made, *ids], ids)
         self._num_made = len(made)
         self.specials = dict(specials or {end: max(self._vocab.values()) + 1})
         self.end = self.specials[end]
         self.vocab_size = max(*self._vocab.values(), *self.specials.values()) + 1
-        self._pieces = [b""] * self.vocab_size
-        for piece, i in zip(from_letters(self._vocab), self._vocab.values(), strict=True):
-            self._pieces[i] = piece
-        self.token_bytes = np.array([len(piece) for piece in self._pieces], dtype=np.int64)
+        self._bytes_of = [b""] * self.vocab_size
+        for token, i in zip(from_letters(self._vocab), self._vocab.values(), strict=True):
+            self._bytes_of[i] = token
+        # counted before special tokens get their names, which stand for no bytes of a text
+        self.token_bytes = np.array([len(token) for token in self._bytes_of], dtype=np.int64)
         for text, i in self.specials.items():
-            self._pieces[i] = text.encode()
+            self._bytes_of[i] = text.encode()
+        # the fingerprint of a tokenizer trained here is that of its merges alone
         definition: list[Any] = ["bpe", self.merges]
         if (self._vocab, words, self.specials) != (plain, GPT2_WORDS, {END_TEXT: len(plain)}):
             definition += [sorted(self._vocab.items()), words, sorted(self.specials.items()), end]
@@ -79,27 +80,27 @@ class BpeTokenizer:
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def encode_bytes(self, data: bytes) -> NDArray[np.int64]:
-        """Return the tokens of `data` [t]; bytes that are no utf-8 are tokens of their own."""
+        """Return the tokens of `data` [t]. Bytes that are not utf-8 become one token each."""
         tokens = [np.zeros(0, np.int64)]
-        for i, piece in enumerate(ESCAPED.split(data.decode("utf-8", errors="surrogateescape"))):
-            # every second piece is bytes that are no text
+        for i, part in enumerate(ESCAPED.split(data.decode("utf-8", errors="surrogateescape"))):
+            # splitting by a pattern with a group alternates: text, then bytes that are not utf-8
             if i % 2:
-                escaped = piece.encode("utf-8", errors="surrogateescape")
+                escaped = part.encode("utf-8", errors="surrogateescape")
                 tokens.append(np.array([self._vocab[LETTERS[byte]] for byte in escaped]))
-            elif piece:
-                tokens.append(self.encode(piece))
+            elif part:
+                tokens.append(self.encode(part))
         return np.concatenate(tokens)
 
     def decode(self, tokens: TokenIds) -> str:
-        """Return the text of `tokens`: `end` is shown as its name, half a character as the replacement character."""
+        """Return the text of `tokens`, with special tokens as their names and incomplete characters as U+FFFD."""
         return self.decode_bytes(tokens).decode("utf-8", errors="replace")
 
     def decode_bytes(self, tokens: TokenIds) -> bytes:
         """Return the bytes that `tokens` stand for."""
-        return b"".join([self._pieces[int(token)] for token in tokens])
+        return b"".join([self._bytes_of[int(token)] for token in tokens])
 
     def save(self, directory: Path) -> None:
-        """Write `tokenizer.json` into `directory`, which exists: Hugging Face's format, special tokens included."""
+        """Write `tokenizer.json` in Hugging Face's format, with special tokens, into the existing `directory`."""
         saved = self._definition(self._vocab | self.specials)
         saved["added_tokens"] = [
             {"id": i, "content": text, "special": True}
@@ -113,7 +114,7 @@ class BpeTokenizer:
             try:
                 return self._ids[self._fast.encode_to_numpy(text, disallowed_special=())]
             except ValueError:
-                # its regular expressions give up on a million spaces in a row
+                # tiktoken's regular expressions give up on a million spaces in a row; `tokenizers` does not
                 pass
         return np.array(self._slow.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
@@ -123,10 +124,10 @@ class BpeTokenizer:
 
     @cached_property
     def _fast(self) -> Any:
-        """Open tiktoken where it gives the same tokens: each token is made by one merge, as training leaves it.
+        """Return a tiktoken encoder, or None where it is not installed or could give other tokens.
 
-        Then a token's inside is cut in one way only at the time that it is made, so that going by tokens, as tiktoken
-        does, and going by merges are the same.
+        BPE ranks merges, tiktoken ranks merged tokens. Both are the same where every token is the result of exactly one
+        merge, as training leaves it: then the rank of a token is the rank of its merge.
         """
         if self._num_made != 256 + len(self.merges) or not isinstance(self.words, str):
             return None
@@ -134,7 +135,7 @@ class BpeTokenizer:
             import tiktoken
         except ImportError:
             return None
-        ranks = {piece: rank for rank, piece in enumerate(from_letters(self._vocab))}
+        ranks = {token: rank for rank, token in enumerate(from_letters(self._vocab))}
         words = GPT2_FAST if self.words == GPT2_WORDS else self.words
         return tiktoken.Encoding(self.name, pat_str=words, mergeable_ranks=ranks, special_tokens={})
 
@@ -143,21 +144,21 @@ class BpeTokenizer:
         return _library().Tokenizer.from_str(json.dumps(self._definition(self._vocab)))
 
     def _definition(self, vocab: dict[str, int]) -> dict[str, Any]:
-        """Write what `tokenizers` reads, without special tokens."""
+        """Return the contents of a tokenizer.json without special tokens."""
         model: dict[str, Any] = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
         model |= {"end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False}
         model |= {"ignore_merges": len(self._vocab) > self._num_made, "vocab": vocab, "merges": self.merges}
         return {
             "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-            "pre_tokenizer": _cutter(self.words), "post_processor": None, "decoder": BYTE_LEVEL, "model": model,
+            "pre_tokenizer": _pre_tokenizer(self.words), "post_processor": None, "decoder": BYTE_LEVEL, "model": model,
         }  # fmt: skip
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, option: str = "data.vocab_size") -> BpeTokenizer:
-    """Train a tokenizer of exactly `vocab_size` ids, 256 bytes and `end` among them. Equal texts give equal tokens.
+    """Train a tokenizer of exactly `vocab_size` ids, including 256 bytes and `end`. Deterministic.
 
-    `texts` are read once, as they come; only their words are kept. `option` is how errors name `vocab_size`.
-    Raises ConfigError when `vocab_size` is below 257 or more than `texts` can fill, and without `tokenizers`.
+    `texts` are streamed; only counts of their words are in memory. `option`: the name of `vocab_size` in errors.
+    Raises ConfigError when `vocab_size` is below 257 or larger than `texts` can fill, and without `tokenizers`.
     """
     if vocab_size < 257:
         raise ConfigError(f"{option}={vocab_size}: must be at least 257 (256 bytes, <|end|>); {option}=4096")
@@ -176,29 +177,32 @@ def train_bpe(texts: Iterable[str], vocab_size: int, option: str = "data.vocab_s
 
 
 def find_merges(ranks: Mapping[bytes, int]) -> dict[bytes, tuple[bytes, bytes]]:
-    """Return for each token of `ranks` the two it is merged from: what merging its bytes by lower ranks leaves.
+    """Recover the merges of a vocabulary: the two tokens that each token of `ranks` is merged from.
 
-    A token that is not left as two is no key: merges never make it. Source: ours; arXiv 1508.07909 run on each token.
+    Runs BPE (arXiv 1508.07909) on the bytes of each token with lower ranks only, which leaves those two. A token that
+    does not end as two has no entry: merges never make it.
     """
-    found = {}
+    merges = {}
     for token, rank in ranks.items():
         parts = [token[i : i + 1] for i in range(len(token))]
         while len(parts) > 2:
             pairs = (ranks.get(a + b, rank) for a, b in pairwise(parts))
             best, i = min((pair, i) for i, pair in enumerate(pairs))
+            # no pair has a lower rank than the token itself: these parts stay more than two
             if best >= rank:
                 break
             parts[i : i + 2] = [parts[i] + parts[i + 1]]
         if len(parts) == 2:
-            found[token] = (parts[0], parts[1])
-    return found
+            merges[token] = (parts[0], parts[1])
+    return merges
 
 
-def _in_order(merges: list[Merge]) -> dict[str, None]:
+def _merged_tokens(merges: list[Merge]) -> dict[str, None]:
+    """Return the bytes, then the token that each merge makes, as an ordered set."""
     made: dict[str, None] = dict.fromkeys(BYTES)
     for a, b in merges:
         if a not in made or b not in made:
-            raise DataError(f"tokenizer: {a!r} and {b!r} are merged before they are made; save the tokenizer again")
+            raise DataError(f"tokenizer: merges {a!r} and {b!r} before making both; save the tokenizer again")
         made[a + b] = None
     return made
 
@@ -210,8 +214,8 @@ def _with_ids(tokens: list[str], ids: Mapping[str, int]) -> dict[str, int]:
         raise DataError(f"tokenizer: the token {error} has no id; its files belong to different tokenizers") from None
 
 
-def _cutter(words: str | dict[str, Any]) -> dict[str, Any]:
-    """Return the `pre_tokenizer` that cuts text into `words`."""
+def _pre_tokenizer(words: str | dict[str, Any]) -> dict[str, Any]:
+    """Return the `pre_tokenizer` of a tokenizer.json that splits text into `words`."""
     if isinstance(words, dict):
         return words
     if words == GPT2_WORDS:
@@ -225,7 +229,7 @@ def _library() -> Any:
         import tokenizers
     except ImportError as error:
         raise ConfigError(
-            "data.tokenizer=bpe: needs the package tokenizers; pip install nested-learning[data], "
-            "or use data.tokenizer=byte"
+            "data.tokenizer=bpe: needs the package tokenizers; pip install nested-learning[data], or use "
+            "data.tokenizer=byte"
         ) from error
     return tokenizers

@@ -1,23 +1,23 @@
-"""Which tokenizer: bytes, one made of the text, or one that exists as a file."""
+"""Choose the tokenizer: bytes, one trained on the text, or one read from a file."""
 
 from collections.abc import Iterable
 
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer, Tokenizer
 from nested_learning.errors import ConfigError
 
-# made of the text that is trained on, as large as one says
-MADE = ("bpe", "words")
+# trained on the training text, with a vocabulary size of the user's choice
+TRAINED = ("bpe", "words")
 
 
 def check_choice(tokenizer: str, vocab_size: int | None, prefix: str = "data.") -> None:
-    """Raise ConfigError where `vocab_size` is missing, too small, or not the user's to choose.
+    """Raise ConfigError where `vocab_size` is missing, too small, or fixed by the tokenizer.
 
-    `prefix` is what stands before `tokenizer` and `vocab_size` where they are given: `data.` or `--`.
+    `prefix`: what precedes the names `tokenizer` and `vocab_size` in errors, `data.` or `--`.
     """
     fix = f"{prefix}vocab_size=4096"
-    if tokenizer in MADE and vocab_size is None:
+    if tokenizer in TRAINED and vocab_size is None:
         raise ConfigError(f"{prefix}tokenizer={tokenizer}: needs a vocabulary size of at least 257, e.g. {fix}")
-    if tokenizer not in MADE and vocab_size is not None:
+    if tokenizer not in TRAINED and vocab_size is not None:
         raise ConfigError(
             f"{prefix}vocab_size={vocab_size}: the {tokenizer} tokenizer has a fixed vocabulary; "
             f"leave {prefix}vocab_size out, or use {prefix}tokenizer=bpe"
@@ -27,14 +27,14 @@ def check_choice(tokenizer: str, vocab_size: int | None, prefix: str = "data.") 
 
 
 def make_tokenizer(tokenizer: str, vocab_size: int | None, texts: Iterable[str], prefix: str = "data.") -> Tokenizer:
-    """Make the tokenizer `byte`, train `bpe` or `words` on `texts`, or open the one at the path `tokenizer`.
+    """Return the byte tokenizer, train `bpe` or `words` on `texts`, or open the tokenizer at the path `tokenizer`.
 
-    Raises ConfigError for a path with no tokenizer, or texts that do not fill the vocabulary; DataError for a file that
-    is no byte-level tokenizer.
+    Raises ConfigError for a path without a tokenizer and for texts that do not fill the vocabulary, DataError for a
+    file that is not a byte-level tokenizer.
     """
     if tokenizer == "byte":
         return ByteTokenizer()
-    # bpe.py costs nothing where bytes will do
+    # imported where they are used, so that byte-level runs do not pay for the imports
     if tokenizer == "bpe":
         from nested_learning.data.tokenizers.bpe import train_bpe
 

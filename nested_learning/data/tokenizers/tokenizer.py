@@ -1,6 +1,4 @@
-"""Text to tokens and back: what every tokenizer does, and the one of bytes. Others are in `bpe.py`; files are read in
-`tokenizer_files.py`.
-"""
+"""The tokenizer protocol, and the byte tokenizer. `bpe.py` and `words.py` hold the others."""
 
 import json
 import re
@@ -16,12 +14,13 @@ from nested_learning.errors import DataError
 
 FILE_NAME = "tokenizer.json"
 
-# how the token that opens every document and closes the last is shown; the same letters in a text are ordinary text
+# the name of the token that opens every document and closes the last; the same characters in a text are ordinary text
 END_TEXT = "<|end|>"
 
-# encoding takes many bytes per token for a moment, so a long text is encoded in parts of about so many characters
+# encoding needs many bytes of memory per token, so long texts are encoded in parts of about this many characters
 PART_LENGTH = 1 << 18
-# between words, where no tokenizer notices: after a line end, or before a space, that has no other space beside it
+# where a cut changes no tokens, because every tokenizer splits words there: at a single line end or before a single
+# space. Next to more white space the words would differ.
 CUTS = re.compile(r"(?<=\S)\n(?=\S)|(?<=[a-z])(?= [a-z])")
 
 TokenIds = Iterable[int] | NDArray[np.integer]
@@ -31,8 +30,8 @@ TokenIds = Iterable[int] | NDArray[np.integer]
 class Tokenizer(Protocol):
     """Turns any text into tokens and back without loss.
 
-    `end` is the id of the token that opens every document and closes the last; `encode` never makes it.
-    `token_bytes` [vocab] counts the utf-8 bytes each token stands for, 0 for `end`: it turns loss into bits per byte.
+    `end`: the id of the token that opens every document and closes the last; `encode` never returns it.
+    `token_bytes` [vocab]: the number of utf-8 bytes of each token, 0 for `end`; it converts a loss to bits per byte.
     """
 
     name: str
@@ -42,7 +41,7 @@ class Tokenizer(Protocol):
     fingerprint: str
 
     def encode(self, text: str) -> NDArray[np.int64]:
-        """Return the tokens of `text` [t]. Raises DataError for a lone surrogate, which is no text."""
+        """Return the tokens of `text` [t]. Raises DataError for a lone surrogate, which is not valid text."""
         ...
 
     def encode_bytes(self, data: bytes) -> NDArray[np.int64]:
@@ -50,7 +49,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, tokens: TokenIds) -> str:
-        """Return the text of `tokens`: `end` is shown by its name, half a character as the replacement character."""
+        """Return the text of `tokens`, with `end` as its name and incomplete characters as U+FFFD."""
         ...
 
     def decode_bytes(self, tokens: TokenIds) -> bytes:
@@ -58,12 +57,12 @@ class Tokenizer(Protocol):
         ...
 
     def save(self, directory: Path) -> None:
-        """Write `tokenizer.json` into `directory`, which exists."""
+        """Write `tokenizer.json` into the existing `directory`."""
         ...
 
 
 class ByteTokenizer:
-    """One token per utf-8 byte, and one for the end of a document: nothing to train, nothing to get wrong."""
+    """One token per utf-8 byte, and the `end` token."""
 
     name = "byte"
     vocab_size = 257
@@ -73,39 +72,39 @@ class ByteTokenizer:
         self.token_bytes = np.ones(self.vocab_size, dtype=np.int64)
         self.token_bytes[self.end] = 0
         self.fingerprint = sha256(b"byte").hexdigest()
-        self._pieces = [bytes([byte]) for byte in range(256)] + [END_TEXT.encode()]
+        self._bytes_of = [bytes([byte]) for byte in range(256)] + [END_TEXT.encode()]
 
     def encode(self, text: str) -> NDArray[np.int64]:
-        """Return the utf-8 bytes of `text` [t]. Raises DataError for a lone surrogate, which is no text."""
+        """Return the utf-8 bytes of `text` [t]. Raises DataError for a lone surrogate, which is not valid text."""
         return self.encode_bytes(to_utf8(text))
 
     def encode_bytes(self, data: bytes) -> NDArray[np.int64]:
-        """Return `data` as numbers [t]."""
+        """Return the bytes of `data` as token ids [t]."""
         return np.frombuffer(data, dtype=np.uint8).astype(np.int64)
 
     def decode(self, tokens: TokenIds) -> str:
-        """Return the text of `tokens`: `end` is shown as <|end|>, half a character as the replacement character."""
+        """Return the text of `tokens`, with `end` as <|end|> and incomplete characters as U+FFFD."""
         return self.decode_bytes(tokens).decode("utf-8", errors="replace")
 
     def decode_bytes(self, tokens: TokenIds) -> bytes:
         """Return the bytes that `tokens` stand for."""
-        return b"".join([self._pieces[int(token)] for token in tokens])
+        return b"".join([self._bytes_of[int(token)] for token in tokens])
 
     def save(self, directory: Path) -> None:
-        """Write `tokenizer.json` into `directory`, which exists."""
+        """Write `tokenizer.json` into the existing `directory`."""
         (directory / FILE_NAME).write_text(json.dumps({"name": self.name}) + "\n", encoding="utf-8")
 
 
 def to_utf8(text: str) -> bytes:
-    """Return the utf-8 bytes of `text`. Raises DataError for a lone surrogate, which is no text."""
+    """Return the utf-8 bytes of `text`. Raises DataError for a lone surrogate, which is not valid text."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError(f"text at character {error.start}: not valid unicode; give it as utf-8") from error
+        raise DataError(f"text at character {error.start}: is not valid unicode; use utf-8 text") from error
 
 
 def split_parts(text: str) -> Iterator[str]:
-    """Cut `text` at the first of CUTS beyond each PART_LENGTH characters; a part cut again stays as it is."""
+    """Split `text` at the first of CUTS after every PART_LENGTH characters. Splitting a part again changes nothing."""
     start = 0
     while start < len(text):
         cut = CUTS.search(text, start + PART_LENGTH - 1)

@@ -1,4 +1,4 @@
-"""Tokenizers that exist as files: of Hugging Face, of tiktoken, of GPT-2, and those that this project saved."""
+"""Read tokenizers from files: Hugging Face, tiktoken, GPT-2, and those saved by this project."""
 
 import base64
 import json
@@ -13,10 +13,10 @@ from nested_learning.data.tokenizers.tokenizer import END_TEXT, FILE_NAME, ByteT
 from nested_learning.data.tokenizers.words import WordTokenizer
 from nested_learning.errors import ConfigError, DataError
 
-# the file of tokens and the file of merges, as GPT-2 was published and as Hugging Face names the same two
+# names of the vocabulary and the merges: as published with GPT-2, and as renamed by Hugging Face
 PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
 
-# a special token by one of these names opens documents; a tokenizer with none gets END_TEXT
+# special tokens with one of these names serve as `end`; a tokenizer without any gets END_TEXT
 END_NAMES = (END_TEXT, "<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<eos>", "</s>")
 
 CL100K_WORDS = (
@@ -29,7 +29,7 @@ O200K_WORDS = (
     rf"|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# a file of ranks does not say how text is cut into words; of published ones it is known
+# a file of ranks does not contain the pattern that splits text into words; these are those of published files
 KNOWN_WORDS = {
     "r50k_base": GPT2_WORDS,
     "p50k_base": GPT2_WORDS,
@@ -44,34 +44,34 @@ ALLOWED = (
 
 
 def read_tokenizer(path: str, option: str = "data.tokenizer") -> Tokenizer:
-    """Open the tokenizer at `path`, a file or the folder of one; `option` is how errors name it.
+    """Open the tokenizer at `path`, a file or its folder. `option`: the name of `path` in errors.
 
-    Raises ConfigError when nothing is there, DataError for what is no byte-level tokenizer.
+    Raises ConfigError for a path without a tokenizer, DataError for a file that is not a byte-level tokenizer.
     """
-    place = Path(path).expanduser()
-    if not place.exists():
+    location = Path(path).expanduser()
+    if not location.exists():
         raise ConfigError(f"{option}={path}: must be {ALLOWED}")
-    if not place.is_dir():
-        return _reading(place, _read_json if place.suffix == ".json" else _read_ranks)
-    if (place / FILE_NAME).is_file():
-        return _reading(place / FILE_NAME, _read_json)
+    if not location.is_dir():
+        return _open(location, _read_json if location.suffix == ".json" else _read_ranks)
+    if (location / FILE_NAME).is_file():
+        return _open(location / FILE_NAME, _read_json)
     for vocabulary, merges in PAIRS:
-        if (place / vocabulary).is_file() and (place / merges).is_file():
-            return _reading(place / vocabulary, partial(_read_pair, merges=place / merges))
+        if (location / vocabulary).is_file() and (location / merges).is_file():
+            return _open(location / vocabulary, partial(_read_pair, merges=location / merges))
     raise ConfigError(f"{option}={path}: no tokenizer in this folder; it must be {ALLOWED}")
 
 
 def open_tokenizer(directory: Path) -> Tokenizer:
     """Open the tokenizer that `save` wrote into `directory`. Raises DataError when it is missing or damaged."""
-    return _reading(directory / FILE_NAME, _read_json)
+    return _open(directory / FILE_NAME, _read_json)
 
 
-def _reading(path: Path, read: Callable[[Path], Tokenizer]) -> Tokenizer:
+def _open(path: Path, read: Callable[[Path], Tokenizer]) -> Tokenizer:
     try:
         return read(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: not a tokenizer that can be read ({type(error).__name__}: {error}); give {ALLOWED}"
+            f"{path}: cannot be read as a tokenizer ({type(error).__name__}: {error}); give {ALLOWED}"
         ) from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
@@ -85,22 +85,22 @@ def _read_json(path: Path) -> Tokenizer:
         case {"name": "words", "words": list(words)}:
             return WordTokenizer(words)
         case {"name": "bpe", "merges": list(merges)}:
-            # as earlier versions saved it
+            # the format of earlier versions
             return BpeTokenizer(_pairs(merges))
         case {"model": {"type": "BPE"}}:
             return _from_huggingface(saved)
         case {"model": {"type": str(kind)}}:
-            raise DataError(f"a {kind} tokenizer, which loses text; it must be a byte-level BPE, such as GPT-2's")
-    raise DataError("not a tokenizer; save the tokenizer again, or give " + ALLOWED)
+            raise DataError(f"a {kind} tokenizer is not lossless; it must be a byte-level BPE, such as GPT-2's")
+    raise DataError("is not a tokenizer; save the tokenizer again, or give " + ALLOWED)
 
 
 def _from_huggingface(saved: dict[str, Any]) -> BpeTokenizer:
-    """Read a tokenizer.json: its BPE, how it cuts words, and its added tokens, none of which any text encodes to."""
+    """Read a tokenizer.json: its BPE, its word pattern, and its added tokens, which become special tokens."""
     model = saved["model"]
     for key in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(key):
-            raise DataError(f"{key}={model[key]} loses text; it must be a byte-level BPE, such as GPT-2's")
-    # NFC changes no text that is already composed, as nearly all is; leaving it out keeps the rest as it was
+            raise DataError(f"{key}={model[key]} is not lossless; it must be a byte-level BPE, such as GPT-2's")
+    # NFC is dropped: it leaves composed text, which nearly all text is, as it is, and would change the rest
     if saved["normalizer"] not in (None, {"type": "NFC"}):
         raise DataError("its normalizer changes the text; it must be a byte-level BPE, such as GPT-2's")
     merges = _pairs(merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
@@ -113,26 +113,26 @@ def _from_huggingface(saved: dict[str, Any]) -> BpeTokenizer:
 
 
 def _one_merge_each(merges: list[Merge], num_made: int) -> list[Merge]:
-    """Leave out merges that never happen: those by which a token is not made when it is encoded itself.
+    """Drop merges that never happen: all but the one that makes a token when the token itself is encoded.
 
-    Files made from tiktoken's ranks list every pair that would give a token. Where the merge that does happen is not
-    among those listed, all stay.
+    Files converted from tiktoken's ranks list every pair whose concatenation is a token. Where the merge that happens
+    is not listed, all merges stay.
     """
     if len(merges) == num_made:
         return merges
     made = from_letters(dict.fromkeys(a + b for a, b in merges))
     ranks = {token: rank for rank, token in enumerate(made, start=256)}
-    found = find_merges({bytes([byte]): byte for byte in range(256)} | ranks)
-    kept = _in_letters([found.get(token, (b"", b"")) for token in ranks])
+    merge_of = find_merges({bytes([byte]): byte for byte in range(256)} | ranks)
+    kept = _in_letters([merge_of.get(token, (b"", b"")) for token in ranks])
     return kept if set(kept) <= set(merges) else merges
 
 
-def _words_of(cutter: dict[str, Any]) -> str | dict[str, Any]:
-    """Return the regular expression of a `pre_tokenizer`, or the whole of it where it is not just one."""
-    steps = cutter["pretokenizers"] if cutter["type"] == "Sequence" else [cutter]
+def _words_of(pre_tokenizer: dict[str, Any]) -> str | dict[str, Any]:
+    """Return the regular expression of a `pre_tokenizer`, or the pre_tokenizer where it is more than one expression."""
+    steps = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
     last = steps[-1]
     if last["type"] != "ByteLevel" or last["add_prefix_space"]:
-        raise DataError("its pre_tokenizer is not ByteLevel without a prefix; it must be like GPT-2's")
+        raise DataError("its pre_tokenizer must be ByteLevel without a prefix space, like GPT-2's")
     if len(steps) == 1 and last["use_regex"]:
         return GPT2_WORDS
     match steps:
@@ -143,7 +143,7 @@ def _words_of(cutter: dict[str, Any]) -> str | dict[str, Any]:
 
 
 def _read_pair(vocabulary: Path, merges: Path) -> Tokenizer:
-    """Read GPT-2's files: ids by token, and merges a line; what no merge makes is a special token."""
+    """Read GPT-2's files: the id of each token, and one merge per line. Tokens that no merge makes are special."""
     ids = json.loads(vocabulary.read_text(encoding="utf-8"))
     lines = merges.read_text(encoding="utf-8").split("\n")
     pairs = _pairs(line.split(" ") for line in lines if line and not line.startswith("#version"))
@@ -153,25 +153,26 @@ def _read_pair(vocabulary: Path, merges: Path) -> Tokenizer:
 
 
 def _read_ranks(path: Path) -> Tokenizer:
-    """Read a file of tiktoken: lines of a token in base64 and its rank, which is its id."""
+    """Read a tiktoken file: one line per token, its bytes in base64 and its rank, which is its id."""
     lines = [line.split() for line in path.read_bytes().splitlines() if line]
     ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
-    beside = path.with_name(path.name + ".words")
-    if path.stem not in KNOWN_WORDS and not beside.is_file():
+    pattern = path.with_name(path.name + ".words")
+    if path.stem not in KNOWN_WORDS and not pattern.is_file():
         raise DataError(
-            f"it does not say how text is cut into words; write the regular expression into {beside.name}, beside it"
+            "has no pattern that splits text into words; write the regular expression into a file "
+            f"{pattern.name} next to it"
         )
-    words = beside.read_text(encoding="utf-8").rstrip("\n") if beside.is_file() else KNOWN_WORDS[path.stem]
-    found = find_merges(ranks)
-    order = sorted(found, key=ranks.__getitem__)
-    pairs = _in_letters([found[token] for token in order])
+    words = pattern.read_text(encoding="utf-8").rstrip("\n") if pattern.is_file() else KNOWN_WORDS[path.stem]
+    merge_of = find_merges(ranks)
+    order = sorted(merge_of, key=ranks.__getitem__)
+    pairs = _in_letters([merge_of[token] for token in order])
     return _with_end(pairs, dict(zip(to_letters(ranks), ranks.values(), strict=True)), words, {})
 
 
 def _with_end(
     merges: list[Merge], ids: dict[str, int], words: str | dict[str, Any], specials: dict[str, int]
 ) -> BpeTokenizer:
-    """Choose the token that opens documents: the special token made for it, or a new one above all others."""
+    """Build the tokenizer with a special token as `end`: one of END_NAMES, or a new one above all other ids."""
     end = next((name for name in END_NAMES if name in specials), END_TEXT)
     return BpeTokenizer(merges, ids, words, {end: max([*ids.values(), *specials.values()]) + 1} | specials, end)
 
@@ -188,5 +189,5 @@ def _pairs(merges: Iterable[Any]) -> list[Merge]:
             case [str(a), str(b)] if a and b:
                 pairs.append((a, b))
             case _:
-                raise DataError(f"{merge!r} is no merge of two tokens; save the tokenizer again")
+                raise DataError(f"{merge!r} is not a merge of two tokens; save the tokenizer again")
     return pairs

@@ -81,13 +81,13 @@ class ClassIncremental:
         assert self.source is not None, "examples come before answers"
         if self.choices is None or len(self.choices.answers) != number:
             labels = [label for task in self.source.tasks for label in task][:number]
-            self.choices = Answers([torch.from_numpy(self.source.form.answer(label)) for label in labels])
+            self.choices = Answers([torch.from_numpy(self.source.format.answer(label)) for label in labels])
         return self.choices
 
     def texts_of(self, questions: Sequence[Question]) -> list[Text]:
         """Return the tokens of what is asked."""
         assert self.source is not None, "examples come before answers"
-        return [torch.from_numpy(self.source.form.question(each.text.text)) for each in questions]
+        return [torch.from_numpy(self.source.format.question(each.text.text)) for each in questions]
 
     def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
         """Return the figures of `transfer`."""
@@ -197,7 +197,7 @@ class ReadSequence(ClassIncremental):
         while self.done < after:
             texts = self.source.texts["train"][self.done]
             order = np.random.default_rng(derive_seed(self.seed, "read", self.done)).permutation(len(texts))
-            tokens = torch.from_numpy(np.concatenate([self.source.form.whole(texts[place])[0] for place in order]))
+            tokens = torch.from_numpy(np.concatenate([self.source.format.document(texts[place])[0] for place in order]))
             if session.memorizes:
                 (written,) = self.reader.memorize(tokens).rows()
             else:

@@ -57,7 +57,7 @@ class Questions(Sequence[Question]):
         task, length, story = self.places[index]
         rng = np.random.default_rng(derive_seed(self.seed, "babilong", index))
         # the token that opens every text is one of its tokens
-        context, question = self.telling.tell(story, rng, length - 1 - self.reserve if length else None)
+        context, question = self.telling.write(story, rng, length - 1 - self.reserve if length else None)
         texts = torch.from_numpy(context), torch.from_numpy(question)
         return Question(index, task, length, *texts, self.answers[task], story.target)
 
@@ -104,7 +104,7 @@ class BabilongPack:
             for task, stories in self.stories.items():
                 order = np.random.default_rng(derive_seed(ctx.seed, "babilong", task)).permutation(len(stories))
                 room = length - 1 - self.num_generated
-                fitting = (stories[n] for n in order if not length or telling.shortest(stories[n]) <= room)
+                fitting = (stories[n] for n in order if not length or telling.min_length(stories[n]) <= room)
                 found = list(islice(fitting, self.per_cell))
                 if not found:
                     raise DataError(f"evals.babilong.lengths: no story of {task} fits into {length} tokens; use more")

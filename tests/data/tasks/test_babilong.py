@@ -39,10 +39,10 @@ def test_a_question_is_asked_after_all_that_was_told_before(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "text, problem",
     [
-        ("", "no question there"),
-        ("1 Mary moved.\n", "no question there"),
-        ("Mary moved.\n", "line 1: 'Mary moved.' is no fact and no question"),
-        ("1 Mary moved.\n\n2 Where?\tx\t1\n", "line 2: '' is no fact"),
+        ("", "has no question"),
+        ("1 Mary moved.\n", "has no question"),
+        ("Mary moved.\n", "line 1: 'Mary moved.' is neither a fact nor a question"),
+        ("1 Mary moved.\n\n2 Where?\tx\t1\n", "line 2: '' is neither a fact"),
         ("1 Where is Mary?\tx\t1\n", "line 1: a question without an answer or a fact"),
         ("1 A.\n2 Where is Mary?\t\t1\n", "line 2: a question without an answer or a fact"),
     ],
@@ -61,7 +61,7 @@ def test_the_test_set_of_a_task_is_taken_where_there_is_one(tmp_path: Path) -> N
     assert find_task(tmp_path, "qa1", "x").name == "qa1_single_train.txt"
     test = write(tmp_path, TEXT, "qa1_single_test.txt")
     assert find_task(tmp_path, "qa1", "x") == test
-    with pytest.raises(DataError, match=r"x=.*: no qa2_\*\.txt there"):
+    with pytest.raises(DataError, match=r"x=.*: has no qa2_\*\.txt"):
         find_task(tmp_path, "qa2", "x")
 
 
@@ -77,7 +77,7 @@ def test_a_story_is_told_in_order_in_exactly_so_many_tokens(books: list[str]) ->
     telling = StoryWriter(ByteTokenizer(), books)
     places = set()
     for number in range(20):
-        context, question = telling.tell(STORY, np.random.default_rng(number), 500)
+        context, question = telling.write(STORY, np.random.default_rng(number), 500)
         text = ByteTokenizer().decode(context)
         assert len(context) + len(question) == 500
         first, second = (text.index(f" {fact}") for fact in STORY.facts)
@@ -87,10 +87,10 @@ def test_a_story_is_told_in_order_in_exactly_so_many_tokens(books: list[str]) ->
         places.add(first)
         assert ByteTokenizer().decode(question) == "\nWhere is Mary?"
     assert len(places) > 5
-    alone, _ = telling.tell(STORY, np.random.default_rng(0), None)
+    alone, _ = telling.write(STORY, np.random.default_rng(0), None)
     assert ByteTokenizer().decode(alone) == " Mary moved to the bathroom. John left."
     with pytest.raises(DataError, match="20 tokens are too few for this story; use at least 54"):
-        telling.tell(STORY, np.random.default_rng(0), 20)
+        telling.write(STORY, np.random.default_rng(0), 20)
 
 
 def test_rows_train_on_answers_and_validate_on_held_out_stories() -> None:
@@ -119,5 +119,5 @@ def test_options_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.held_out=1.0: must lie between 0 and 1"):
         BabilongConfig(path="x", held_out=1.0)
     write(tmp_path, TEXT)
-    with pytest.raises(DataError, match=r"data\.held_out=0\.01: leaves no story of qa1"):
+    with pytest.raises(DataError, match=r"data\.held_out=0\.01: leaves a split of qa1 without stories"):
         BabilongConfig(path=str(tmp_path), held_out=0.01).build(0)

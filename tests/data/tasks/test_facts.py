@@ -1,7 +1,7 @@
 import pytest
 
 from nested_learning.data.source import IGNORE
-from nested_learning.data.tasks.facts import ASKED, LENGTH, VALUES, WORDS, FactsConfig
+from nested_learning.data.tasks.facts import BEFORE_VALUE, LENGTH, VALUES, WORDS, FactsConfig
 from nested_learning.errors import ConfigError
 
 
@@ -18,12 +18,12 @@ def test_what_is_asked_is_what_was_told_last_of_the_same_thing(changes: float) -
     for index in range(50):
         told: dict[tuple[str, ...], str] = {}
         for words, targets in zip(*sentences(config, index), strict=True):
-            key, value = tuple(words[: ASKED + 1]), words[ASKED + 1]
+            key, value = tuple(words[: BEFORE_VALUE + 1]), words[BEFORE_VALUE + 1]
             asked = [number for number, target in enumerate(targets) if target != IGNORE]
-            assert asked in ([], [ASKED])
+            assert asked in ([], [BEFORE_VALUE])
             if asked:
                 num_asked += 1
-                assert value == told[key] == WORDS[targets[ASKED]]
+                assert value == told[key] == WORDS[targets[BEFORE_VALUE]]
             elif not changes:
                 assert key not in told
             told[key] = value
@@ -40,8 +40,8 @@ def test_every_number_of_facts_and_every_value_occurs() -> None:
     config, counts, values = FactsConfig(min_facts=2, num_facts=4), set(), set()
     for index in range(200):
         told, _ = sentences(config, index)
-        counts.add(len({tuple(words[: ASKED + 1]) for words in told}))
-        values |= {words[ASKED + 1] for words in told}
+        counts.add(len({tuple(words[: BEFORE_VALUE + 1]) for words in told}))
+        values |= {words[BEFORE_VALUE + 1] for words in told}
     assert counts == {2, 3, 4} and values == set(VALUES)
 
 
@@ -57,7 +57,7 @@ def test_words_are_no_two_tokens() -> None:
         ({"num_sentences": 4}, r"data\.num_sentences=4: must be at least 5"),
         ({"changes": 1.0}, r"data\.changes=1\.0: must be at least 0 and below 1"),
         ({"train_on": "some"}, r"data\.train_on=some: must be one of all, asked"),
-        ({"num_facts": 577, "num_sentences": 600}, r"data\.num_facts=577: there are 576 different ones"),
+        ({"num_facts": 577, "num_sentences": 600}, r"data\.num_facts=577: there are only 576 facts"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused_by_name(values: dict[str, int], message: str) -> None:

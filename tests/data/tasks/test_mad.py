@@ -145,13 +145,13 @@ def test_whoever_guesses_among_the_tokens_that_are_asked_for_is_right_as_often_a
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"task": "compresion"}, r"data\.task=compresion: no such task; did you mean compression\?.*allowed: in_c"),
+        ({"task": "compresion"}, r"data\.task=compresion: unknown; did you mean compression\?.*allowed: in_c"),
         ({"noise": 1.0}, r"data\.noise=1\.0: must be at least 0 and below 1"),
         ({"length": 63}, r"data\.length=63: rows of data\.task=in_context_recall are pairs; use data\.length=64"),
         ({"task": "noisy_recall", "vocabulary": 16}, r"data\.vocabulary=16: must be at least 18"),
         ({"task": "selective_copying", "length": 33}, r"data\.length=33: must be at least 34"),
         ({"task": "fuzzy_recall", "vocabulary": 6}, r"data\.vocabulary=6: must be at least 7"),
-        ({"train_on": "none"}, r"data\.train_on=none: no such targets; allowed: all, asked"),
+        ({"train_on": "none"}, r"data\.train_on=none: must be one of all, asked"),
         ({"num_copied": 0}, r"data\.num_copied=0: must be at least 1"),
     ],
 )

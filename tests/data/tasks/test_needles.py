@@ -127,7 +127,7 @@ def test_the_pass_key_is_said_twice_and_asked_for() -> None:
 
 
 def test_a_prompt_too_short_for_its_needles_says_how_long_it_must_be() -> None:
-    with pytest.raises(DataError, match="100 tokens are too few for what is hidden and asked; use at least") as error:
+    with pytest.raises(DataError, match="100 tokens are too few for needles and question; use at least") as error:
         Prompts(TASKS["niah_single_1"], ByteTokenizer()).make(np.random.default_rng(0), 120, 0.5, 20)
     least = int(str(error.value).split()[-1])
     Prompts(TASKS["niah_single_1"], ByteTokenizer()).make(np.random.default_rng(0), least + 20, 0.5, 20)
@@ -136,7 +136,7 @@ def test_a_prompt_too_short_for_its_needles_says_how_long_it_must_be() -> None:
 def test_a_haystack_goes_round_and_is_cut_where_sentences_end() -> None:
     hay = Haystack(np.array(each) for each in ([1, 2, 3], [4, 5], [6]))
     for number in range(50):
-        pieces = hay.cut(20, [0.0, 0.3, 0.9, 1.0], np.random.default_rng(number))
+        pieces = hay.sample(20, [0.0, 0.3, 0.9, 1.0], np.random.default_rng(number))
         text = np.concatenate(pieces)
         assert len(text) == 20 and len(pieces) == 5
         assert set(pairwise(text.tolist())) <= {(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 1)}
@@ -191,7 +191,7 @@ def test_all_words_of_needles_are_tokens_and_few() -> None:
 
 
 def test_books_are_needed_where_a_task_has_an_essay(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.path is missing: a task hides something in books"):
+    with pytest.raises(ConfigError, match=r"data\.path is missing: one of data.tasks needs an essay haystack"):
         NeedlesConfig(tasks=["niah_single_2"])
     (tmp_path / "book.txt").write_text(BOOK)
     config = NeedlesConfig(tasks=["niah_single_2"], path=str(tmp_path / "book.txt"))

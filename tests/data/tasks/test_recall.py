@@ -86,7 +86,7 @@ def test_queries_come_in_any_order() -> None:
         ({"num_pairs": 24}, r"data\.num_keys=23: too few .* at least data\.num_keys=24"),
         ({"num_values": 0}, r"data\.num_values=0: must be at least 1"),
         ({"num_noise": 0}, r"data\.num_noise=0: must be at least 1"),
-        ({"num_changed": 5}, r"data\.num_changed=5: .* at most data\.num_changed=4"),
+        ({"num_changed": 5}, r"data\.num_changed=5: .* use data\.num_changed=4"),
         ({"num_changed": 1, "num_values": 1}, r"data\.num_values=1: must be at least 2"),
     ],
 )

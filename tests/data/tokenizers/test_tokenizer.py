@@ -32,7 +32,7 @@ def test_half_a_character_becomes_the_replacement_character() -> None:
 
 
 def test_a_lone_surrogate_is_no_text() -> None:
-    with pytest.raises(DataError, match="text at character 2: not valid unicode"):
+    with pytest.raises(DataError, match="text at character 2: is not valid unicode"):
         ByteTokenizer().encode("ab\ud800")
 
 

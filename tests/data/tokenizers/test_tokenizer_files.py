@@ -128,13 +128,13 @@ def test_ranks_of_tiktoken_say_what_was_merged(trained: BpeTokenizer, code: list
     assert isinstance(opened, BpeTokenizer)
     assert opened.merges == trained.merges
     text = every_kind_of_text(code)
-    assert b"".join(opened._pieces[i] for i in opened.encode(text).tolist()).decode() == text
+    assert b"".join(opened._bytes_of[i] for i in opened.encode(text).tolist()).decode() == text
     assert len(opened.encode(text)) == len(trained.encode(text))
 
 
 def test_ranks_without_a_known_name_need_the_words_beside_them(trained: BpeTokenizer, tmp_path: Path) -> None:
     path = ranks_file(trained, tmp_path / "mine.tiktoken")
-    with pytest.raises(DataError, match=r"write the regular expression into mine\.tiktoken\.words"):
+    with pytest.raises(DataError, match=r"write the regular expression into a file mine\.tiktoken\.words"):
         read_tokenizer(str(path))
     (tmp_path / "mine.tiktoken.words").write_text(r"\p{N}|\P{N}+" + "\n")
     assert len(read_tokenizer(str(path)).encode("12")) == 2
@@ -197,16 +197,16 @@ def test_a_cutter_of_several_steps_is_kept_whole(trained: BpeTokenizer, tmp_path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model__type": "Unigram"}, "a Unigram tokenizer, which loses text"),
-        ({"model__byte_fallback": True}, "byte_fallback=True loses text"),
-        ({"model__unk_token": "<unk>"}, "unk_token=<unk> loses text"),
+        ({"model__type": "Unigram"}, "a Unigram tokenizer is not lossless"),
+        ({"model__byte_fallback": True}, "byte_fallback=True is not lossless"),
+        ({"model__unk_token": "<unk>"}, "unk_token=<unk> is not lossless"),
         ({"normalizer": {"type": "Lowercase"}}, "its normalizer changes the text"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer is not ByteLevel"),
-        ({"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}}, "not ByteLevel without a prefix"),
-        ({"pre_tokenizer": None}, "not a tokenizer that can be read"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer must be ByteLevel"),
+        ({"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}}, "must be ByteLevel without a prefix"),
+        ({"pre_tokenizer": None}, "cannot be read as a tokenizer"),
         ({"model__vocab": {"a": 0}}, "has no id"),
-        ({"model__merges": [["a", "▁b"]]}, "merged before they are made"),
-        ({"model": 3}, "not a tokenizer"),
+        ({"model__merges": [["a", "▁b"]]}, "before making both"),
+        ({"model": 3}, "is not a tokenizer"),
     ],
 )
 def test_a_tokenizer_that_would_lose_text_is_refused(
@@ -222,7 +222,7 @@ def test_a_path_with_no_tokenizer_is_refused_with_what_is_allowed(tmp_path: Path
     with pytest.raises(ConfigError, match="no tokenizer in this folder"):
         read_tokenizer(str(tmp_path))
     (tmp_path / "r50k_base.tiktoken").write_bytes(b"\0\x01 sentence piece")
-    with pytest.raises(DataError, match="not a tokenizer that can be read"):
+    with pytest.raises(DataError, match="cannot be read as a tokenizer"):
         read_tokenizer(str(tmp_path / "r50k_base.tiktoken"))
 
 

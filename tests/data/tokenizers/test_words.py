@@ -43,5 +43,5 @@ def test_the_most_frequent_words_are_taken() -> None:
 
 @pytest.mark.parametrize("words", [["a b"], ["a", "a"], ["4"], [""]])
 def test_what_is_no_word_is_refused(words: list[str]) -> None:
-    with pytest.raises(DataError, match="its words must be letters, each once"):
+    with pytest.raises(DataError, match="words must be letters and occur once"):
         WordTokenizer(words)

@@ -164,7 +164,7 @@ class DocumentOracle(Oracle):
 def test_who_knows_is_always_right_and_who_wants_anything_else_never(tmp_path, taste, expected):
     data = ClassesConfig(path=str(write_texts(tmp_path)), text_len=64, val_per_label=1, texts_per_label=1)
     source = data.build(0)
-    known = [([256], source.form.whole(each)[0].tolist()) for task in source.texts["validation"] for each in task]
+    known = [([256], source.format.document(each)[0].tolist()) for task in source.texts["validation"] for each in task]
     policy = MemoryConfig(name="online")
     model = DocumentOracle(known, taste)
     ctx = EvalContext(model=model, tokenizer=ByteTokenizer(), data=data, seed=0, policy=policy, run=tmp_path)
@@ -203,7 +203,7 @@ def test_one_reader_reads_the_tasks_in_turn(trained):
     later = pack.answer(ctx.open_session(1, reads_text=True), [3])[0]
     assert later == [row for row in report.rows if row["after"] == 3]
     texts = [each for task in pack.source.texts["train"] for each in task]
-    assert pack.reader.position == 1 + sum(len(pack.source.form.whole(each)[0]) for each in texts)
+    assert pack.reader.position == 1 + sum(len(pack.source.format.document(each)[0]) for each in texts)
 
 
 def test_a_reader_that_studies_writes_the_texts_of_each_task(trained):

@@ -96,10 +96,10 @@ def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:
         report_on(pack_of(path, lengths=[30]), 1, tmp_path)
     with pytest.raises(ConfigError, match=r"evals\.babilong\.tasks=qa6: must be one of qa1"):
         pack_of(path, tasks=["qa6"])
-    with pytest.raises(DataError, match=r"evals\.babilong\.path=.*: no qa2_\*\.txt there"):
+    with pytest.raises(DataError, match=r"evals\.babilong\.path=.*: has no qa2_\*\.txt"):
         pack_of(path, tasks=["qa2"])
     with pytest.raises(DataError, match=r"evals\.babilong\.held_out=0\.1: leaves no story of qa1"):
         pack_of(path, held_out=0.1)
     (tmp_path / "qa1_where_train.txt").write_text("nonsense\n")
-    with pytest.raises(DataError, match=r"qa1_where_train\.txt, line 1: 'nonsense' is no fact"):
+    with pytest.raises(DataError, match=r"qa1_where_train\.txt, line 1: 'nonsense' is neither a fact"):
         pack_of(path)
