@@ -27,13 +27,13 @@ def test_runs_have_names_of_their_own_and_compose_with_their_questions() -> None
         trial = max(part, key=lambda trial: len((*trial.overrides, *trial.course)))
         config = make_job(files, last_of_each_key((*trial.overrides, *trial.course))).config
         assert not trial.course or config.data.max_length == 8
-        for question in trial.questions:
-            asked = [line for line in question.overrides if line.startswith("evals.")]
-            lines = (*trial.overrides, f"evals=[{question.pack}]", *asked)
-            assert list(make_job(files, last_of_each_key(lines)).config.evals) == [question.pack]
+        for evaluation in trial.evaluations:
+            asked = [line for line in evaluation.overrides if line.startswith("evals.")]
+            lines = (*trial.overrides, f"evals=[{evaluation.pack}]", *asked)
+            assert list(make_job(files, last_of_each_key(lines)).config.evals) == [evaluation.pack]
 
 
-def run_of(seed: int, accuracy: float, subject: str, cpu_seconds: float = 30.0) -> Any:
+def run_of(seed: int, accuracy: float, model: str, cpu_seconds: float = 30.0) -> Any:
     """Make a finished run that got `accuracy` of everything it was asked, and nothing with its memory frozen."""
     gaps = {f"accuracy/{gap}/{pairs}": accuracy for gap in (32, 128, 512) for pairs in (4, 8, 16)}
     nothing = dict.fromkeys(["accuracy/32/4", "accuracy_wrong_context/32/4"], 0.04)
@@ -49,7 +49,7 @@ def run_of(seed: int, accuracy: float, subject: str, cpu_seconds: float = 30.0) 
     }
     config = {"seed": seed, "data": {"num_values": 24, "batch_size": 32}}
     summary = {"cpu_seconds": cpu_seconds, "step": 500}
-    return FinishedRun(Path(subject), config, {}, summary, packed)
+    return FinishedRun(Path(model), config, {}, summary, packed)
 
 
 def test_judgements_follow_from_the_answers() -> None:

@@ -30,11 +30,11 @@ def run_script(out: Path, *arguments: str) -> str:
 )
 def test_every_subject_and_every_case_composes(part: str) -> None:
     trials = PARTS[part].trials
-    first = {**{trial.case: trial for trial in trials[::-1]}, **{trial.subject: trial for trial in trials[::-1]}}
+    first = {**{trial.case: trial for trial in trials[::-1]}, **{trial.model: trial for trial in trials[::-1]}}
     for trial in first.values():
         make_job(open_option_files(None), last_of_each_key((*trial.overrides, *QUICK)))
-        for question in trial.questions:
-            make_job(open_option_files(None), last_of_each_key((*trial.overrides, *question.overrides)))
+        for evaluation in trial.evaluations:
+            make_job(open_option_files(None), last_of_each_key((*trial.overrides, *evaluation.overrides)))
 
 
 def test_a_run_has_a_name_of_its_own() -> None:
@@ -43,7 +43,7 @@ def test_a_run_has_a_name_of_its_own() -> None:
 
 
 def test_what_differs_between_the_rows_of_the_ablation_is_what_they_say() -> None:
-    trials = {trial.subject: trial for trial in PARTS["ablation"].trials}
+    trials = {trial.model: trial for trial in PARTS["ablation"].trials}
     files = open_option_files(None)
     configs = {name: make_job(files, list(trial.overrides)).config for name, trial in trials.items()}
     models = {name: config.model for name, config in configs.items()}

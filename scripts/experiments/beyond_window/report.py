@@ -25,12 +25,12 @@ REACHED, FAR, SECONDS = 0.95, 0.90, 180
 BASELINE, WHOLE = "transformer_window", "transformer"
 SOLVED, FAILS, LSTM_SECONDS, HOPE_SECONDS = 0.90, 0.20, 60, 300
 NONE = "-"
-# case and subject -> the finished runs, which differ in their seed only
+# case and model -> the finished runs, which differ in their seed only
 Runs = dict[tuple[str, str], list[FinishedRun]]
 
 
 def write_report(out: Path, path: Path) -> Path:
-    """Write the report on the runs in `out` to `path`, its figure into the folder figures/ beside it."""
+    """Write the report on the runs in `out` to `path`, its plots into figures/ next to it."""
     parts = {part: read_part(out, part) for part in PARTS}
     sections = {"gap": gap_section, "capacity": capacity_section, "formal": formal_section}
     lines = header(out, [run for runs in parts.values() for each in runs.values() for run in each])
@@ -51,8 +51,8 @@ def read_part(out: Path, part: str) -> Runs:
             run = add_course(
                 read_finished_run(path.parent), out / trial.course_name(int(path.parent.name.rpartition("_")[2]))
             )
-            if all(answer in run.evaluations for question in trial.questions for answer in question.answers):
-                found.setdefault((trial.case, trial.subject), []).append(run)
+            if all(answer in run.evaluations for evaluation in trial.evaluations for answer in evaluation.answers):
+                found.setdefault((trial.case, trial.model), []).append(run)
     return found
 
 
@@ -65,7 +65,7 @@ def add_course(run: FinishedRun, course: Path) -> FinishedRun:
 
 
 def header(out: Path, runs: Sequence[FinishedRun]) -> list[str]:
-    """Say how and where the runs were made."""
+    """Describe how and where the runs were made."""
     machine = json.loads((out / MACHINE).read_text(encoding="utf-8"))
     versions = sorted({run.environment["packages"]["torch"] for run in runs})
     return [
@@ -85,10 +85,10 @@ def header(out: Path, runs: Sequence[FinishedRun]) -> list[str]:
 def missing(parts: dict[str, Runs]) -> list[str]:
     """Say which runs of the script are not there."""
     names = [
-        f"{part} {trial.case} {trial.subject}"
+        f"{part} {trial.case} {trial.model}"
         for part, runs in parts.items()
         for trial in PARTS[part]
-        if (trial.case, trial.subject) not in runs
+        if (trial.case, trial.model) not in runs
     ]
     if not names:
         return []
@@ -109,23 +109,23 @@ def share(runs: Sequence[FinishedRun], answer: str, figure: str) -> str:
 
 def gap_section(runs: Runs, figures: Path) -> list[str]:
     """Report on answers outside the window: A1 of the specification."""
-    subjects = [subject for _, subject in runs]
-    of = {subject: each for (_, subject), each in runs.items()}
+    models = [model for _, model in runs]
+    of = {model: each for (_, model), each in runs.items()}
     data = next(iter(of.values()))[0].config["data"]
     draw_gaps(of, figures / "beyond_window.png")
     far = [f"accuracy/{gap}/{PAIRS}" for gap in (GAP, 128, 512)]
     rows = [
         [
-            subject,
-            *(share(of[subject], "recall", figure) for figure in far),
-            share(of[subject], "recall_frozen", far[0]),
-            share(of[subject], "recall_memorize_studied", far[0]),
-            share(of[subject], "recall_memorize_studied", f"accuracy_wrong_context/{GAP}/{PAIRS}"),
-            str(of[subject][0].summary["step"]),
-            format_mean(summary_values(of[subject], "cpu_seconds"), 0),
-            seeds_of(of[subject]),
+            model,
+            *(share(of[model], "recall", figure) for figure in far),
+            share(of[model], "recall_frozen", far[0]),
+            share(of[model], "recall_memorize_studied", far[0]),
+            share(of[model], "recall_memorize_studied", f"accuracy_wrong_context/{GAP}/{PAIRS}"),
+            str(of[model][0].summary["step"]),
+            format_mean(summary_values(of[model], "cpu_seconds"), 0),
+            seeds_of(of[model]),
         ]
-        for subject in subjects
+        for model in models
     ]
     head = ["accuracy, %", f"gap {GAP}", "gap 128", "gap 512", "frozen", "studied", "another row studied"]
     return [
@@ -152,30 +152,30 @@ def gap_section(runs: Runs, figures: Path) -> list[str]:
 def gap_verdicts(of: dict[str, list[FinishedRun]], chance: float) -> list[str]:
     """Judge what the specification asks for."""
     lines = []
-    for subject, runs in of.items():
+    for model, runs in of.items():
         near, middle, far = (metric_values(runs, "recall", f"accuracy/{gap}/{PAIRS}") for gap in (GAP, 128, 512))
         spent = max(summary_values(runs, "cpu_seconds"))
-        if subject == BASELINE:
+        if model == BASELINE:
             asks = sum(run.metric("recall", f"accuracy/{GAP}/{PAIRS}")["n"] for run in runs) * PAIRS
             bound = chance + 3 * math.sqrt(chance * (1 - chance) / asks)
             lines.append(
-                f"- {subject}: {fmean(near):.1%} of {asks:,} answers at gap {GAP}; chance and three standard errors "
+                f"- {model}: {fmean(near):.1%} of {asks:,} answers at gap {GAP}; chance and three standard errors "
                 f"are {bound:.1%}: at chance: {yes(fmean(near) <= bound)}"
             )
-        elif subject == WHOLE:
+        elif model == WHOLE:
             lines.append(
-                f"- {subject}: lowest at gap {GAP} {min(near):.1%}, at least {REACHED:.0%}: "
+                f"- {model}: lowest at gap {GAP} {min(near):.1%}, at least {REACHED:.0%}: "
                 f"{yes(min(near) >= REACHED)}; at gap 512 {fmean(far):.1%}: its positions were never trained"
             )
         else:
             passed = sum(a >= REACHED and b >= FAR for a, b in zip(near, middle, strict=True))
             holds = yes(passed >= 2 and spent <= SECONDS) if len(runs) > 1 else "**one seed, no judgement**"
             lines.append(
-                f"- {subject}: {passed} of {len(runs)} seeds reach {REACHED:.0%} at gap {GAP} and {FAR:.0%} at gap 128 "
+                f"- {model}: {passed} of {len(runs)} seeds reach {REACHED:.0%} at gap {GAP} and {FAR:.0%} at gap 128 "
                 f"within {SECONDS} CPU seconds (slowest {spent:.0f}), two have to: {holds}; {FAR:.0%} at gap 512: "
                 f"{yes(fmean(far) >= FAR)} ({fmean(far):.1%})"
             )
-            lines.append(f"- {subject}: {worth(runs)}")
+            lines.append(f"- {model}: {worth(runs)}")
     return lines
 
 
@@ -216,11 +216,11 @@ def more_pairs(of: dict[str, list[FinishedRun]]) -> list[str]:
     ]
     rows = [
         [
-            subject,
+            model,
             *(share(runs, "recall", f"accuracy/{GAP}/{pairs}") for pairs in (4, 8, 16)),
             *(share(runs, "recall_changed", f"{figure}/{GAP}/4+2") for figure in ("accuracy", "changed", "stale")),
         ]
-        for subject, runs in of.items()
+        for model, runs in of.items()
     ]
     return [
         f"More pairs than the {PAIRS} that were trained, and keys that are told again with another value, which is the "
@@ -236,11 +236,11 @@ def draw_gaps(of: dict[str, list[FinishedRun]], path: Path) -> None:
     panels: dict[str, Any] = {}
     for pairs in (4, 8, 16):
         panels[f"{pairs} pairs"] = {
-            subject: [
+            model: [
                 (float(gap), *mean_and_stderr(metric_values(runs, "recall", f"accuracy/{gap}/{pairs}")))
                 for gap in (GAP, 128, 512)
             ]
-            for subject, runs in of.items()
+            for model, runs in of.items()
         }
     path.parent.mkdir(parents=True, exist_ok=True)
     plot_panels(path, panels, "gap, tokens of noise")
@@ -252,12 +252,12 @@ def capacity_section(runs: Runs, _: Path) -> list[str]:
     counts = (4, 8, 16, 32)
     rows = [
         [
-            subject,
+            model,
             *(share(each, "recall", f"accuracy/{GAP}/{pairs}") for pairs in counts),
             format_mean(summary_values(each, "cpu_seconds"), 0),
             seeds_of(each),
         ]
-        for (_, subject), each in runs.items()
+        for (_, model), each in runs.items()
     ]
     return [
         "## How many pairs",
@@ -276,14 +276,14 @@ def formal_section(runs: Runs, _: Path) -> list[str]:
     rows = [
         [
             language,
-            subject,
+            model,
             *(share(each, "formal", f"sequence_accuracy/{b}") for b in bins),
             *(share(each, "formal", f"accuracy/{b}") for b in bins),
             str(each[0].summary["step"]),
             format_mean(summary_values(each, "cpu_seconds"), 0),
             seeds_of(each),
         ]
-        for (language, subject), each in runs.items()
+        for (language, model), each in runs.items()
     ]
     head = ["language", "model", *(f"words of {b} right, %" for b in bins), *(f"letters of {b} right, %" for b in bins)]
     return [
@@ -305,19 +305,19 @@ def formal_section(runs: Runs, _: Path) -> list[str]:
 def formal_verdicts(runs: Runs, bins: tuple[str, str]) -> list[str]:
     """Judge what the specification asks for."""
     lines = []
-    for (language, subject), each in runs.items():
+    for (language, model), each in runs.items():
         near, far = (metric_values(each, "formal", f"sequence_accuracy/{b}") for b in bins)
         spent = max(summary_values(each, "cpu_seconds"))
-        if subject == "lstm" and language != "mod5":
+        if model == "lstm" and language != "mod5":
             solved = sum(a >= SOLVED and b >= SOLVED for a, b in zip(near, far, strict=True))
             lines.append(
                 f"- lstm solves {language} within {LSTM_SECONDS} CPU seconds, at both lengths: {solved} of {len(each)} "
                 f"seeds (lowest {min(near):.1%} and {min(far):.1%}, slowest {spent:.0f}): "
                 f"{yes(solved == len(each) and spent <= LSTM_SECONDS)}"
             )
-        elif language == "parity" and subject != "hope":
+        elif language == "parity" and model != "hope":
             lines.append(
-                f"- {subject} does not exceed {FAILS:.0%} on longer words of parity (highest {max(far):.1%}): "
+                f"- {model} does not exceed {FAILS:.0%} on longer words of parity (highest {max(far):.1%}): "
                 f"{yes(max(far) <= FAILS)}"
             )
         elif language == "parity":

@@ -19,7 +19,7 @@ from nested_learning.config.option_files import open_option_files
 from nested_learning.report import SUMMARY
 from nested_learning.report.runs import last_of_each_key, refuse_other_settings, use_one_thread, write_machine
 from scripts.experiments.beyond_window.report import write_report
-from scripts.experiments.beyond_window.trials import PARTS, QUICK, Question, Trial
+from scripts.experiments.beyond_window.trials import PARTS, QUICK, Evaluation, Trial
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,9 +36,9 @@ def complete(trial: Trial, seed: int, out: Path, overrides: tuple[str, ...]) -> 
             train(out, trial.course_name(seed), seed, (*given, *trial.course))
             given = (*given, f"branch_from={out / trial.course_name(seed)}")
         train(out, name, seed, given)
-        for question in trial.questions:
-            if not all((out / name / "evals" / f"{answer}.json").exists() for answer in question.answers):
-                ask(out / name, question)
+        for evaluation in trial.evaluations:
+            if not all((out / name / "evals" / f"{answer}.json").exists() for answer in evaluation.answers):
+                evaluate(out / name, evaluation)
 
 
 def train(out: Path, name: str, seed: int, overrides: tuple[str, ...]) -> None:
@@ -54,11 +54,11 @@ def train(out: Path, name: str, seed: int, overrides: tuple[str, ...]) -> None:
     training.run(config)
 
 
-def ask(run: Path, question: Question) -> None:
+def evaluate(run: Path, evaluation: Evaluation) -> None:
     """Ask the trained model."""
     from nested_learning.phase import eval as evaluation
 
-    lines = ["phase=eval", f"checkpoint={run}", f"evals=[{question.pack}]", "device=cpu", *question.overrides]
+    lines = ["phase=eval", f"checkpoint={run}", f"evals=[{evaluation.pack}]", "device=cpu", *evaluation.overrides]
     evaluation.run(make_job(open_option_files(None), lines).config)
 
 
@@ -70,7 +70,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/beyond_window"), help="where the runs are kept")
     parser.add_argument(
-        "--report", type=Path, default=ROOT / "reports/beyond_window.md", help="figures/ goes beside it"
+        "--report", type=Path, default=ROOT / "reports/beyond_window.md", help="figures/ goes next to it"
     )
     parser.add_argument("--quick", action="store_true", help="tiny runs, to try the script; use another --out")
     parser.add_argument("--report-only", action="store_true", help="train nothing")
@@ -78,7 +78,7 @@ def read_options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Complete the runs, seed by seed, so that everything is seen early; write the report."""
+    """Complete the runs seed by seed, so that the first results come early; write the report."""
     options = read_options()
     if not options.report_only:
         use_one_thread()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# the chunk changes the speed of most memories; of hope also how often what generates is renewed
+# the chunk changes only the speed of most memories; for hope also how often its generating memories are updated
 CHUNK = 16
 MEMORY = (f"model.memory.chunk={CHUNK}",)
 # two layers of this window see 2 x (16 - 1) = 30 tokens back, fewer than the gap of 32
@@ -30,7 +30,7 @@ LONGEST = 40
 # words of a group are learned short ones first
 SHORT, SHORT_STEPS = 8, 800
 COURSE = (f"data.max_length={SHORT}", f"steps={SHORT_STEPS}")
-# a weight decay would pull at what counts; the LSTM learns with a rate of its own, too high for the others
+# weight decay would disturb counters; the LSTM has its own learning rate, which is too high for the others
 NO_DECAY = ("optim.groups.1.weight_decay=0",)
 LSTM = ("model=lstm", *(f"optim.groups.{group}.lr=1e-2" for group in range(3)))
 # language and model -> overrides
@@ -47,7 +47,7 @@ FORMAL: dict[tuple[str, str], tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Question:
+class Evaluation:
     """What a trained model is asked: a pack with its overrides, under a memory policy; `answers` are its reports."""
 
     pack: str
@@ -57,70 +57,70 @@ class Question:
 
 @dataclass(frozen=True)
 class Trial:
-    """One thing to train, once for each seed: `subject` (a row of the tables) at `case`, and what it is asked.
+    """One thing to train, once for each seed: `model` (a row of the tables) at `case`, and what it is asked.
 
     `course`: the overrides of a run that it begins with, which learns an easier version first.
     """
 
     part: str
     case: str
-    subject: str
+    model: str
     overrides: tuple[str, ...]
-    questions: tuple[Question, ...]
+    evaluations: tuple[Evaluation, ...]
     course: tuple[str, ...] = ()
 
     def name(self, seed: int) -> str:
-        """Name the run: always the same, so that running the script again goes on with it."""
-        return f"{self.part}_{self.case}_{self.subject}_{seed}"
+        """Return the name of the run; it is always the same, so that the script can resume."""
+        return f"{self.part}_{self.case}_{self.model}_{seed}"
 
     def course_name(self, seed: int) -> str:
         """Name the run that this one begins with."""
         return f"course_{self.name(seed)}"
 
 
-GAPS = Question("recall", ("evals.recall.gaps=[32,128,512]", "evals.recall.pairs=[4,8,16]"), ("recall",))
-CHANGED = Question(
+GAPS = Evaluation("recall", ("evals.recall.gaps=[32,128,512]", "evals.recall.pairs=[4,8,16]"), ("recall",))
+CHANGED = Evaluation(
     "recall", (f"evals.recall.gaps=[{GAP}]", "evals.recall.changed=[2]", "name=changed"), ("recall_changed",)
 )
 # with and without the writes, of reading or of study, at what was trained and farther
 NEARER = ("evals.recall.gaps=[32,128]",)
-FROZEN = Question("recall", (*NEARER, "memory=frozen"), ("recall_frozen",))
-STUDIED = Question(
+FROZEN = Evaluation("recall", (*NEARER, "memory=frozen"), ("recall_frozen",))
+STUDIED = Evaluation(
     "recall",
     (*NEARER, "memory=memorize", "memory.levels=[titan]", "name=studied"),
     ("recall_studied", "recall_memorize_studied"),
 )
-CAPACITY = Question("recall", (f"evals.recall.gaps=[{GAP}]", "evals.recall.pairs=[4,8,16,32]"), ("recall",))
-FORMAL_WORDS = Question("formal", ("evals.formal.num_rows=512",), ("formal",))
+CAPACITY = Evaluation("recall", (f"evals.recall.gaps=[{GAP}]", "evals.recall.pairs=[4,8,16,32]"), ("recall",))
+FORMAL_WORDS = Evaluation("formal", ("evals.formal.num_rows=512",), ("formal",))
 
 
 def gap() -> Iterator[Trial]:
     """Yield every model on answers that lie outside the window."""
-    for subject, overrides in GAP_MODELS.items():
+    for model, overrides in GAP_MODELS.items():
         # a transformer has no memory that could be frozen or studied
-        questions = (GAPS, CHANGED, *(() if subject.startswith("transformer") else (FROZEN, STUDIED)))
+        evaluations = (GAPS, CHANGED, *(() if model.startswith("transformer") else (FROZEN, STUDIED)))
         given = ("experiment=recall", f"data.gap={GAP}", f"data.num_pairs={PAIRS}", "val_every=250", "save_every=500")
-        yield Trial("gap", "recall", subject, (*given, *overrides), questions)
+        yield Trial("gap", "recall", model, (*given, *overrides), evaluations)
 
 
 def capacity() -> Iterator[Trial]:
     """Yield the models that are asked how many pairs they hold."""
-    subjects = {name: GAP_MODELS[name] for name in CAPACITY_MODELS} | {"titans_deep": DEEP}
+    models = {name: GAP_MODELS[name] for name in CAPACITY_MODELS} | {"titans_deep": DEEP}
     given = ("experiment=recall", f"data.min_pairs={FEWEST}", f"data.num_pairs={MOST}", f"data.num_keys={2 * MOST}")
-    for subject, overrides in subjects.items():
-        yield Trial("capacity", "recall", subject, (*given, "val_every=250", "save_every=500", *overrides), (CAPACITY,))
+    for model, overrides in models.items():
+        yield Trial("capacity", "recall", model, (*given, "val_every=250", "save_every=500", *overrides), (CAPACITY,))
 
 
 def formal() -> Iterator[Trial]:
     """Yield what tracks a state, or should not be able to."""
-    for (language, subject), overrides in FORMAL.items():
+    for (language, model), overrides in FORMAL.items():
         given = ("experiment=formal", f"data.language={language}", f"data.max_length={LONGEST}", "val_every=200")
         course = () if language == "parity" else COURSE
-        yield Trial("formal", language, subject, (*given, *NO_DECAY, *overrides), (FORMAL_WORDS,), course)
+        yield Trial("formal", language, model, (*given, *NO_DECAY, *overrides), (FORMAL_WORDS,), course)
 
 
 PARTS = {"gap": tuple(gap()), "formal": tuple(formal()), "capacity": tuple(capacity())}
-# --quick: the whole way in seconds, with figures that mean nothing
+# --quick: the whole script in seconds, with meaningless results
 QUICK = (
     "steps=2",
     "val_every=2",

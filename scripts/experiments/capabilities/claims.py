@@ -8,11 +8,11 @@ from scripts.experiments.capabilities.trials import LANGUAGES
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "not decidable at this size"
 MARKS = {REPRODUCED: "✓", NOT_REPRODUCED: "✗", UNDECIDED: "?"}
 
-# a task counts as solved from this share on
+# the accuracy from which on a task counts as solved
 SOLVED = 0.99
-# differences are judged from twice their standard error on, and not below these: accuracy, bits per byte
+# a difference is judged if it exceeds NUM_ERRORS standard errors and these minima: accuracy, bits per byte
 NUM_ERRORS = 2
-LEAST_ACCURACY, LEAST_BITS = 0.01, 0.003
+MIN_ACCURACY, MIN_BITS = 0.01, 0.003
 
 # table 5: (in-length, longer), %; of linear attention and DeltaNet only the regular languages
 _ALL = dict.fromkeys(LANGUAGES, (100.0, 100.0))
@@ -47,19 +47,19 @@ TABLE_6 = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim of a paper, the figure of ours that it is judged by, and the judgement."""
+    """One claim of a paper, our result, and whether it reproduces the claim."""
 
     claim: str
-    figure: str
+    result: str
     word: str
 
     def line(self) -> str:
-        """Write it as a line of a list."""
-        return f"- {self.claim}: {self.figure}: **{self.word}**"
+        """Return the verdict as a list item."""
+        return f"- {self.claim}: {self.result}: **{self.word}**"
 
 
 def judge_share(shares: Sequence[float], paper: float) -> str:
-    """Judge a paper's share (%): that a task is solved, or is not, which every seed of ours has to agree with."""
+    """Judge whether every seed agrees with a paper (accuracy in %) that a task is solved, or is not."""
     agree = {(share >= SOLVED) == (paper >= 100 * SOLVED) for share in shares}
     if len(agree) != 1:
         return UNDECIDED
@@ -67,15 +67,15 @@ def judge_share(shares: Sequence[float], paper: float) -> str:
 
 
 def judge_difference(mean: float, error: float | None, least: float) -> str:
-    """Judge whether a difference that a paper says is positive is so: beyond its standard error, and `least`."""
+    """Judge a difference that is positive in the paper: it must exceed its standard errors and `least`."""
     if error is None or abs(mean) < max(NUM_ERRORS * error, least):
         return UNDECIDED
     return REPRODUCED if mean > 0 else NOT_REPRODUCED
 
 
 def unless_rising(word: str, rise: float) -> str:
-    """Take a claim that does not hold as undecided while the accuracy of who it is about still rises."""
-    return UNDECIDED if word == NOT_REPRODUCED and rise > LEAST_ACCURACY else word
+    """Return `word`, but undecided instead of not reproduced while the model's accuracy still rises."""
+    return UNDECIDED if word == NOT_REPRODUCED and rise > MIN_ACCURACY else word
 
 
 def count(words: Sequence[str]) -> str:

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {model: f"C{index}" for index, model in enumerate(MODELS)}
-# figures by row and column, one a seed
+# values by row and column, one a seed
 Cells = Mapping[tuple[str, str], Sequence[float]]
 
 
 def plot_shares(path: Path, panels: Mapping[str, Cells], rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Draw one table of colours for each of `panels`: mean shares of solved rows, in percent."""
+    """Draw one table of colours for each of `panels`: mean shares of words right, in percent."""
     figure, axes = _open(len(panels), 0.6 * len(columns) + 1.6, 0.4 * len(rows) + 1.2)
     for place, (title, cells) in zip(axes, panels.items(), strict=True):
         for y, row in enumerate(rows):
@@ -35,7 +35,7 @@ def plot_shares(path: Path, panels: Mapping[str, Cells], rows: Sequence[str], co
 
 
 def plot_bars(path: Path, cells: Cells, columns: Sequence[str], chance: Mapping[str, float]) -> None:
-    """Draw the accuracy of each model (a row) at each task (a column), and what guessing gives."""
+    """Draw the accuracy of each model (a row) at each task (a column), and chance."""
     figure, (axes,) = _open(1, 1.5 * len(columns) + 1.5, 3.4)
     models = list(dict.fromkeys(row for row, _ in cells))
     width = 0.8 / len(models)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nested_learning.report.runs import MACHINE, FinishedRun, commit_of, summary_values
-from scripts.experiments.capabilities.claims import LEAST_ACCURACY, LEAST_BITS, MARKS, NUM_ERRORS, SOLVED
+from scripts.experiments.capabilities.claims import MARKS, MIN_ACCURACY, MIN_BITS, NUM_ERRORS, SOLVED
 from scripts.experiments.capabilities.memory_sections import ablation_section, recall_section
 from scripts.experiments.capabilities.results import read_part
 from scripts.experiments.capabilities.task_sections import formal_section, mad_section
@@ -13,7 +13,7 @@ from scripts.experiments.capabilities.trials import PARTS
 
 
 def write_report(out: Path, path: Path) -> Path:
-    """Write the report on the runs in `out` to `path`, its figures into the folder figures/ beside it."""
+    """Write the report on the runs in `out` to `path`, its plots into figures/ next to it."""
     figures = path.parent / "figures"
     sections = {"formal": formal_section, "mad": mad_section, "recall": recall_section, "ablation": ablation_section}
     parts = [part for part in (read_part(out, name) for name in PARTS) if part.runs]
@@ -26,7 +26,7 @@ def write_report(out: Path, path: Path) -> Path:
 
 
 def header(out: Path, runs: Sequence[FinishedRun]) -> list[str]:
-    """Say how and where the runs were made, and what the marks mean."""
+    """Describe how and where the runs were made, and what the marks mean."""
     machine = json.loads((out / MACHINE).read_text(encoding="utf-8"))
     versions = sorted({run.environment["packages"]["torch"] for run in runs})
     legend = ", ".join(f"{mark} {word}" for word, mark in MARKS.items())
@@ -36,16 +36,14 @@ def header(out: Path, runs: Sequence[FinishedRun]) -> list[str]:
         *(f"    {command}" for command in machine["commands"]),
         "",
         f"Commit {', '.join(sorted({commit_of(run.environment) for run in runs}))}. {machine['cpu']}, "
-        f"{machine['cores']} cores, "
-        f"{machine['jobs']} runs at a time with one thread each, torch {', '.join(versions)}. {len(runs)} runs, "
-        f"{sum(summary_values(runs, 'cpu_seconds')) / 60:.0f} CPU minutes of training. Numbers are means over the "
-        "seeds ± their standard error.",
+        f"{machine['cores']} cores, {machine['jobs']} runs at a time with one thread each, torch "
+        f"{', '.join(versions)}. {len(runs)} runs, {sum(summary_values(runs, 'cpu_seconds')) / 60:.0f} CPU minutes of "
+        "training. Numbers are means over the seeds ± their standard error.",
         "",
-        f"Claims of the papers are marked: {legend}. A task is solved from {SOLVED:.0%} on; a claim holds when every "
-        f"seed agrees, and is not decidable when they disagree, or while what does not hold yet is still being learned "
-        f"(more than {LEAST_ACCURACY:.0%} since the validation before the last). A difference counts from "
-        f"{NUM_ERRORS} standard errors of its mean over seeds on, and not below {LEAST_ACCURACY:.0%} of accuracy or "
-        f"{LEAST_BITS} bits per byte. "
-        "All models of a part read the same rows with the same optimizer, save what is said there.",
+        f"Claims of the papers are marked: {legend}. A task is solved at {SOLVED:.0%} or more. A claim is reproduced "
+        "if every seed agrees; it is not decidable if seeds disagree, or while the accuracy still rises (by more than "
+        f"{MIN_ACCURACY:.0%} between the last two validations). A difference counts if it is at least {NUM_ERRORS} "
+        f"standard errors of its mean over seeds and at least {MIN_ACCURACY:.0%} of accuracy or {MIN_BITS} bits per "
+        "byte. All models of a part read the same rows with the same optimizer, except where noted.",
         "",
     ]

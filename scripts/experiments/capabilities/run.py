@@ -20,12 +20,12 @@ from scripts.experiments.capabilities.steps import complete
 from scripts.experiments.capabilities.trials import PARTS, QUICK, Trial
 
 ROOT = Path(__file__).parents[3]
-# a run, and the overrides that it gets beside its trial's
+# trial, seed, and overrides besides those of the trial
 Job = tuple[Trial, int, tuple[str, ...]]
 
 
 def make_jobs(options: argparse.Namespace) -> list[Job]:
-    """List every run that the options ask for, seed by seed, so that everything is seen early."""
+    """List the runs that the options select, seed by seed, so that the first results come early."""
     jobs = []
     for name in options.part:
         part = PARTS[name]
@@ -37,10 +37,10 @@ def make_jobs(options: argparse.Namespace) -> list[Job]:
 
 
 def complete_all(jobs: list[Job], out: Path, num_processes: int) -> list[str]:
-    """Complete the runs, `num_processes` at a time; return what failed. Ctrl-C stops them all, each saved."""
+    """Complete the runs, `num_processes` at a time; return the failures. Ctrl-C stops them all, each saved."""
     failures = []
     use_one_thread()
-    # spawned: a process that was forked shares torch's locks
+    # spawn, since a forked process shares torch's locks
     pool = ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"))
     try:
         names = {pool.submit(complete, trial, seed, out, more): trial.name(seed) for trial, seed, more in jobs}
@@ -58,9 +58,11 @@ def read_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--seeds", nargs="+", type=int, help="instead of each part's own")
+    parser.add_argument("--seeds", nargs="+", type=int, help="instead of the defaults of each part")
     parser.add_argument("--out", type=Path, default=Path("runs/capabilities"), help="where the runs are kept")
-    parser.add_argument("--report", type=Path, default=ROOT / "reports/capabilities.md", help="figures/ goes beside it")
+    parser.add_argument(
+        "--report", type=Path, default=ROOT / "reports/capabilities.md", help="figures/ goes next to it"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one CPU thread each")
     parser.add_argument("--quick", action="store_true", help="tiny runs, to try the script; use another --out")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides for every run")
@@ -76,7 +78,7 @@ def main() -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         write_machine(options.out, "scripts.experiments.capabilities.run", options.jobs)
         failures = complete_all(make_jobs(options), options.out, options.jobs)
-    # what failed is missing in the report, and said at the end
+    # failed runs are missing in the report; they are listed last
     print(write_report(options.out, options.report))
     if failures:
         print("failed:", *failures, sep="\n  ", file=sys.stderr)

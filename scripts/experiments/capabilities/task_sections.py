@@ -5,8 +5,8 @@ from pathlib import Path
 from nested_learning.data.tasks.mad import MadConfig
 from nested_learning.report.text import format_mean, table
 from scripts.experiments.capabilities.claims import (
-    LEAST_ACCURACY,
     MARKS,
+    MIN_ACCURACY,
     SOLVED,
     TABLE_4,
     TABLE_5,
@@ -17,50 +17,51 @@ from scripts.experiments.capabilities.claims import (
     unless_rising,
 )
 from scripts.experiments.capabilities.plots import plot_bars, plot_shares
-from scripts.experiments.capabilities.results import NONE, Found, difference, points, seeds_of
+from scripts.experiments.capabilities.results import NONE, PartResults, difference, points, seeds_of
 from scripts.experiments.capabilities.trials import LONGER
 
-# of the formal languages: what is asked, and the answer that holds it, None for the validation of the training
+# evaluations of the formal languages: title, and name of the report; None for the validation during training
 BINS = (("in-length", None), ("longer", LONGER.name))
 
 
-def formal_section(part: Found, figures: Path) -> list[str]:
-    """Report on formal languages, at trained and longer lengths, against table 5."""
+def formal_section(part: PartResults, figures: Path) -> list[str]:
+    """Report on formal languages, at trained and longer lengths, compared with table 5."""
     shares = {
         title: {
-            (model, language): part.figures(language, model, "sequence_accuracy", answer)
+            (model, language): part.values(language, model, "sequence_accuracy", report)
             for language, model in part.runs
         }
-        for title, answer in BINS
+        for title, report in BINS
     }
-    plot_shares(figures / "capabilities_formal.png", shares, part.subjects, part.cases)
+    plot_shares(figures / "capabilities_formal.png", shares, part.models, part.cases)
     data = part.all_runs[0].config["data"]
     longest = data["max_length"]
     lines = [
         "## Formal languages",
         "",
-        f"Words of {data['min_length']} to {longest} letters; after each the model says which letters may follow "
-        f"(Table 5 of Nested Learning). A row counts when every position is right; longer: {longest + 1} to "
-        f"{2 * longest} letters, read without training. {seeds_of(part)} In brackets what the paper reports. The LSTM "
-        "learns with three times the others' rate. hope_adding is HOPE with memories that add (objective=dot, no "
-        "decay) where HOPE's correct what they answer: a probe of what it takes to count.",
+        f"Words of {data['min_length']} to {longest} letters; after each the model predicts which letters may "
+        "follow (Table 5 of Nested Learning). A word is right if every position is; longer words, of "
+        f"{longest + 1} to {2 * longest} letters, are evaluated without training on them. {seeds_of(part)} In "
+        "brackets: the paper's result. The LSTM has three times the learning rate of the others. hope_adding is HOPE "
+        "with memories that add (objective=dot, no decay) instead of correcting their predictions: it tests what "
+        "counting needs.",
         "",
-        "![Share of flawless rows](figures/capabilities_formal.png)",
+        "![Words right](figures/capabilities_formal.png)",
         "",
     ]
-    words: dict[str, list[str]] = {model: [] for model in part.subjects}
+    words: dict[str, list[str]] = {model: [] for model in part.models}
     for index, (title, _) in enumerate(BINS):
         rows = []
-        for model in part.subjects:
+        for model in part.models:
             rows.append([model, *(share_cell(part, case, model, index, words[model]) for case in part.cases)])
-        lines += [*table([f"flawless rows, {title}, %", *part.cases], rows), ""]
-    lines += [f"- {model}: {len(said)} claims: **{count(said)}**" for model, said in words.items() if said]
+        lines += [*table([f"words right, {title}, %", *part.cases], rows), ""]
+    lines += [f"- {model}: {len(each)} claims: **{count(each)}**" for model, each in words.items() if each]
     return [*lines, ""]
 
 
-def share_cell(part: Found, language: str, model: str, index: int, words: list[str]) -> str:
-    """Write a share beside the paper's, with the mark of its judgement, which is added to `words`."""
-    values = part.figures(language, model, "sequence_accuracy", BINS[index][1])
+def share_cell(part: PartResults, language: str, model: str, index: int, words: list[str]) -> str:
+    """Write an accuracy, the paper's, and the mark of the verdict, which is appended to `words`."""
+    values = part.values(language, model, "sequence_accuracy", BINS[index][1])
     if not values:
         return NONE
     rise = part.rise(language, model, "sequence_accuracy")
@@ -68,18 +69,18 @@ def share_cell(part: Found, language: str, model: str, index: int, words: list[s
         return format_mean(values, 1, 100)
     paper = TABLE_5[model][language][index]
     word = judge_share(values, paper)
-    # that something is solved is not denied while it is being learned
+    # a task that the paper solves is not called unsolved while its accuracy still rises
     words.append(unless_rising(word, rise) if paper >= 100 * SOLVED else word)
     return f"{format_mean(values, 1, 100)} ({paper:g} {MARKS[words[-1]]})"
 
 
-def mad_section(part: Found, figures: Path) -> list[str]:
-    """Report on the tasks of MAD against table 4."""
-    cells = {(model, task): part.figures(task, model, "accuracy") for task, model in part.runs}
-    chance = {case: MadConfig(**part.runs[case, subject][0].config["data"]).chance for case, subject in part.runs}
+def mad_section(part: PartResults, figures: Path) -> list[str]:
+    """Report on the tasks of MAD, compared with table 4."""
+    cells = {(model, task): part.values(task, model, "accuracy") for task, model in part.runs}
+    chance = {case: MadConfig(**part.runs[case, model][0].config["data"]).chance for case, model in part.runs}
     plot_bars(figures / "capabilities_mad.png", cells, part.cases, chance)
     rows = []
-    for model in part.subjects:
+    for model in part.models:
         row = [model]
         for task in part.cases:
             paper = f" ({TABLE_4[task][model]:g})" if task in TABLE_4 and model in TABLE_4[task] else ""
@@ -96,9 +97,9 @@ def mad_section(part: Found, figures: Path) -> list[str]:
     return [
         "## MAD",
         "",
-        "The tasks of Mechanistic Architecture Design (arXiv 2403.17844), shorter than there and with fresh rows at "
-        f"every step; accuracy of what MAD asks in its tests. {seeds_of(part)} In brackets Table 4 of Nested Learning, "
-        "whose sizes are others: what is compared is the order of the models.",
+        "The tasks of Mechanistic Architecture Design (arXiv 2403.17844), shorter than in the paper and with new rows "
+        f"at every step; accuracy on the positions that MAD tests. {seeds_of(part)} In brackets: Table 4 of Nested "
+        "Learning, with models of another size, so only the order of the models can be compared.",
         "",
         "![Accuracy by task](figures/capabilities_mad.png)",
         "",
@@ -109,8 +110,8 @@ def mad_section(part: Found, figures: Path) -> list[str]:
     ]
 
 
-def mad_verdict(part: Found, task: str, name: str) -> Verdict:
-    """Judge the order of HOPE and another model at one task."""
+def mad_verdict(part: PartResults, task: str, name: str) -> Verdict:
+    """Judge the order of HOPE and another model on one task."""
     hope, other = (part.by_seed(task, model, "accuracy") for model in ("hope", name))
     rise = part.rise(task, "hope", "accuracy")
     theirs, ours = TABLE_4[task][name], TABLE_4[task]["hope"]
@@ -120,4 +121,4 @@ def mad_verdict(part: Found, task: str, name: str) -> Verdict:
         return Verdict(f"{task}: hope and {name} both solve it", f"lowest {min(both):.1%}", word)
     mean, error = difference(hope, other)
     claim = f"{task}: hope is above {name} ({ours - theirs:+.1f} in the paper)"
-    return Verdict(claim, points(mean, error), unless_rising(judge_difference(mean, error, LEAST_ACCURACY), rise))
+    return Verdict(claim, points(mean, error), unless_rising(judge_difference(mean, error, MIN_ACCURACY), rise))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# the chunk changes the speed of most memories; of hope also how often what generates is renewed
+# the chunk changes only the speed of most memories; for hope also how often its generating memories are updated
 CHUNK = 16
 MODELS: dict[str, tuple[str, ...]] = {
     "lstm": ("model=lstm",),
@@ -16,8 +16,8 @@ MODELS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a trained model is asked by `evals=validation`: the name of the answer, and the overrides of the data."""
+class Evaluation:
+    """A run of `evals=validation` on a trained model: the name of its report, and overrides of the data."""
 
     name: str
     overrides: tuple[str, ...]
@@ -25,53 +25,53 @@ class Question:
 
 @dataclass(frozen=True)
 class Trial:
-    """One thing to train, once for each seed: `subject` (a row of the tables) at `case` (a column)."""
+    """A training run for each seed: `model` (a row of the tables) on `case` (a column)."""
 
     part: str
     case: str
-    subject: str
+    model: str
     overrides: tuple[str, ...]
-    questions: tuple[Question, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
 
     def name(self, seed: int) -> str:
-        """Name the run: always the same, so that running the script again goes on with it."""
-        return f"{self.part}_{self.case}_{self.subject}_{seed}"
+        """Return the name of the run; it is always the same, so that the script can resume."""
+        return f"{self.part}_{self.case}_{self.model}_{seed}"
 
 
 @dataclass(frozen=True)
 class Part:
-    """An experiment: its trials, its seeds unless others are asked for, and what makes it tiny (`--quick`)."""
+    """One part of the experiment: its trials, its default seeds, and the overrides of `--quick`."""
 
     trials: tuple[Trial, ...]
     seeds: tuple[int, ...]
     quick: tuple[str, ...]
 
 
-# --- formal languages: trained on words of up to LONGEST letters, asked also about words up to twice as long
+# --- formal languages: trained on words of up to LONGEST letters, evaluated also on words up to twice as long
 
-# a weight decay would pull at what counts; the LSTM learns with a rate of its own, too high for the others
+# weight decay would disturb counters; the LSTM has its own learning rate, which is too high for the others
 NO_DECAY = ("optim.groups.1.weight_decay=0",)
 LSTM_RATE = tuple(f"optim.groups.{group}.lr=1e-2" for group in range(3))
-# of what keeps HOPE from counting: memories that correct what they answer come to a limit, those that add do not
+# memories that correct their predictions saturate, which may keep HOPE from counting; memories that add do not
 ADDING = ("model.memory.objective=dot", "model.memory.rule=gd", "model.memory.retention=none")
 
 LONGEST = 40
 LANGUAGES = ("parity", "aa", "abab", "anbn", "anbncn", "shuffle2")
 COUNTING = LANGUAGES[3:]
-LONGER = Question("longer", (f"data.min_length={LONGEST + 1}", f"data.max_length={2 * LONGEST}"))
+LONGER = Evaluation("longer", (f"data.min_length={LONGEST + 1}", f"data.max_length={2 * LONGEST}"))
 
 
 def formal() -> Iterator[Trial]:
-    """Yield every model on every language, and on those that count a HOPE whose memories add."""
-    subjects = {
+    """Yield every model on every language, and on those that need counting also a HOPE whose memories add."""
+    models = {
         **{model: (*overrides, *(LSTM_RATE if model == "lstm" else ())) for model, overrides in MODELS.items()},
         "hope_adding": (*MODELS["hope"], *ADDING),
     }
     for language in LANGUAGES:
-        for subject, overrides in subjects.items():
-            if subject != "hope_adding" or language in COUNTING:
+        for model, overrides in models.items():
+            if model != "hope_adding" or language in COUNTING:
                 given = ("experiment=formal", f"data.language={language}", f"data.max_length={LONGEST}", *NO_DECAY)
-                yield Trial("formal", language, subject, (*given, *overrides), (LONGER,))
+                yield Trial("formal", language, model, (*given, *overrides), (LONGER,))
 
 
 # --- MAD
@@ -93,7 +93,7 @@ def mad() -> Iterator[Trial]:
             yield Trial("mad", task, model, (f"experiment=mad_{task}", *overrides))
 
 
-# --- recall: width of a head, and with it the numbers in the state of a layer, WIDTH * width of a head
+# --- recall: the width of a head sets the size of the state of a layer, WIDTH * width of a head numbers
 
 WIDTH = 64
 HEAD_WIDTHS = (8, 16, 32)
@@ -101,16 +101,18 @@ PAIRS = (3, 6, 12, 24)
 
 
 def recall() -> Iterator[Trial]:
-    """Yield every model with a matrix to write, or a cache, at every width of a head."""
-    questions = tuple(Question(f"pairs_{pairs}", ("data.min_pairs=null", f"data.num_pairs={pairs}")) for pairs in PAIRS)
+    """Yield every model with a matrix memory or a KV cache, with every width of a head."""
+    evaluations = tuple(
+        Evaluation(f"pairs_{pairs}", ("data.min_pairs=null", f"data.num_pairs={pairs}")) for pairs in PAIRS
+    )
     for width in HEAD_WIDTHS:
         for model, overrides in MODELS.items():
             if model != "lstm":
                 given = ("experiment=pairs", *overrides, f"model.dim={WIDTH}", f"model.num_heads={WIDTH // width}")
-                yield Trial("recall", f"width{width}", model, given, questions)
+                yield Trial("recall", f"width{width}", model, given, evaluations)
 
 
-# --- ablation: what HOPE loses without each of its parts
+# --- ablation: HOPE without each of its parts
 
 FULL = "hope"
 ONE_LEVEL = "model.levels=[{name: mlp, period: 0}]"
@@ -129,9 +131,9 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 
 def ablation() -> Iterator[Trial]:
     """Yield HOPE as in the paper's ablation, with momentum, and without each part."""
-    for subject, overrides in ABLATIONS.items():
-        momentum = () if subject == "without_momentum" else ("model.memory.momentum=gate",)
-        yield Trial("ablation", "text", subject, ("experiment=ablation", *momentum, *overrides))
+    for model, overrides in ABLATIONS.items():
+        momentum = () if model == "without_momentum" else ("model.memory.momentum=gate",)
+        yield Trial("ablation", "text", model, ("experiment=ablation", *momentum, *overrides))
 
 
 PARTS = {
@@ -140,7 +142,7 @@ PARTS = {
     "recall": Part(tuple(recall()), (0, 1), ()),
     "ablation": Part(tuple(ablation()), (0, 1, 2), ("data.seq_len=32",)),
 }
-# --quick: the whole way in minutes, with figures that mean nothing
+# --quick: the whole script in minutes, with meaningless results
 QUICK = (
     "steps=2",
     "val_every=2",
