@@ -24,9 +24,9 @@ def test_runs_have_names_of_their_own_and_compose_with_their_questions() -> None
     assert len({trial.name(seed) for trial in every for seed in (0, 1)}) == 2 * len(every) > 30
     # the most overrides of each part, the others differ in their model
     for part in parts.values():
-        trial = max(part, key=lambda trial: len((*trial.overrides, *trial.course)))
-        config = make_job(files, last_of_each_key((*trial.overrides, *trial.course))).config
-        assert not trial.course or config.data.max_length == 8
+        trial = max(part, key=lambda trial: len((*trial.overrides, *trial.warmup)))
+        config = make_job(files, last_of_each_key((*trial.overrides, *trial.warmup))).config
+        assert not trial.warmup or config.data.max_length == 8
         for evaluation in trial.evaluations:
             asked = [line for line in evaluation.overrides if line.startswith("evals.")]
             lines = (*trial.overrides, f"evals=[{evaluation.pack}]", *asked)
@@ -58,10 +58,10 @@ def test_judgements_follow_from_the_answers() -> None:
     assert "2 of 3 seeds" in report.gap_verdicts({"titans_lmm": good}, 1 / 24)[0]
     assert report.gap_verdicts({"titans_lmm": good}, 1 / 24)[0].count("**yes**") == 1
     assert report.gap_verdicts({"titans_lmm": late}, 1 / 24)[0].count("**yes**") == 0
-    assert "no judgement" in report.gap_verdicts({"titans_lmm": good[:1]}, 1 / 24)[0]
+    assert "no verdict" in report.gap_verdicts({"titans_lmm": good[:1]}, 1 / 24)[0]
     slow = [run_of(seed, 0.99, "titans_lmm", cpu_seconds=200.0) for seed in (0, 1)]
     assert report.gap_verdicts({"titans_lmm": slow}, 1 / 24)[0].count("**yes**") == 1
-    assert "95.0 ± 0.0 points" in report.worth(slow)
+    assert "95.0 ± 0.0 points" in report.write_gain(slow)
     for accuracy, word in ((0.045, "yes"), (0.12, "no")):
         runs = [run_of(seed, accuracy, "transformer_window") for seed in (0, 1, 2)]
         assert report.gap_verdicts({"transformer_window": runs}, 1 / 24)[0].endswith(f"at chance: **{word}**")
@@ -84,9 +84,7 @@ def test_the_script_trains_asks_reports_and_goes_on(tmp_path: Path) -> None:
         done = subprocess.run([*command, "--part", *part], env=os.environ | {"PYTHONPATH": str(ROOT)})
         assert done.returncode == 0
     text = (tmp_path / "report.md").read_text()
-    assert (
-        "## Answers outside the window" in text and "## How many pairs" in text and "## States that must flip" in text
-    )
+    assert "## Answers outside the window" in text and "## Number of pairs" in text and "## State tracking" in text
     made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/evals/*.json")}
     assert subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}).returncode == 0
     assert all(path.stat().st_mtime_ns == changed for path, changed in made.items())

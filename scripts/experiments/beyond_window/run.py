@@ -25,41 +25,41 @@ ROOT = Path(__file__).parents[3]
 
 
 def complete(trial: Trial, seed: int, out: Path, overrides: tuple[str, ...]) -> None:
-    """Train `trial` in <out>/<its name> and ask what has no answer yet, the output in a file beside it.
+    """Train `trial` in <out>/<its name> and run the missing evaluations; the output goes to <out>/<its name>.log.
 
-    With `overrides`, which make runs tiny, it begins with no other run. Raises ConfigError where the run was made with
+    With `overrides`, which make runs tiny, there is no warm-up run. Raises ConfigError where the run was made with
     other settings.
     """
     name, given = trial.name(seed), (*trial.overrides, *overrides)
     with (out / f"{name}.log").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
-        if trial.course and not overrides:
-            train(out, trial.course_name(seed), seed, (*given, *trial.course))
-            given = (*given, f"branch_from={out / trial.course_name(seed)}")
+        if trial.warmup and not overrides:
+            train(out, trial.warmup_name(seed), seed, (*given, *trial.warmup))
+            given = (*given, f"branch_from={out / trial.warmup_name(seed)}")
         train(out, name, seed, given)
         for evaluation in trial.evaluations:
-            if not all((out / name / "evals" / f"{answer}.json").exists() for answer in evaluation.answers):
+            if not all((out / name / "evals" / f"{report}.json").exists() for report in evaluation.reports):
                 evaluate(out / name, evaluation)
 
 
 def train(out: Path, name: str, seed: int, overrides: tuple[str, ...]) -> None:
-    """Train the run `name`, unless it is trained."""
+    """Train the run `name` unless it is finished."""
     given = (*overrides, f"seed={seed}", f"name={name}", f"out={out}", "device=cpu")
     config = make_job(open_option_files(None), last_of_each_key(given)).config
     if (out / name / SUMMARY).exists():
         refuse_other_settings(config, out / name)
         return
-    # torch takes seconds, and a setting that is wrong shall be said at once
+    # importing torch takes seconds; a wrong setting is reported before
     from nested_learning.phase import train as training
 
     training.run(config)
 
 
 def evaluate(run: Path, evaluation: Evaluation) -> None:
-    """Ask the trained model."""
-    from nested_learning.phase import eval as evaluation
+    """Evaluate the trained model."""
+    from nested_learning.phase import eval as phase
 
     lines = ["phase=eval", f"checkpoint={run}", f"evals=[{evaluation.pack}]", "device=cpu", *evaluation.overrides]
-    evaluation.run(make_job(open_option_files(None), lines).config)
+    phase.run(make_job(open_option_files(None), lines).config)
 
 
 def read_options() -> argparse.Namespace:

@@ -10,7 +10,7 @@ MEMORY = (f"model.memory.chunk={CHUNK}",)
 WINDOW, GAP, PAIRS = 16, 32, 4
 HOPE = ("model=hope", *MEMORY, f"model.generating_chunk={CHUNK}")
 
-# of these accuracy stays for longer where the values are known and not which belongs to which key
+# these stay longer at the plateau where the values are known but not their keys
 SLOW = ("steps=1200",)
 GAP_MODELS: dict[str, tuple[str, ...]] = {
     "titans_lmm": ("model=titans_lmm", *MEMORY),
@@ -21,15 +21,15 @@ GAP_MODELS: dict[str, tuple[str, ...]] = {
     "titans_mal": ("model=titans_mal", *MEMORY, f"model.window={WINDOW}", *SLOW),
     "titans_mac": ("model=titans_mac", *MEMORY, f"model.segment={WINDOW}", *SLOW),
 }
-# how many pairs rows are trained with, and asked about
+# numbers of pairs in training
 FEWEST, MOST = 4, 16
 CAPACITY_MODELS = ("titans_lmm", "hope", "transformer")
 DEEP = ("model=titans_deep", *MEMORY)
 
 LONGEST = 40
-# words of a group are learned short ones first
+# s3 and mod5: a first run learns short words
 SHORT, SHORT_STEPS = 8, 800
-COURSE = (f"data.max_length={SHORT}", f"steps={SHORT_STEPS}")
+WARMUP = (f"data.max_length={SHORT}", f"steps={SHORT_STEPS}")
 # weight decay would disturb counters; the LSTM has its own learning rate, which is too high for the others
 NO_DECAY = ("optim.groups.1.weight_decay=0",)
 LSTM = ("model=lstm", *(f"optim.groups.{group}.lr=1e-2" for group in range(3)))
@@ -48,18 +48,18 @@ FORMAL: dict[tuple[str, str], tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a trained model is asked: a pack with its overrides, under a memory policy; `answers` are its reports."""
+    """An evaluation of a trained model: a pack, its overrides with a memory policy, and the names of its `reports`."""
 
     pack: str
     overrides: tuple[str, ...]
-    answers: tuple[str, ...]
+    reports: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One thing to train, once for each seed: `model` (a row of the tables) at `case`, and what it is asked.
+    """A training run for each seed: `model` (a row of the tables) on `case`, and its evaluations.
 
-    `course`: the overrides of a run that it begins with, which learns an easier version first.
+    warmup: overrides of a run on an easier version of the task, from which this one branches.
     """
 
     part: str
@@ -67,14 +67,14 @@ class Trial:
     model: str
     overrides: tuple[str, ...]
     evaluations: tuple[Evaluation, ...]
-    course: tuple[str, ...] = ()
+    warmup: tuple[str, ...] = ()
 
     def name(self, seed: int) -> str:
         """Return the name of the run; it is always the same, so that the script can resume."""
         return f"{self.part}_{self.case}_{self.model}_{seed}"
 
-    def course_name(self, seed: int) -> str:
-        """Name the run that this one begins with."""
+    def warmup_name(self, seed: int) -> str:
+        """Return the name of the run that this one branches from."""
         return f"course_{self.name(seed)}"
 
 
@@ -82,7 +82,7 @@ GAPS = Evaluation("recall", ("evals.recall.gaps=[32,128,512]", "evals.recall.pai
 CHANGED = Evaluation(
     "recall", (f"evals.recall.gaps=[{GAP}]", "evals.recall.changed=[2]", "name=changed"), ("recall_changed",)
 )
-# with and without the writes, of reading or of study, at what was trained and farther
+# controls: no writes while reading, and memorizing, at the training gap and beyond
 NEARER = ("evals.recall.gaps=[32,128]",)
 FROZEN = Evaluation("recall", (*NEARER, "memory=frozen"), ("recall_frozen",))
 STUDIED = Evaluation(
@@ -95,16 +95,16 @@ FORMAL_WORDS = Evaluation("formal", ("evals.formal.num_rows=512",), ("formal",))
 
 
 def gap() -> Iterator[Trial]:
-    """Yield every model on answers that lie outside the window."""
+    """Yield every model on recall with answers outside the window."""
     for model, overrides in GAP_MODELS.items():
-        # a transformer has no memory that could be frozen or studied
+        # a transformer has no memory to freeze or to write
         evaluations = (GAPS, CHANGED, *(() if model.startswith("transformer") else (FROZEN, STUDIED)))
         given = ("experiment=recall", f"data.gap={GAP}", f"data.num_pairs={PAIRS}", "val_every=250", "save_every=500")
         yield Trial("gap", "recall", model, (*given, *overrides), evaluations)
 
 
 def capacity() -> Iterator[Trial]:
-    """Yield the models that are asked how many pairs they hold."""
+    """Yield the models on recall with many pairs."""
     models = {name: GAP_MODELS[name] for name in CAPACITY_MODELS} | {"titans_deep": DEEP}
     given = ("experiment=recall", f"data.min_pairs={FEWEST}", f"data.num_pairs={MOST}", f"data.num_keys={2 * MOST}")
     for model, overrides in models.items():
@@ -112,11 +112,11 @@ def capacity() -> Iterator[Trial]:
 
 
 def formal() -> Iterator[Trial]:
-    """Yield what tracks a state, or should not be able to."""
+    """Yield the models on state tracking, those that should fail included."""
     for (language, model), overrides in FORMAL.items():
         given = ("experiment=formal", f"data.language={language}", f"data.max_length={LONGEST}", "val_every=200")
-        course = () if language == "parity" else COURSE
-        yield Trial("formal", language, model, (*given, *NO_DECAY, *overrides), (FORMAL_WORDS,), course)
+        warmup = () if language == "parity" else WARMUP
+        yield Trial("formal", language, model, (*given, *NO_DECAY, *overrides), (FORMAL_WORDS,), warmup)
 
 
 PARTS = {"gap": tuple(gap()), "formal": tuple(formal()), "capacity": tuple(capacity())}
