@@ -170,9 +170,9 @@ def gap_verdicts(by_model: dict[str, list[FinishedRun]], chance: float) -> list[
             passed = sum(a >= MIN_NEAR and b >= MIN_FAR for a, b in zip(near, middle, strict=True))
             holds = yes_or_no(passed >= 2 and spent <= SECONDS) if len(runs) > 1 else "**one seed, no verdict**"
             lines.append(
-                f"- {model}: {passed} of {len(runs)} seeds reach {MIN_NEAR:.0%} at gap {GAP} and {MIN_FAR:.0%} at gap 128 "
-                f"within {SECONDS} CPU seconds (slowest {spent:.0f}), at least two: {holds}; {MIN_FAR:.0%} at gap 512: "
-                f"{yes_or_no(fmean(far) >= MIN_FAR)} ({fmean(far):.1%})"
+                f"- {model}: {passed} of {len(runs)} seeds reach {MIN_NEAR:.0%} at gap {GAP} and {MIN_FAR:.0%} at "
+                f"gap 128 within {SECONDS} CPU seconds (slowest {spent:.0f}), at least two: {holds}; "
+                f"{MIN_FAR:.0%} at gap 512: {yes_or_no(fmean(far) >= MIN_FAR)} ({fmean(far):.1%})"
             )
             lines.append(f"- {model}: {write_gain(runs)}")
     return lines

@@ -16,7 +16,7 @@ COLOURS = {model: f"C{index}" for index, model in enumerate(ORDER)}
 
 
 def plot_training(path: Path, models: Models, figure_name: str, label: str) -> None:
-    """Draw a validation figure against tokens and against CPU seconds, without the first tenth of the run."""
+    """Draw a validation metric against tokens and against CPU seconds, without the first tenth of the run."""
     figure, (left, right) = _panels(2)
     for model, runs in models.items():
         curve = mean_curve(runs, figure_name)
@@ -30,7 +30,7 @@ def plot_training(path: Path, models: Models, figure_name: str, label: str) -> N
 
 
 def plot_positions(path: Path, models: Models, buckets: Sequence[tuple[int, int]], trained: int) -> None:
-    """Draw bits per byte by position, each bucket at its middle, and a line where training rows end."""
+    """Draw bits per byte by position, each bucket at its middle, and a line at the training length."""
     figure, (axes,) = _panels(1)
     middles = [(low + high) / 2 for low, high in buckets]
     for model, runs in models.items():
@@ -62,13 +62,13 @@ def plot_recall(path: Path, models: Models, gaps: Sequence[int], chance: float) 
 
 
 def plot_parity(path: Path, models: Models, lengths: Mapping[str, str]) -> None:
-    """Draw sequence accuracy for each bucket of lengths: `lengths` maps the answers to what they are called."""
+    """Draw sequence accuracy for each bucket of lengths: `lengths` maps evaluations to labels."""
     figure, (axes,) = _panels(1)
     places = list(range(len(lengths)))
     for model, runs in models.items():
-        _means(axes, model, places, [metric_values(runs, answer, "sequence_accuracy") for answer in lengths])
+        _means(axes, model, places, [metric_values(runs, name, "sequence_accuracy") for name in lengths])
     axes.set_xticks(places, list(lengths.values()))
-    axes.set(xlabel="length, bits", ylabel="sequences without a mistake", ylim=(-0.02, 1.03))
+    axes.set(xlabel="length, bits", ylabel="sequence accuracy", ylim=(-0.02, 1.03))
     _save(figure, path, axes)
 
 
@@ -87,7 +87,7 @@ def _line(axes: "Axes", model: str, x: Sequence[float], means: Sequence[float], 
 
 
 def _means(axes: "Axes", model: str, x: Sequence[float], values: Sequence[Sequence[float]]) -> None:
-    """Draw the mean over seeds at each place, with its standard error."""
+    """Draw the mean over seeds at each x, with its standard error."""
     pairs = [mean_and_stderr(each) for each in values]
     means, errors = [mean for mean, _ in pairs], [error or 0.0 for _, error in pairs]
     axes.errorbar(x, means, errors, color=COLOURS[model], label=model, marker="o", markersize=4, capsize=2)

@@ -20,14 +20,14 @@ from scripts.experiments.first_run.plots import plot_parity, plot_positions, plo
 from scripts.experiments.first_run.results import Models, read_part
 
 BASELINE = "transformer"
-# what counts as reached: shares, and CPU seconds of training
+# thresholds of the verdicts: fractions, and CPU seconds of training
 MAX_DEVIATION, MAX_ABOVE = 0.05, 0.02
 RECALL, RECALL_FAR, RECALL_SECONDS = 0.95, 0.90, 180
 PARITY, PARITY_FAILS, PARITY_SECONDS = 0.90, 0.20, 300
 
 
 def write_report(out: Path, path: Path) -> Path:
-    """Write the report on the runs in `out` to `path`, its figures into the folder figures/ beside it."""
+    """Write the report on the runs in `out` to `path`, its plots into figures/ next to it."""
     figures = path.parent / "figures"
     parts = {part: read_part(out, part) for part in ("text", "recall", "parity")}
     sections = {"text": text_section, "recall": recall_section, "parity": parity_section}
@@ -41,7 +41,7 @@ def write_report(out: Path, path: Path) -> Path:
 
 
 def header(out: Path, runs: Sequence[FinishedRun]) -> list[str]:
-    """Say how and where the runs were made."""
+    """Describe how and where the runs were made."""
     machine = json.loads((out / MACHINE).read_text(encoding="utf-8"))
     versions = sorted({run.environment["packages"]["torch"] for run in runs})
     seeds = sorted({run.config["seed"] for run in runs})
@@ -51,10 +51,9 @@ def header(out: Path, runs: Sequence[FinishedRun]) -> list[str]:
         *(f"    {command}" for command in machine["commands"]),
         "",
         f"Commit {', '.join(sorted({commit_of(run.environment) for run in runs}))}. {machine['cpu']}, "
-        f"{machine['cores']} cores, "
-        f"{machine['jobs']} runs at a time with one thread each, torch {', '.join(versions)}. "
-        f"Seeds {', '.join(map(str, seeds))}; figures are means over the seeds ± their standard error. CPU seconds are "
-        "those of training, without validation and start-up.",
+        f"{machine['cores']} cores, {machine['jobs']} runs at a time with one thread each, torch "
+        f"{', '.join(versions)}. Seeds {', '.join(map(str, seeds))}; numbers are means over the seeds ± their standard "
+        "error. CPU seconds are those of training, without validation and start-up.",
         "",
     ]
 
@@ -96,19 +95,19 @@ def text_section(models: Models, figures: Path) -> list[str]:
         "",
         f"{first.summary['step']} steps of {data['batch_size']} rows of {seq_len} tokens, "
         f"tokenizer={data['tokenizer']}, optim={first.config['optim']['name']}; validation on {data['val_rows']} rows "
-        "of files not trained on.",
+        "of other files.",
         "",
         "How the settings were chosen: all models share one set of learning rates, of which only Muon's was "
-        "compared (3e-3 and 1e-2, on the Transformer). The layer of hope, the memories' starting gates and "
+        "tuned (3e-3 and 1e-2, on the Transformer). The layer of hope, the initial gates of the memories and "
         "the chunk were chosen by short runs with seeds 0 and 1 on this same data; the Transformer got no "
-        "such search. The comparison is therefore kinder to the memories than to the Transformer, and these "
-        "rows are no untouched test set.",
+        "such search. The comparison therefore favours the memories, and these rows are not an untouched test "
+        "set.",
         "",
         "![Validation against tokens and CPU seconds](figures/first_run_text.png)",
         "",
         *table(["model", "parameters", "bits per byte", f"x {BASELINE}", "CPU seconds", "tokens per CPU second"], rows),
         "",
-        f"Bits per byte by position, on rows of {buckets[-1][1]} tokens; the standard error is that over seeds:",
+        f"Bits per byte by position, on rows of {buckets[-1][1]} tokens; standard errors are over seeds:",
         "",
         "![Bits per byte by position](figures/first_run_positions.png)",
         "",
@@ -131,7 +130,7 @@ def text_verdicts(models: Models, buckets: Sequence[tuple[int, int]], seq_len: i
             f"{MAX_DEVIATION:.0%}",
             abs(deviations[model]) <= MAX_DEVIATION,
         ),
-        verdict(f"every run read {' or '.join(f'{n:,.0f}' for n in tokens)} tokens: equal", len(tokens) == 1),
+        verdict(f"every run is trained on {' or '.join(f'{n:,.0f}' for n in tokens)} tokens: equal", len(tokens) == 1),
     ]
     for model in (name for name in models if name != BASELINE):
         above = fmean(final_ratios(models[model], models[BASELINE], "val/bpb")) - 1
@@ -164,9 +163,9 @@ def position_buckets(run: FinishedRun) -> list[tuple[int, int]]:
 def change_beyond(
     runs: Sequence[FinishedRun], inside: tuple[int, int], outside: tuple[int, int]
 ) -> tuple[float, float]:
-    """Return how much the bits per byte rise from one bucket to another, and the standard error over rows.
+    """Return the rise of the bits per byte from one bucket to another, and its standard error over rows.
 
-    All seeds read the same rows, so that more seeds do not make this error smaller.
+    All seeds read the same rows, so more seeds do not reduce this error.
     """
     names = [f"bpb/{low}-{high}" for low, high in (outside, inside)]
     far, near = (fmean(metric_values(runs, "perplexity", name)) for name in names)
@@ -195,12 +194,12 @@ def recall_section(models: Models, figures: Path) -> list[str]:
     return [
         "## Recall: answers outside the window",
         "",
-        f"{data['num_pairs']} pairs of key and value, {data['gap']} tokens of noise, then the keys again. A window of "
-        f"{window} lets the {BASELINE} see {seen} tokens back, so that it cannot know. Trained for "
-        f"{models['hope'][0].summary['step']} steps at gap {data['gap']}; the other gaps are read without training. "
-        "Frozen, the trained model answers without writing its memories: what is left of its accuracy is not memory. "
-        "The number of steps was chosen with the long gaps in view: trained longer, hope keeps the trained gap and "
-        "four times it, and loses more at the longest.",
+        f"{data['num_pairs']} pairs of key and value, {data['gap']} tokens of noise, then the keys again. With a "
+        f"window of {window} the {BASELINE} sees {seen} tokens back, so it cannot answer. Models are trained for "
+        f"{models['hope'][0].summary['step']} steps at gap {data['gap']}; the other gaps are evaluated without "
+        "training. With memory=frozen the memories are not written: the accuracy that remains does not come from "
+        "memory. The number of steps was chosen with regard to the long gaps: trained longer, hope keeps its accuracy "
+        "at the trained gap and at four times it, and loses more at the longest.",
         "",
         "![Accuracy against the gap and CPU seconds](figures/first_run_recall.png)",
         "",
@@ -212,49 +211,49 @@ def recall_section(models: Models, figures: Path) -> list[str]:
 
 
 def recall_verdicts(models: Models, gap: int, chance: float) -> list[str]:
-    """Judge the memories at the training gap and at four times it, and the baseline against chance."""
+    """Judge the memories at the training gap and at four times it, and the baseline at chance."""
     lines = []
     for model in (name for name in models if name != BASELINE):
         lines.append(reaches(models[model], model, f"gap_{gap}", "accuracy", RECALL, RECALL_SECONDS))
         lines.append(reaches(models[model], model, f"gap_{4 * gap}", "accuracy", RECALL_FAR, RECALL_SECONDS))
         frozen = fmean(metric_values(models[model], "frozen", "accuracy"))
         online = fmean(metric_values(models[model], f"gap_{gap}", "accuracy"))
-        sentence = f"{model} with its memory frozen answers {frozen:.1%}, writing it {online:.1%}: memory is worth"
-        lines.append(verdict(f"{sentence} {online - frozen:.1%}, at least half", online - frozen >= 0.5))
+        claim = f"{model} has {frozen:.1%} with its memory frozen and {online:.1%} with writes: a gain of"
+        lines.append(verdict(f"{claim} {online - frozen:.1%}, at least 50%", online - frozen >= 0.5))
     runs = models[BASELINE]
     accuracy = fmean(metric_values(runs, f"gap_{gap}", "accuracy"))
     data = runs[0].config["data"]
-    # every key is asked for unless the task says how many; values are drawn anew for each, so answers are independent
-    asked_for = data["num_pairs"] if data["num_queries"] is None else data["num_queries"]
-    n = asked_for * sum(run.metric(f"gap_{gap}", "accuracy")["n"] for run in runs)
+    # every key is queried unless the task limits their number; values are independent, so answers are too
+    num_queries = data["num_pairs"] if data["num_queries"] is None else data["num_queries"]
+    n = num_queries * sum(run.metric(f"gap_{gap}", "accuracy")["n"] for run in runs)
     bound = chance + 3 * math.sqrt(chance * (1 - chance) / n)
-    sentence = f"{BASELINE} at gap {gap}: {accuracy:.1%} of {n:,} answers, chance and 3 standard errors are {bound:.1%}"
-    return [*lines, verdict(f"{sentence}: at chance", accuracy <= bound)]
+    claim = f"{BASELINE} at gap {gap}: {accuracy:.1%} of {n:,} answers, chance plus 3 standard errors is {bound:.1%}"
+    return [*lines, verdict(f"{claim}: at chance", accuracy <= bound)]
 
 
 def parity_section(models: Models, figures: Path) -> list[str]:
     """Report on parity at trained and longer lengths."""
     first = models["hope"][0]
-    answers = sorted((a for a in first.evaluations if a.startswith("length_")), key=lambda a: int(a.split("_")[1]))
-    lengths = {answer: answer.removeprefix("length_").replace("_", "-") for answer in answers}
+    names = sorted((n for n in first.evaluations if n.startswith("length_")), key=lambda n: int(n.split("_")[1]))
+    lengths = {name: name.removeprefix("length_").replace("_", "-") for name in names}
     plot_parity(figures / "first_run_parity.png", models, lengths)
     rows = [
         [
             model,
-            *(format_mean(metric_values(runs, a, "sequence_accuracy"), 1, 100) for a in answers),
+            *(format_mean(metric_values(runs, name, "sequence_accuracy"), 1, 100) for name in names),
             format_mean(summary_values(runs, "cpu_seconds"), 0),
         ]
         for model, runs in models.items()
     ]
     data = first.config["data"]
     trained = f"length_{data['min_length']}_{data['max_length']}"
-    longer = next(answer for answer in answers if answer != trained)
+    longer = next(name for name in names if name != trained)
     fails = fmean(metric_values(models[BASELINE], longer, "sequence_accuracy"))
     return [
-        "## Parity: a bit that must flip",
+        "## Parity",
         "",
-        f"Rows of {lengths[trained]} random bits; a row counts when the parity is right at every position. "
-        f"{first.summary['step']} steps of {data['batch_size']} rows; longer rows are read without training.",
+        f"Rows of {lengths[trained]} random bits; a row is right if the parity is at every position. "
+        f"{first.summary['step']} steps of {data['batch_size']} rows; longer rows are evaluated without training.",
         "",
         "![Sequence accuracy by length](figures/first_run_parity.png)",
         "",
@@ -269,13 +268,13 @@ def parity_section(models: Models, figures: Path) -> list[str]:
     ]
 
 
-def reaches(runs: Sequence[FinishedRun], model: str, answer: str, name: str, least: float, seconds: float) -> str:
+def reaches(runs: Sequence[FinishedRun], model: str, evaluation: str, name: str, least: float, seconds: float) -> str:
     """Judge whether every run has at least `least`, and was trained within `seconds` of CPU time."""
-    values, spent = metric_values(runs, answer, name), max(summary_values(runs, "cpu_seconds"))
+    values, spent = metric_values(runs, evaluation, name), max(summary_values(runs, "cpu_seconds"))
     enough = sum(value >= least for value in values)
-    where = answer.replace("_", " ", 1).replace("_", "-")
+    where = evaluation.replace("_", " ", 1).replace("_", "-")
     return verdict(
         f"{model} at {where}: {enough} of {len(values)} seeds reach {least:.0%} (lowest {min(values):.1%}), the "
-        f"slowest after {spent:.0f} CPU seconds: all of them, within {seconds:.0f}",
+        f"slowest after {spent:.0f} CPU seconds: all, within {seconds:.0f}",
         enough == len(values) and spent <= seconds,
     )

@@ -9,15 +9,15 @@ from nested_learning.report.runs import FinishedRun, Point, read_finished_run
 ORDER = ("transformer", "titans_lmm", "hope", "hope_attention")
 
 
-# the runs of one model, which differ in their seed only, by model
+# model -> its finished runs, one a seed
 Models = dict[str, list[FinishedRun]]
 
 
 def read_part(out: Path, part: str) -> Models:
-    """Read the finished runs <out>/<part>_<model>_<seed>; nothing where the part has none."""
+    """Read the finished runs <out>/<part>_<model>_<seed>; models without any are left out."""
     models: Models = {}
     for model in ORDER:
-        # a digit, so that hope_attention is not taken for hope
+        # [0-9]: hope_attention is no run of hope
         finished = sorted(out.glob(f"{part}_{model}_[0-9]*/summary.json"))
         if finished:
             models[model] = [read_finished_run(path.parent) for path in finished]
@@ -25,7 +25,7 @@ def read_part(out: Path, part: str) -> Models:
 
 
 def mean_curve(runs: Sequence[FinishedRun], name: str) -> list[tuple[Point, float]]:
-    """Return the mean of the runs' curves, and the standard error of the figure at each point (0 for one run)."""
+    """Return the mean of the runs' curves, and the standard error at each point (0 for one run)."""
     points = []
     for at_once in zip(*(run.curve(name) for run in runs), strict=True):
         tokens, seconds, values = zip(*at_once, strict=True)

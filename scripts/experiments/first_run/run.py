@@ -26,8 +26,8 @@ TEXT_MODELS = ("transformer", "titans_lmm", "hope", "hope_attention")
 
 
 @dataclass(frozen=True)
-class Question:
-    """An evaluation of a trained model: the pack, its overrides, the name under which the answer is kept."""
+class Evaluation:
+    """An evaluation of a trained model: the pack, its overrides, and the name under which its report is kept."""
 
     name: str
     pack: str
@@ -36,24 +36,24 @@ class Question:
 
     @property
     def file_name(self) -> str:
-        """Name the file, without its ending, in which the pack leaves its answer."""
+        """Return the stem of the file that the pack writes."""
         return self.pack if self.memory == "online" else f"{self.pack}_{self.memory}"
 
 
 @dataclass(frozen=True)
 class Part:
-    """An experiment: the overrides that make each model, and what the trained models are asked."""
+    """One part of the experiment: the overrides of each model, and the evaluations of the trained models."""
 
     experiment: str
     models: dict[str, tuple[str, ...]]
-    questions: tuple[Question, ...]
+    evaluations: tuple[Evaluation, ...]
 
 
 PARTS = {
     "text": Part(
         "first_run",
         {model: (f"model={model}",) for model in TEXT_MODELS},
-        (Question("perplexity", "perplexity", ("evals.perplexity.num_texts=128",)),),
+        (Evaluation("perplexity", "perplexity", ("evals.perplexity.num_texts=128",)),),
     ),
     "recall": Part(
         "recall",
@@ -63,8 +63,8 @@ PARTS = {
             "transformer": ("model=transformer", "model.window=16"),
         },
         (
-            *(Question(f"gap_{gap}", "validation", (f"data.gap={gap}",)) for gap in (32, 128, 512)),
-            Question("frozen", "validation", (), memory="frozen"),
+            *(Evaluation(f"gap_{gap}", "validation", (f"data.gap={gap}",)) for gap in (32, 128, 512)),
+            Evaluation("frozen", "validation", (), memory="frozen"),
         ),
     ),
     "parity": Part(
@@ -74,7 +74,7 @@ PARTS = {
             "transformer": ("model=transformer",),
         },
         tuple(
-            Question(f"length_{low}_{high}", "validation", (f"data.min_length={low}", f"data.max_length={high}"))
+            Evaluation(f"length_{low}_{high}", "validation", (f"data.min_length={low}", f"data.max_length={high}"))
             for low, high in ((2, 40), (41, 80), (150, 160))
         ),
     ),
@@ -93,33 +93,33 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name the run: always the same, so that running the script again goes on with it."""
+        """Return the name of the run; it is always the same, so that the script can resume."""
         return f"{self.part}_{self.model}_{self.seed}"
 
     def complete(self) -> str | None:
-        """Train, then ask what has no answer yet; return None, or which command failed and where its output is."""
+        """Train, then run the missing evaluations; return None, or the command that failed and where its output is."""
         part, directory = PARTS[self.part], self.out / self.name
         log = self.out / f"{self.name}.log"
         trained = [f"experiment={part.experiment}", *part.models[self.model], f"seed={self.seed}"]
         if failed := train_py([*trained, f"name={self.name}", f"out={self.out}", *self.overrides], log):
             return failed
-        for question in part.questions:
-            answer = directory / "evals" / f"{question.name}.json"
-            if answer.exists():
+        for evaluation in part.evaluations:
+            report = directory / "evals" / f"{evaluation.name}.json"
+            if report.exists():
                 continue
-            asked = ["phase=eval", f"checkpoint={directory}", f"evals=[{question.pack}]", *question.overrides]
-            asked.append(f"memory={question.memory}")
-            if failed := train_py(asked, log):
+            overrides = ["phase=eval", f"checkpoint={directory}", f"evals=[{evaluation.pack}]", *evaluation.overrides]
+            overrides.append(f"memory={evaluation.memory}")
+            if failed := train_py(overrides, log):
                 return failed
-            # one pack answers several questions, each time in the same file; the figures move last
+            # evaluations of one pack write the same files; .json moves last, since it marks the evaluation as done
             for suffix in (".jsonl", ".json"):
-                (answer.parent / question.file_name).with_suffix(suffix).rename(answer.with_suffix(suffix))
+                (report.parent / evaluation.file_name).with_suffix(suffix).rename(report.with_suffix(suffix))
         print(f"done: {self.name}", flush=True)
         return None
 
 
 def train_py(overrides: list[str], log: Path) -> str | None:
-    """Run `python train.py` with one thread, its output appended to `log`; return None, or what failed."""
+    """Run `python train.py` with one thread, its output appended to `log`; return None, or the command if it failed."""
     command = [sys.executable, str(ROOT / "train.py"), *overrides, "device=cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with log.open("a", encoding="utf-8") as output:
@@ -130,7 +130,7 @@ def train_py(overrides: list[str], log: Path) -> str | None:
 
 
 def make_runs(options: argparse.Namespace) -> Iterator[Run]:
-    """Yield all runs that the options ask for, seed by seed, so that every model is seen early."""
+    """Yield the runs that the options select, seed by seed, so that the first results come early."""
     overrides = tuple(options.set) + (() if options.steps is None else (f"steps={options.steps}",))
     for part in options.parts:
         for seed in options.seeds:
@@ -139,7 +139,7 @@ def make_runs(options: argparse.Namespace) -> Iterator[Run]:
 
 
 def complete(runs: list[Run], jobs: int) -> list[str]:
-    """Complete the runs, `jobs` at a time; return what failed. Ctrl-C stops them all, each saved."""
+    """Complete the runs, `jobs` at a time; return the failures. Ctrl-C stops them all; each saves first."""
     pool = ThreadPoolExecutor(jobs)
     try:
         return [failed for failed in pool.map(Run.complete, runs) if failed is not None]
@@ -153,7 +153,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/first_run"), help="where the runs are kept")
-    parser.add_argument("--report", type=Path, default=ROOT / "reports/first_run.md", help="figures/ goes beside it")
+    parser.add_argument("--report", type=Path, default=ROOT / "reports/first_run.md", help="figures/ goes next to it")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one CPU thread each")
     parser.add_argument("--steps", type=int, help="fewer steps, to try the script; use another --out")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides for every run")
