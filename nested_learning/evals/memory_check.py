@@ -1,4 +1,4 @@
-"""Is there room for a context? Said before anything is read."""
+"""Check before an evaluation whether a long context fits into memory."""
 
 from pathlib import Path
 
@@ -6,40 +6,40 @@ import torch
 
 from nested_learning import tree
 from nested_learning.errors import ConfigError
-from nested_learning.inference.session import SEGMENT
+from nested_learning.inference.session import PREFILL_TOKENS
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.nn.memory import State
 
-# a cache that grows is copied once, while the new tokens are joined to it
+# a growing KV cache exists twice while new tokens are concatenated to it
 COPIES = 2
-# share of the memory that is left for it
-SHARE = 0.9
+# fraction of the free memory that a context may use
+FRACTION = 0.9
 
 
-def require_room(model: LanguageModel, num_tokens: int, batch: int, option: str) -> None:
-    """Raise ConfigError where `batch` rows of `num_tokens` tokens need more memory than there is.
+def require_memory(model: LanguageModel, num_tokens: int, batch: int, option: str) -> None:
+    """Raise ConfigError where `batch` contexts of `num_tokens` tokens need more memory than is free.
 
-    What grows with the context is counted: of the state, which is measured on a few tokens, and the scores of attention
-    over all of it for a piece of SEGMENT tokens. A model whose state has one size has room for any length. `option`:
-    which option says how long the context is.
+    Counted is what grows with the context: the state, measured on a few tokens, and the attention scores of one prefill
+    chunk over the whole context. A model with a state of constant size fits at any length. `option` is the name of the
+    option that sets the length, for the message.
     """
     growth = bytes_per_token(model)
     if not growth:
         return
-    scores = SEGMENT * 4
+    scores = PREFILL_TOKENS * 4
     needed = batch * num_tokens * (COPIES * growth + scores)
     free = free_bytes(next(model.parameters()).device)
-    if free is not None and needed > SHARE * free:
-        most = int(SHARE * free / (COPIES * growth + scores) / batch)
+    if free is not None and needed > FRACTION * free:
+        most = int(FRACTION * free / (COPIES * growth + scores) / batch)
         raise ConfigError(
-            f"{option}={num_tokens}: this model keeps {growth} bytes of every token, {batch} contexts need about "
+            f"{option}={num_tokens}: this model keeps {growth} bytes per token, and {batch} contexts need about "
             f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; use at most {most} tokens, a smaller batch_size, "
             "or a model with a window or a recurrent memory"
         )
 
 
 def bytes_per_token(model: LanguageModel) -> int:
-    """Return by how many bytes the state of a row grows with each token."""
+    """Return the bytes by which the state of one row grows per token."""
     with torch.inference_mode():
         tokens = torch.zeros(1, 4, dtype=torch.int64, device=next(model.parameters()).device)
         first: State = model(tokens, model.init_state(1))[1]
@@ -48,7 +48,7 @@ def bytes_per_token(model: LanguageModel) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the memory that is free on `device`; None where the system does not say."""
+    """Return the free memory of `device` in bytes; None where the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     info = Path("/proc/meminfo")
@@ -60,7 +60,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _free_in_group() -> list[int]:
-    """Return what the limit of the process's control group leaves, where it has one."""
+    """Return the bytes left under the memory limit of the process's control group, if it has a limit."""
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if not limit.exists() or not used.exists() or limit.read_text().strip() == "max":
         return []

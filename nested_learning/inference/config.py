@@ -1,4 +1,4 @@
-"""How a trained model is read: what its memories do meanwhile, and how tokens are drawn from it."""
+"""Options of inference: the memory policy (`memory=`) and sampling (`sampling.*`)."""
 
 import math
 from dataclasses import dataclass
@@ -8,13 +8,14 @@ from nested_learning.errors import ConfigError
 POLICIES = ("online", "frozen", "memorize")
 METRICS = ("l2", "loss", "entropy")
 RESETS = ("per_example", "carry")
-# the memories of mixers, whichever model they are of; other levels have the names that model.levels gives them
+# names in memory.levels: `titan`, the memories of mixers in any model; `all`. Other levels have their names in
+# model.levels
 TITAN, ALL = "titan", "all"
 
 
 @dataclass(kw_only=True)
 class MemoryConfig:
-    """The memory policy: `online`, the architecture's own writes while it reads; `frozen`, no writes (an ablation)."""
+    """The memory policy: `online`, memories write in every forward pass; `frozen`, they never write (an ablation)."""
 
     name: str
 
@@ -24,34 +25,37 @@ class MemoryConfig:
 
     @property
     def write(self) -> bool:
-        """Say whether memories are written while text is read."""
+        """Say whether memories write in a forward pass."""
         return self.name != "frozen"
 
     @property
     def carries(self) -> bool:
-        """Say whether what is memorised for one example is there for the next."""
+        """Say whether the next example sees what was memorized for this one."""
         return False
 
     def refuse_memorize(self, phase: str) -> None:
-        """Raise ConfigError where there is something to study in a `phase` that knows of nothing that may be."""
+        """Raise ConfigError for memory=memorize in a `phase` that has no context to memorize."""
         if self.name == "memorize":
             raise ConfigError(
-                f"memory=memorize is for phase=eval, whose packs know what may be studied; with phase={phase} "
+                f"memory=memorize is for phase=eval, whose packs say which text is the context; with phase={phase} "
                 "use memory=online"
             )
 
 
 @dataclass(kw_only=True)
 class MemorizeConfig(MemoryConfig):
-    """`memorize`: as `online`, and before it answers the model studies what it may, writing on `levels` of `layers`.
+    """`memorize`: as `online`, and the model memorizes the context before it answers.
 
-    `steps`: how often a context is read; `chunk`: the tokens that are read between two writes. Each write is multiplied
-    by `lr`: 1 is what the level learned to do, 0 leaves it as it is, and a level that has no clock inside the context
-    takes steps of `lr` down the gradient of the mean loss. Where `surprise_threshold` is given, what a row has read is
-    written only if it surprised as much, in units of `surprise_metric`: l2, the norm of the gradient of a token's loss
-    at the model's last output, by the root of its width, a mean over tokens; loss or entropy, in nats a token.
-    `levels`: titan (the memories of mixers), names of `model.levels`, or all; `layers`: their numbers, null for all;
-    `reset`: per_example, each example begins with the memory as it was trained, or carry.
+    steps: How often a context is read.
+    lr: The factor of each write. 1 is the write that a level learned in training; 0 writes nothing. A level that does
+        not learn in context takes gradient steps of this size on the mean loss.
+    chunk: Tokens between two writes.
+    surprise_threshold: A row writes only where its surprise is at least this; null: always.
+    surprise_metric: The unit of surprise, a mean over tokens. l2: the norm of the gradient of a token's loss at the
+        model's last output, over the square root of its dim. loss, entropy: nats.
+    levels: titan (the memories of mixers), names in `model.levels`, or all.
+    layers: Numbers of layers, from 0; null: all.
+    reset: per_example, every example starts from the trained memory; carry, it continues from the example before.
     """
 
     steps: int
@@ -69,10 +73,12 @@ class MemorizeConfig(MemoryConfig):
             if vars(self)[key] < 1:
                 raise ConfigError(f"memory.{key}={vars(self)[key]} must be at least 1, e.g. memory.{key}=1")
         if not 0 <= self.lr < math.inf:
-            raise ConfigError(f"memory.lr={self.lr} must be 0 or more, e.g. memory.lr=1, what each level learned")
+            raise ConfigError(
+                f"memory.lr={self.lr} must be 0 or more, e.g. memory.lr=1, the write that each level learned"
+            )
         if self.surprise_threshold is not None and not self.surprise_threshold >= 0:
             raise ConfigError(
-                f"memory.surprise_threshold={self.surprise_threshold} must be 0 or more, or null, which writes always"
+                f"memory.surprise_threshold={self.surprise_threshold} must be 0 or more, or null, which always writes"
             )
         for key, allowed in (("surprise_metric", METRICS), ("reset", RESETS)):
             if vars(self)[key] not in allowed:
@@ -82,18 +88,18 @@ class MemorizeConfig(MemoryConfig):
 
     @property
     def carries(self) -> bool:
-        """Say whether what is memorised for one example is there for the next."""
+        """Say whether the next example sees what was memorized for this one."""
         return self.reset == "carry"
 
     @property
     def writes(self) -> bool:
-        """Say whether there is anything that study would write."""
+        """Say whether memorizing can write anything."""
         return self.lr > 0 and self.surprise_threshold != math.inf
 
 
 @dataclass(kw_only=True)
 class SamplingConfig:
-    """How tokens are drawn: how many; `temperature` 0 = the likeliest; `top_k` 0 and `top_p` 1 = among all tokens."""
+    """How tokens are sampled. `temperature` 0 is greedy decoding; `top_k` 0 and `top_p` 1 keep all tokens."""
 
     num_tokens: int
     temperature: float

@@ -1,6 +1,7 @@
-"""Study: a text is read piece by piece, and what it says is written on chosen levels, after each piece has been read.
+"""Memorize a text at test time: read it segment by segment and write each segment into the fast weights.
 
-The model is never changed: what a row learns lies in its state. Nothing is written of a piece before it was predicted.
+The trained weights never change: what a row learns is in its state. A segment is written only after the model has
+predicted it, so no prediction has seen its own answer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,36 +27,38 @@ from nested_learning.ops.telemetry import norm as norm_of
 from nested_learning.shapes import Bool, Float, Int, Tensor
 
 
-class Piece(NamedTuple):
-    """What one piece showed: nats, the likeliest token and whether it was right [b t], the logits after its last token.
+class Segment(NamedTuple):
+    """The result of reading one segment of `t` tokens.
 
-    `surprise` is the mean of each row, `share` what is kept of the write.
+    Per target: nats (0 without a target), the predicted token, and whether it was right. Per row: the logits after the
+    last token, the mean `surprise`, and the `fraction` by which the segment's write is multiplied.
     """
 
     nats: Float[Tensor, "b t"]
-    likeliest: Int[Tensor, "b t"]
+    predictions: Int[Tensor, "b t"]
     correct: Bool[Tensor, "b t"]
-    last: Float[Tensor, "b v"]
+    last_logits: Float[Tensor, "b v"]
     surprise: Float[Tensor, " b"]
-    share: Float[Tensor, " b"]
+    fraction: Float[Tensor, " b"]
 
 
 class MemorizeResult(NamedTuple):
-    """What study read and wrote: `nats` of each target (0: none), the likeliest token, whether it was the target.
+    """What memorizing read and wrote, on the CPU.
 
-    Of the `p` pieces the `surprise` of each; `writes`: how many pieces each level wrote, of each row; `norms`: how far
-    each level is from where the reading began, the root of the mean square over its layers. Everything is on the CPU.
+    Per target: `nats` (0 without a target), the predicted token, whether it was right. `surprise`: the mean of each of
+    the `p` segments. By level: `writes`, the number of segments that each row wrote; `norms`, how far the level is from
+    where it started, the root mean square over its layers.
     """
 
     nats: Float[Tensor, "b t"]
-    likeliest: Int[Tensor, "b t"]
+    predictions: Int[Tensor, "b t"]
     correct: Bool[Tensor, "b t"]
     surprise: Float[Tensor, "b p"]
     writes: dict[str, Int[Tensor, " b"]]
     norms: dict[str, Float[Tensor, " b"]]
 
-    def rows(self) -> list[dict[str, float]]:
-        """Return the figures of each row by name, for a report: `memory/<level>/{writes,norm}`, `memory/surprise`."""
+    def records(self) -> list[dict[str, float]]:
+        """Return the metrics of each row for a report: `memory/surprise`, `memory/<level>/{writes,norm}`."""
         return [
             {"memory/surprise": float(self.surprise[row].mean())}
             | {f"memory/{level}/writes": float(writes[row]) for level, writes in self.writes.items()}
@@ -65,20 +68,20 @@ class MemorizeResult(NamedTuple):
 
 
 class Memorizer:
-    """Studies with `model` as `how` says. Raises ConfigError for levels or layers that the model does not have.
+    """Memorizes with `model` as `config` says. Raises ConfigError for levels or layers that the model does not have.
 
-    A level that learns inside the context does so by its own clock and rule, one that does not by gradient descent on
-    the mean loss of a piece; each write is scaled as `how` says. Gradients do not reach back from a piece into the one
-    before. Source: ours; the teach signal is that of Nested
-    Learning, arXiv 2512.24695, equation 71, the threshold that of Titans' momentary surprise, arXiv 2501.00663, eq. 8.
+    A level that learns in context is written by its own clock and update rule. Any other level takes gradient steps on
+    the mean loss of a segment. `config.lr` multiplies each write. Gradients do not reach back into earlier segments.
+    The teach signal is that of Nested Learning, arXiv 2512.24695, equation 71; the surprise threshold follows the
+    momentary surprise of Titans, arXiv 2501.00663, equation 8.
     """
 
-    def __init__(self, model: LanguageModel, how: MemorizeConfig) -> None:
-        self.model, self.how = model, how
-        self.chosen = choose(model, how)
+    def __init__(self, model: LanguageModel, config: MemorizeConfig) -> None:
+        self.model, self.config = model, config
+        self.chosen = choose_levels(model, config)
         self.names = sorted({name for _, name in self.chosen})
-        # what reading itself writes
-        self.by_itself = {TITAN} | {
+        # levels that a plain forward pass already updates
+        self.online_levels = {TITAN} | {
             level.level.name
             for level in tree.nodes(LevelState, model.init_state(1))
             if level.clocks[0].signal == "local"
@@ -88,77 +91,52 @@ class Memorizer:
     def memorize(
         self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State
     ) -> tuple[MemorizeResult, State]:
-        """Read a text `steps` times from its beginning, and write; `state`, which was opened, is what is memorised.
+        """Read a text `config.steps` times from its beginning and write it into `state`.
 
-        Returns what was found, norms from `state` on, and what is memorised then: `state` where nothing may be written.
+        `state` must come from `add_fast_weights`. Returns the result, with norms measured from `state`, and the new
+        state; that is `state` itself where the configuration writes nothing.
         """
-        memorised, every = state, []
-        for _ in range(self.how.steps):
-            found, _, memorised = self.read(tokens, targets, self.model.reset_context(memorised), goes_on=False)
-            every.append(found)
-        norms = {name: norms_of(state, memorised, self.chosen, name).cpu() for name in self.names}
-        # the clocks of levels have gone on, though they wrote nothing
-        return join(every)._replace(norms=norms), memorised if self.how.writes else state
+        memory, results = state, []
+        for _ in range(self.config.steps):
+            result, _, memory = self.read(tokens, targets, self.model.reset_context(memory), continues=False)
+            results.append(result)
+        norms = {name: level_norms(state, memory, self.chosen, name).cpu() for name in self.names}
+        # without a write only the clocks of the levels have advanced; the old state keeps them as they were
+        return concat_results(results)._replace(norms=norms), memory if self.config.writes else state
 
     @torch.no_grad()
     def read(
-        self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State, *, goes_on: bool
+        self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State, *, continues: bool
     ) -> tuple[MemorizeResult, Float[Tensor, "b v"], State]:
-        """Read `tokens` on from `state`, which was opened, and write piece by piece.
+        """Read `tokens` from `state` on and write each segment after it was predicted.
 
-        Of a text that `goes_on` what reading itself writes is written as ever; the other levels learn from it too.
-        Returns what was found, the logits after the last token, and the state. Raises ConfigError where there are none.
+        Where the text `continues`, levels that a plain forward pass updates are updated as ever; only the others are
+        memorized. Returns the result, the logits after the last token, and the state. Raises ConfigError where no level
+        is left to memorize, and DivergedError for logits that are not finite.
         """
-        names = [name for name in self.names if not (goes_on and name in self.by_itself)]
+        names = [name for name in self.names if not (continues and name in self.online_levels)]
         if not names:
             raise ConfigError(
-                f"memory.levels={','.join(self.how.levels)}: reading writes these by itself, a text that goes on needs "
-                f"no study for it; use memory.levels=[all], or memory=online"
+                f"memory.levels={','.join(self.config.levels)}: a plain forward pass already updates these levels, so "
+                "memorizing while reading has nothing to write; use memory.levels=[all], or memory=online"
             )
-        # states of reading were made where no gradient ever is
+        # the state was made in inference mode, whose tensors autograd refuses: clones may enter a graph
         before = state = tree.map(torch.clone, state)
-        found = []
-        for here, wanted in self._pieces(tokens, targets, state):
-            piece, state = self.piece(here, wanted, state, goes_on=goes_on)
-            found.append(piece)
-        nats, likeliest, correct, last, surprise, shares = zip(*found, strict=True)
-        written = (torch.stack(shares, 1) > 0).sum(1).cpu()
-        memorized = MemorizeResult(
+        segments = []
+        for segment_tokens, segment_targets in self._segments(tokens, targets, state):
+            segment, state = self._read_segment(segment_tokens, segment_targets, state, continues=continues)
+            segments.append(segment)
+        nats, predictions, correct, last_logits, surprise, fractions = zip(*segments, strict=True)
+        num_writes = (torch.stack(fractions, 1) > 0).sum(1).cpu()
+        result = MemorizeResult(
             torch.cat(nats, 1).cpu(),
-            torch.cat(likeliest, 1).cpu(),
+            torch.cat(predictions, 1).cpu(),
             torch.cat(correct, 1).cpu(),
             torch.stack(surprise, 1).cpu(),
-            dict.fromkeys(names, written),
-            {name: norms_of(before, state, self.chosen, name).cpu() for name in names},
+            dict.fromkeys(names, num_writes),
+            {name: level_norms(before, state, self.chosen, name).cpu() for name in names},
         )
-        return memorized, last[-1], state
-
-    def piece(
-        self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State, *, goes_on: bool
-    ) -> tuple[Piece, State]:
-        """Read one piece and write it."""
-        needs_gradient = any(level.level.name in self.names for level in taught(state))
-        with torch.set_grad_enabled(needs_gradient):
-            watched = watch(state) if needs_gradient else state
-            hidden, after = self.model(tokens, watched, head_fn=lambda x: x)
-            logits = self.model.logits(hidden)
-            nats = loss_of(logits, targets)
-            if needs_gradient:
-                after = self._teach(nats, targets, after)
-        after, hidden, logits, nats = tree.map(torch.detach, (after, hidden, logits, nats))
-        refuse_infinite(logits[:, -1])
-        surprise = self.surprise(hidden, nats, logits, targets)
-        share = self.how.lr * (surprise >= (self.how.surprise_threshold or 0.0)).to(nats)
-        likeliest = logits.argmax(-1)
-        piece = Piece(nats, likeliest, likeliest == targets, logits[:, -1], surprise, share)
-        all_of_it, nothing = torch.ones_like(share), torch.zeros_like(share)
-
-        def share_of(layer: int, name: str) -> Tensor:
-            if goes_on and name in self.by_itself:
-                return all_of_it
-            return share if (layer, name) in self.chosen else nothing
-
-        return piece, blend(state, after, share_of, TITAN)
+        return result, last_logits[-1], state
 
     def surprise(
         self,
@@ -167,32 +145,62 @@ class Memorizer:
         logits: Float[Tensor, "b t v"],
         targets: Int[Tensor, "b t"],
     ) -> Float[Tensor, " b"]:
-        """Return the mean surprise over the targets of each row, in the units of `surprise_metric`."""
+        """Return the mean surprise over the targets of each row, in the units of `config.surprise_metric`."""
         valid = targets != IGNORE
-        match self.how.surprise_metric:
+        match self.config.surprise_metric:
             case "loss":
                 each = nats
             case "entropy":
-                each = torch.special.entr(exact(logits).softmax(-1)).sum(-1)
+                each = torch.special.entr(to_float32(logits).softmax(-1)).sum(-1)
             case _:
                 each = teach_signal(self.model, hidden, targets).norm(dim=-1) / hidden.shape[-1] ** 0.5
         return (each * valid).sum(1) / valid.sum(1).clamp(min=1)
 
-    def open(self, state: State) -> State:
-        """Give each chosen level that never learns inside the context a change of its own, in which it can."""
+    def add_fast_weights(self, state: State) -> State:
+        """Return `state` with fast weights for each chosen level that never learns in context, so that it can."""
         clock = Context(1, "gd", 1.0, 0.0, (), "teach", False)
         blocks = []
-        for layer, (block, before) in enumerate(zip(self.model.blocks, state, strict=True)):
+        for layer, (block, block_state) in enumerate(zip(self.model.blocks, state, strict=True)):
             levels = []
-            for module, level in zip(levels_in(block), before.cms, strict=True):
+            for module, level in zip(levels_in(block), block_state.cms, strict=True):
                 if level is None and (layer, module.level.name) in self.chosen:
-                    level = begin_level(module, clock, len(tree.leaves(before.mixer)[0]))
+                    level = init_level_state(module, clock, len(tree.leaves(block_state.mixer)[0]))
                 levels.append(level)
-            blocks.append(BlockState(before.mixer, tuple(levels)))
+            blocks.append(BlockState(block_state.mixer, tuple(levels)))
         return tuple(blocks)
 
+    def _read_segment(
+        self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State, *, continues: bool
+    ) -> tuple[Segment, State]:
+        """Read one segment, then write it."""
+        needs_gradient = any(level.level.name in self.names for level in taught(state))
+        # (1) predict the segment; the fast weights require a gradient where a chosen level learns from the loss
+        with torch.set_grad_enabled(needs_gradient):
+            watched = watch(state) if needs_gradient else state
+            hidden, after = self.model(tokens, watched, head_fn=lambda x: x)
+            logits = self.model.logits(hidden)
+            nats = token_nats(logits, targets)
+            # (2) write every level completely; the forward pass has already written those with a local signal
+            if needs_gradient:
+                after = self._teach(nats, targets, after)
+        after, hidden, logits, nats = tree.map(torch.detach, (after, hidden, logits, nats))
+        require_finite(logits[:, -1])
+        surprise = self.surprise(hidden, nats, logits, targets)
+        # (3) keep a fraction of each write: per row, because each row has its own surprise
+        fraction = self.config.lr * (surprise >= (self.config.surprise_threshold or 0.0)).to(nats)
+        predictions = logits.argmax(-1)
+        segment = Segment(nats, predictions, predictions == targets, logits[:, -1], surprise, fraction)
+        everything, nothing = torch.ones_like(fraction), torch.zeros_like(fraction)
+
+        def fraction_of(layer: int, name: str) -> Tensor:
+            if continues and name in self.online_levels:
+                return everything
+            return fraction if (layer, name) in self.chosen else nothing
+
+        return segment, blend(state, after, fraction_of, TITAN)
+
     def _teach(self, nats: Tensor, targets: Tensor, after: State) -> State:
-        """Write the gradient of the loss: the sum for levels that learned to be written so, else of the mean."""
+        """Write the gradient of the loss: of its sum for levels trained to learn in context, of its mean for others."""
         levels = taught(after)
         count = (targets != IGNORE).sum(1).clamp(min=1)[:, None, None]
         gradients = ask_gradients(nats.sum(), levels)
@@ -202,59 +210,62 @@ class Memorizer:
         ]
         return write_gradients(after, scaled)
 
-    def _pieces(self, tokens: Tensor, targets: Tensor, state: State) -> Iterator[tuple[Tensor, Tensor]]:
-        """Cut a text every `chunk` tokens, and where the period of a level that learns inside the context ends."""
+    def _segments(self, tokens: Tensor, targets: Tensor, state: State) -> Iterator[tuple[Tensor, Tensor]]:
+        """Split a text every `config.chunk` tokens, and where a period of a level that learns in context ends.
+
+        A level changes its weights at the end of its period; a segment that crossed it would mix two versions of them.
+        """
         levels = [level for level in taught(state) if level.level.context is not None]
-        done, num_tokens = 0, tokens.shape[1]
-        while done < num_tokens:
-            ends = [done + to_next(clock.period, level.position + done) for level in levels for clock in level.clocks]
-            until = min([*ends, done + self.how.chunk, num_tokens])
-            yield tokens[:, done:until], targets[:, done:until]
-            done = until
+        first, num_tokens = 0, tokens.shape[1]
+        while first < num_tokens:
+            ends = [first + to_next(clock.period, level.position + first) for level in levels for clock in level.clocks]
+            end = min([*ends, first + self.config.chunk, num_tokens])
+            yield tokens[:, first:end], targets[:, first:end]
+            first = end
 
 
-def join(found: Sequence[MemorizeResult]) -> MemorizeResult:
-    """Put readings of one text together: the norm is that of the last."""
-    nats, likeliest, correct, surprise, writes, _ = zip(*found, strict=True)
+def concat_results(results: Sequence[MemorizeResult]) -> MemorizeResult:
+    """Concatenate the results of consecutive readings: writes are added up, norms are those of the last."""
+    nats, predictions, correct, surprise, writes, _ = zip(*results, strict=True)
     summed = {name: torch.stack([each[name] for each in writes]).sum(0) for name in writes[0]}
     return MemorizeResult(
         torch.cat(nats, 1),
-        torch.cat(likeliest, 1),
+        torch.cat(predictions, 1),
         torch.cat(correct, 1),
         torch.cat(surprise, 1),
         summed,
-        found[-1].norms,
+        results[-1].norms,
     )
 
 
-def choose(model: LanguageModel, how: MemorizeConfig) -> set[tuple[int, str]]:
-    """Return the levels that `how` names, by layer and name; raise ConfigError for what `model` does not have."""
-    there = set(levels_of(model))
-    names = sorted({name for _, name in there})
-    wanted = names if ALL in how.levels else how.levels
+def choose_levels(model: LanguageModel, config: MemorizeConfig) -> set[tuple[int, str]]:
+    """Return the (layer, level name) pairs that `config` names; raise ConfigError for what `model` does not have."""
+    available = set(levels_of(model))
+    names = sorted({name for _, name in available})
+    wanted = names if ALL in config.levels else config.levels
     missing = [name for name in wanted if name not in names]
     if missing:
         raise ConfigError(
-            f"memory.levels={','.join(how.levels)}: this model has no level {missing[0]}; it has {', '.join(names)}; "
+            f"memory.levels={','.join(config.levels)}: this model has no level {missing[0]}, only {', '.join(names)}; "
             f"try memory.levels=[{','.join(names)}]"
         )
-    layers = list(range(len(model.blocks))) if how.layers is None else how.layers
+    layers = list(range(len(model.blocks))) if config.layers is None else config.layers
     beyond = [layer for layer in layers if not 0 <= layer < len(model.blocks)]
     if beyond:
         raise ConfigError(
-            f"memory.layers={how.layers}: there is no layer {beyond[0]}, they are 0 to {len(model.blocks) - 1}"
+            f"memory.layers={config.layers}: there is no layer {beyond[0]}, they are 0 to {len(model.blocks) - 1}"
         )
-    chosen = {(layer, name) for layer, name in there if layer in layers and name in wanted}
+    chosen = {(layer, name) for layer, name in available if layer in layers and name in wanted}
     if not chosen:
         raise ConfigError(
-            f"memory.levels={','.join(how.levels)} memory.layers={how.layers}: no such level in these layers; "
+            f"memory.levels={','.join(config.levels)} memory.layers={config.layers}: no such level in these layers; "
             "use memory.layers=null"
         )
     return chosen
 
 
 def levels_of(model: LanguageModel) -> Iterator[tuple[int, str]]:
-    """Yield all that can be written in `model`, by layer and name."""
+    """Yield all memories of `model` that can be written, as (layer, level name)."""
     for layer, (block, state) in enumerate(zip(model.blocks, model.init_state(1), strict=True)):
         if any(tree.nodes(kind, state.mixer) for kind in MIXERS):
             yield layer, TITAN
@@ -264,12 +275,12 @@ def levels_of(model: LanguageModel) -> Iterator[tuple[int, str]]:
 
 def levels_in(block: nn.Module) -> list[MLPMemory]:
     """List the levels of a block."""
-    # a ModuleList does not tell what it holds
+    # the type checker does not know what a ModuleList holds
     return [cast(MLPMemory, level) for level in cast(Block, block).cms.levels.values()]
 
 
-def begin_level(module: MLPMemory, clock: Context, batch: int) -> LevelState:
-    """Return the state of a level on which `batch` rows have written nothing, with a clock it was not made with."""
+def init_level_state(module: MLPMemory, clock: Context, batch: int) -> LevelState:
+    """Return the state of a level before any write, for `batch` rows, with `clock` in place of the level's own."""
     weights = MLPWeights(module.up.weight.detach(), module.down.weight.detach())
     return start(module.level, (clock,), weights, batch)
 
@@ -277,40 +288,44 @@ def begin_level(module: MLPMemory, clock: Context, batch: int) -> LevelState:
 def teach_signal(
     model: LanguageModel, hidden: Float[Tensor, "b t d"], targets: Int[Tensor, "b t"]
 ) -> Float[Tensor, "b t d"]:
-    """Return the gradient of the loss of each target at the model's last output. Source: Nested Learning, section 4."""
+    """Return the gradient of each target's loss at the model's last output (Nested Learning, section 4)."""
     with torch.enable_grad():
         leaf = hidden.requires_grad_()
-        (signal,) = torch.autograd.grad(loss_of(model.logits(leaf), targets).sum(), leaf)
+        (signal,) = torch.autograd.grad(token_nats(model.logits(leaf), targets).sum(), leaf)
     return signal
 
 
-def loss_of(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"]) -> Float[Tensor, "b t"]:
-    """Return the nats of each target in float32 or better, 0 where there is none."""
-    return F.cross_entropy(exact(logits).mT, targets, ignore_index=IGNORE, reduction="none")
+def token_nats(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"]) -> Float[Tensor, "b t"]:
+    """Return the loss of each target in nats, in float32 or wider; 0 where there is no target."""
+    return F.cross_entropy(to_float32(logits).mT, targets, ignore_index=IGNORE, reduction="none")
 
 
-def exact(logits: Float[Tensor, "b t v"]) -> Float[Tensor, "b t v"]:
-    """Return `logits` in float32 or better."""
+def to_float32(logits: Float[Tensor, "b t v"]) -> Float[Tensor, "b t v"]:
+    """Return `logits` in float32 or wider."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def refuse_infinite(numbers: Tensor) -> None:
-    """Raise DivergedError when `numbers` of a reading are not finite."""
-    if not bool(torch.isfinite(numbers).all()):
+def require_finite(logits: Tensor) -> None:
+    """Raise DivergedError where `logits` are not finite."""
+    if not bool(torch.isfinite(logits).all()):
         raise DivergedError(
-            "the model's logits are not finite: its weights are damaged, or what it memorised has grown without bound; "
+            "the model's logits are not finite: its weights are damaged, or what it memorized has grown without bound; "
             "try a smaller memory.lr, fewer memory.steps, memory=frozen, or an earlier checkpoint"
         )
 
 
-def norms_of(before: State, after: State, chosen: set[tuple[int, str]], name: str) -> Float[Tensor, " b"]:
-    """Return how far the level `name` moved from `before` to `after`, the root of the mean square over its layers."""
+def level_norms(before: State, after: State, chosen: set[tuple[int, str]], name: str) -> Float[Tensor, " b"]:
+    """Return how far the level `name` moved from `before` to `after`: the root mean square over its layers."""
     squares = []
     for layer, (old, new) in enumerate(zip(before, after, strict=True)):
         if (layer, name) not in chosen:
             continue
         if name == TITAN:
-            pairs = [pair for kind in MIXERS for pair in zip(written(kind, old), written(kind, new), strict=True)]
+            pairs = [
+                pair
+                for kind in MIXERS
+                for pair in zip(memory_tensors(kind, old), memory_tensors(kind, new), strict=True)
+            ]
             squares.append(norm_of([one - other for other, one in pairs]).square())
         squares += [
             norm(MLPWeights(*(one - other for one, other in zip(now.delta(), then.delta(), strict=True)))).square()
@@ -320,7 +335,7 @@ def norms_of(before: State, after: State, chosen: set[tuple[int, str]], name: st
     return torch.stack(squares).mean(0).sqrt()
 
 
-def written(kind: type, block: BlockState) -> list[Tensor]:
-    """List what mixers of a block have written, without their momentum."""
+def memory_tensors(kind: type, block: BlockState) -> list[Tensor]:
+    """List the memories of a block's mixer, without their momentum."""
     nodes: list[Any] = tree.nodes(kind, block.mixer)
     return [leaf for node in nodes for leaf in tree.leaves(node.weight if isinstance(node, Memory) else node)]

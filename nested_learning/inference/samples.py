@@ -1,4 +1,4 @@
-"""What a model writes after a prompt: greedily, and drawn from a generator of its own."""
+"""Samples: the continuation of a prompt, greedy and sampled."""
 
 from dataclasses import replace
 
@@ -13,14 +13,20 @@ GREEDY, DRAWN = "greedy", "drawn"
 
 
 def printable(text: str) -> str:
-    """Return `text` with control characters replaced: a model that knows little must not steer the terminal."""
+    """Return `text` with control characters replaced, so that a generated text cannot control the terminal."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
 
 
-def continuation(session: Session, prompt: str, how: SamplingConfig, seed: int) -> str:
-    """Read `prompt` with `session` and return the text that is drawn after it."""
+def continuation(session: Session, prompt: str, sampling: SamplingConfig, seed: int) -> str:
+    """Read `prompt` with `session` and return the generated continuation."""
     session.feed(prompt)
-    tokens = session.generate(how.num_tokens, temperature=how.temperature, top_k=how.top_k, top_p=how.top_p, seed=seed)
+    tokens = session.generate(
+        sampling.num_tokens,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        seed=seed,
+    )
     return session.text(tokens)[0]
 
 
@@ -28,20 +34,21 @@ def draw_samples(
     model: LanguageModel,
     tokenizer: Tokenizer,
     prompts: list[str],
-    how: SamplingConfig,
+    sampling: SamplingConfig,
     policy: str | MemoryConfig,
     seed: int,
 ) -> list[dict[str, str]]:
-    """Let `model` go on with each prompt, greedily and as `how` says; return `prompt`, `kind` and `text` of each.
+    """Continue each prompt with greedy decoding and as `sampling` says; return `prompt`, `kind` and `text` of each.
 
-    A function of the weights and the arguments: no random number of anyone else is touched, and the model is left as
-    it was. Every process of a model that is spread over several must call it.
+    The result depends on the weights and the arguments only: no global generator is used, and the model is unchanged.
+    Where the model is sharded over processes, every process must call this function.
     """
-    kinds = {GREEDY: replace(how, temperature=0.0), DRAWN: how}
+    kinds = {GREEDY: replace(sampling, temperature=0.0), DRAWN: sampling}
     with evaluating(model):
-        begun = Session(model, tokenizer, policy=policy)
+        # every prompt starts from a fork of one session, which has read the `end` token only
+        start = Session(model, tokenizer, policy=policy)
         return [
-            {"prompt": prompt, "kind": kind, "text": continuation(begun.fork(), prompt, drawn, seed)}
+            {"prompt": prompt, "kind": kind, "text": continuation(start.fork(), prompt, settings, seed)}
             for prompt in prompts
-            for kind, drawn in kinds.items()
+            for kind, settings in kinds.items()
         ]

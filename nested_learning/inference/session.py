@@ -1,4 +1,4 @@
-"""The one reader of text: a trained model, one stream per row, and what it remembers as a value."""
+"""Sessions: read text with a trained model, one stream per row, and score or generate what follows."""
 
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -12,7 +12,7 @@ from nested_learning.data.batch import IGNORE
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.inference.config import MemorizeConfig, MemoryConfig, SamplingConfig
-from nested_learning.inference.memorize import Memorizer, MemorizeResult, refuse_infinite
+from nested_learning.inference.memorize import Memorizer, MemorizeResult, require_finite
 from nested_learning.inference.state_file import load_state, num_rows, save_state
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.nn.memory import State
@@ -20,17 +20,19 @@ from nested_learning.ops.sampling import sample_token
 from nested_learning.seeds import derive_seed
 from nested_learning.shapes import Float, Int, Tensor
 
-# tokens that are read in one pass: bounds the memory that logits and activations of a long text take, changes no result
-SEGMENT = 1024
+# prefill: tokens per forward pass. It bounds the memory of logits and activations for a long text; it changes no result
+PREFILL_TOKENS = 1024
 
 
 class Session:
-    """Reads one stream per row of `batch`, token after token, and answers: feed, score, generate; fork, save, reset.
+    """A session reads one token stream per row with a trained model, and scores or generates what follows.
 
-    With a tokenizer every row begins with its `end` token, as every document does in training; without one it begins
-    empty. `policy` "online" lets memories write as they read, "frozen" does not; with a MemorizeConfig texts can be
-    studied. What was read lives in an immutable state, so that `fork()` copies nothing, and the model is never changed.
-    Nothing here is differentiable.
+    `feed` is the prefill: it reads a prompt and keeps KV caches, convolution windows and fast weights in one state.
+    The memory policy says when fast weights are written: "online", in every forward pass; "frozen", never; with a
+    MemorizeConfig, as online, and `memorize` also writes a context into them before the question is read.
+
+    The state is immutable, so `fork` copies nothing; the model's parameters never change; no call is differentiable.
+    With a tokenizer every row begins with its `end` token, as every document does in training; without one, empty.
     """
 
     def __init__(
@@ -41,19 +43,19 @@ class Session:
         batch: int = 1,
         policy: str | MemoryConfig = "online",
     ) -> None:
-        """Begin to read with `model` where it is; raise ConfigError for an unknown policy or a batch below 1."""
+        """Start a session on the model's device. Raises ConfigError for an unknown policy or a batch below 1."""
         if batch < 1:
-            raise ConfigError(f"batch={batch}: a session reads at least one stream, use batch=1")
+            raise ConfigError(f"batch={batch}: a session reads at least one stream; use batch=1")
         self.model = model
         self.tokenizer = tokenizer
         self.batch = batch
         if policy == "memorize":
-            raise ConfigError('policy="memorize" needs to know how: give policy=MemorizeConfig(...)')
+            raise ConfigError('policy="memorize" needs settings: give policy=MemorizeConfig(...)')
         self.policy = MemoryConfig(name=policy) if isinstance(policy, str) else policy
         self._memorizer = Memorizer(model, self.policy) if isinstance(self.policy, MemorizeConfig) else None
         self._device = next(model.parameters()).device
-        self.position = self._opening = 0
-        self._last: Tensor | None = None
+        self.position = self._num_prefix = 0
+        self._last_logits: Tensor | None = None
         self.state: State = None
         self.reset()
 
@@ -67,107 +69,111 @@ class Session:
         policy: str | MemoryConfig = "online",
         weights: str = "model",
     ) -> "Session":
-        """Open what was trained: a run directory, or one of its `checkpoints/step_*`; `device`: auto, cpu, cuda or mps.
+        """Open a trained model: a run directory, or one of its `checkpoints/step_*`; `device`: auto, cpu, cuda or mps.
 
-        `weights`: model, those that were trained, or ema, the averages that `optim.ema` made. Raises CheckpointError
-        for a checkpoint that is missing or damaged, or has no averages, ConfigError for a device or policy.
+        `weights`: model, the trained weights, or ema, their moving average (`optim.ema`). Raises CheckpointError for a
+        checkpoint that is missing, damaged or without an average, ConfigError for an unknown device or policy.
         """
-        # the one import that goes up: a run is opened by its whole configuration, which knows every part
+        # an import from a higher floor: opening a run needs its whole configuration, which imports every folder
         from nested_learning.hub.open_run import open_trained
 
         trained = open_trained(Path(path), device, weights)
         return cls(trained.model, trained.tokenizer, batch=batch, policy=policy)
 
     def reset(self) -> None:
-        """Forget everything that was read."""
+        """Forget everything that was read, fast weights included."""
         with torch.inference_mode():
             self._start(self._empty(self.batch))
 
     def reset_context(self) -> None:
-        """Begin another text: what was memorised stays; windows, caches and the position are those of the beginning."""
+        """Start a new document: keep fast weights; clear KV caches, convolution windows and the position."""
         with torch.inference_mode():
             self._start(self.model.reset_context(self.state))
 
     def memorize(self, text: str | Tensor) -> MemorizeResult:
-        """Study a text, or tokens [b t] or [t], from its beginning; then begin another text with what was learned.
+        """Memorize a text, or tokens [b t] or [t], from its beginning; then start a new document.
 
-        How often it is read, and what of it is written where, says the policy, a MemorizeConfig; raises ConfigError
-        for another one, DataError where there is nothing to read. What was read of the text that is interrupted counts
-        as memorised.
+        The policy, a MemorizeConfig, says how often the text is read and which levels are written. What the session has
+        read before stays in the fast weights. Raises ConfigError under another policy, DataError for an empty text.
         """
-        opening = torch.full((self.batch, self._opening), 0 if self.tokenizer is None else self.tokenizer.end)
-        tokens = torch.cat([opening, *self._pieces(text)], 1).to(self._device)
+        prefix = torch.full((self.batch, self._num_prefix), 0 if self.tokenizer is None else self.tokenizer.end)
+        tokens = torch.cat([prefix, *self._prefill_chunks(text)], 1).to(self._device)
         if not tokens.numel():
-            raise DataError("nothing to study: the text is empty, and this session adds no token of its own")
+            raise DataError("nothing to memorize: the text is empty, and this session adds no token of its own")
         targets = F.pad(tokens[:, 1:], (0, 1), value=IGNORE)
-        # the beginning of a text is no part of what is studied: it is read again
-        memorised = self._begun if self.position == self._opening else self.state
-        found, memorised = self._require_memorizer().memorize(tokens, targets, memorised)
+        # `tokens` begin with the `end` token. A session that has read only this token starts again before it, so that
+        # it is written once
+        memory = self._context_start if self.position == self._num_prefix else self.state
+        result, memory = self._require_memorizer().memorize(tokens, targets, memory)
         with torch.inference_mode():
-            self._start(self.model.reset_context(memorised))
-        return found
+            self._start(self.model.reset_context(memory))
+        return result
 
     def read_and_memorize(self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"]) -> MemorizeResult:
-        """Read `tokens` on like `read`, and study each piece of them once its `targets` (IGNORE: none) were predicted.
+        """Read `tokens` like `read`, and memorize each segment after its `targets` (IGNORE: none) were predicted.
 
-        What reading itself writes is written as ever, so that without a write of study this is `read`. Returns what
-        each target cost and what was written; the text goes on. Raises ConfigError where `memorize` does, and for
-        levels of which there is nothing to study so.
+        The document continues afterwards. Levels that a plain forward pass updates are updated as ever, so with
+        memory.lr=0 this equals `read`. Returns the nats of each target and what was written. Raises ConfigError where
+        `memorize` does, and where a plain forward pass already updates every chosen level.
         """
         tokens, targets = tokens.to(self._device), targets.to(self._device)
-        found, self._last, self.state = self._require_memorizer().read(tokens, targets, self.state, goes_on=True)
+        result, self._last_logits, self.state = self._require_memorizer().read(
+            tokens, targets, self.state, continues=True
+        )
         self.position += tokens.shape[1]
-        return found
+        return result
 
     @property
     def memorizes(self) -> bool:
-        """Say whether texts can be studied: whether the policy is a MemorizeConfig."""
+        """Say whether the session can memorize: whether its policy is a MemorizeConfig."""
         return self._memorizer is not None
 
     def _require_memorizer(self) -> Memorizer:
         if self._memorizer is None:
             raise ConfigError(
-                f"policy={self.policy.name} studies nothing; give a MemorizeConfig, which is what memory=memorize makes"
+                f"policy={self.policy.name} memorizes nothing; give policy=MemorizeConfig(...), or memory=memorize"
             )
         return self._memorizer
 
     def _empty(self, batch: int) -> State:
         state = self.model.init_state(batch)
-        return state if self._memorizer is None else self._memorizer.open(state)
+        return state if self._memorizer is None else self._memorizer.add_fast_weights(state)
 
     def _start(self, state: State) -> None:
-        self.state = self._begun = state
-        self._last = None
-        self.position = self._opening = 0
+        self.state = self._context_start = state
+        self._last_logits = None
+        self.position = self._num_prefix = 0
         if self.tokenizer is not None:
             self.read(torch.full((self.batch, 1), self.tokenizer.end))
-            self._opening = self.position
+            self._num_prefix = self.position
 
     def fork(self, rows: Sequence[int] | None = None) -> "Session":
-        """Return a session that goes on from here by itself; it shares the state, which nothing ever changes.
+        """Return a session that continues independently from here. It shares the immutable state and copies nothing.
 
-        With `rows` it reads these streams alone, in this order, a stream as often as it is named. Raises DataError for
-        a row that there is not.
+        With `rows` it has these rows only, in this order; a row may be named more than once. Raises DataError for a row
+        that does not exist.
         """
         other = copy(self)
         if rows is not None:
             if not rows or not 0 <= min(rows) <= max(rows) < self.batch:
-                raise DataError(f"rows={list(rows)}: this session reads the streams 0 to {self.batch - 1}; name some")
+                raise DataError(
+                    f"rows={list(rows)}: this session has the rows 0 to {self.batch - 1}; name at least one"
+                )
             index = torch.tensor(rows, device=self._device)
-            mine = (self.state, self._begun, self._last)
-            other.state, other._begun, other._last = tree.select_rows(mine, index)
+            mine = (self.state, self._context_start, self._last_logits)
+            other.state, other._context_start, other._last_logits = tree.select_rows(mine, index)
             other.batch = len(rows)
         return other
 
     def save(self, path: str | Path) -> None:
-        """Write what was read to the file `path`, from which `restore` goes on; the model is not in it.
+        """Save the state to the file `path`, from which `restore` continues. The model is not in the file.
 
-        Raises ConfigError when nothing was read.
+        Raises ConfigError where nothing was read.
         """
-        save_state(Path(path), (self.state, self._next(), self.position), self.model, self.batch)
+        save_state(Path(path), (self.state, self._next_logits(), self.position), self.model, self.batch)
 
     def restore(self, path: str | Path) -> None:
-        """Go on where `save` was called, with all its streams, in place of what was read here.
+        """Continue where `save` was called, with all rows of that session; what was read here is dropped.
 
         Raises CheckpointError for a file that is missing, damaged, or of another model.
         """
@@ -175,42 +181,43 @@ class Session:
         with torch.inference_mode():
             last = self.model.head.weight.new_zeros(batch, self.model.vocab_size)
             template = (self._empty(batch), last, 0)
-            self.state, self._last, self.position = load_state(Path(path), template, self._device)
-            self._begun = self.model.reset_context(self.state)
+            self.state, self._last_logits, self.position = load_state(Path(path), template, self._device)
+            self._context_start = self.model.reset_context(self.state)
         self.batch = batch
 
     @torch.inference_mode()
     def read(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
         """Read `tokens` and return the logits after each of them; `feed` needs less memory for a long text.
 
-        Raises DivergedError when the logits after the last of them are not finite.
+        Raises DivergedError where the logits after the last token are not finite.
         """
         logits, self.state = self.model(tokens.to(self._device), self.state, write=self.policy.write)
-        refuse_infinite(logits[:, -1])
-        self._last = logits[:, -1]
+        require_finite(logits[:, -1])
+        self._last_logits = logits[:, -1]
         self.position += tokens.shape[1]
         return logits
 
     def feed(self, text: str | Tensor) -> Float[Tensor, "b v"]:
-        """Read a text, or tokens [b t] or [t]; one text is read by every row. Returns the logits of the next token.
+        """Prefill: read a text, or tokens [b t], or [t] for all rows. Returns the logits of the next token.
 
-        Raises ConfigError for a text without a tokenizer, DataError for tokens that the model does not know.
+        Raises ConfigError for a text without a tokenizer, DataError for tokens outside the vocabulary.
         """
-        for piece in self._pieces(text):
-            self.read(piece)
-        return self._next()
+        for tokens in self._prefill_chunks(text):
+            self.read(tokens)
+        return self._next_logits()
 
     @torch.inference_mode()
     def score(self, text: str | Tensor) -> Float[Tensor, "b t"]:
-        """Read like `feed` and return the nats that each token cost, given all before it (natural log, float32).
+        """Read like `feed` and return the loss of each token in nats, given all before it (float32).
 
-        Raises ConfigError when nothing was read before, since the first token then has no prediction.
+        Raises ConfigError where nothing was read before, since the first token then has no prediction.
         """
         nats = []
-        for piece in self._pieces(text):
-            before = self._next()[:, None]
-            predictions = torch.cat([before, self.read(piece)[:, :-1]], dim=1).float()
-            nats.append(F.cross_entropy(predictions.mT, piece.to(self._device), reduction="none"))
+        for tokens in self._prefill_chunks(text):
+            # the logits after the last token read so far predict the first token of this chunk
+            first = self._next_logits()[:, None]
+            predictions = torch.cat([first, self.read(tokens)[:, :-1]], dim=1).float()
+            nats.append(F.cross_entropy(predictions.mT, tokens.to(self._device), reduction="none"))
         return torch.cat(nats, dim=1)
 
     @torch.inference_mode()
@@ -223,18 +230,24 @@ class Session:
         top_p: float | int = 1.0,
         seed: int = 0,
     ) -> Int[Tensor, "b n"]:
-        """Draw `num_tokens` tokens, each read before the next is drawn; they are returned on the CPU.
+        """Sample `num_tokens` tokens, reading each before the next; they are returned on the CPU.
 
-        The draw at a position is keyed by (seed, position): drawing in two calls gives what one call gives, and no
-        other random number is touched. Raises ConfigError for a setting out of range, or when nothing was read before.
+        The random number at a position depends on (seed, position) only: two calls give what one call gives, and no
+        other generator is used. Raises ConfigError for a setting out of range, or where nothing was read before.
         """
-        drawn = SamplingConfig(num_tokens=num_tokens, temperature=float(temperature), top_k=top_k, top_p=float(top_p))
+        sampling = SamplingConfig(
+            num_tokens=num_tokens, temperature=float(temperature), top_k=top_k, top_p=float(top_p)
+        )
         tokens = torch.empty(self.batch, 0, dtype=torch.int64)
-        for _ in range(drawn.num_tokens):
-            # on the CPU, so that a seed draws the same numbers on every device
+        for _ in range(sampling.num_tokens):
+            # on the CPU, so that a seed gives the same numbers on every device
             generator = torch.Generator().manual_seed(derive_seed(seed, "sample", self.position))
             token = sample_token(
-                self._next().cpu(), temperature=drawn.temperature, top_k=top_k, top_p=drawn.top_p, generator=generator
+                self._next_logits().cpu(),
+                temperature=sampling.temperature,
+                top_k=top_k,
+                top_p=sampling.top_p,
+                generator=generator,
             )[:, None]
             self.read(token)
             tokens = torch.cat([tokens, token], dim=1)
@@ -242,20 +255,20 @@ class Session:
 
     def text(self, tokens: Int[Tensor, "b t"]) -> list[str]:
         """Return the text of each row of `tokens`; raise ConfigError without a tokenizer."""
-        return [self._words().decode(row) for row in tokens.tolist()]
+        return [self._require_tokenizer().decode(row) for row in tokens.tolist()]
 
-    def _next(self) -> Tensor:
-        if self._last is None:
-            raise ConfigError("nothing was read yet, so nothing is predicted: feed a first token")
-        return self._last
+    def _next_logits(self) -> Tensor:
+        if self._last_logits is None:
+            raise ConfigError("nothing was read yet, so there is no prediction; feed a first token")
+        return self._last_logits
 
-    def _words(self) -> Tokenizer:
+    def _require_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
-            raise ConfigError("this model has no tokenizer: it was trained on tokens that are no text; feed it tokens")
+            raise ConfigError("this model has no tokenizer: it was trained on data without text; feed it tokens")
         return self.tokenizer
 
-    def _pieces(self, text: str | Tensor) -> Iterator[Tensor]:
-        tokens = torch.from_numpy(self._words().encode(text)) if isinstance(text, str) else text
+    def _prefill_chunks(self, text: str | Tensor) -> Iterator[Tensor]:
+        tokens = torch.from_numpy(self._require_tokenizer().encode(text)) if isinstance(text, str) else text
         if tokens.dim() == 1:
             tokens = tokens.expand(self.batch, -1)
         if tokens.dim() != 2 or len(tokens) != self.batch:
@@ -265,6 +278,6 @@ class Session:
         vocab_size = self.model.vocab_size
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
             raise DataError(
-                f"tokens from {int(tokens.min())} to {int(tokens.max())}: the model knows 0 to {vocab_size - 1}"
+                f"tokens from {int(tokens.min())} to {int(tokens.max())}: the vocabulary is 0 to {vocab_size - 1}"
             )
-        return iter(tokens.split(SEGMENT, dim=1)) if tokens.numel() else iter(())
+        return iter(tokens.split(PREFILL_TOKENS, dim=1)) if tokens.numel() else iter(())

@@ -1,4 +1,4 @@
-"""What was read, as a file: the tensors and integers of a state, and which model they belong to."""
+"""Session states as files: the tensors and integers of a state, and a fingerprint of its model."""
 
 import json
 import os
@@ -14,16 +14,16 @@ from nested_learning import tree
 from nested_learning.errors import CheckpointError
 from nested_learning.files import sync
 
-# of each parameter this many numbers are looked at: any two trained models differ in them
-NUM_LOOKED_AT = 64
+# numbers of each parameter in the fingerprint: any two trained models differ in these
+NUM_HASHED = 64
 
 
 def save_state(path: Path, state: Any, model: nn.Module, rows: int) -> None:
-    """Write `state`, of `rows` rows read by `model`, to the file `path`: whole or not at all.
+    """Write `state`, which has `rows` rows and belongs to `model`, to the safetensors file `path`, whole or not at all.
 
-    The file is safetensors; integers, such as positions, are in its header, and so is the model's fingerprint.
+    Integers, such as positions, and the model's fingerprint are in the header.
     """
-    # tensors of a state may share memory, those of a file may not
+    # tensors of a state may share memory; safetensors refuses those that do
     tensors = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in tree.named_leaves(state).items()}
     header = {"rows": rows, "model": fingerprint(model), "integers": tree.named_integers(state)}
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -34,33 +34,37 @@ def save_state(path: Path, state: Any, model: nn.Module, rows: int) -> None:
 
 
 def num_rows(path: Path, model: nn.Module) -> int:
-    """Return the number of rows of the state in `path`; raise CheckpointError where it is none of `model`."""
-    header = _read(path)[0]
+    """Return the number of rows of the state in `path`; raise CheckpointError for a state of another model."""
+    header = _open(path)[0]
     if header["model"] != fingerprint(model):
-        raise CheckpointError(f"{path}: the state of another model; open the checkpoint that it was saved with")
+        raise CheckpointError(
+            f"{path}: this state belongs to another model; open the checkpoint that it was saved with"
+        )
     return int(header["rows"])
 
 
 def load_state(path: Path, template: Any, device: Any) -> Any:
-    """Return the state in `path`, in the form of `template`, on `device`; raise CheckpointError where it differs."""
-    header, tensors = _read(path)
+    """Return the state in `path`, on `device`; raise CheckpointError where its structure is not that of `template`."""
+    header, tensors = _open(path)
     named, integers = tree.named_leaves(template), tree.named_integers(template)
     if named.keys() != tensors.keys() or integers.keys() != header["integers"].keys():
-        raise CheckpointError(f"{path}: a state of another form; it was saved by another version: read the text again")
+        raise CheckpointError(
+            f"{path}: this state has another structure, because another version saved it; read the text again"
+        )
     on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
     return tree.rebuild(template, on_device | header["integers"])
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Return a hash of the first numbers of every parameter, which tells models apart on any device."""
+    """Return a hash of the first numbers of every parameter; it is the same on every device."""
     digest = sha256()
     for name, parameter in model.named_parameters():
-        first = parameter.detach().flatten()[:NUM_LOOKED_AT].cpu().double()
+        first = parameter.detach().flatten()[:NUM_HASHED].cpu().double()
         digest.update(f"{name} {tuple(parameter.shape)}".encode() + first.numpy().tobytes())
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -68,5 +72,5 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: unreadable ({type(error).__name__}); save the session again") from error
     if "state" not in metadata:
-        raise CheckpointError(f"{path}: not the state of a session; give a file that Session.save wrote")
+        raise CheckpointError(f"{path}: not a session state; give a file that Session.save wrote")
     return json.loads(metadata["state"]), tensors

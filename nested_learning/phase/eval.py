@@ -14,7 +14,7 @@ from rich.console import Console
 from nested_learning.errors import ConfigError
 from nested_learning.evals.files import FOLDER, differences, table, write_report
 from nested_learning.evals.protocol import EvalContext, EvalPack, Report
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.hub.open_run import Trained, open_trained
 from nested_learning.inference.config import MemorizeConfig, MemoryConfig
 from nested_learning.nn.backend import use_backend
@@ -73,26 +73,26 @@ def report_on(
 ) -> Report:
     """Ask `ctx` the examples of a pack, keep the report beside its run, and show it."""
     label, before = label_of(name, config, ctx), fingerprint_parameters(trained.model)
-    told = about(name, config, trained, ctx) | {"parameters_sha256": before}
+    about_run = about(name, config, trained, ctx) | {"parameters_sha256": before}
     started = time.process_time()
-    report = ask(pack, ctx, draft_of(label, ctx), told, say)
+    report = evaluate(pack, ctx, draft_of(label, ctx), about_run, say)
     after = fingerprint_parameters(trained.model)
     assert before == after, "an evaluation changed the model"
-    told |= {
+    about_run |= {
         "parameters_sha256_after": after,
         "cpu_seconds": time.process_time() - started,
         "peak_memory_bytes": peak_memory_bytes(pick_device(config.device)),
     }
-    path = write_report(ctx.run, label, report, told, baseline)
+    path = write_report(ctx.run, label, report, about_run, baseline)
     console = Console()
     console.print(table(label, report.metrics))
     if baseline is not None:
         console.print(table(f"{label} - {name}", differences(report, baseline)))
     say(f"written: {path}")
     if report.curves:
-        say(draw(path.with_suffix(".png"), lambda place: plot_panels(place, report.curves, report.axis)))
+        say(save_plot(path.with_suffix(".png"), lambda place: plot_panels(place, report.curves, report.axis)))
     if report.grids:
-        say(draw(path.with_name(f"{label}_map.png"), lambda place: plot_maps(place, report.grids)))
+        say(save_plot(path.with_name(f"{label}_map.png"), lambda place: plot_maps(place, report.grids)))
     return report
 
 
@@ -124,7 +124,7 @@ def fingerprint_parameters(model: LanguageModel) -> str:
     return digest.hexdigest()
 
 
-def draw(path: Path, plot: Callable[[Path], None]) -> str:
+def save_plot(path: Path, plot: Callable[[Path], None]) -> str:
     """Have `plot` draw into `path`; say where it is, or what is missing to draw it."""
     try:
         plot(path)

@@ -7,11 +7,12 @@ from io import StringIO
 from rich.console import Console
 
 from nested_learning.evals.files import table, write_report
-from nested_learning.evals.protocol import Metric, Report
+from nested_learning.evals.metrics import Metric
+from nested_learning.evals.protocol import Report
 
 REPORT = Report(
-    figures={"loss": Metric(2.5, 0.125, 4, "lower"), "accuracy": Metric(math.nan, None, 1, "higher")},
-    rows=[{"row": 0, "nats": 3.0}, {"row": 1, "nats": math.inf}],
+    samples={"loss": Metric(2.5, 0.125, 4, "lower"), "accuracy": Metric(math.nan, None, 1, "higher")},
+    records=[{"row": 0, "nats": 3.0}, {"row": 1, "nats": math.inf}],
 )
 
 

@@ -12,7 +12,7 @@ from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.evals.language.validation import ValidationPack
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.reading import buckets
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.inference.config import MemoryConfig
 from nested_learning.objective.next_token import NextToken
 from nested_learning.train.validation import validate
@@ -53,7 +53,7 @@ def parity_subject(tmp_path):
 
 
 def report_on(pack, ctx):
-    return ask(pack, ctx, ctx.run / "evals/draft.jsonl", {"policy": ctx.policy.name})
+    return evaluate(pack, ctx, ctx.run / "evals/draft.jsonl", {"policy": ctx.policy.name})
 
 
 def values(report):
@@ -68,7 +68,7 @@ def test_validation_gives_the_figures_of_training(tmp_path, task):
     found = report_on(ValidationPack(3, resets=False), ctx)
     assert {f"val/{name}": value for name, value in values(found).items()} == pytest.approx(expected, rel=1e-5)
     assert all(metric.n == 6 and metric.stderr is not None for metric in found.metrics.values())
-    assert len(found.rows) == 6
+    assert len(found.records) == 6
 
 
 def test_positions_are_cut_where_the_lengths_double():

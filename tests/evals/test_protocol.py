@@ -5,7 +5,7 @@ from statistics import mean, stdev
 
 import pytest
 
-from nested_learning.evals.protocol import ratio
+from nested_learning.evals.metrics import ratio
 
 
 def test_with_equal_denominators_the_error_is_that_of_the_mean():

@@ -10,8 +10,9 @@ from tiny import memorize_policy, tiny
 
 from nested_learning.errors import DataError, DivergedError
 from nested_learning.evals.files import differences
-from nested_learning.evals.protocol import EvalContext, Report, Samples
-from nested_learning.evals.runner import ask
+from nested_learning.evals.metrics import Samples
+from nested_learning.evals.protocol import EvalContext, Report
+from nested_learning.evals.runner import evaluate
 from nested_learning.inference.config import MemoryConfig
 
 VOCAB = 23
@@ -37,13 +38,13 @@ class Nats:
         self.asked += numbers
         texts, memorized = torch.stack(texts), [{} for _ in numbers]
         if session.memorizes:
-            memorized = session.memorize(texts).rows()
+            memorized = session.memorize(texts).records()
         session.feed(texts[:, :1])
         nats = session.score(texts[:, 1:]).sum(1).tolist()
         return [[{"example": n, "nats": x} | row] for n, x, row in zip(numbers, nats, memorized, strict=True)]
 
-    def summarise(self, ctx, rows):
-        return Report(figures={"nats": Samples.mean([row["nats"] for row in rows], "lower")}, rows=list(rows))
+    def summarise(self, ctx, records):
+        return Report(samples={"nats": Samples.mean([row["nats"] for row in records], "lower")}, records=list(records))
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def draft(ctx):
 
 
 def report_on(ctx, pack=None, about=None, said=None):
-    return ask(pack or Nats(), ctx, draft(ctx), about or {"pack": 1}, (said if said is not None else []).append)
+    return evaluate(pack or Nats(), ctx, draft(ctx), about or {"pack": 1}, (said if said is not None else []).append)
 
 
 @pytest.mark.parametrize("fails_at", [2, 3, 4])
@@ -75,8 +76,8 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(ctx, fails_at):
         file.write('[{"example": 9, "na')
     pack, said = Nats(), []
     report = report_on(ctx, pack, said=said)
-    assert pack.asked == list(range(fails_at // 2 * 2, 5)) and "going on after" in said[0]
-    assert (report.rows, report.metrics) == (whole.rows, whole.metrics)
+    assert pack.asked == list(range(fails_at // 2 * 2, 5)) and "resuming after" in said[0]
+    assert (report.records, report.metrics) == (whole.records, whole.metrics)
 
 
 def test_answers_of_half_a_batch_are_asked_again_so_that_batches_are_what_they_were(ctx):
@@ -97,7 +98,7 @@ def test_answers_to_another_question_are_not_taken(ctx):
 
 
 def test_the_batch_size_changes_nothing(ctx):
-    one, many = (report_on(replace(ctx, run=ctx.run / str(n)), Nats(n)).rows for n in (1, 5))
+    one, many = (report_on(replace(ctx, run=ctx.run / str(n)), Nats(n)).records for n in (1, 5))
     assert [row["nats"] for row in one] == pytest.approx([row["nats"] for row in many], rel=1e-5)
 
 
@@ -124,14 +125,14 @@ def test_what_study_wrote_is_reported_and_the_difference_is_of_pairs(ctx):
     report = report_on(replace(ctx, policy=STUDY), about={"policy": "memorize"})
     assert report.metrics["memory/titan/writes"].value == 3 and report.metrics["memory/mlp/norm"].value > 0
     found = differences(report, online)
-    pairs = [one["nats"] - other["nats"] for one, other in zip(report.rows, online.rows, strict=True)]
+    pairs = [one["nats"] - other["nats"] for one, other in zip(report.records, online.records, strict=True)]
     assert found.keys() == {"nats"}
     assert found["nats"].value == pytest.approx(sum(pairs) / 5)
     assert found["nats"].stderr == pytest.approx(float(torch.tensor(pairs).std() / 5**0.5), rel=1e-5)
 
 
 def test_what_is_carried_makes_every_example_know_those_before_it(ctx):
-    alone = report_on(replace(ctx, policy=STUDY), Nats(1)).rows
-    carried = report_on(replace(ctx, policy=replace(STUDY, reset="carry")), Nats(4), {"policy": "carry"}).rows
+    alone = report_on(replace(ctx, policy=STUDY), Nats(1)).records
+    carried = report_on(replace(ctx, policy=replace(STUDY, reset="carry")), Nats(4), {"policy": "carry"}).records
     assert carried[0] == alone[0]
     assert all(one["nats"] != other["nats"] for one, other in zip(carried[1:], alone[1:], strict=True))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import memorize_policy, tiny
 
-from nested_learning.evals.variable_length import read_each, score_each, study_each
+from nested_learning.evals.variable_length import memorize_each, read_each, score_each
 from nested_learning.inference.session import Session
 
 VOCAB = 23
@@ -28,10 +28,10 @@ def test_each_row_reads_its_own_text_as_if_it_were_alone():
 
 def test_each_row_studies_its_own_text_and_the_session_stays_where_it_was():
     session = Session(MODEL, batch=4, policy=STUDY)
-    readers, written = study_each(session, TEXTS)
+    readers, written = memorize_each(session, TEXTS)
     for text, reader, row in zip(TEXTS, readers, written, strict=True):
         alone = Session(MODEL, policy=STUDY)
-        assert row == pytest.approx(alone.memorize(text).rows()[0], rel=1e-4)
+        assert row == pytest.approx(alone.memorize(text).records()[0], rel=1e-4)
         for each in (reader, alone):
             each.feed(torch.zeros(1, dtype=torch.int64))
         assert torch.allclose(after(reader), after(alone), atol=1e-5)
@@ -40,7 +40,7 @@ def test_each_row_studies_its_own_text_and_the_session_stays_where_it_was():
 
 def test_where_examples_build_on_each_other_the_session_itself_studies():
     session = Session(MODEL, policy=memorize_policy(lr=0.5, chunk=4, reset="carry"))
-    (reader,), _ = study_each(session, TEXTS[:1])
+    (reader,), _ = memorize_each(session, TEXTS[:1])
     assert reader is session and session.state[0].cms[0].writes == 2
 
 

@@ -69,7 +69,7 @@ def test_feeding_in_pieces_equals_feeding_at_once(session, size):
 
 def test_a_long_text_is_read_in_segments_with_the_same_result(session, monkeypatch):
     whole = session.fork().score(TEXT)
-    monkeypatch.setattr("nested_learning.inference.session.SEGMENT", 5)
+    monkeypatch.setattr("nested_learning.inference.session.PREFILL_TOKENS", 5)
     assert close(session.score(TEXT), whole)
 
 
@@ -187,7 +187,7 @@ def test_without_a_tokenizer_tokens_are_read_and_text_is_refused():
 @pytest.mark.parametrize(
     ("tokens", "problem"),
     [
-        (torch.tensor([1, 9]), "1 to 9: the model knows 0 to 8"),
+        (torch.tensor([1, 9]), "1 to 9: the vocabulary is 0 to 8"),
         (torch.tensor([-1, 3]), "-1 to 3"),
         (torch.zeros(3, 4, dtype=torch.int64), r"\[3, 4\]: this session reads \[2 t\]"),
     ],
@@ -230,7 +230,7 @@ def test_a_uniform_model_costs_the_logarithm_of_the_vocabulary():
 def test_an_empty_text_is_studied_as_its_first_token_or_refused():
     alone = Session(build("titans_lmm"), ByteTokenizer(), policy=memorize_policy())
     assert alone.memorize("").nats.shape == (1, 1) and alone.position == 1
-    with pytest.raises(DataError, match="nothing to study"):
+    with pytest.raises(DataError, match="nothing to memorize"):
         Session(build("titans_lmm"), policy=memorize_policy()).memorize(torch.zeros(0, dtype=torch.int64))
 
 

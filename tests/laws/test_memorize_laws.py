@@ -12,7 +12,7 @@ from tiny import memorize_policy
 from nested_learning import tree
 from nested_learning.data.batch import IGNORE, Batch
 from nested_learning.errors import ConfigError
-from nested_learning.inference.memorize import levels_of, written
+from nested_learning.inference.memorize import levels_of, memory_tensors
 from nested_learning.inference.session import Session
 from nested_learning.nn.interpolate import MIXERS
 from nested_learning.nn.level_state import LevelState
@@ -70,7 +70,7 @@ def changes_of(model, before, after):
     """Which levels differ, by layer and name, and where."""
     found = {}
     for layer, (old, new) in enumerate(zip(before, after, strict=True)):
-        leaves = [tree.leaves([written(kind, block) for kind in MIXERS]) for block in (old, new)]
+        leaves = [tree.leaves([memory_tensors(kind, block) for kind in MIXERS]) for block in (old, new)]
         found[layer, "titan"] = leaves
         for one, other in zip(old.cms, new.cms, strict=True):
             if other is not None:

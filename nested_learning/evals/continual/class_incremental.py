@@ -15,14 +15,14 @@ from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.continual.transfer import curves, grid, transfer
 from nested_learning.evals.continual.weights import Weights
 from nested_learning.evals.protocol import EvalContext, Record, Report
-from nested_learning.evals.variable_length import Text, read_each, study_each
+from nested_learning.evals.variable_length import Text, memorize_each, read_each
 from nested_learning.inference.session import Session
 from nested_learning.seeds import derive_seed
 
 NAME = "class_incremental"
 
 
-class Question(NamedTuple):
+class LabelQuestion(NamedTuple):
     """Text number `number`, which was not trained on, of task `task` (1, 2, ...), asked after so many tasks.
 
     The first `num_labels` labels, in the order in which they came, may be the answer.
@@ -63,18 +63,18 @@ class ClassIncremental:
         self.source, self.choices = ctx.data.build(ctx.seed, ctx.tokenizer), None
         return self.source
 
-    def ask(self, starts: Sequence[Session], questions: Sequence[Question]) -> list[Record]:
+    def choose_labels(self, starts: Sequence[Session], questions: Sequence[LabelQuestion]) -> list[Record]:
         """Ask each question of its session, of one row, which has read what comes before the text."""
         assert self.source is not None, "examples come before answers"
         labels = [label for task in self.source.tasks for label in task]
-        rows: list[Record] = []
+        records: list[Record] = []
         for start, each in zip(starts, questions, strict=True):
             nats = self.answers(each.num_labels).nats(start)
             chosen = labels[int(nats.argmin())]
-            row = {"after": each.after, "task": each.task, "example": each.number, "label": each.text.label}
+            record = {"after": each.after, "task": each.task, "example": each.number, "label": each.text.label}
             right = int(chosen == each.text.label)
-            rows.append(row | {"chosen": chosen, "correct": right, "num_choices": each.num_labels})
-        return rows
+            records.append(record | {"chosen": chosen, "correct": right, "num_choices": each.num_labels})
+        return records
 
     def answers(self, number: int) -> "Answers":
         """Return the first `number` labels as answers."""
@@ -84,27 +84,27 @@ class ClassIncremental:
             self.choices = Answers([torch.from_numpy(self.source.format.answer(label)) for label in labels])
         return self.choices
 
-    def texts_of(self, questions: Sequence[Question]) -> list[Text]:
+    def texts_of(self, questions: Sequence[LabelQuestion]) -> list[Text]:
         """Return the tokens of what is asked."""
         assert self.source is not None, "examples come before answers"
         return [torch.from_numpy(self.source.format.question(each.text.text)) for each in questions]
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the figures of `transfer`."""
-        figures = transfer(rows, [] if self.joint is None else read_joint(Path(self.joint)))
+        metrics = transfer(records, [] if self.joint is None else read_joint(Path(self.joint)))
         return Report(
-            figures=dict(figures),
-            rows=list(rows),
-            curves=curves(figures),
+            samples=dict(metrics),
+            records=list(records),
+            curves=curves(metrics),
             axis="tasks learned",
-            grids={"accuracy": grid(figures)},
+            grids={"accuracy": grid(metrics)},
         )
 
 
 class TrainedSequence(ClassIncremental):
     """Tasks are learned by training: of a run, the checkpoint at the end of each task is asked."""
 
-    def examples(self, ctx: EvalContext) -> list[Question]:
+    def examples(self, ctx: EvalContext) -> list[LabelQuestion]:
         """Return the questions. Raises ConfigError for checkpoints that are missing, and for memory that would be
         carried from one of them to the next.
         """
@@ -123,9 +123,9 @@ class TrainedSequence(ClassIncremental):
             self._checkpoint(after)
         return questions
 
-    def answer(self, session: Session, examples: Sequence[Question]) -> list[list[Record]]:
+    def answer(self, session: Session, examples: Sequence[LabelQuestion]) -> list[list[Record]]:
         """Return the row of each question."""
-        rows: dict[Question, Record] = {}
+        records: dict[LabelQuestion, Record] = {}
         for after in dict.fromkeys(each.after for each in examples):
             here = [each for each in examples if each.after == after]
             model = self.weights.at(self._checkpoint(after))
@@ -134,13 +134,13 @@ class TrainedSequence(ClassIncremental):
                 Session(model, session.tokenizer, batch=len(here), policy=session.policy),
             )
             if session.memorizes:
-                memorized, written = study_each(starts, texts)
+                memorized, written = memorize_each(starts, texts)
                 ready = [read_each(each, [text])[0] for each, text in zip(memorized, texts, strict=True)]
             else:
                 ready, written = read_each(starts, texts), [{} for _ in here]
-            found = [row | each for row, each in zip(self.ask(ready, here), written, strict=True)]
-            rows |= zip(here, found, strict=True)
-        return [[rows[each]] for each in examples]
+            found = [record | each for record, each in zip(self.choose_labels(ready, here), written, strict=True)]
+            records |= zip(here, found, strict=True)
+        return [[records[each]] for each in examples]
 
     def _checkpoint(self, after: int) -> Path:
         assert self.source is not None, "examples come before answers"
@@ -179,15 +179,15 @@ class ReadSequence(ClassIncremental):
         """Return the rows of all questions after so many tasks."""
         assert len(examples) == 1, "there is one reader"
         after = examples[0]
-        reader, written = self._read(session, after)
+        reader, written = self._read_tasks(session, after)
         questions = [each for each in self.questions if each.after == after]
-        rows: list[Record] = []
+        records: list[Record] = []
         for first in range(0, len(questions), self.at_once):
             here = questions[first : first + self.at_once]
-            rows += self.ask(read_each(reader.fork([0] * len(here)), self.texts_of(here)), here)
-        return [[row | written for row in rows]]
+            records += self.choose_labels(read_each(reader.fork([0] * len(here)), self.texts_of(here)), here)
+        return [[record | written for record in records]]
 
-    def _read(self, session: Session, after: int) -> tuple[Session, Record]:
+    def _read_tasks(self, session: Session, after: int) -> tuple[Session, Record]:
         """Return a session like `session` that has read `after` tasks, and what was written of the last."""
         assert self.source is not None, "examples come before answers"
         if self.reader is None or self.done > after:
@@ -199,7 +199,7 @@ class ReadSequence(ClassIncremental):
             order = np.random.default_rng(derive_seed(self.seed, "read", self.done)).permutation(len(texts))
             tokens = torch.from_numpy(np.concatenate([self.source.format.document(texts[place])[0] for place in order]))
             if session.memorizes:
-                (written,) = self.reader.memorize(tokens).rows()
+                (written,) = self.reader.memorize(tokens).records()
             else:
                 self.reader.feed(tokens)
             self.done += 1
@@ -241,7 +241,7 @@ class Answers:
         return -torch.zeros(number).index_add(0, self.owner, found) / torch.bincount(self.owner, minlength=number)
 
 
-def questions_of(source: Classes, per_label: int | None) -> list[Question]:
+def questions_of(source: Classes, per_label: int | None) -> list[LabelQuestion]:
     """Return all that is asked of a sequence: of all tasks so far after each, and of each task before it is learned."""
     numbered: list[list[tuple[int, LabelledText]]] = []
     number = 0
@@ -254,7 +254,7 @@ def questions_of(source: Classes, per_label: int | None) -> list[Question]:
     before = {(after, task) for task in range(2, len(source.tasks) + 1) for after in (0, task - 1)}
     learned = {(after, task) for after in range(1, len(source.tasks) + 1) for task in range(1, after + 1)}
     return [
-        Question(after, task, place, text, counts[max(after, task)])
+        LabelQuestion(after, task, place, text, counts[max(after, task)])
         for after, task in sorted(before | learned)
         for place, text in numbered[task - 1]
     ]

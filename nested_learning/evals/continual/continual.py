@@ -14,16 +14,17 @@ from nested_learning.evals.continual.forgetting import (
     Lines,
     Matrix,
     forgetting_curves,
-    forgetting_figures,
     forgetting_grid,
+    forgetting_metrics,
 )
 from nested_learning.evals.continual.weights import Weights, all_levels, count_updates, drift
-from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples
-from nested_learning.evals.reading import RowToRead, ValidationRows, figures, read_rows
+from nested_learning.evals.metrics import Metric, Samples
+from nested_learning.evals.protocol import EvalContext, Record, Report
+from nested_learning.evals.reading import RowToRead, ValidationRows, loss_metrics, read_rows
 from nested_learning.inference.session import Session
 
 
-class Question(NamedTuple):
+class CheckpointRow(NamedTuple):
     """A row of the validation of `domain`, to be read with `weights` as they were in the checkpoint `directory`.
 
     `stage`: how many domains had been learned by then.
@@ -49,7 +50,7 @@ class Continual:
     def __init__(self, num_rows: int, batch_size: int, *, resets: bool) -> None:
         self.num_rows, self.batch_size, self.resets = num_rows, batch_size, resets
 
-    def examples(self, ctx: EvalContext) -> list[Question]:
+    def examples(self, ctx: EvalContext) -> list[CheckpointRow]:
         """Return the questions, in the order in which domains were learned.
 
         Raises ConfigError for data that are no sequence and for memories that are to be carried from row to row,
@@ -63,13 +64,13 @@ class Continual:
         source, weights = open_domains(ctx, "continual"), Weights(ctx.model, ctx.weights)
         rows = {name: ValidationRows(part, self.num_rows) for name, part in source.sources.items()}
         return [
-            Question(stage, name, row, directory, weights)
+            CheckpointRow(stage, name, row, directory, weights)
             for stage, directory in enumerate(stages(ctx, list(rows)))
             for name, of_domain in rows.items()
             for row in of_domain
         ]
 
-    def answer(self, session: Session, examples: Sequence[Question]) -> list[list[Record]]:
+    def answer(self, session: Session, examples: Sequence[CheckpointRow]) -> list[list[Record]]:
         """Return the sums over each row."""
         answers: list[list[Record]] = []
         for directory, group in groupby(examples, lambda question: question.directory):
@@ -86,11 +87,11 @@ class Continual:
             ]
         return answers
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the figures of the matrix and of the levels."""
-        names = list(dict.fromkeys(row["domain"] for row in rows))
-        matrix = matrix_of(names, rows)
-        found = forgetting_figures(names, matrix, paired=False)
+        names = list(dict.fromkeys(record["domain"] for record in records))
+        matrix = matrix_of(names, records)
+        found = forgetting_metrics(names, matrix, paired=False)
         steps = stages(ctx, names)
         moved, updates = drift(ctx.model, steps), count_updates(all_levels(ctx.model), steps[-1])
         found |= {f"drift/{name}": Metric(far[-1], None, 1, "neither") for name, far in moved.items()}
@@ -100,7 +101,7 @@ class Continual:
         }
         curves = forgetting_curves(names, matrix) | {"drift": ways}
         grids = {"bits per byte": forgetting_grid(names, matrix)}
-        return Report(figures=found, rows=list(rows), curves=curves, axis=AXIS, grids=grids)
+        return Report(samples=found, records=list(records), curves=curves, axis=AXIS, grids=grids)
 
 
 def open_domains(ctx: EvalContext, pack: str) -> CombinedSource:
@@ -139,12 +140,12 @@ def require_same(trained: dict[str, Any], asked: SequenceConfig) -> None:
             )
 
 
-def matrix_of(names: Sequence[str], rows: Sequence[Record]) -> Matrix:
+def matrix_of(names: Sequence[str], records: Sequence[Record]) -> Matrix:
     """Return the bits per byte after each stage, of each domain; a row is a sample."""
     cells: dict[tuple[int, str], list[Record]] = {}
-    for row in rows:
-        cells.setdefault((row["stage"], row["domain"]), []).append(row)
+    for record in records:
+        cells.setdefault((record["stage"], record["domain"]), []).append(record)
     found: dict[tuple[int, int], Samples] = {}
     for (stage, name), cell in cells.items():
-        found[stage, names.index(name)] = figures(cell)["bpb"]
+        found[stage, names.index(name)] = loss_metrics(cell)["bpb"]
     return found

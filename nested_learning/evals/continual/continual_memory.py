@@ -8,10 +8,10 @@ import torch
 from nested_learning.data.batch import IGNORE, Batch, collate
 from nested_learning.data.combined import CombinedSource
 from nested_learning.evals.continual.continual import matrix_of, open_domains
-from nested_learning.evals.continual.forgetting import AXIS, forgetting_curves, forgetting_figures, forgetting_grid
+from nested_learning.evals.continual.forgetting import AXIS, forgetting_curves, forgetting_grid, forgetting_metrics
 from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.evals.reading import Reading, RowToRead, ValidationRows, read_only
-from nested_learning.inference.memorize import MemorizeResult, join
+from nested_learning.inference.memorize import MemorizeResult, concat_results
 from nested_learning.inference.session import Session
 from nested_learning.shapes import Int, Tensor
 
@@ -60,29 +60,29 @@ class ContinualMemory:
         for stage, name in enumerate([None, *examples[0].text]):
             if name is not None:
                 text = torch.stack([stream.text[name] for stream in examples])
-                memorized += learn(session, text)
+                memorized += read_or_memorize(session, text)
             for domain, rows in examples[0].rows.items():
-                for answer, stream, sums in zip(answers, examples, ask_rows(session, rows), strict=True):
+                for answer, stream, sums in zip(answers, examples, evaluate_rows(session, rows), strict=True):
                     answer.append({"stream": stream.number, "stage": stage, "domain": domain} | sums)
         if memorized:
-            for answer, written in zip(answers, join(memorized).rows(), strict=True):
+            for answer, written in zip(answers, concat_results(memorized).records(), strict=True):
                 answer[0] |= written
         return answers
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the figures of the matrix."""
-        names = list(dict.fromkeys(row["domain"] for row in rows))
-        matrix = matrix_of(names, rows)
+        names = list(dict.fromkeys(record["domain"] for record in records))
+        matrix = matrix_of(names, records)
         return Report(
-            figures=forgetting_figures(names, matrix, paired=True),
-            rows=list(rows),
+            samples=forgetting_metrics(names, matrix, paired=True),
+            records=list(records),
             curves=forgetting_curves(names, matrix),
             axis=AXIS,
             grids={"bits per byte": forgetting_grid(names, matrix)},
         )
 
 
-def learn(session: Session, text: Int[Tensor, "b t"]) -> list[MemorizeResult]:
+def read_or_memorize(session: Session, text: Int[Tensor, "b t"]) -> list[MemorizeResult]:
     """Have the readers read a text, or study it, then begin another; return what was written, if they study."""
     if session.memorizes:
         return [session.memorize(text)]
@@ -91,7 +91,7 @@ def learn(session: Session, text: Int[Tensor, "b t"]) -> list[MemorizeResult]:
     return []
 
 
-def ask_rows(session: Session, rows: Sequence[RowToRead]) -> list[dict[str, float]]:
+def evaluate_rows(session: Session, rows: Sequence[RowToRead]) -> list[dict[str, float]]:
     """Return the sums over `rows` for each stream of `session`: read side by side, each from its beginning.
 
     What is written of one row another does not see, nor does `session`.

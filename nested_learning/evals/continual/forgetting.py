@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from nested_learning.evals.protocol import Grid, Metric, Panels, Samples
+from nested_learning.evals.metrics import Metric, Samples
+from nested_learning.evals.protocol import Grid, Panels
 
 AXIS = "domains learned"
 
@@ -13,7 +14,7 @@ Lines = dict[str, list[tuple[float, float, float | None]]]
 Matrix = Mapping[tuple[int, int], Samples]
 
 
-def forgetting_figures(names: Sequence[str], matrix: Matrix, *, paired: bool) -> dict[str, Samples | Metric]:
+def forgetting_metrics(names: Sequence[str], matrix: Matrix, *, paired: bool) -> dict[str, Samples | Metric]:
     """Return the figures of `matrix`; `names` are those of the domains, in the order in which they were learned.
 
     `bpb/<n>/<domain>`: after n domains, 0 before any. `forgetting/<domain>`: the last one less the least since the
@@ -25,18 +26,18 @@ def forgetting_figures(names: Sequence[str], matrix: Matrix, *, paired: bool) ->
     1706.08840, section 2, and Chaudhry et al., arXiv 1801.10112, section 3, in terms of losses.
     """
     last, domains = len(names), range(len(names))
-    figures: dict[str, Samples | Metric] = {
+    metrics: dict[str, Samples | Metric] = {
         f"bpb/{stage}/{names[domain]}": matrix[stage, domain] for stage in range(last + 1) for domain in domains
     }
     old = domains[:-1]
     forgotten = [less(matrix[last, domain], matrix[least(matrix, domain, last), domain], "lower") for domain in old]
-    figures |= {f"forgetting/{names[domain]}": each for domain, each in zip(old, forgotten, strict=True)}
+    metrics |= {f"forgetting/{names[domain]}": each for domain, each in zip(old, forgotten, strict=True)}
     backward = [less(matrix[domain + 1, domain], matrix[last, domain], "higher") for domain in old]
     forward = [less(matrix[0, domain], matrix[domain, domain], "higher") for domain in domains[1:]]
     learned = [matrix[domain + 1, domain] for domain in domains]
     final = [matrix[last, domain] for domain in domains]
     means = {"forgetting": forgotten, "bwt": backward, "fwt": forward, "learned": learned, "final": final}
-    return figures | {name: mean(each, paired=paired) for name, each in means.items()}
+    return metrics | {name: mean(each, paired=paired) for name, each in means.items()}
 
 
 def least(matrix: Matrix, domain: int, last: int) -> int:
@@ -50,16 +51,16 @@ def less(one: Samples, other: Samples, better: str) -> Samples:
     return Samples([a - b for a, b in zip(one.numerators, other.numerators, strict=True)], one.denominators, better)
 
 
-def mean(figures: Sequence[Samples], *, paired: bool) -> Samples | Metric:
+def mean(parts: Sequence[Samples], *, paired: bool) -> Samples | Metric:
     """Return the mean of `figures`: over the readers that they share, or of independent samples."""
-    better = figures[0].better
+    better = parts[0].better
     if paired:
         of_each = [
-            [top / bottom for top, bottom in zip(each.numerators, each.denominators, strict=True)] for each in figures
+            [top / bottom for top, bottom in zip(each.numerators, each.denominators, strict=True)] for each in parts
         ]
         readers = zip(*of_each, strict=True)
         return Samples.mean([fmean(values) for values in readers], better)
-    metrics = [figure.metric() for figure in figures]
+    metrics = [part.metric() for part in parts]
     errors = [metric.stderr for metric in metrics if metric.stderr is not None]
     known = len(errors) == len(metrics)
     stderr = math.sqrt(math.fsum(error * error for error in errors)) / len(metrics) if known else None

@@ -7,22 +7,23 @@ answer was right among `num_choices`, `example` which one was asked.
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from nested_learning.evals.protocol import Grid, Panels, Record, Samples
+from nested_learning.evals.metrics import Samples
+from nested_learning.evals.protocol import Grid, Panels, Record
 
 # of a matrix: tasks learned, task asked
 Cell = tuple[int, int]
 Cells = Mapping[Cell, Mapping[int, Record]]
 
 
-def cells_of(rows: Sequence[Record]) -> dict[Cell, dict[int, Record]]:
+def cells_of(records: Sequence[Record]) -> dict[Cell, dict[int, Record]]:
     """Return the rows of each cell of the matrix by example."""
     cells: dict[Cell, dict[int, Record]] = {}
-    for row in rows:
-        cells.setdefault((row["after"], row["task"]), {})[row["example"]] = row
+    for record in records:
+        cells.setdefault((record["after"], record["task"]), {})[record["example"]] = record
     return cells
 
 
-def transfer(rows: Sequence[Record], joint: Sequence[Record] = ()) -> dict[str, Samples]:
+def transfer(records: Sequence[Record], joint: Sequence[Record] = ()) -> dict[str, Samples]:
     """Return the figures of a sequence of T tasks; R[i][j] is the accuracy on task j after i tasks. Every task counts
     the same.
 
@@ -33,7 +34,7 @@ def transfer(rows: Sequence[Record], joint: Sequence[Record] = ()) -> dict[str, 
     the mean of R[i][j] over j <= i. Errors are over examples, not over runs. Source: Lopez-Paz and Ranzato, arXiv
     1706.08840, section 2; Chaudhry et al., arXiv 1801.10112, section 3.
     """
-    cells = cells_of(rows)
+    cells = cells_of(records)
     last = max(after for after, _ in cells)
     tasks = sorted(task for after, task in cells if after == last)
     found = {"accuracy": _mean([cells[last, task] for task in tasks])}
@@ -57,10 +58,10 @@ def transfer(rows: Sequence[Record], joint: Sequence[Record] = ()) -> dict[str, 
     return found
 
 
-def curves(figures: Mapping[str, Samples]) -> Panels:
+def curves(metrics: Mapping[str, Samples]) -> Panels:
     """Return accuracy over the tasks learned: on all classes so far, and on those of each task."""
     panels: Panels = {}
-    for name, samples in figures.items():
+    for name, samples in metrics.items():
         kind, *place = name.split("/")
         if not place:
             continue
@@ -73,19 +74,19 @@ def curves(figures: Mapping[str, Samples]) -> Panels:
     return panels
 
 
-def grid(figures: Mapping[str, Samples]) -> Grid:
+def grid(metrics: Mapping[str, Samples]) -> Grid:
     """Return the matrix: a row for the tasks learned, a column for each task."""
-    names = [name.split("/")[1:] for name in figures if name.startswith("accuracy/")]
+    names = [name.split("/")[1:] for name in metrics if name.startswith("accuracy/")]
     after, tasks = ({int(name[place]) for name in names} for place in (0, 1))
     values = [
-        [figures[name].metric().value if (name := f"accuracy/{i}/{j}") in figures else None for j in sorted(tasks)]
+        [metrics[name].metric().value if (name := f"accuracy/{i}/{j}") in metrics else None for j in sorted(tasks)]
         for i in sorted(after)
     ]
     return Grid("tasks learned", sorted(after), "task", sorted(tasks), values)
 
 
-def _accuracy(rows: Mapping[int, Record]) -> float:
-    return fmean(row["correct"] for row in rows.values())
+def _accuracy(records: Mapping[int, Record]) -> float:
+    return fmean(record["correct"] for record in records.values())
 
 
 def _mean(parts: Sequence[Mapping[int, Record]]) -> Samples:

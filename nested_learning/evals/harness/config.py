@@ -1,4 +1,4 @@
-"""Options of the packs on standard benchmarks."""
+"""Options of the packs that run standard benchmarks."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class ZeroShotConfig(EvalConfig):
-    """Multiple choice and the last word, asked by lm-evaluation-harness of files in the folder `path`.
+    """Multiple choice and last-word prediction with lm-evaluation-harness, on files in the folder `path`.
 
-    `official`: as its own tasks are, whose data it downloads. `tasks`: names, null for all whose files are there;
-    `limit`: documents of each task, null for all; `max_length`: tokens of a context and what follows, the last ones,
-    null for any number. `batch_size` documents are answered at once.
+    `official`: use the harness's own tasks, which it downloads. `tasks`: names, null for all whose files are there.
+    `limit`: documents of each task, null for all. `max_length`: the last tokens of a context with its continuation,
+    null for any number. `batch_size` documents are evaluated at once.
     """
 
     path: str | None
@@ -33,7 +33,7 @@ class ZeroShotConfig(EvalConfig):
         if self.max_length is not None:
             self.at_least(2, "max_length")
         if self.tasks is not None and not self.tasks:
-            raise ConfigError("evals.zeroshot.tasks=[]: nothing to ask; name tasks, or give null for all")
+            raise ConfigError("evals.zeroshot.tasks=[]: no task is named; name tasks, or give null for all")
         if self.official and self.path is not None:
             raise ConfigError(
                 f"evals.zeroshot.official=true brings its own data: leave evals.zeroshot.path={self.path} out"
@@ -49,10 +49,10 @@ class ZeroShotConfig(EvalConfig):
 
 @dataclass(kw_only=True)
 class CoreConfig(EvalConfig):
-    """DCLM's CORE on files in the folder `path`: examples before each question, accuracies centred on chance.
+    """DCLM's CORE on files in the folder `path`: examples before each question, accuracies centred on random guessing.
 
-    `tasks`: names, null for all whose files are there; `limit`: questions of each, null for all; `batch_size` questions
-    are answered at once.
+    `tasks`: names, null for all whose files are there. `limit`: questions of each task, null for all. `batch_size`
+    questions are evaluated at once.
     """
 
     path: str | None
@@ -63,7 +63,7 @@ class CoreConfig(EvalConfig):
     def __post_init__(self) -> None:
         self.at_least(1, "batch_size", *(["limit"] if self.limit is not None else []))
         if self.tasks is not None and not self.tasks:
-            raise ConfigError("evals.core.tasks=[]: nothing to ask; name tasks, or give null for all")
+            raise ConfigError("evals.core.tasks=[]: no task is named; name tasks, or give null for all")
 
     def build(self, data: DataConfig) -> "Core":
         """Return the pack; raise DataError where there is no such folder."""

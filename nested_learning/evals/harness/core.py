@@ -1,35 +1,38 @@
-"""`evals=core`: the 22 tasks of DCLM, each centred on what who knows nothing gets."""
+"""`evals=core`: DCLM's CORE, the mean over 22 tasks of accuracies centred on random guessing.
+
+From a question to its accuracy: `core_prompts.to_request` makes the prompt, with worked examples before the question;
+`requests.loglikelihood` scores each choice; `is_right` compares; `summarise` averages and centres.
+"""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from nested_learning.errors import DataError
-from nested_learning.evals.harness.core_prompts import KEYS, Rules, ask, examples_for, in_order
-from nested_learning.evals.harness.lm import Encoder
+from nested_learning.evals.harness.core_prompts import KEYS, Rules, examples_for, in_order, to_request
 from nested_learning.evals.harness.local_tasks import find_files, read_items, read_tasks
-from nested_learning.evals.harness.stratified import mean_of_means
-from nested_learning.evals.harness.zeroshot import tokenizer_of
-from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples
-from nested_learning.evals.questions import Question, weigh
-from nested_learning.evals.variable_length import Score
+from nested_learning.evals.metrics import Metric, Samples, mean_of_means
+from nested_learning.evals.protocol import EvalContext, Record, Report
+from nested_learning.evals.requests import LoglikelihoodRequest, loglikelihood
+from nested_learning.evals.variable_length import Score, encode_text
 from nested_learning.inference.session import Session
 
 
 class CoreQuestion(NamedTuple):
-    """A question of a task; `gold`: the number of the right choice, None where the answer is a text."""
+    """A question of a task. `gold` is the index of the right choice, None where the answer is a text."""
 
     task: str
     number: int
-    question: Question
+    request: LoglikelihoodRequest
     gold: int | None
 
 
 class Core:
-    """Asks `limit` questions of each of `tasks` at most; `folder`: where their files are. `tasks` None: all that are.
+    """Evaluates at most `limit` questions of each of `tasks` (None: all), whose files are in `folder`.
 
-    A choice is right when a token of it costs the least, a text when greedy decoding draws it. `CORE` is the mean of
-    the centred accuracies of all 22 tasks, `CORE-<n>` of n of them.
+    A choice is right when it has the lowest loss per token, a text when greedy decoding generates it. `CORE` is the
+    mean of the centred accuracies of all 22 tasks, `CORE-<n>` of n of them. Source: DCLM, arXiv 2406.11794.
     """
 
     reads_text = True
@@ -38,22 +41,23 @@ class Core:
         self.folder, self.names, self.batch_size, self.limit = folder, tasks, batch_size, limit
 
     def examples(self, ctx: EvalContext) -> list[CoreQuestion]:
-        """Return the questions in the tokens of the model. Raises ConfigError, DataError."""
-        encode = Encoder(tokenizer_of(ctx, "core")).tokens
-        found = []
+        """Return the questions in the tokens of the model. Raises ConfigError or DataError for bad tasks or files."""
+        encode = partial(encode_text, ctx.require_tokenizer("core"))
+        questions = []
         for name, path in find_files(self.folder, read_tasks("core"), self.names, "evals.core.path").items():
             rules = rules_of(name)
             items = in_order(read_items(name, path, list(KEYS[rules.kind])))
             if len(items) <= rules.shots:
-                raise DataError(f"{path}: {len(items)} questions; {name} shows {rules.shots} examples before another")
+                raise DataError(f"{path}: {len(items)} questions; {name} needs {rules.shots} examples and a question")
             for number, item in enumerate(items[: self.limit]):
-                question = ask(item, examples_for(items, number, rules.shots), rules, encode)
-                found.append(CoreQuestion(name, number, question, item["gold"] if "gold" in KEYS[rules.kind] else None))
-        return found
+                request = to_request(item, examples_for(items, number, rules.shots), rules, encode)
+                gold = item["gold"] if "gold" in KEYS[rules.kind] else None
+                questions.append(CoreQuestion(name, number, request, gold))
+        return questions
 
     def answer(self, session: Session, examples: Sequence[CoreQuestion]) -> list[list[Record]]:
-        """Answer each question."""
-        answers = weigh(session, [example.question for example in examples])
+        """Score the choices of each question."""
+        answers = loglikelihood(session, [example.request for example in examples])
         return [
             [
                 {"task": example.task, "question": example.number, "correct": is_right(scores, example.gold)}
@@ -63,23 +67,24 @@ class Core:
             for example, (scores, written) in zip(examples, answers, strict=True)
         ]
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
-        """Return the accuracy of each task, as it is and centred, and CORE."""
-        figures: dict[str, Samples | Metric] = {}
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
+        """Return the accuracy of each task, plain and centred, and CORE."""
+        samples: dict[str, Samples | Metric] = {}
         centered = []
-        for name in dict.fromkeys(row["task"] for row in rows):
-            right = [float(row["correct"]) for row in rows if row["task"] == name]
+        for name in dict.fromkeys(record["task"] for record in records):
+            right = [float(record["correct"]) for record in records if record["task"] == name]
             chance = read_tasks("core")[name]["chance"] / 100
+            # 0 is random guessing, 1 is perfect
             centered.append([(each - chance) / (1 - chance) for each in right])
-            figures[f"{name}/accuracy"] = Samples.mean(right, "higher", chance)
-            figures[f"{name}/centered"] = Samples.mean(centered[-1], "higher", 0.0)
+            samples[f"{name}/accuracy"] = Samples.mean(right, "higher", chance)
+            samples[f"{name}/centered"] = Samples.mean(centered[-1], "higher", 0.0)
         name = "CORE" if len(centered) == len(read_tasks("core")) else f"CORE-{len(centered)}"
-        figures[name] = mean_of_means(centered, "higher", 0.0)
-        return Report(figures=figures, rows=list(rows))
+        samples[name] = mean_of_means(centered, "higher", 0.0)
+        return Report(samples=samples, records=list(records))
 
 
 def is_right(scores: Sequence[Score], gold: int | None) -> bool:
-    """Say whether the answer is right: the choice whose token costs least is `gold`; the text is what is drawn."""
+    """Say whether choice `gold` has the lowest loss per token; without `gold`, whether the text is greedy."""
     if gold is None:
         return scores[0].is_greedy
     means = [float(score.nats.mean()) for score in scores]
@@ -87,6 +92,6 @@ def is_right(scores: Sequence[Score], gold: int | None) -> bool:
 
 
 def rules_of(name: str) -> Rules:
-    """Return how the task `name` is asked."""
+    """Return the prompt rules of the task `name`."""
     task = {"delimiter": " "} | read_tasks("core")[name]
     return Rules(task["kind"], task["shots"], task["delimiter"])

@@ -1,25 +1,25 @@
-"""How CORE asks: examples before a question, and which tokens of the whole are the answer."""
+"""Prompts of CORE: worked examples before a question, and which tokens of the text are the answer."""
 
 import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from nested_learning.evals.harness.json_lines import Item
-from nested_learning.evals.questions import Question, common_length
+from nested_learning.evals.requests import LoglikelihoodRequest, common_length
 from nested_learning.evals.variable_length import Text
 
-# the keys of a line of each kind of task
+# task kind -> the keys of a line: multiple choice, one ending for several contexts (Winograd schema), or a text
 KEYS = {
     "choice": ("query", "choices", "gold"),
     "schema": ("context_options", "continuation", "gold"),
     "text": ("context", "continuation"),
 }
-# what the order of the questions, and the examples of each, are drawn with; published numbers are made with these
+# seeds of the order of questions and of the examples before each; published numbers use these
 ORDER, EXAMPLES = 1337, 1234
 
 
 class Rules(NamedTuple):
-    """How a task is asked: its `kind` of question, how many examples come first, what stands before an answer."""
+    """How to prompt for a task: the `kind` of question, the number of examples before it, the text before an answer."""
 
     kind: str
     shots: int
@@ -27,45 +27,48 @@ class Rules(NamedTuple):
 
 
 def in_order(items: Sequence[Item]) -> list[Item]:
-    """Return the questions in the order in which they are asked."""
+    """Return the questions in CORE's order."""
     shuffled = list(items)
     random.Random(ORDER).shuffle(shuffled)
     return shuffled
 
 
 def examples_for(items: Sequence[Item], number: int, shots: int) -> list[Item]:
-    """Return the examples that come before question `number`: others of `items`, which are in order."""
-    others = [place for place in range(len(items)) if place != number]
-    return [items[place] for place in random.Random(EXAMPLES + number).sample(others, shots)] if shots else []
+    """Return `shots` random examples for question `number`, chosen from the other `items`."""
+    others = [other for other in range(len(items)) if other != number]
+    return [items[other] for other in random.Random(EXAMPLES + number).sample(others, shots)] if shots else []
 
 
-def ask(item: Item, examples: Sequence[Item], rules: Rules, encode: Callable[[str], Text]) -> Question:
-    """Return a question in tokens. Where choices begin alike, the answer is what comes after that; contexts that differ
-    have an answer that ends alike.
+def to_request(
+    item: Item, examples: Sequence[Item], rules: Rules, encode: Callable[[str], Text]
+) -> LoglikelihoodRequest:
+    """Return a question in tokens, after its `examples`.
 
-    Source: DCLM, arXiv 2406.11794, section 3.5, in the form of karpathy/nanochat, core_eval.py.
+    Multiple choice scores the tokens after the common prefix of all choices; a schema scores the common suffix of all
+    contexts. Source: DCLM, arXiv 2406.11794, section 3.5, in the form of karpathy/nanochat, core_eval.py.
     """
     before = "".join(f"{solved(example, rules)}\n\n" for example in examples)
     match rules.kind:
         case "choice":
             given = before + item["query"] + rules.delimiter
-            return from_the_left(encode(given.rstrip()), [encode(given + choice) for choice in item["choices"]])
+            return after_common_prefix(encode(given.rstrip()), [encode(given + choice) for choice in item["choices"]])
         case "schema":
             contexts = [before + context for context in item["context_options"]]
             common = contexts[0][: common_length(contexts)]
             answer = rules.delimiter + item["continuation"]
-            return from_the_right(
+            return at_common_suffix(
                 encode(common[: common.rfind(" ") + 1].rstrip()), [encode(context + answer) for context in contexts]
             )
         case _:
             given = before + item["context"].strip() + rules.delimiter
             start, whole = encode(given.rstrip()), encode(given + item["continuation"])
-            alike = common_length([start.tolist(), whole.tolist()])
-            return Question(start, (whole[:alike],), (whole[alike:],))
+            # the tokenizer may merge characters across the border, so the border is where the tokens differ
+            border = common_length([start.tolist(), whole.tolist()])
+            return LoglikelihoodRequest(start, (whole[:border],), (whole[border:],))
 
 
 def solved(item: Item, rules: Rules) -> str:
-    """Return an example with its answer."""
+    """Return an example together with its answer."""
     match rules.kind:
         case "choice":
             return f"{item['query']}{rules.delimiter}{item['choices'][item['gold']]}"
@@ -75,17 +78,17 @@ def solved(item: Item, rules: Rules) -> str:
             return f"{item['context'].strip()}{rules.delimiter}{item['continuation']}"
 
 
-def from_the_left(memorized: Text, texts: Sequence[Text]) -> Question:
-    """Cut `texts` where they begin to differ; at least the last token of each is an answer."""
+def after_common_prefix(memorized: Text, texts: Sequence[Text]) -> LoglikelihoodRequest:
+    """Split `texts` after their common prefix; at least the last token of each is scored."""
     start = min(common_length([text.tolist() for text in texts]), min(map(len, texts)) - 1)
-    return Question(memorized, tuple(text[:start] for text in texts), tuple(text[start:] for text in texts))
+    return LoglikelihoodRequest(memorized, tuple(text[:start] for text in texts), tuple(text[start:] for text in texts))
 
 
-def from_the_right(memorized: Text, texts: Sequence[Text]) -> Question:
-    """Cut `texts` from where they are alike to their end."""
-    alike = common_length([text.tolist()[::-1] for text in texts])
-    starts = [len(text) - alike for text in texts]
-    return Question(
+def at_common_suffix(memorized: Text, texts: Sequence[Text]) -> LoglikelihoodRequest:
+    """Split `texts` before their common suffix, which is scored."""
+    suffix = common_length([text.tolist()[::-1] for text in texts])
+    starts = [len(text) - suffix for text in texts]
+    return LoglikelihoodRequest(
         memorized,
         tuple(text[:start] for text, start in zip(texts, starts, strict=True)),
         tuple(text[start:] for text, start in zip(texts, starts, strict=True)),

@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness: made of local files or its own, asked, and judged by its own evaluator."""
+"""Tasks of lm-evaluation-harness, from local files or its own data: made into examples, and scored by its evaluator."""
 
 import logging
 import math
@@ -13,40 +13,40 @@ from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.harness.json_lines import Item
 from nested_learning.evals.harness.lm import Encoder, template_lm
 from nested_learning.evals.harness.local_tasks import read_items, read_tasks
-from nested_learning.evals.protocol import Metric, Samples
+from nested_learning.evals.metrics import Metric, Samples
 
-# what a task on local files is unless it says its type
+# the task type of local files, unless the task says another
 MULTIPLE_CHOICE = {"output_type": "multiple_choice", "doc_to_choice": "choices", "doc_to_target": "gold"}
-# keys of our own in a task
+# keys of a task that lm-evaluation-harness does not know
 OWN = ("files", "keys")
-# parts that are left out in turn for the error of a figure that is no mean
+# groups of the jackknife, which gives the error of a metric that is not a mean
 PARTS = 100
 
-# an answer, kept as JSON: of choices, of a text, or what was written
+# an answer as JSON: scores of choices, the log-probability of a text, or a generated text
 Answer = list[Any] | float | str
 
 
-class Asked(NamedTuple):
-    """What a document of a task asks: `kind` is its request type, `asked` a Question, a text or a Prompt in tokens."""
+class HarnessExample(NamedTuple):
+    """A document of a task: its request type `kind`, and its request in tokens."""
 
     task: str
     document: int
     kind: str
-    asked: Any
+    request: Any
 
 
 class Documents(list[Item]):
-    """Documents as the harness takes a data set: a list that knows its columns."""
+    """Documents in the form of a data set: a list with column names."""
 
     @property
     def features(self) -> dict[str, None]:
-        """The columns, whose types nobody asks for."""
+        """The columns; the harness does not read their types."""
         return dict.fromkeys(self[0])
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the harness from telling how it goes on: a line for each task, bars, hints for its own command line."""
+    """Suppress the output of the harness: a line per task, progress bars, hints for its own command line."""
     logger = logging.getLogger("lm_eval")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -58,7 +58,7 @@ def quiet() -> Iterator[None]:
 
 
 def local_tasks(files: Mapping[str, Path]) -> dict[str, Any]:
-    """Return the tasks of lm-evaluation-harness that read `files`, by name."""
+    """Return tasks of lm-evaluation-harness that read `files`, by name."""
     template_lm()
     from lm_eval.api.task import ConfigurableTask
 
@@ -78,9 +78,9 @@ def local_tasks(files: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def official_tasks(names: Sequence[str]) -> dict[str, Any]:
-    """Return tasks of lm-evaluation-harness as they are; their data comes from where it says, mostly the internet.
+    """Return the harness's own tasks, which download their data.
 
-    Raises ConfigError for a name that it does not know, DataError for data that cannot be had.
+    Raises ConfigError for an unknown name, DataError where the data cannot be loaded.
     """
     template_lm()
     from lm_eval.tasks import TaskManager
@@ -93,14 +93,14 @@ def official_tasks(names: Sequence[str]) -> dict[str, Any]:
         tasks: dict[str, Any] = manager.load(list(names))["tasks"]
     except OSError as error:
         raise DataError(
-            f"evals.zeroshot.official=true: the data of {', '.join(names)} cannot be had ({error}); go online, or give "
-            "evals.zeroshot.path=<folder> and official=false"
+            f"evals.zeroshot.official=true: the data of {', '.join(names)} cannot be loaded ({error}); go online, or "
+            "use evals.zeroshot.path=<folder> and official=false"
         ) from error
     return tasks
 
 
-def ask_tasks(tasks: Mapping[str, Any], limit: int | None, encoder: Encoder) -> list[Asked]:
-    """Return what `tasks` ask, document by document, `limit` of each at most."""
+def make_examples(tasks: Mapping[str, Any], limit: int | None, encoder: Encoder) -> list[HarnessExample]:
+    """Return the examples of `tasks`, one per document, at most `limit` of each."""
     examples = []
     for name, task in tasks.items():
         with quiet():
@@ -108,29 +108,29 @@ def ask_tasks(tasks: Mapping[str, Any], limit: int | None, encoder: Encoder) -> 
         documents: dict[int, list[Any]] = {}
         for request in task.instances:
             documents.setdefault(request.doc_id, []).append(request)
-        examples += [encode(name, number, requests, encoder) for number, requests in documents.items()]
+        examples += [to_example(name, number, requests, encoder) for number, requests in documents.items()]
     return examples
 
 
-def encode(task: str, document: int, requests: Sequence[Any], encoder: Encoder) -> Asked:
+def to_example(task: str, document: int, requests: Sequence[Any], encoder: Encoder) -> HarnessExample:
     """Return the requests of one document in tokens."""
     kind = requests[0].request_type
     match kind:
         case "loglikelihood":
-            asked: Any = encoder.question([request.args for request in requests])
+            request: Any = encoder.to_loglikelihood([request.args for request in requests])
         case "loglikelihood_rolling":
-            asked = encoder.tokens(requests[0].args[0])
+            request = encoder.tokens(requests[0].args[0])
         case _:
-            asked = encoder.prompt(*requests[0].args)
-    return Asked(task, document, kind, asked)
+            request = encoder.to_generation(*requests[0].args)
+    return HarnessExample(task, document, kind, request)
 
 
 def judge(
     tasks: Mapping[str, Any], answers: Mapping[tuple[str, int], Answer], limit: int | None
 ) -> dict[str, dict[tuple[str, str], tuple[list[Any], Metric | Samples]]]:
-    """Let lm-evaluation-harness judge `answers`, by (task, document).
+    """Let lm-evaluation-harness score `answers`, given by (task, document).
 
-    Returns, of each task, by (metric, filter), the value of every document and the figure.
+    Returns for each task, by (metric, filter), the value of every document and the metric.
     """
     from lm_eval.evaluator import evaluate
 
@@ -142,7 +142,7 @@ def judge(
         judged[name] = {
             (metric, filtered): (
                 items,
-                figure(items, task.aggregation()[metric], is_better(task, metric), chance.get(metric)),
+                aggregate_metric(items, task.aggregation()[metric], is_better(task, metric), chance.get(metric)),
             )
             for metric, filtered in dict.fromkeys(
                 (metric, row["filter"]) for row in values for metric in row["metrics"]
@@ -152,8 +152,8 @@ def judge(
     return judged
 
 
-def figure(items: list[Any], aggregate: Any, better: str, chance: float | None) -> Metric | Samples:
-    """Return the figure that `aggregate` makes of what each document got: a mean, or with a jackknifed error.
+def aggregate_metric(items: list[Any], aggregate: Any, better: str, chance: float | None) -> Metric | Samples:
+    """Return the metric that `aggregate` computes from the values of all documents: a mean, or with a jackknife error.
 
     Source: the delete-a-group jackknife, J. Shao and D. Tu, The Jackknife and Bootstrap, 1995.
     """
@@ -163,21 +163,21 @@ def figure(items: list[Any], aggregate: Any, better: str, chance: float | None) 
     parts = min(PARTS, len(items))
     if parts < 2:
         return Metric(value, None, len(items), better, chance)
-    left = [aggregate([item for place, item in enumerate(items) if place % parts != part]) for part in range(parts)]
+    left = [aggregate([item for number, item in enumerate(items) if number % parts != part]) for part in range(parts)]
     center = fmean(left)
     stderr = math.sqrt((parts - 1) / parts * math.fsum((each - center) ** 2 for each in left))
     return Metric(value, stderr, len(items), better, chance)
 
 
 def is_better(task: Any, metric: str) -> str:
-    """Return what is better of a metric: lower or higher."""
+    """Return which direction of a metric is better: lower or higher."""
     return "higher" if task.higher_is_better()[metric] else "lower"
 
 
 def chance_of(task: Any) -> dict[str, float]:
-    """Return what who knows nothing gets, over all documents: one of the choices, or always the most frequent answer.
+    """Return the accuracy of random guessing over all documents, by metric; 0 where there is no choice to guess.
 
-    The latter where all documents have the same choices. Where nothing is chosen, accuracy is 0.
+    Where all documents have the same choices, it is the accuracy of always giving the most frequent answer.
     """
     if task.OUTPUT_TYPE != "multiple_choice":
         return {"acc": 0.0}
@@ -191,11 +191,11 @@ def chance_of(task: Any) -> dict[str, float]:
 
 
 def replay(answers: Mapping[tuple[str, int], Answer]) -> Any:
-    """Return a model of the harness that gives `answers` again."""
+    """Return a model of the harness that replays `answers`."""
     from lm_eval.api.model import LM
 
     class Replay(LM):
-        """Answers what was answered before."""
+        """Replays saved answers."""
 
         def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
             return [tuple(self._kept(request)[request.idx]) for request in requests]

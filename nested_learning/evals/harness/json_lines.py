@@ -1,4 +1,4 @@
-"""Files of questions: one JSON object a line, checked before anything is asked."""
+"""JSON-lines files of questions, checked as they are read."""
 
 import json
 from pathlib import Path
@@ -10,27 +10,27 @@ Item = dict[str, Any]
 
 
 def read_json_lines(path: Path, *keys: str) -> list[Item]:
-    """Return the objects of the file `path`, each of which has at least `keys`.
+    """Return the objects in the file `path`, each of which has at least `keys`.
 
-    Raises DataError, with the line, for a file that cannot be read, holds nothing, or something else.
+    Raises DataError, with the line number, for a file that cannot be read, is empty, or has other contents.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); it should be one JSON object a line, in utf-8") from error
-    items = [_read(path, number, line, keys) for number, line in enumerate(lines, 1) if line.strip()]
+    items = [_parse(path, number, line, keys) for number, line in enumerate(lines, 1) if line.strip()]
     if not items:
         raise DataError(f"{path}: empty; it should be one JSON object a line, with {', '.join(keys)}")
     return items
 
 
-def _read(path: Path, number: int, line: str, keys: tuple[str, ...]) -> Item:
+def _parse(path: Path, number: int, line: str, keys: tuple[str, ...]) -> Item:
     try:
         item = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{path}, line {number}: no JSON ({error}); mend it, or leave the line out") from error
+        raise DataError(f"{path}, line {number}: not JSON ({error}); fix the line, or delete it") from error
     missing = list(keys) if not isinstance(item, dict) else [key for key in keys if key not in item]
     if missing:
         raise DataError(f"{path}, line {number}: has no {', '.join(missing)}; it should be an object with them")
-    found: Item = item
-    return found
+    parsed: Item = item
+    return parsed

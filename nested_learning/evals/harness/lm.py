@@ -1,4 +1,4 @@
-"""A session as a model of lm-evaluation-harness: `loglikelihood`, `loglikelihood_rolling`, `generate_until`."""
+"""The model interface of lm-evaluation-harness: `loglikelihood`, `loglikelihood_rolling`, `generate_until`."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,60 +11,67 @@ import torch
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
 from nested_learning.evals.protocol import Record
-from nested_learning.evals.questions import Prompt, Question, common_length, complete, cost, weigh
-from nested_learning.evals.variable_length import Text
+from nested_learning.evals.requests import (
+    GenerationRequest,
+    LoglikelihoodRequest,
+    common_length,
+    generate_until,
+    loglikelihood,
+    loglikelihood_rolling,
+)
+from nested_learning.evals.variable_length import Text, encode_text
 from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
 
-# tokens that are drawn when a task does not say how many; the harness's own number
-DRAWN = 256
+# tokens to generate where a task does not say; the default of lm-evaluation-harness
+MAX_GENERATED = 256
 
-# what makes a session of so many rows, each of which begins with the tokenizer's `end`
+# makes a session of so many rows, each of which begins with the tokenizer's `end` token
 Opener = Callable[[int], Session]
 
 
 class Encoder:
-    """Turns the requests of lm-evaluation-harness into questions in tokens.
+    """Turns the requests of lm-evaluation-harness into tokens.
 
-    `max_length`: how many tokens a context and its continuation may have together; what is too much is left out at the
-    beginning. None: any number. Every text begins after the tokenizer's `end`, so none is without a context.
+    `max_length`: the most tokens of a context and its continuation together; longer contexts lose their beginning.
+    None: no limit. Sessions begin with the tokenizer's `end` token, so even an empty context predicts a first token.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int | None = None) -> None:
         if max_length is not None and max_length < 2:
-            raise ConfigError(f"max_length={max_length} must be at least 2: a context and what follows it")
+            raise ConfigError(f"max_length={max_length} must be at least 2: a token of context, one of continuation")
         self.tokenizer, self.max_length = tokenizer, max_length
 
     def tokens(self, text: str) -> Text:
         """Return the tokens of `text`."""
-        return torch.from_numpy(self.tokenizer.encode(text))
+        return encode_text(self.tokenizer, text)
 
-    def question(self, pairs: Sequence[tuple[str, str]]) -> Question:
-        """Return what the requests (context, continuation) of one document ask.
+    def to_loglikelihood(self, pairs: Sequence[tuple[str, str]]) -> LoglikelihoodRequest:
+        """Return the (context, continuation) pairs of one document as one request.
 
-        Where contexts differ, the candidates are in them: studied is what they have in common, up to a space. The
-        spaces at the end of a context belong to its continuation. Source: lm-evaluation-harness, TemplateLM.
+        Where contexts differ, they contain the candidates; then only their common prefix, up to a space, may be
+        memorized. Spaces at the end of a context belong to its continuation, as in lm-evaluation-harness, TemplateLM.
         """
         contexts, continuations = zip(*(self._pair(*pair) for pair in pairs), strict=True)
         given = pairs[0][0][: common_length([context for context, _ in pairs])]
         if any(context != given for context, _ in pairs):
             given = given[: given.rfind(" ") + 1]
         room = None if self.max_length is None else self.max_length - max(map(len, continuations))
-        return Question(
+        return LoglikelihoodRequest(
             self._last(self.tokens(given.rstrip()), room),
             tuple(self._last(context, room) for context in contexts),
             continuations,
         )
 
-    def prompt(self, context: str, wanted: dict[str, Any]) -> Prompt:
-        """Return what a request to generate asks; `wanted`: until, max_gen_toks, do_sample, temperature, top_k, top_p.
+    def to_generation(self, context: str, wanted: dict[str, Any]) -> GenerationRequest:
+        """Return a request to generate. Keys of `wanted`: until, max_gen_toks, do_sample, temperature, top_k, top_p.
 
         Raises ConfigError for other keys.
         """
         wanted = dict(wanted)
         until = wanted.pop("until", ())
-        num_tokens = wanted.pop("max_gen_toks", DRAWN)
-        samples = wanted.pop("do_sample", wanted.get("temperature", 0) > 0)
+        num_tokens = wanted.pop("max_gen_toks", MAX_GENERATED)
+        does_sample = wanted.pop("do_sample", wanted.get("temperature", 0) > 0)
         chosen = {key: wanted.pop(key) for key in ("temperature", "top_k", "top_p") if key in wanted}
         if wanted:
             raise ConfigError(
@@ -72,15 +79,15 @@ class Encoder:
                 "top_k, top_p; give them with --gen_kwargs"
             )
         text = self._last(self.tokens(context), None if self.max_length is None else self.max_length - num_tokens)
-        drawing = {"temperature": 1.0} | chosen if samples else {}
+        sampling = {"temperature": 1.0} | chosen if does_sample else {}
         stops = (until,) if isinstance(until, str) else tuple(until)
-        return Prompt(text, text, tuple(stop for stop in stops if stop), num_tokens, **drawing)
+        return GenerationRequest(text, text, tuple(stop for stop in stops if stop), num_tokens, **sampling)
 
     def _pair(self, context: str, continuation: str) -> tuple[Text, Text]:
         stripped = context.rstrip()
         continuation = context[len(stripped) :] + continuation
         if not continuation:
-            raise ConfigError("a request without a continuation: there is nothing to score; mend the task")
+            raise ConfigError("a request without a continuation: there is nothing to score; fix the task")
         before = self.tokens(stripped)
         return before, self.tokens(stripped + continuation)[len(before) :]
 
@@ -88,14 +95,16 @@ class Encoder:
         if room is None or len(text) <= room:
             return text
         if room < 1:
-            raise ConfigError(f"max_length={self.max_length}: no room for a context; give more, or null for any length")
+            raise ConfigError(
+                f"max_length={self.max_length}: leaves no token for the context; use a larger one, or null"
+            )
         return text[-room:]
 
 
 class Answerer:
-    """Answers the questions of lm-evaluation-harness with sessions that `opener` makes, `batch_size` rows at once.
+    """Answers the requests of lm-evaluation-harness with sessions that `opener` makes, `batch_size` rows at once.
 
-    Under a policy that carries what was studied, one session answers all, one after the other.
+    Under memory.reset=carry one session answers all requests, one after the other.
     """
 
     def __init__(self, opener: Opener, batch_size: int) -> None:
@@ -103,12 +112,12 @@ class Answerer:
         self.carried = opener(1)
         self.batch_size = 1 if self.carried.policy.carries else batch_size
 
-    def answer(self, kind: str, asked: Sequence[Any], window: int | None = None) -> list[tuple[Any, Record]]:
-        """Return the answers to questions of one `kind`, that is, of one request type, and what was written."""
+    def answer(self, kind: str, requests: Sequence[Any], window: int | None = None) -> list[tuple[Any, Record]]:
+        """Return the answers to requests of one `kind`, a request type, and what was written."""
         answers: list[tuple[Any, Record]] = []
-        for first in range(0, len(asked), self.batch_size):
-            here = asked[first : first + self.batch_size]
-            answers += answer(self._session(len(here)), kind, here, window)
+        for first in range(0, len(requests), self.batch_size):
+            batch = requests[first : first + self.batch_size]
+            answers += answer(self._session(len(batch)), kind, batch, window)
         return answers
 
     def _session(self, rows: int) -> Session:
@@ -118,27 +127,27 @@ class Answerer:
         return self.carried
 
 
-def answer(session: Session, kind: str, asked: Sequence[Any], window: int | None = None) -> list[tuple[Any, Record]]:
-    """Return the answers to questions of one request type, one to each stream of `session`, and what was written.
+def answer(session: Session, kind: str, requests: Sequence[Any], window: int | None = None) -> list[tuple[Any, Record]]:
+    """Return the answers to requests of one type, one to each row of `session`, and what was written.
 
-    loglikelihood: for each continuation its log probability and whether it is what greedy decoding draws;
-    loglikelihood_rolling: the log probability of the text; generate_until: the text that follows.
+    loglikelihood: the log-probability of each continuation and whether it is greedy; loglikelihood_rolling: the
+    log-probability of the text; generate_until: the generated continuation.
     """
     match kind:
         case "loglikelihood":
             return [
-                ([(-float(score.nats.double().sum()), score.is_greedy) for score in scores], row)
-                for scores, row in weigh(session, asked)
+                ([(-float(score.nats.double().sum()), score.is_greedy) for score in scores], written)
+                for scores, written in loglikelihood(session, requests)
             ]
         case "loglikelihood_rolling":
-            return [(-nats, row) for nats, row in cost(session, asked, window)]
+            return [(-nats, written) for nats, written in loglikelihood_rolling(session, requests, window)]
         case _:
-            return complete(session, asked)
+            return generate_until(session, requests)
 
 
 @cache
 def lm_class() -> Any:
-    """Return the class of models that lm-evaluation-harness knows as `nested`; it takes (opener, tokenizer, ...).
+    """Return the model class that lm-evaluation-harness registers as `nested`; it takes (opener, tokenizer, ...).
 
     Raises ConfigError without the package `lm-eval`. Source: lm-evaluation-harness, `lm_eval.api.model.TemplateLM`.
     """
@@ -151,7 +160,7 @@ def lm_class() -> Any:
         ) -> None:
             super().__init__()
             self.encoder, self.answerer = Encoder(tokenizer, max_length), Answerer(opener, batch_size)
-            self.batch_size, self.max_gen_toks = batch_size, DRAWN
+            self.batch_size, self.max_gen_toks = batch_size, MAX_GENERATED
             self.max_length = max_length or sys.maxsize
             self._device = next(self.answerer.carried.model.parameters()).device
 
@@ -175,28 +184,30 @@ def lm_class() -> Any:
             super().set_cache_hook(cache_hook)
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-            asked = [self.encoder.question([request.args for request in group]) for group in by_document(requests)]
-            return [one for found, _ in self.answerer.answer("loglikelihood", asked) for one in found]
+            documents = [[request.args for request in group] for group in by_document(requests)]
+            encoded = [self.encoder.to_loglikelihood(pairs) for pairs in documents]
+            return [score for scores, _ in self.answerer.answer("loglikelihood", encoded) for score in scores]
 
         def _loglikelihood_tokens(self, requests: list[Any], **_keywords: Any) -> list[tuple[float, bool]]:
             texts = [(torch.tensor(given, dtype=torch.int64), torch.tensor(wanted)) for _, given, wanted in requests]
-            asked = [Question(given, (given,), (wanted,)) for given, wanted in texts]
-            return [found[0] for found, _ in self.answerer.answer("loglikelihood", asked)]
+            encoded = [LoglikelihoodRequest(given, (given,), (wanted,)) for given, wanted in texts]
+            return [scores[0] for scores, _ in self.answerer.answer("loglikelihood", encoded)]
 
         def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-            asked = [self.encoder.tokens(request.args[0]) for request in requests]
-            return [found for found, _ in self.answerer.answer("loglikelihood_rolling", asked, self.encoder.max_length)]
+            encoded = [self.encoder.tokens(request.args[0]) for request in requests]
+            answers = self.answerer.answer("loglikelihood_rolling", encoded, self.encoder.max_length)
+            return [loglikelihood for loglikelihood, _ in answers]
 
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-            asked = [self.encoder.prompt(*request.args) for request in requests]
-            return [found for found, _ in self.answerer.answer("generate_until", asked)]
+            encoded = [self.encoder.to_generation(*request.args) for request in requests]
+            return [text for text, _ in self.answerer.answer("generate_until", encoded)]
 
     return NestedLM
 
 
 def by_document(requests: Sequence[Any]) -> Iterator[list[Any]]:
-    """Cut the requests where another document begins; they come document by document."""
-    # requests that belong to no document stand alone
+    """Group consecutive requests by document."""
+    # a request without a document is a group of its own
     numbered = enumerate(requests)
     key = lambda each: (each[1].task_name, each[1].doc_id, each[0] if each[1].doc_id is None else 0)  # noqa: E731
     for _, group in groupby(numbered, key):
@@ -204,11 +215,9 @@ def by_document(requests: Sequence[Any]) -> Iterator[list[Any]]:
 
 
 def refuse_cache(policy: MemoryConfig) -> None:
-    """Raise ConfigError where answers depend on more than the text, which is all that the harness's cache knows."""
+    """Raise ConfigError where answers depend on the memory policy: the harness's cache looks at the text only."""
     if policy.name != "online":
-        raise ConfigError(
-            f"--use_cache: its answers are those of memory=online, not of memory={policy.name}; leave it out"
-        )
+        raise ConfigError(f"--use_cache: the cache does not tell memory={policy.name} from memory=online; leave it out")
 
 
 def template_lm() -> Any:

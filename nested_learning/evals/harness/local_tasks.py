@@ -1,4 +1,4 @@
-"""The tasks of papers in files of one's own: what they are called, how their lines become prompts."""
+"""Benchmark tasks in local JSON-lines files: their names, their files, and the questions in them."""
 
 import re
 from functools import cache
@@ -12,23 +12,23 @@ from nested_learning.evals.harness.json_lines import Item, read_json_lines
 
 TASKS = Path(__file__).parent / "tasks"
 
-# HellaSwag's texts from WikiHow have marks that no text has; those that are prepared already have none left
+# HellaSwag's texts from WikiHow contain marks such as [title]; files that are already cleaned have none
 MARKED = ("hellaswag",)
 MARK = re.compile(r"\[.*?\]")
 
 
 @cache
 def read_tasks(name: str) -> dict[str, dict[str, Any]]:
-    """Return the tasks of the shipped file `tasks/<name>.yaml`, by name."""
+    """Return the tasks of the file `tasks/<name>.yaml` of this package, by name."""
     tasks: dict[str, dict[str, Any]] = yaml.safe_load((TASKS / f"{name}.yaml").read_text(encoding="utf-8"))
     return tasks
 
 
 def find_files(folder: Path, tasks: dict[str, dict[str, Any]], wanted: list[str] | None, key: str) -> dict[str, Path]:
-    """Return the file of each of the `wanted` tasks in `folder` or below it; None: of all that are there.
+    """Return the file of each of the `wanted` tasks in `folder` or below; None: of all tasks that have a file there.
 
-    `key` is how the user named the folder. Raises ConfigError for an unknown task, DataError for a file that is not
-    there, or where there is none at all.
+    `key` is the option that names the folder. Raises ConfigError for an unknown task, DataError where the file of a
+    wanted task is missing, or all files are.
     """
     unknown = [name for name in wanted or [] if name not in tasks]
     if unknown:
@@ -42,17 +42,17 @@ def find_files(folder: Path, tasks: dict[str, dict[str, Any]], wanted: list[str]
 
 
 def read_items(name: str, path: Path, keys: list[str]) -> list[Item]:
-    """Return the lines of a task's file; raise DataError for one that is no question."""
+    """Return the questions in a task's file; raise DataError for a line that is not one."""
     items = read_json_lines(path, *keys)
     for number, item in enumerate(items, 1):
         options = [item[key] for key in ("choices", "context_options") if key in keys]
         if options and not (isinstance(options[0], list) and item["gold"] in range(len(options[0]))):
-            raise DataError(f"{path}, question {number}: gold={item['gold']} is the number of none of the choices")
+            raise DataError(f"{path}, question {number}: gold={item['gold']} is not the index of a choice")
     return [unmark(item) for item in items] if name.startswith(MARKED) else items
 
 
 def unmark(item: Item) -> Item:
-    """Return a question of HellaSwag without the marks of WikiHow. Source: lm-evaluation-harness, hellaswag/utils."""
+    """Remove WikiHow's marks from a question of HellaSwag. Source: lm-evaluation-harness, hellaswag/utils."""
 
     def clean(text: str) -> str:
         return MARK.sub("", text.strip().replace(" [title]", ". ")).replace("  ", " ")

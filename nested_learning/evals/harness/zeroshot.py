@@ -1,4 +1,4 @@
-"""`evals=zeroshot`: questions of common sense and of the world, asked and judged by lm-evaluation-harness."""
+"""`evals=zeroshot`: standard benchmarks of common sense and knowledge, scored by lm-evaluation-harness."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -6,24 +6,22 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from nested_learning.data.tokenizers.tokenizer import Tokenizer
-from nested_learning.errors import ConfigError
-from nested_learning.evals.harness.harness import Asked, ask_tasks, judge, local_tasks, official_tasks
+from nested_learning.evals.harness.harness import HarnessExample, judge, local_tasks, make_examples, official_tasks
 from nested_learning.evals.harness.lm import Encoder, answer
 from nested_learning.evals.harness.local_tasks import find_files, read_tasks
-from nested_learning.evals.harness.stratified import mean_of_means
-from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples
+from nested_learning.evals.metrics import Metric, Samples, mean_of_means
+from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.inference.session import Session
 
-# the figure of each task that papers put into their tables; of others it is acc
+# the metric that papers report; acc for all other tasks
 REPORTED = {"hellaswag": "acc_norm", "arc_challenge": "acc_norm"}
 
 
 class ZeroShot:
-    """Asks the documents of `tasks`, `limit` of each at most, and reports the harness's figures.
+    """Evaluates at most `limit` documents of each of `tasks`, and reports the harness's metrics.
 
-    `folder`: where their files are; None: they are the harness's own. `tasks` None: all whose files are there.
-    `average-<n>` is the mean of the accuracies of n tasks, of each the one that papers report.
+    `folder` holds the files of the tasks; None: the harness downloads its own data. `tasks` None: all whose files are
+    in `folder`. `average-<n>` is the mean over n tasks of the accuracy that papers report.
     """
 
     reads_text = True
@@ -41,56 +39,47 @@ class ZeroShot:
             return official_tasks(list(read_tasks("zeroshot")) if self.names is None else self.names)
         return local_tasks(find_files(self.folder, read_tasks("zeroshot"), self.names, "evals.zeroshot.path"))
 
-    def examples(self, ctx: EvalContext) -> list[Asked]:
-        """Return what the documents ask, in the tokens of the model. Raises ConfigError, DataError."""
-        encoder = Encoder(tokenizer_of(ctx, "zeroshot"), self.max_length)
-        return ask_tasks(self.tasks, self.limit, encoder)
+    def examples(self, ctx: EvalContext) -> list[HarnessExample]:
+        """Return the documents in the tokens of the model. Raises ConfigError or DataError for bad tasks or files."""
+        encoder = Encoder(ctx.require_tokenizer("zeroshot"), self.max_length)
+        return make_examples(self.tasks, self.limit, encoder)
 
-    def answer(self, session: Session, examples: Sequence[Asked]) -> list[list[Record]]:
-        """Answer each document."""
-        rows: dict[int, Record] = {}
+    def answer(self, session: Session, examples: Sequence[HarnessExample]) -> list[list[Record]]:
+        """Answer the request of each document."""
+        records: dict[int, Record] = {}
         for kind in dict.fromkeys(example.kind for example in examples):
-            places = [place for place, example in enumerate(examples) if example.kind == kind]
-            # what one example teaches may be there for the next: then there is one, and `session` itself learns
-            here = session if len(places) == session.batch else session.fork(places)
-            answers = answer(here, kind, [examples[place].asked for place in places], self.max_length)
-            for place, (found, written) in zip(places, answers, strict=True):
-                example = examples[place]
-                rows[place] = {"task": example.task, "document": example.document, "answer": found} | written
-        return [[rows[place]] for place in range(len(examples))]
+            rows = [row for row, example in enumerate(examples) if example.kind == kind]
+            # under memory.reset=carry there is one example, and `session` itself must memorize, not a fork of it
+            group = session if len(rows) == session.batch else session.fork(rows)
+            answers = answer(group, kind, [examples[row].request for row in rows], self.max_length)
+            for row, (answered, written) in zip(rows, answers, strict=True):
+                example = examples[row]
+                records[row] = {"task": example.task, "document": example.document, "answer": answered} | written
+        return [[records[row]] for row in range(len(examples))]
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
-        """Return the figures of each task, named such as `piqa/acc`, and the average."""
-        judged = judge(self.tasks, {(row["task"], row["document"]): row["answer"] for row in rows}, self.limit)
-        figures: dict[str, Samples | Metric] = {}
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
+        """Return the metrics of each task, with names such as `piqa/acc`, and the average."""
+        answers = {(record["task"], record["document"]): record["answer"] for record in records}
+        judged = judge(self.tasks, answers, self.limit)
+        metrics: dict[str, Samples | Metric] = {}
         values: dict[str, list[dict[str, Any]]] = {}
-        for task, found in judged.items():
-            number = len(next(iter(found.values()))[0])
+        for task, results in judged.items():
+            number = len(next(iter(results.values()))[0])
             values[task] = [{} for _ in range(number)]
-            for (metric, filtered), (items, figure) in found.items():
+            for (metric, filtered), (items, samples) in results.items():
                 name = metric if filtered == "none" else f"{metric},{filtered}"
-                figures[f"{task}/{name}"] = figure
+                metrics[f"{task}/{name}"] = samples
                 for value, item in zip(values[task], items, strict=True):
                     value[name] = item
-        accuracies = [each for task in judged if isinstance(each := figures.get(reported(task)), Samples)]
+        accuracies = [each for task in judged if isinstance(each := metrics.get(reported(task)), Samples)]
         if len(accuracies) > 1:
             chance = fmean(each.chance or 0.0 for each in accuracies)
             average = mean_of_means([each.numerators for each in accuracies], "higher", chance)
-            figures[f"average-{len(accuracies)}"] = average
-        told = {task: iter(each) for task, each in values.items()}
-        return Report(figures=figures, rows=[row | next(told[row["task"]]) for row in rows])
+            metrics[f"average-{len(accuracies)}"] = average
+        by_document = {task: iter(each) for task, each in values.items()}
+        return Report(samples=metrics, records=[record | next(by_document[record["task"]]) for record in records])
 
 
 def reported(task: str) -> str:
-    """Return the name of the figure of a task that papers report."""
+    """Return the name of the metric of a task that papers report."""
     return f"{task}/{REPORTED.get(task, 'acc')}"
-
-
-def tokenizer_of(ctx: EvalContext, pack: str) -> Tokenizer:
-    """Return the tokenizer of the model; raise ConfigError where it has none."""
-    if ctx.tokenizer is None:
-        raise ConfigError(
-            f"evals={pack}: asks questions in words, and this model was trained on tokens that are no text "
-            f"(data={ctx.data.name}); evaluate a checkpoint of data=text, or leave {pack} out"
-        )
-    return ctx.tokenizer

@@ -9,13 +9,14 @@ from nested_learning.data.batch import Batch, collate
 from nested_learning.data.source import Source
 from nested_learning.data.text.packed import PackingConfig
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import EvalContext, Metric, Panels, Record, Report, Samples
+from nested_learning.evals.metrics import Metric, Samples
+from nested_learning.evals.protocol import EvalContext, Panels, Record, Report
 from nested_learning.evals.reading import RowToRead, ValidationRows, buckets
-from nested_learning.inference.session import SEGMENT, Session
+from nested_learning.inference.session import PREFILL_TOKENS, Session
 from nested_learning.nn.telemetry import MemoryStats, level_stats, memory_stats, observing
 
 # figure -> which direction is better; how much a memory holds and keeps is no merit by itself
-FIGURES = {"norm": "neither", "rank": "neither", "surprise": "lower", "retention": "neither"}
+METRICS = {"norm": "neither", "rank": "neither", "surprise": "lower", "retention": "neither"}
 
 # memory, figure, and the first and last position of a stretch
 Key = tuple[str, str, int, int]
@@ -47,20 +48,20 @@ class MemoryPack:
     def answer(self, session: Session, examples: Sequence[RowToRead]) -> list[list[Record]]:
         """Return what was seen of each memory of each layer, stretch by stretch."""
         answers: list[list[Record]] = [[] for _ in examples]
-        for start, end, stats in read(session, collate([example.row for example in examples])):
+        for start, end, stats in read_with_stats(session, collate([example.row for example in examples])):
             for answer, example, row in zip(answers, examples, by_row(stats), strict=True):
                 answer.append({"row": example.number, "start": start, "end": end} | row)
         return answers
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the figures by position. Raises ConfigError for a model of which nothing was seen."""
-        if not rows:
+        if not records:
             raise ConfigError("evals=memory: this model has no memory that writes while it reads; leave memory out")
-        samples = samples_by_key(rows)
-        found = {key: Samples.mean(values, FIGURES[key[1]]) for key, values in samples.items()}
+        samples = samples_by_key(records)
+        found = {key: Samples.mean(values, METRICS[key[1]]) for key, values in samples.items()}
         named = {f"{memory}/{figure}/{start}-{end}": each for (memory, figure, start, end), each in found.items()}
         metrics = {key: each.metric() for key, each in found.items()}
-        return Report(figures=dict(named), rows=list(rows), curves=curves(metrics))
+        return Report(samples=dict(named), records=list(records), curves=curves(metrics))
 
     def open_source(self, ctx: EvalContext) -> Source:
         """Open the data with rows of the configured length."""
@@ -74,12 +75,12 @@ class MemoryPack:
         return ctx.open_source(seq_len=ctx.data.seq_len * self.length_factor)
 
 
-def read(session: Session, batch: Batch) -> Iterator[tuple[int, int, MemoryStats]]:
+def read_with_stats(session: Session, batch: Batch) -> Iterator[tuple[int, int, MemoryStats]]:
     """Read `batch` stretch by stretch; yield what was seen of each memory of each layer."""
     for start, end in buckets(batch.tokens.shape[1]):
         before = session.state
         with observing(session.model.blocks) as seen:
-            for tokens in batch.tokens[:, start:end].split(SEGMENT, 1):
+            for tokens in batch.tokens[:, start:end].split(PREFILL_TOKENS, 1):
                 session.read(tokens)
         for stats in memory_stats(seen) + level_stats(before, session.state):
             yield start, end, stats
@@ -92,21 +93,21 @@ def by_row(stats: MemoryStats) -> Iterator[dict[str, Any]]:
         yield {"layer": stats.layer, "memory": stats.level} | dict(zip(columns, row, strict=True))
 
 
-def samples_by_key(rows: Sequence[Record]) -> dict[Key, list[float]]:
+def samples_by_key(records: Sequence[Record]) -> dict[Key, list[float]]:
     """Return the samples of every figure, one for each row of text: its mean over layers."""
     layers: dict[Key, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        for figure in (name for name in FIGURES if name in row):
-            layers[row["memory"], figure, row["start"], row["end"]][row["row"]].append(row[figure])
-    memories, figures = list(dict.fromkeys(key[0] for key in layers)), list(FIGURES)
+    for record in records:
+        for figure in (name for name in METRICS if name in record):
+            layers[record["memory"], figure, record["start"], record["end"]][record["row"]].append(record[figure])
+    memories, names = list(dict.fromkeys(key[0] for key in layers)), list(METRICS)
     # from position to position, then from figure to figure, then from memory to memory
-    keys = sorted(layers, key=lambda key: (memories.index(key[0]), figures.index(key[1]), key[2]))
+    keys = sorted(layers, key=lambda key: (memories.index(key[0]), names.index(key[1]), key[2]))
     return {key: [fmean(values) for values in layers[key].values()] for key in keys}
 
 
 def curves(metrics: dict[Key, Metric]) -> Panels:
     """Lay the figures out as curves over the position in the context, a panel for each figure."""
-    panels: Panels = {figure: {} for figure in FIGURES}
+    panels: Panels = {figure: {} for figure in METRICS}
     for (memory, figure, _, end), metric in metrics.items():
         panels[figure].setdefault(memory, []).append((float(end), metric.value, metric.stderr))
     return panels

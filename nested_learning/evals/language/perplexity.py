@@ -4,10 +4,11 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from nested_learning.evals.language.texts import Text, file_texts, longer, validation_texts
-from nested_learning.evals.memory_check import require_room
-from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples, difference
-from nested_learning.evals.reading import buckets, figures, read_rows
+from nested_learning.evals.language.texts import TextToRead, file_texts, longer, validation_texts
+from nested_learning.evals.memory_check import require_memory
+from nested_learning.evals.metrics import Metric, Samples, difference
+from nested_learning.evals.protocol import EvalContext, Record, Report
+from nested_learning.evals.reading import buckets, loss_metrics, read_rows
 from nested_learning.inference.session import Session
 
 # the positions that others are compared with begin here, where a text has got going
@@ -31,7 +32,7 @@ class Perplexity:
         self.path, self.length_factor = path, length_factor
         self.num_texts, self.batch_size = num_texts, batch_size
 
-    def examples(self, ctx: EvalContext) -> list[Text]:
+    def examples(self, ctx: EvalContext) -> list[TextToRead]:
         """Return the texts.
 
         Raises ConfigError, DataError for data that is no text or cannot be read, and for texts that there is no room
@@ -44,10 +45,10 @@ class Perplexity:
             assert length is not None, "the configuration refuses rows without a length"
             texts = validation_texts(ctx, length, self.num_texts)
         longest = max((len(text.num_words) for text in texts), default=0)
-        require_room(ctx.model, longest, self.batch_size, "evals.perplexity.length_factor: tokens")
+        require_memory(ctx.model, longest, self.batch_size, "evals.perplexity.length_factor: tokens")
         return texts
 
-    def answer(self, session: Session, examples: Sequence[Text]) -> list[list[Record]]:
+    def answer(self, session: Session, examples: Sequence[TextToRead]) -> list[list[Record]]:
         """Return the sums over each stretch of each text; texts of one length are read together."""
         answers: dict[int, list[Record]] = {}
         for length in {len(text.num_words) for text in examples}:
@@ -66,37 +67,39 @@ class Perplexity:
                 ]
         return [answers[place] for place in range(len(examples))]
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the figures of whole texts, such as `bpb`, and by position, such as `bpb/32-128`."""
-        found = text_figures(whole_texts(rows))
-        starts = sorted({row["start"] for row in rows})
-        parts = {start: [row for row in rows if row["start"] == start] for start in starts}
+        found = text_metrics(whole_texts(records))
+        starts = sorted({record["start"] for record in records})
+        parts = {start: [record for record in records if record["start"] == start] for start in starts}
         points: list[tuple[float, float, float | None]] = []
         for start, part in parts.items():
-            end = max(row["end"] for row in part)
-            here = text_figures(part) | compared(part, parts.get(REFERENCE, []))
+            end = max(record["end"] for record in part)
+            here = text_metrics(part) | compared(part, parts.get(REFERENCE, []))
             found |= {f"{name}/{start}-{end}": figure for name, figure in here.items()}
-            points += [(float(end), *figures(part)["bpb"].metric()[:2])] if "bpb" in here else []
+            points += [(float(end), *loss_metrics(part)["bpb"].metric()[:2])] if "bpb" in here else []
         curves = {"bits per byte": {ctx.policy.name: points}} if points else {}
-        return Report(figures=found, rows=list(rows), curves=curves)
+        return Report(samples=found, records=list(records), curves=curves)
 
 
-def whole_texts(rows: Sequence[Record]) -> list[Record]:
+def whole_texts(records: Sequence[Record]) -> list[Record]:
     """Add up the stretches of each text."""
     texts: dict[int, Record] = defaultdict(lambda: defaultdict(float))
-    for row in rows:
+    for record in records:
         for name in ("nats", "targets", "correct", "text_nats", "bytes", "words"):
-            texts[row["text"]][name] += row[name]
+            texts[record["text"]][name] += record[name]
     return list(texts.values())
 
 
-def text_figures(rows: Sequence[Record]) -> dict[str, Samples | Metric]:
+def text_metrics(records: Sequence[Record]) -> dict[str, Samples | Metric]:
     """Return loss, bpb and accuracy, `perplexity` of a token and `word_perplexity`; a row is a sample."""
-    found = figures(rows)
+    found = loss_metrics(records)
     perplexities: dict[str, Samples | Metric] = {"perplexity": exponential(found["loss"])}
-    words = [row["words"] for row in rows]
+    words = [record["words"] for record in records]
     if any(words):
-        perplexities["word_perplexity"] = exponential(Samples([row["text_nats"] for row in rows], words, "lower"))
+        perplexities["word_perplexity"] = exponential(
+            Samples([record["text_nats"] for record in records], words, "lower")
+        )
     return {**found, **perplexities}
 
 
@@ -107,16 +110,16 @@ def exponential(nats: Samples) -> Metric:
     return Metric(power, None if stderr is None else power * stderr, n, better)
 
 
-def compared(rows: Sequence[Record], reference: Sequence[Record]) -> dict[str, Samples | Metric]:
+def compared(records: Sequence[Record], reference: Sequence[Record]) -> dict[str, Samples | Metric]:
     """Return `relative_bpb`: by what factor bits per byte are above the `reference`, in texts that have both.
 
     The error is of pairs: that of the ratio of two ratios, linearised.
     """
-    known = {row["text"]: row for row in reference if row["bytes"]}
-    pairs = [(row, known[row["text"]]) for row in rows if row["bytes"] and row["text"] in known]
-    if not pairs or all(row is other for row, other in pairs):
+    known = {record["text"]: record for record in reference if record["bytes"]}
+    pairs = [(record, known[record["text"]]) for record in records if record["bytes"] and record["text"] in known]
+    if not pairs or all(record is other for record, other in pairs):
         return {}
-    one, other = (figures(column)["bpb"] for column in zip(*pairs, strict=True))
+    one, other = (loss_metrics(column)["bpb"] for column in zip(*pairs, strict=True))
     factor, base = one.metric().value / other.metric().value, other.metric().value
     scaled = Samples([top * factor for top in other.numerators], other.denominators, "lower")
     stderr = difference(one, scaled).stderr

@@ -18,14 +18,14 @@ from nested_learning.evals.reading import RowToRead, ValidationRows, to_read
 SPACES = np.frombuffer(b" \t\n\r\v\f", dtype=np.uint8)
 
 
-class Text(NamedTuple):
+class TextToRead(NamedTuple):
     """A text to read, and how many words begin in each of its targets."""
 
     row: RowToRead
     num_words: NDArray[np.int64]
 
 
-def validation_texts(ctx: EvalContext, length: int, number: int) -> list[Text]:
+def validation_texts(ctx: EvalContext, length: int, number: int) -> list[TextToRead]:
     """Return `number` validation rows of `length` tokens, evenly spaced; where documents are read apart, these.
 
     Raises ConfigError for data whose rows cannot be so long.
@@ -33,11 +33,11 @@ def validation_texts(ctx: EvalContext, length: int, number: int) -> list[Text]:
     tokenizer = require_tokenizer(ctx)
     rows = [each.row for each in ValidationRows(ctx.open_source(seq_len=length), number)]
     if ctx.data.resets:
-        rows = [document for row in rows for document in apart(row)]
+        rows = [document for row in rows for document in split_row(row)]
     return to_texts(rows, tokenizer)
 
 
-def file_texts(ctx: EvalContext, path: str, length: int | None, number: int) -> list[Text]:
+def file_texts(ctx: EvalContext, path: str, length: int | None, number: int) -> list[TextToRead]:
     """Return `number` texts of the documents in `path`, evenly spaced: `length` tokens of one, None: all of it.
 
     `path` is a file, a folder, a glob or a data set, as in scripts/prepare_data.py; what is left of a document is a
@@ -47,7 +47,7 @@ def file_texts(ctx: EvalContext, path: str, length: int | None, number: int) -> 
     documents = [text for each in find_inputs([path]) for text in Reader().read(each.name) if text]
     if not documents:
         raise DataError(f"evals.perplexity.path={path}: no text there, what was found is empty or not utf-8")
-    rows = [row for document in documents for row in cut(document, tokenizer, length)]
+    rows = [row for document in documents for row in split_document(document, tokenizer, length)]
     count = min(number, len(rows))
     return to_texts([rows[place * len(rows) // count] for place in range(count)], tokenizer)
 
@@ -71,14 +71,14 @@ def longer(ctx: EvalContext, factor: int) -> int:
     return ctx.data.seq_len * factor
 
 
-def apart(row: Row) -> list[Row]:
+def split_row(row: Row) -> list[Row]:
     """Take a row apart into its documents, those without a target left out."""
     borders = np.flatnonzero(np.diff(row.documents)) + 1
     parts = [Row(*columns) for columns in zip(*(np.split(column, borders) for column in row), strict=True)]
     return [part for part in parts if (part.targets != IGNORE).any()]
 
 
-def cut(document: str, tokenizer: Tokenizer, length: int | None) -> list[Row]:
+def split_document(document: str, tokenizer: Tokenizer, length: int | None) -> list[Row]:
     """Cut a document, an `end` around it, into rows of `length` tokens: every transition is a target once."""
     stream = to_stream([document], tokenizer).astype(np.int64)
     step = len(stream) if length is None else length
@@ -86,10 +86,10 @@ def cut(document: str, tokenizer: Tokenizer, length: int | None) -> list[Row]:
     return [Row(window[:-1], window[1:], np.zeros(len(window) - 1, dtype=np.int64)) for window in windows]
 
 
-def to_texts(rows: Sequence[Row], tokenizer: Tokenizer) -> list[Text]:
+def to_texts(rows: Sequence[Row], tokenizer: Tokenizer) -> list[TextToRead]:
     """Number `rows`, and count the bytes and the words of their targets."""
     return [
-        Text(to_read(number, row, tokenizer.token_bytes), count_words(row, tokenizer))
+        TextToRead(to_read(number, row, tokenizer.token_bytes), count_words(row, tokenizer))
         for number, row in enumerate(rows)
     ]
 

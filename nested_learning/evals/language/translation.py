@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.harness.json_lines import Item, read_json_lines
-from nested_learning.evals.harness.lm import Encoder
-from nested_learning.evals.harness.zeroshot import tokenizer_of
-from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples
-from nested_learning.evals.questions import Prompt, draw, prepare, read_all
-from nested_learning.evals.variable_length import Text, score_each, study_each
+from nested_learning.evals.metrics import Metric, Samples
+from nested_learning.evals.protocol import EvalContext, Record, Report
+from nested_learning.evals.requests import GenerationRequest, generate_text, memorize_all, read_all
+from nested_learning.evals.variable_length import Text, encode_text, memorize_each, score_each
 from nested_learning.inference.session import Session
 
 
@@ -48,9 +47,9 @@ class Translation:
     def examples(self, ctx: EvalContext) -> list[Sentence]:
         """Return the sentences in the tokens of the model. Raises ConfigError, DataError."""
         judge()
-        encode = Encoder(tokenizer_of(ctx, "translation")).tokens
+        encode = partial(encode_text, ctx.require_tokenizer("translation"))
         items = read_json_lines(self.path, "context", "continuation")
-        parts = [self._cut(number, item) for number, item in enumerate(items, 1)]
+        parts = [self._split_lesson(number, item) for number, item in enumerate(items, 1)]
         lessons = [lesson for lesson, _ in parts]
         found = []
         for number, (lesson, question) in enumerate(parts[: self.limit]):
@@ -81,19 +80,21 @@ class Translation:
                 row |= {f"{key}{name}": value for key, value in self._translate(after, example).items()}
         return [[row] for row in rows]
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the figures of each condition."""
-        figures: dict[str, Samples | Metric] = {}
-        for name in [key.removeprefix("chrf") for key in rows[0] if key.startswith("chrf")]:
-            figures[f"chrf{name}"] = Samples.mean([row[f"chrf{name}"] for row in rows], "higher")
-            figures[f"exact{name}"] = Samples.mean([row[f"exact{name}"] for row in rows], "higher", 0.0)
-            bits = [row[f"nats{name}"] / math.log(2) for row in rows]
-            figures[f"bpb{name}"] = Samples(bits, [row["bytes"] for row in rows], "lower")
-        return Report(figures=figures, rows=list(rows))
+        metrics: dict[str, Samples | Metric] = {}
+        for name in [key.removeprefix("chrf") for key in records[0] if key.startswith("chrf")]:
+            metrics[f"chrf{name}"] = Samples.mean([record[f"chrf{name}"] for record in records], "higher")
+            metrics[f"exact{name}"] = Samples.mean([record[f"exact{name}"] for record in records], "higher", 0.0)
+            bits = [record[f"nats{name}"] / math.log(2) for record in records]
+            metrics[f"bpb{name}"] = Samples(bits, [record["bytes"] for record in records], "lower")
+        return Report(samples=metrics, records=list(records))
 
     def _translate(self, session: Session, example: Sentence) -> Record:
         (score,) = score_each(session, [example.answer])
-        text = draw(session, Prompt(example.lesson, example.question, ("\n",), self.num_tokens)).strip()
+        text = generate_text(
+            session, GenerationRequest(example.lesson, example.question, ("\n",), self.num_tokens)
+        ).strip()
         return {
             "text": text,
             "chrf": float(judge().sentence_score(text, [example.right]).score),
@@ -101,7 +102,7 @@ class Translation:
             "nats": float(score.nats.double().sum()),
         }
 
-    def _cut(self, number: int, item: Item) -> tuple[str, str]:
+    def _split_lesson(self, number: int, item: Item) -> tuple[str, str]:
         """Return the lesson, and the question after the last empty line."""
         lesson, _, question = item["context"].rpartition("\n\n")
         if not lesson.strip() or not question.strip() or not item["continuation"].strip():
@@ -117,12 +118,12 @@ def conditions(session: Session, examples: Sequence[Sentence]) -> tuple[dict[str
 
     Where what is studied is there for the next sentence, there are no controls.
     """
-    ready, written = prepare(session, [example.lesson for example in examples])
+    ready, written = memorize_all(session, [example.lesson for example in examples])
     questions = [(row, example.question) for row, example in enumerate(examples)]
     prompts = [(row, example.prompt) for row, example in enumerate(examples)]
     found = {"": read_all(session, ready, prompts), "_question_only": read_all(session, ready, questions)}
     if ready is not None and not session.policy.carries and all(len(example.another) for example in examples):
-        another, _ = study_each(session, [example.another for example in examples])
+        another, _ = memorize_each(session, [example.another for example in examples])
         found["_another_lesson"] = read_all(session, another, questions)
         later = [alone.fork() for alone in ready]
         for alone, example in zip(later, examples, strict=True):

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from nested_learning.evals.protocol import EvalContext, Record, Report, Samples
-from nested_learning.evals.reading import RowToRead, ValidationRows, figures, read_rows
+from nested_learning.evals.metrics import Samples
+from nested_learning.evals.protocol import EvalContext, Record, Report
+from nested_learning.evals.reading import RowToRead, ValidationRows, loss_metrics, read_rows
 from nested_learning.inference.session import Session
 
 
@@ -32,11 +33,11 @@ class ValidationPack:
             for example, reading, each in zip(examples, readings, written, strict=True)
         ]
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return loss, accuracy and what fits the data."""
-        found = figures(rows)
+        found = loss_metrics(records)
         if ctx.tokenizer is None:
-            flawless = [float(row["correct"] == row["targets"] > 0) for row in rows]
-            asked = [float(row["targets"] > 0) for row in rows]
+            flawless = [float(record["correct"] == record["targets"] > 0) for record in records]
+            asked = [float(record["targets"] > 0) for record in records]
             found["sequence_accuracy"] = Samples(flawless, asked, "higher")
-        return Report(figures=dict(found), rows=list(rows))
+        return Report(samples=dict(found), records=list(records))

@@ -11,15 +11,16 @@ import torch
 from nested_learning.data.tasks.babi import Story
 from nested_learning.data.tasks.babilong import StoryWriter
 from nested_learning.errors import ConfigError, DataError
-from nested_learning.evals.memory_check import require_room
-from nested_learning.evals.protocol import EvalContext, Grid, Record, Report, Samples
-from nested_learning.evals.retrieval.answering import choose, complete, read_prompts
+from nested_learning.evals.memory_check import require_memory
+from nested_learning.evals.metrics import Samples
+from nested_learning.evals.protocol import EvalContext, Grid, Record, Report
+from nested_learning.evals.retrieval.answering import generate_greedily, likeliest_candidate, read_prompts
 from nested_learning.evals.variable_length import Text, read_each
 from nested_learning.inference.session import Session
 from nested_learning.seeds import derive_seed
 
 
-class Question(NamedTuple):
+class StoryQuestion(NamedTuple):
     """A story told in a text: what is read and asked, and the answers of which one is right."""
 
     number: int
@@ -31,7 +32,7 @@ class Question(NamedTuple):
     target: str
 
 
-class Questions(Sequence[Question]):
+class StoryQuestions(Sequence[StoryQuestion]):
     """The questions of all lengths and tasks; a text is made when it is asked for, the same every time.
 
     `places`: the task, the length (0: the facts alone) and the story of each. `reserve`: tokens of a text that are kept
@@ -48,9 +49,9 @@ class Questions(Sequence[Question]):
         return len(self.places)
 
     @overload
-    def __getitem__(self, index: int) -> Question: ...
+    def __getitem__(self, index: int) -> StoryQuestion: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Question]: ...
+    def __getitem__(self, index: slice) -> list[StoryQuestion]: ...
     def __getitem__(self, index: int | slice) -> "Question | list[Question]":
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
@@ -59,7 +60,7 @@ class Questions(Sequence[Question]):
         # the token that opens every text is one of its tokens
         context, question = self.telling.write(story, rng, length - 1 - self.reserve if length else None)
         texts = torch.from_numpy(context), torch.from_numpy(question)
-        return Question(index, task, length, *texts, self.answers[task], story.target)
+        return StoryQuestion(index, task, length, *texts, self.answers[task], story.target)
 
 
 class BabilongPack:
@@ -86,7 +87,7 @@ class BabilongPack:
         self.stories, self.books, self.lengths = stories, books, sorted(lengths)
         self.per_cell, self.num_generated, self.batch_size = per_cell, num_generated, batch_size
 
-    def examples(self, ctx: EvalContext) -> Questions:
+    def examples(self, ctx: EvalContext) -> StoryQuestions:
         """Return the questions; of each task the same stories in all lengths that they fit into.
 
         Raises ConfigError for a model that reads no text, or a text that has no room, DataError for a length in which
@@ -97,7 +98,7 @@ class BabilongPack:
                 f"evals=babilong: a model of data={ctx.data.name} reads no text; ask one that was trained with "
                 "data=babilong, or on text"
             )
-        require_room(ctx.model, max(self.lengths), self.batch_size, "evals.babilong.lengths")
+        require_memory(ctx.model, max(self.lengths), self.batch_size, "evals.babilong.lengths")
         telling = StoryWriter(ctx.tokenizer, self.books)
         places = []
         for length in self.lengths:
@@ -110,47 +111,49 @@ class BabilongPack:
                     raise DataError(f"evals.babilong.lengths: no story of {task} fits into {length} tokens; use more")
                 places += [(task, length, story) for story in found]
         answers = {task: sorted({story.target for story in stories}) for task, stories in self.stories.items()}
-        return Questions(telling, places, answers, ctx.seed, self.num_generated)
+        return StoryQuestions(telling, places, answers, ctx.seed, self.num_generated)
 
-    def answer(self, session: Session, examples: Sequence[Question]) -> list[list[Record]]:
+    def answer(self, session: Session, examples: Sequence[StoryQuestion]) -> list[list[Record]]:
         """Return one row of each: the answer that was `chosen`, whether it is `right`, and whether it was `found`."""
         questions = [each.question for each in examples]
         readers, rows = read_prompts(session, [each.context for each in examples], questions)
         if not session.memorizes:
             for row, reader, each in zip(rows, read_each(session, questions), examples, strict=True):
                 row["right_no_context"] = int(_chosen(reader, each) == each.target)
-        return [[self._ask(reader, each) | row] for reader, each, row in zip(readers, examples, rows, strict=True)]
+        return [
+            [self._answer_one(reader, each) | row] for reader, each, row in zip(readers, examples, rows, strict=True)
+        ]
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the figures, the curves over the length, and the heat map."""
-        report = Report(figures={}, rows=list(rows), axis="tokens")
+        report = Report(samples={}, records=list(records), axis="tokens")
         values: dict[str, dict[str, list[float | None]]] = {"accuracy": {}, "exact": {}}
         for task in self.stories:
-            here = [row for row in rows if row["task"] == task]
-            most = max(Counter(row["target"] for row in here).values()) / len(here)
-            parts = {f"/{length}": [row for row in here if row["length"] == length] for length in self.lengths}
+            here = [record for record in records if record["task"] == task]
+            most = max(Counter(record["target"] for record in here).values()) / len(here)
+            parts = {f"/{length}": [record for record in here if record["length"] == length] for length in self.lengths}
             for name, key, chance in (("accuracy", "right", most), ("exact", "found", 0.0)):
-                figures = {
-                    f"{task}/{name}{part}": Samples.mean([row[key] for row in inside], "higher", chance)
+                metrics = {
+                    f"{task}/{name}{part}": Samples.mean([record[key] for record in inside], "higher", chance)
                     for part, inside in ({"": here} | parts).items()
                 }
-                report.figures |= figures
-                points = [figures[f"{task}/{name}/{length}"].metric() for length in self.lengths]
+                report.samples |= metrics
+                points = [metrics[f"{task}/{name}/{length}"].metric() for length in self.lengths]
                 values[name][task] = [point.value for point in points]
                 report.curves.setdefault(name, {})[task] = [
                     (float(max(length, 1)), point.value, point.stderr)
                     for length, point in zip(self.lengths, points, strict=True)
                 ]
             if "right_no_context" in here[0]:
-                alone = [row["right_no_context"] for row in here]
-                report.figures[f"{task}/accuracy_no_context"] = Samples.mean(alone, "higher", most)
+                alone = [record["right_no_context"] for record in here]
+                report.samples[f"{task}/accuracy_no_context"] = Samples.mean(alone, "higher", most)
         for name, found in values.items():
             report.grids[name] = Grid("task", list(found), "tokens", self.lengths, list(found.values()))
         return report
 
-    def _ask(self, reader: Session, example: Question) -> Record:
+    def _answer_one(self, reader: Session, example: StoryQuestion) -> Record:
         """Ask one question, whose text `reader` has read."""
-        text = complete(reader, self.num_generated).lower()
+        text = generate_greedily(reader, self.num_generated).lower()
         chosen = _chosen(reader, example)
         return {
             "example": example.number,
@@ -164,5 +167,5 @@ class BabilongPack:
         }
 
 
-def _chosen(reader: Session, example: Question) -> str:
-    return example.candidates[choose(reader, example.candidates, 0)[0]]
+def _chosen(reader: Session, example: StoryQuestion) -> str:
+    return example.candidates[likeliest_candidate(reader, example.candidates, 0)[0]]

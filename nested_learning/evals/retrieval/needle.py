@@ -8,7 +8,8 @@ import torch
 
 from nested_learning.data.tasks.facts import VALUES, Fact, FactsConfig, draw_facts, numbers_of
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import EvalContext, Record, Report, Samples
+from nested_learning.evals.metrics import Samples
+from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.evals.variable_length import Text, score_choices
 from nested_learning.inference.session import Session
 from nested_learning.seeds import derive_seed
@@ -66,40 +67,42 @@ class NeedlePack:
 
     def answer(self, session: Session, examples: Sequence[Needle]) -> list[list[Record]]:
         """Return the row of each example: whether it was `right`, which was `chosen`, what the answer cost."""
-        rows: dict[int, Record] = {}
+        records: dict[int, Record] = {}
         for shape in sorted({example.shape for example in examples}):
             here = [place for place, example in enumerate(examples) if example.shape == shape]
             # what is carried on must be studied by the session itself
             part = session if len(here) == len(examples) else session.fork(here)
-            rows |= zip(here, self._ask(part, [examples[place] for place in here]), strict=True)
-        return [[rows[place]] for place in range(len(examples))]
+            records |= zip(here, self._evaluate(part, [examples[place] for place in here]), strict=True)
+        return [[records[place]] for place in range(len(examples))]
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the figures."""
         chance = 1 / self.num_candidates
-        figures = {
-            name.removeprefix("right/"): Samples.mean([row[name] for row in rows], "higher", chance)
-            for name in rows[0]
+        metrics = {
+            name.removeprefix("right/"): Samples.mean([record[name] for record in records], "higher", chance)
+            for name in records[0]
             if name.startswith("right/")
         }
-        figures["nats"] = Samples.mean([row["nats"] for row in rows], "lower")
-        return Report(figures=dict(figures), rows=list(rows))
+        metrics["nats"] = Samples.mean([record["nats"] for record in records], "lower")
+        return Report(samples=dict(metrics), records=list(records))
 
-    def _ask(self, session: Session, examples: Sequence[Needle]) -> list[Record]:
+    def _evaluate(self, session: Session, examples: Sequence[Needle]) -> list[Record]:
         """Ask examples of one shape under all conditions; `session` keeps what it studied."""
         candidates = [example.candidates for example in examples]
-        rows: list[Record] = [{"example": each.number, "gold": each.gold, "changed": each.changed} for each in examples]
-        readers, written = _prepare(session, examples)
+        records: list[Record] = [
+            {"example": each.number, "gold": each.gold, "changed": each.changed} for each in examples
+        ]
+        readers, written = _conditions(session, examples)
         for name, reader in readers.items():
             reader.feed(torch.stack([each.prompt if name == IN_CONTEXT else each.question for each in examples]))
-            for row, scores in zip(rows, score_choices(reader, candidates), strict=True):
+            for record, scores in zip(records, score_choices(reader, candidates), strict=True):
                 costs = [float(score.nats.sum()) for score in scores]
                 chosen = costs.index(min(costs))
-                gold = row["changed" if name == CONTRADICTION else "gold"]
-                row |= {f"chosen/{name}": chosen, f"right/{name}": int(chosen == gold)}
+                gold = record["changed" if name == CONTRADICTION else "gold"]
+                record |= {f"chosen/{name}": chosen, f"right/{name}": int(chosen == gold)}
                 if name == ACCURACY:
-                    row["nats"] = costs[gold]
-        return [row | each for row, each in zip(rows, written, strict=True)]
+                    record["nats"] = costs[gold]
+        return [record | each for record, each in zip(records, written, strict=True)]
 
     def _example(self, seed: int, number: int, encode: Encode) -> Needle:
         rng = np.random.default_rng(derive_seed(seed, "needle", number))
@@ -125,7 +128,7 @@ class NeedlePack:
         )
 
 
-def _prepare(session: Session, examples: Sequence[Needle]) -> tuple[dict[str, Session], list[Record]]:
+def _conditions(session: Session, examples: Sequence[Needle]) -> tuple[dict[str, Session], list[Record]]:
     """Return a session that is ready for the question under each condition, and what was written for `accuracy`."""
     if not session.memorizes:
         return {IN_CONTEXT: session.fork(), ACCURACY: session.fork()}, [{} for _ in examples]
@@ -134,7 +137,7 @@ def _prepare(session: Session, examples: Sequence[Needle]) -> tuple[dict[str, Se
     elsewhere = torch.stack([each.elsewhere for each in examples])
     misled = session.fork()
     misled.memorize(elsewhere)
-    written = session.memorize(context).rows()
+    written = session.memorize(context).records()
     forgotten, contradicted = session.fork(), session.fork()
     forgotten.reset()
     contradicted.memorize(change)
@@ -161,4 +164,6 @@ def encoder(ctx: EvalContext) -> Encode:
                 "ask one that was trained on text, or with data=facts, which experiment=needle does"
             )
         return lambda words, _: torch.from_numpy(numbers_of(words))
-    return lambda words, goes_on: torch.from_numpy(tokenizer.encode(" " * goes_on + " ".join(words).replace(" .", ".")))
+    return lambda words, continues: torch.from_numpy(
+        tokenizer.encode(" " * continues + " ".join(words).replace(" .", "."))
+    )

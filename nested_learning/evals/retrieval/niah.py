@@ -10,9 +10,10 @@ from nested_learning.data.tasks.needle_tasks import ALL_TASKS
 from nested_learning.data.tasks.needles import with_digits
 from nested_learning.data.tasks.prompts import DISTRACTORS, Prompt, Prompts
 from nested_learning.errors import ConfigError, DataError
-from nested_learning.evals.memory_check import require_room
-from nested_learning.evals.protocol import EvalContext, Grid, Record, Report, Samples
-from nested_learning.evals.retrieval.answering import choose, complete, read_prompts
+from nested_learning.evals.memory_check import require_memory
+from nested_learning.evals.metrics import Samples
+from nested_learning.evals.protocol import EvalContext, Grid, Record, Report
+from nested_learning.evals.retrieval.answering import generate_greedily, likeliest_candidate, read_prompts
 from nested_learning.evals.variable_length import read_each
 from nested_learning.inference.session import Session
 from nested_learning.seeds import derive_seed
@@ -114,7 +115,7 @@ class NiahPack:
                 f"evals={self.name}: a model of data={ctx.data.name} reads no text; ask one that was trained with "
                 "data=needles, as experiment=niah does, or on text"
             )
-        require_room(ctx.model, max(self.size.lengths), self.batch_size, f"evals.{self.name}.lengths")
+        require_memory(ctx.model, max(self.size.lengths), self.batch_size, f"evals.{self.name}.lengths")
         prompts = {name: Prompts(task, tokenizer, self.books) for name, task in self.tasks.items()}
         found = Haystacks(prompts, self.size, ctx.seed)
         found.require_length(f"evals.{self.name}")
@@ -133,51 +134,55 @@ class NiahPack:
         if not session.memorizes:
             alone = read_each(session, [torch.from_numpy(each.question) for each in prompts])
             for row, reader, each in zip(rows, alone, prompts, strict=True):
-                row["right_no_context"] = int(choose(reader, each.candidates, each.right)[0] == each.right)
-        return [[self._ask(reader, each) | row] for reader, each, row in zip(readers, examples, rows, strict=True)]
+                row["right_no_context"] = int(likeliest_candidate(reader, each.candidates, each.right)[0] == each.right)
+        return [
+            [self._answer_one(reader, each) | row] for reader, each, row in zip(readers, examples, rows, strict=True)
+        ]
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the figures, the curves over the length, and the heat maps."""
-        report = Report(figures={}, rows=list(rows), axis="tokens")
+        report = Report(samples={}, records=list(records), axis="tokens")
         for task in self.tasks:
-            here = [row for row in rows if row["task"] == task]
+            here = [record for record in records if record["task"] == task]
             self._summarise(report, here, "" if self.name == task else f"{task}/")
         return report
 
-    def _summarise(self, report: Report, rows: Sequence[Record], prefix: str) -> None:
+    def _summarise(self, report: Report, records: Sequence[Record], prefix: str) -> None:
         chance = 1 / (1 + DISTRACTORS)
-        if "right_no_context" in rows[0]:
-            alone = [row["right_no_context"] for row in rows]
-            report.figures[f"{prefix}accuracy_no_context"] = Samples.mean(alone, "higher", chance)
+        if "right_no_context" in records[0]:
+            alone = [record["right_no_context"] for record in records]
+            report.samples[f"{prefix}accuracy_no_context"] = Samples.mean(alone, "higher", chance)
         for name, key, least in (("accuracy", "right", chance), ("exact", "found", 0.0), ("logprob", "logprob", None)):
-            figures = {
-                place: Samples.mean([row[key] for row in inside], "higher", least)
-                for place, inside in self._parts(rows).items()
+            metrics = {
+                place: Samples.mean([record[key] for record in inside], "higher", least)
+                for place, inside in self._parts(records).items()
             }
-            report.figures |= {f"{prefix}{name}{place}": samples for place, samples in figures.items()}
+            report.samples |= {f"{prefix}{name}{place}": samples for place, samples in metrics.items()}
             report.grids[f"{prefix}{name}"] = Grid(
                 "depth, %", self.size.depths, "tokens", self.size.lengths,
-                [[figures[f"/{x}/{y}"].metric().value for x in self.size.lengths] for y in self.size.depths],
+                [[metrics[f"/{x}/{y}"].metric().value for x in self.size.lengths] for y in self.size.depths],
             )  # fmt: skip
             report.curves[f"{prefix}{name}"] = {
-                f"depth {y} %": [(float(x), *figures[f"/{x}/{y}"].metric()[:2]) for x in self.size.lengths]
+                f"depth {y} %": [(float(x), *metrics[f"/{x}/{y}"].metric()[:2]) for x in self.size.lengths]
                 for y in self.size.depths
             }
 
-    def _parts(self, rows: Sequence[Record]) -> dict[str, list[Record]]:
+    def _parts(self, records: Sequence[Record]) -> dict[str, list[Record]]:
         """Return all rows, those of each length, and those of each cell, by the end of their figures' names."""
-        parts = {"": list(rows)}
-        parts |= {f"/{length}": [row for row in rows if row["length"] == length] for length in self.size.lengths}
+        parts = {"": list(records)}
+        parts |= {
+            f"/{length}": [record for record in records if record["length"] == length] for length in self.size.lengths
+        }
         for length in self.size.lengths:
             for depth in self.size.depths:
-                parts[f"/{length}/{depth}"] = [row for row in parts[f"/{length}"] if row["depth"] == depth]
+                parts[f"/{length}/{depth}"] = [record for record in parts[f"/{length}"] if record["depth"] == depth]
         return parts
 
-    def _ask(self, reader: Session, example: Example) -> Record:
+    def _answer_one(self, reader: Session, example: Example) -> Record:
         """Ask for the value of one example, whose prompt `reader` has read."""
         prompt = example.prompt
-        chosen, logprob = choose(reader, prompt.candidates, prompt.right)
-        text = complete(reader.fork(), self.size.num_generated).lower()
+        chosen, logprob = likeliest_candidate(reader, prompt.candidates, prompt.right)
+        text = generate_greedily(reader.fork(), self.size.num_generated).lower()
         found = [value.lower() in text for value in prompt.values]
         return {
             "example": example.number,

@@ -10,7 +10,7 @@ from nested_learning.data.batch import IGNORE, Batch, collate
 from nested_learning.data.source import Row as DataRow
 from nested_learning.errors import ConfigError
 from nested_learning.evals.protocol import EvalContext, Record
-from nested_learning.inference.session import SEGMENT, Session
+from nested_learning.inference.session import PREFILL_TOKENS, Session
 from nested_learning.shapes import Int, Tensor
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class Case(NamedTuple):
     other: DataRow
 
 
-def draw(ctx: EvalContext, about: Record, num_rows: int, **changes: Any) -> list[Case]:
+def draw_cases(ctx: EvalContext, about: Record, num_rows: int, **changes: Any) -> list[Case]:
     """Return `num_rows` validation rows of the data with `changes`.
 
     Raises ConfigError for rows whose tokens the model does not know.
@@ -63,7 +63,7 @@ def stack(rows: Sequence[DataRow]) -> Batch:
 
 def read_answers(session: Session, tokens: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
     """Read `tokens`; return, on the CPU, the likeliest token after each."""
-    return torch.cat([session.read(piece).argmax(-1).cpu() for piece in tokens.split(SEGMENT, 1)], 1)
+    return torch.cat([session.read(piece).argmax(-1).cpu() for piece in tokens.split(PREFILL_TOKENS, 1)], 1)
 
 
 def answer_along(session: Session, tokens: Int[Tensor, "b t"]) -> tuple[Int[Tensor, "b t"], list[Record]]:
@@ -75,7 +75,7 @@ def answer_along(session: Session, tokens: Int[Tensor, "b t"]) -> tuple[Int[Tens
     if not session.memorizes:
         return read_answers(session, tokens), [{} for _ in tokens]
     memorized = session.read_and_memorize(tokens, F.pad(tokens[:, 1:], (0, 1), value=IGNORE))
-    return memorized.likeliest, memorized.rows()
+    return memorized.predictions, memorized.records()
 
 
 def marks(answers: Int[Tensor, " t"], targets: Int[Tensor, " t"]) -> list[int]:

@@ -8,8 +8,9 @@ import numpy as np
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.tasks.formal import FormalConfig
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples
-from nested_learning.evals.synthetic.cases import Case, answer_along, by_version, draw, marks, stack
+from nested_learning.evals.metrics import Metric, Samples
+from nested_learning.evals.protocol import EvalContext, Record, Report
+from nested_learning.evals.synthetic.cases import Case, answer_along, by_version, draw_cases, marks, stack
 from nested_learning.inference.session import Session
 
 # letters: words are drawn as curves by lengths rounded up to a multiple of this
@@ -54,24 +55,24 @@ class Formal:
 
     def _draw(self, ctx: EvalContext, bounds: Bin) -> list[Case]:
         sizes = {"min_length": bounds.shortest, "max_length": bounds.longest}
-        return draw(ctx, {"bin": str(bounds)}, self.num_rows, **sizes)
+        return draw_cases(ctx, {"bin": str(bounds)}, self.num_rows, **sizes)
 
     def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Record]]:
         """Return for each word at which letters the target was answered."""
         return [[row] for row in by_version(session, examples, answer_rows)]
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the figures of every bin."""
         chances = chances_of(self.examples(ctx))
-        figures: dict[str, Samples | Metric] = {}
+        metrics: dict[str, Samples | Metric] = {}
         for name, (of_words, of_letters) in chances.items():
-            marked = [row["correct"] for row in rows if row["bin"] == name]
+            marked = [record["correct"] for record in records if record["bin"] == name]
             flawless = [int(all(each)) for each in marked]
-            figures[f"sequence_accuracy/{name}"] = Samples.mean(flawless, "higher", of_words)
+            metrics[f"sequence_accuracy/{name}"] = Samples.mean(flawless, "higher", of_words)
             right, letters = [sum(each) for each in marked], [len(each) for each in marked]
-            figures[f"accuracy/{name}"] = Samples(right, letters, "higher", of_letters)
-        curves = {"words without a mistake": {"sequence_accuracy": by_length(rows)}}
-        return Report(figures=figures, rows=list(rows), curves=curves, axis="letters")
+            metrics[f"accuracy/{name}"] = Samples(right, letters, "higher", of_letters)
+        curves = {"words without a mistake": {"sequence_accuracy": by_length(records)}}
+        return Report(samples=metrics, records=list(records), curves=curves, axis="letters")
 
 
 def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
@@ -96,10 +97,10 @@ def chances_of(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
     return found
 
 
-def by_length(rows: Sequence[Record]) -> list[tuple[float, float, float | None]]:
+def by_length(records: Sequence[Record]) -> list[tuple[float, float, float | None]]:
     """Return the share of words without a mistake over their length."""
     words: dict[int, list[int]] = {}
-    for row in rows:
-        words.setdefault(-(-len(row["correct"]) // STEP) * STEP, []).append(int(all(row["correct"])))
+    for record in records:
+        words.setdefault(-(-len(record["correct"]) // STEP) * STEP, []).append(int(all(record["correct"])))
     metrics = {length: Samples.mean(words[length], "higher").metric() for length in sorted(words)}
     return [(float(length), metric.value, metric.stderr) for length, metric in metrics.items()]

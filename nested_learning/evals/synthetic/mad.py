@@ -7,8 +7,9 @@ import torch
 
 from nested_learning.data.tasks.mad import MadConfig
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import EvalContext, Metric, Record, Report, Samples
-from nested_learning.evals.synthetic.cases import Case, answer_along, by_version, draw, marks, stack
+from nested_learning.evals.metrics import Metric, Samples
+from nested_learning.evals.protocol import EvalContext, Record, Report
+from nested_learning.evals.synthetic.cases import Case, answer_along, by_version, draw_cases, marks, stack
 from nested_learning.inference.session import Session
 from nested_learning.shapes import Int, Tensor
 
@@ -35,27 +36,27 @@ class Mad:
         return [
             case
             for length in lengths
-            for case in draw(ctx, {"task": data.task, "length": length}, self.num_rows, length=length)
+            for case in draw_cases(ctx, {"task": data.task, "length": length}, self.num_rows, length=length)
         ]
 
     def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Record]]:
         """Return for each row which of its targets were answered."""
         return [[row] for row in by_version(session, examples, answer_rows)]
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the figures of every length."""
         assert isinstance(ctx.data, MadConfig)
-        figures: dict[str, Samples | Metric] = {}
+        metrics: dict[str, Samples | Metric] = {}
         points = []
-        for length in dict.fromkeys(row["length"] for row in rows):
-            marked = [row["correct"] for row in rows if row["length"] == length]
+        for length in dict.fromkeys(record["length"] for record in records):
+            marked = [record["correct"] for record in records if record["length"] == length]
             chance = replace(ctx.data, length=length).chance
             accuracy = Samples([sum(each) for each in marked], [len(each) for each in marked], "higher", chance)
-            figures[f"accuracy/{length}"] = accuracy
-            figures[f"sequence_accuracy/{length}"] = Samples.mean([int(all(each)) for each in marked], "higher")
+            metrics[f"accuracy/{length}"] = accuracy
+            metrics[f"sequence_accuracy/{length}"] = Samples.mean([int(all(each)) for each in marked], "higher")
             points.append((float(length), accuracy.metric().value, accuracy.metric().stderr))
         curves = {"accuracy": {ctx.data.task: points}}
-        return Report(figures=figures, rows=list(rows), curves=curves, axis="tokens of a row")
+        return Report(samples=metrics, records=list(records), curves=curves, axis="tokens of a row")
 
 
 def answer_rows(session: Session, cases: list[Case]) -> list[Record]:

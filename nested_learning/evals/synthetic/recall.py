@@ -7,8 +7,9 @@ import torch
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.tasks.recall import RecallConfig
 from nested_learning.errors import ConfigError
-from nested_learning.evals.protocol import EvalContext, Metric, Panels, Record, Report, Samples
-from nested_learning.evals.synthetic.cases import Case, by_version, draw, marks, read_answers, stack
+from nested_learning.evals.metrics import Metric, Samples
+from nested_learning.evals.protocol import EvalContext, Panels, Record, Report
+from nested_learning.evals.synthetic.cases import Case, by_version, draw_cases, marks, read_answers, stack
 from nested_learning.inference.session import Session
 from nested_learning.shapes import Int, Tensor
 
@@ -56,21 +57,21 @@ class Recall:
     def _draw(self, ctx: EvalContext, gap: int, pairs: int, changed: int) -> list[Case]:
         about = {"gap": gap, "pairs": pairs, "changed": changed}
         sizes = {"gap": gap, "num_pairs": pairs, "num_changed": changed}
-        return draw(ctx, about, self.num_rows, **sizes, min_pairs=None, num_queries=None)
+        return draw_cases(ctx, about, self.num_rows, **sizes, min_pairs=None, num_queries=None)
 
     def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Record]]:
         """Return for each row which of its queries were answered."""
         return [[row] for row in by_version(session, examples, answer_rows)]
 
-    def summarise(self, ctx: EvalContext, rows: Sequence[Record]) -> Report:
+    def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the accuracy of every version."""
         assert isinstance(ctx.data, RecallConfig)
         chance = 1 / ctx.data.num_values
-        figures: dict[str, Samples | Metric] = {}
-        for cell in dict.fromkeys(map(cell_of, rows)):
-            here = [row for row in rows if cell_of(row) == cell]
-            figures |= {f"{name}/{label(*cell)}": each for name, each in figures_of(here, chance).items()}
-        return Report(figures=figures, rows=list(rows), curves=curves(figures), axis="gap, tokens of noise")
+        metrics: dict[str, Samples | Metric] = {}
+        for cell in dict.fromkeys(map(cell_of, records)):
+            here = [record for record in records if cell_of(record) == cell]
+            metrics |= {f"{name}/{label(*cell)}": each for name, each in figures_of(here, chance).items()}
+        return Report(samples=metrics, records=list(records), curves=curves(metrics), axis="gap, tokens of noise")
 
 
 def cell_of(row: Record) -> tuple[int, int, int]:
@@ -89,25 +90,25 @@ def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
     # the first key that is asked
     begin = int((batch.targets[0] != IGNORE).nonzero()[0])
     targets = batch.targets[:, begin:]
-    rows: list[Record] = [{"row": case.number} | case.about for case in cases]
+    records: list[Record] = [{"row": case.number} | case.about for case in cases]
     if session.memorizes:
         wrong = session.fork()
         wrong.memorize(other.tokens[:, :begin])
-        for row, each, wanted in zip(rows, read_answers(wrong, batch.tokens[:, begin:]), targets, strict=True):
-            row["correct_wrong_context"] = marks(each, wanted)
-        written = session.memorize(batch.tokens[:, :begin]).rows()
+        for record, each, wanted in zip(records, read_answers(wrong, batch.tokens[:, begin:]), targets, strict=True):
+            record["correct_wrong_context"] = marks(each, wanted)
+        written = session.memorize(batch.tokens[:, :begin]).records()
         answers = read_answers(session, batch.tokens[:, begin:])
     else:
-        answers, written = read_answers(session, batch.tokens)[:, begin:], [{} for _ in rows]
-    for place, row in enumerate(rows):
-        row["correct"] = marks(answers[place], targets[place])
-        if row["changed"]:
-            first = first_values(batch.tokens[place], begin - row["gap"], targets[place])
+        answers, written = read_answers(session, batch.tokens)[:, begin:], [{} for _ in records]
+    for place, record in enumerate(records):
+        record["correct"] = marks(answers[place], targets[place])
+        if record["changed"]:
+            first = first_values(batch.tokens[place], begin - record["gap"], targets[place])
             changed = first != targets[place][::2]
-            row["was_changed"] = changed.int().tolist()
-            row["stale"] = (changed & (answers[place][::2] == first)).int().tolist()
-        row |= written[place]
-    return rows
+            record["was_changed"] = changed.int().tolist()
+            record["stale"] = (changed & (answers[place][::2] == first)).int().tolist()
+        record |= written[place]
+    return records
 
 
 def first_values(tokens: Int[Tensor, " t"], end: int, asked: Int[Tensor, " n"]) -> Int[Tensor, " q"]:
@@ -118,26 +119,30 @@ def first_values(tokens: Int[Tensor, " t"], end: int, asked: Int[Tensor, " n"]) 
     return torch.tensor([value_of[key] for key in tokens[-len(asked) :: 2].tolist()])
 
 
-def figures_of(rows: Sequence[Record], chance: float) -> dict[str, Samples]:
+def figures_of(records: Sequence[Record], chance: float) -> dict[str, Samples]:
     """Return the figures of the rows of one version."""
     names = {"accuracy": "correct", "accuracy_wrong_context": "correct_wrong_context"}
     found = {
-        name: Samples([sum(row[key]) for row in rows], [len(row[key]) for row in rows], "higher", chance)
+        name: Samples(
+            [sum(record[key]) for record in records], [len(record[key]) for record in records], "higher", chance
+        )
         for name, key in names.items()
-        if key in rows[0]
+        if key in records[0]
     }
-    if "was_changed" in rows[0]:
-        asked = [sum(row["was_changed"]) for row in rows]
-        right = [sum(a * b for a, b in zip(row["correct"], row["was_changed"], strict=True)) for row in rows]
+    if "was_changed" in records[0]:
+        asked = [sum(record["was_changed"]) for record in records]
+        right = [
+            sum(a * b for a, b in zip(record["correct"], record["was_changed"], strict=True)) for record in records
+        ]
         found["changed"] = Samples(right, asked, "higher", chance)
-        found["stale"] = Samples([sum(row["stale"]) for row in rows], asked, "lower", chance)
+        found["stale"] = Samples([sum(record["stale"]) for record in records], asked, "lower", chance)
     return found
 
 
-def curves(figures: Mapping[str, Samples | Metric]) -> Panels:
+def curves(metrics: Mapping[str, Samples | Metric]) -> Panels:
     """Lay accuracies out over the gap, a panel for each figure and a line for each number of pairs."""
     panels: Panels = {}
-    for name, figure in figures.items():
+    for name, figure in metrics.items():
         kind, gap, pairs = name.split("/")
         metric = figure.metric() if isinstance(figure, Samples) else figure
         panels.setdefault(kind, {}).setdefault(f"{pairs} pairs", []).append((float(gap), metric.value, metric.stderr))

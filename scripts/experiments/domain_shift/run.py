@@ -142,7 +142,7 @@ def memorize(model: LanguageModel, tokenizer: Tokenizer, tokens: Tensor, rate: f
     """Read and study `tokens` [b t]; return the session that goes on after them, and what was written."""
     session = Session(model, tokenizer, batch=len(tokens), policy=policy_at(rate))
     # the first token was predicted by what begins every document
-    return session, session.read_and_memorize(tokens, F.pad(tokens[:, 1:], (0, 1), value=IGNORE)).rows()
+    return session, session.read_and_memorize(tokens, F.pad(tokens[:, 1:], (0, 1), value=IGNORE)).records()
 
 
 def begun(session: Session, rows: Sequence[int]) -> Session:

@@ -24,7 +24,7 @@ from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.evals.harness.core import Core
 from nested_learning.evals.harness.zeroshot import ZeroShot
 from nested_learning.evals.protocol import EvalContext, Record
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.report import mean_and_stderr
 from nested_learning.report.text import command_line
 from nested_learning.train.environment import describe_environment
@@ -74,9 +74,9 @@ def answers(pack: ZeroShot | Core, name: str, config: Config, seed: int, out: Pa
     model = config.model.build(tokenizer.vocab_size, seed).eval()
     subject = EvalContext(model=model, tokenizer=tokenizer, data=config.data, seed=seed, policy=policy, run=out)
     started = time.process_time()
-    report = ask(pack, subject, kept.with_suffix(".draft.jsonl"), {"seed": seed})
+    report = evaluate(pack, subject, kept.with_suffix(".draft.jsonl"), {"seed": seed})
     figures = {key: metric._asdict() for key, metric in report.metrics.items()}
-    answered = {"metrics": figures, "rows": report.rows, "cpu_seconds": time.process_time() - started}
+    answered = {"metrics": figures, "rows": report.records, "cpu_seconds": time.process_time() - started}
     kept.write_text(json.dumps(answered), encoding="utf-8")
     return answered
 

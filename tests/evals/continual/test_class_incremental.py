@@ -16,7 +16,7 @@ from nested_learning.errors import CheckpointError, ConfigError, DataError
 from nested_learning.evals.continual.class_incremental import Answers, ReadSequence, TrainedSequence, questions_of
 from nested_learning.evals.continual.transfer import curves, grid, transfer
 from nested_learning.evals.protocol import EvalContext
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.hub.open_run import open_trained
 from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
@@ -110,7 +110,7 @@ def subject_of(folder, policy=None):
 def report_on(pack, ctx):
     draft = ctx.run / "evals/draft.jsonl"
     draft.unlink(missing_ok=True)
-    return ask(pack, ctx, draft, {}, lambda _: None)
+    return evaluate(pack, ctx, draft, {}, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +120,12 @@ def trained(tmp_path_factory):
 
 def test_checkpoints_are_asked_about_all_classes_so_far(trained):
     report = report_on(TrainedSequence(None, 8, None), subject_of(trained))
-    cells = {(row["after"], row["task"]): row["num_choices"] for row in report.rows}
+    cells = {(row["after"], row["task"]): row["num_choices"] for row in report.records}
     assert cells == {
         **{(0, 2): 4, (0, 3): 6, (1, 2): 4, (2, 3): 6},
         **{(1, 1): 2, (2, 1): 4, (2, 2): 4, (3, 1): 6, (3, 2): 6, (3, 3): 6},
     }
-    assert len(report.rows) == 10 * 4
+    assert len(report.records) == 10 * 4
     assert report.metrics["accuracy"].n == 12 and report.metrics["accuracy"].chance == pytest.approx(1 / 6)
 
 
@@ -189,46 +189,46 @@ def test_an_answer_costs_what_reading_it_alone_costs():
 
 
 def test_the_batch_changes_no_answer(trained):
-    rows = [report_on(TrainedSequence(1, size, None), subject_of(trained)).rows for size in (1, 7)]
+    rows = [report_on(TrainedSequence(1, size, None), subject_of(trained)).records for size in (1, 7)]
     assert rows[0] == rows[1]
     assert len(rows[0]) == 10 * 2
 
 
 def test_one_reader_reads_the_tasks_in_turn(trained):
     report = report_on(ReadSequence(1, 4, None), subject_of(trained))
-    assert {(row["after"], row["task"]) for row in report.rows} >= {(1, 1), (3, 1), (3, 3), (0, 2)}
+    assert {(row["after"], row["task"]) for row in report.records} >= {(1, 1), (3, 1), (3, 3), (0, 2)}
     # where it was interrupted, it reads again what it had read
     pack, ctx = ReadSequence(1, 4, None), subject_of(trained)
     pack.examples(ctx)
     later = pack.answer(ctx.open_session(1, reads_text=True), [3])[0]
-    assert later == [row for row in report.rows if row["after"] == 3]
+    assert later == [row for row in report.records if row["after"] == 3]
     texts = [each for task in pack.source.texts["train"] for each in task]
     assert pack.reader.position == 1 + sum(len(pack.source.format.document(each)[0]) for each in texts)
 
 
 def test_a_reader_that_studies_writes_the_texts_of_each_task(trained):
     report = report_on(ReadSequence(1, 4, None), subject_of(trained, STUDY))
-    written = {row["after"]: row.get("memory/mlp/writes", 0) for row in report.rows}
+    written = {row["after"]: row.get("memory/mlp/writes", 0) for row in report.records}
     # 8 texts of a task in pieces of 64 tokens, read twice
     assert written[0] == 0 and written[1] >= 8
     carried = report_on(ReadSequence(1, 4, None), subject_of(trained, replace(STUDY, reset="carry")))
-    assert [row["chosen"] for row in carried.rows] == [row["chosen"] for row in report.rows]
+    assert [row["chosen"] for row in carried.records] == [row["chosen"] for row in report.records]
 
 
 def test_an_unseen_text_may_be_studied_before_it_is_asked(trained):
     asked = report_on(TrainedSequence(1, 4, None), subject_of(trained))
     memorized = report_on(TrainedSequence(1, 4, None), subject_of(trained, STUDY))
-    assert all(row["memory/mlp/writes"] == 2 for row in memorized.rows)
-    assert [row["example"] for row in memorized.rows] == [row["example"] for row in asked.rows]
+    assert all(row["memory/mlp/writes"] == 2 for row in memorized.records)
+    assert [row["example"] for row in memorized.records] == [row["example"] for row in asked.records]
 
 
 def test_a_run_that_learned_all_at_once_is_what_intransigence_is_measured_against(tmp_path, trained):
     joint = train(tmp_path, data__is_joint=True, name="joint")
     report = report_on(TrainedSequence(None, 8, None), subject_of(joint))
-    assert {row["after"] for row in report.rows} == {3}
+    assert {row["after"] for row in report.records} == {3}
     with pytest.raises(DataError, match="ask it first"):
         report_on(TrainedSequence(None, 8, str(joint)), subject_of(trained))
-    (joint / "evals/class_incremental.jsonl").write_text("\n".join(map(json.dumps, report.rows)))
+    (joint / "evals/class_incremental.jsonl").write_text("\n".join(map(json.dumps, report.records)))
     found = report_on(TrainedSequence(None, 8, str(joint)), subject_of(trained)).metrics
     own = [found[f"accuracy/{task}/{task}"].value for task in (1, 2, 3)]
     assert found["intransigence"].value == pytest.approx(report.metrics["accuracy"].value - math.fsum(own) / 3)

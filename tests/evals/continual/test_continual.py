@@ -17,7 +17,7 @@ from nested_learning.evals.continual.continual import Continual
 from nested_learning.evals.continual.continual_memory import ContinualMemory
 from nested_learning.evals.continual.weights import all_levels, count_updates, drift
 from nested_learning.evals.protocol import EvalContext
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.hub.open_run import open_trained
 from nested_learning.inference.config import MemorizeConfig, MemoryConfig
 from nested_learning.inference.session import Session
@@ -61,7 +61,7 @@ def ctx(directory, **given):
 def report_on(pack, asked):
     draft = asked.run / "evals/draft.jsonl"
     draft.unlink(missing_ok=True)
-    return ask(pack, asked, draft, {})
+    return evaluate(pack, asked, draft, {})
 
 
 def memorize(**given):
@@ -91,7 +91,7 @@ def test_each_cell_is_what_the_weights_after_a_domain_make_of_another(trained, b
         for name, part in source.sources.items():
             rows = [part.row("validation", 0, i * part.num_rows("validation") // 4) for i in range(4)]
             assert report.metrics[f"bpb/{stage}/{name}"].value == pytest.approx(cost(model, rows), rel=1e-5)
-    assert len(report.rows) == 4 * 3 * 4
+    assert len(report.records) == 4 * 3 * 4
     assert report.metrics["bpb/0/code"].value > report.metrics["learned"].value
     assert set(report.curves) == {"bits per byte", "drift"} and list(report.grids) == ["bits per byte"]
 
@@ -181,7 +181,7 @@ def test_what_is_studied_changes_what_it_costs_and_the_weights_stay(tmp_path):
 
 def test_readers_do_not_notice_each_other(trained):
     asked = ctx(trained)
-    together, alone = (report_on(ContinualMemory(3, 3, 2, size), asked).rows for size in (3, 1))
+    together, alone = (report_on(ContinualMemory(3, 3, 2, size), asked).records for size in (3, 1))
     assert len(together) == 3 * 4 * 3
     order = [(row["stream"], row["stage"], row["domain"]) for row in alone]
     assert order == [(row["stream"], row["stage"], row["domain"]) for row in together]

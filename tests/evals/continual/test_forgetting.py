@@ -2,8 +2,8 @@
 
 import pytest
 
-from nested_learning.evals.continual.forgetting import forgetting_curves, forgetting_figures, forgetting_grid
-from nested_learning.evals.protocol import Metric, Samples
+from nested_learning.evals.continual.forgetting import forgetting_curves, forgetting_grid, forgetting_metrics
+from nested_learning.evals.metrics import Metric, Samples
 
 NAMES = ["a", "b", "c"]
 # after 0, 1, 2, 3 domains: what a, b and c cost
@@ -26,7 +26,7 @@ def values(figures):
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_the_figures_are_those_of_the_definitions(paired):
-    found = values(forgetting_figures(NAMES, matrix(), paired=paired))
+    found = values(forgetting_metrics(NAMES, matrix(), paired=paired))
     assert {name: found[name] for name in ("bpb/0/a", "bpb/2/b", "bpb/3/c")} == {
         "bpb/0/a": 8.0,
         "bpb/2/b": 2.0,
@@ -43,24 +43,24 @@ def test_the_figures_are_those_of_the_definitions(paired):
 
 def test_who_forgets_nothing_has_forgotten_0_and_never_less():
     better_and_better = [[8.0, 8.0, 8.0], [3.0, 7.0, 7.0], [2.0, 2.0, 6.0], [1.0, 1.0, 1.0]]
-    found = values(forgetting_figures(NAMES, matrix(better_and_better), paired=False))
+    found = values(forgetting_metrics(NAMES, matrix(better_and_better), paired=False))
     assert found["forgetting"] == found["forgetting/a"] == found["forgetting/b"] == 0
     assert found["bwt"] == pytest.approx((2.0 + 1.0) / 2)
 
 
 def test_what_a_domain_cost_before_it_was_learned_is_not_forgotten():
     # b was cheaper after a than after itself
-    found = values(forgetting_figures(NAMES, matrix([[8, 8, 8], [3, 1, 8], [3, 2, 8], [3, 2.5, 1]]), paired=False))
+    found = values(forgetting_metrics(NAMES, matrix([[8, 8, 8], [3, 1, 8], [3, 2, 8], [3, 2.5, 1]]), paired=False))
     assert found["forgetting/b"] == 0.5 and found["bwt"] == pytest.approx(-0.25)
 
 
 def test_errors_of_differences_are_those_of_pairs():
     # all samples of a cell differ from each other by as much in every cell: the differences do not differ at all
-    found = forgetting_figures(NAMES, matrix(spread=0.5), paired=False)
+    found = forgetting_metrics(NAMES, matrix(spread=0.5), paired=False)
     assert found["forgetting/a"].metric().stderr == pytest.approx(0)
     assert found["forgetting"].stderr == pytest.approx(0)
     assert found["learned"].stderr == pytest.approx((3 * 0.5**2) ** 0.5 / 3) and found["learned"].n == 6
-    readers = forgetting_figures(NAMES, matrix(spread=0.5), paired=True)
+    readers = forgetting_metrics(NAMES, matrix(spread=0.5), paired=True)
     assert readers["learned"].metric().stderr == pytest.approx(0.5) and readers["learned"].metric().n == 2
 
 
@@ -68,7 +68,7 @@ def test_samples_that_are_no_pairs_are_not_subtracted():
     wrong = matrix()
     wrong[3, 0] = Samples([1.0, 1.0], [2, 3], "lower")
     with pytest.raises(AssertionError, match="no pairs"):
-        forgetting_figures(NAMES, wrong, paired=False)
+        forgetting_metrics(NAMES, wrong, paired=False)
 
 
 def test_the_matrix_is_drawn_as_curves_and_as_a_map():

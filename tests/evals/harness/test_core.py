@@ -16,10 +16,10 @@ from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.harness.core import Core, is_right, rules_of
 from nested_learning.evals.harness.core_prompts import Rules, examples_for, in_order
-from nested_learning.evals.harness.core_prompts import ask as prompt
+from nested_learning.evals.harness.core_prompts import to_request as prompt
 from nested_learning.evals.harness.local_tasks import read_tasks
 from nested_learning.evals.protocol import EvalContext
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.evals.variable_length import Score
 from nested_learning.inference.config import MemoryConfig
 
@@ -140,8 +140,8 @@ def test_the_choice_that_is_cheapest_by_token_is_the_answer():
 def ask_who_knows(tmp_path, tasks, limit, taste):
     pack = Core(shared("icl/copa.jsonl").parent, tasks, 4, limit)
     asked = pack.examples(ctx(tmp_path))
-    texts = [parts(each.question, each.gold or 0) for each in asked]
-    return ask(pack, ctx(tmp_path, Oracle(texts, taste)), tmp_path / "draft.jsonl", {})
+    texts = [parts(each.request, each.gold or 0) for each in asked]
+    return evaluate(pack, ctx(tmp_path, Oracle(texts, taste)), tmp_path / "draft.jsonl", {})
 
 
 WHO_KNOWS = pytest.mark.parametrize(("taste", "right"), [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
@@ -155,7 +155,7 @@ def test_who_knows_the_answers_gets_all_and_who_avoids_them_none(tmp_path, taste
     assert [figures[f"{name}/accuracy"] for name in tasks] == [right] * 3
     assert figures["copa/centered"] == 2 * right - 1
     assert figures["CORE-3"] == pytest.approx((2 * (2 * right - 1) + right) / 3)
-    assert report.metrics["copa/accuracy"].chance == 0.5 and len(report.rows) == 15
+    assert report.metrics["copa/accuracy"].chance == 0.5 and len(report.records) == 15
 
 
 @pytest.mark.slow
@@ -182,13 +182,13 @@ def test_what_cannot_be_asked_is_said(tmp_path):
     with pytest.raises(DataError, match="line 2: has no choices, gold"):
         Core(folder, ["copa"], 4, None).examples(ctx(tmp_path))
     (folder / "copa.jsonl").write_text("{broken")
-    with pytest.raises(DataError, match="line 1: no JSON"):
+    with pytest.raises(DataError, match="line 1: not JSON"):
         Core(folder, ["copa"], 4, None).examples(ctx(tmp_path))
     (folder / "copa.jsonl").write_text("\n")
     with pytest.raises(DataError, match="empty"):
         Core(folder, ["copa"], 4, None).examples(ctx(tmp_path))
     write(folder, "arc_easy.jsonl", *[CHOICE] * 10)
-    with pytest.raises(DataError, match="10 questions; arc_easy shows 10"):
+    with pytest.raises(DataError, match="10 questions; arc_easy needs 10"):
         Core(folder, ["arc_easy"], 4, None).examples(ctx(tmp_path))
     with pytest.raises(DataError, match=r"has no piqa\.jsonl"):
         Core(folder, ["piqa"], 4, None).examples(ctx(tmp_path))

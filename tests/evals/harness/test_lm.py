@@ -14,7 +14,7 @@ from nested_learning.config.schema import to_yaml
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
 from nested_learning.evals.harness.lm import Encoder, by_document, lm_class
-from nested_learning.evals.questions import weigh
+from nested_learning.evals.requests import loglikelihood
 from nested_learning.inference.session import Session
 from nested_learning.lm_eval import main, read_batch_size, read_policy
 from nested_learning.phase.train import run
@@ -105,15 +105,15 @@ def test_generation_stops_where_the_task_says_and_is_greedy_unless_it_says_other
 
 def test_what_is_studied_is_the_context_without_the_candidates_in_it():
     encoder = Encoder(BYTES)
-    choices = encoder.question([("Is it so? ", "yes"), ("Is it so? ", "no")])
+    choices = encoder.to_loglikelihood([("Is it so? ", "yes"), ("Is it so? ", "no")])
     assert said(choices.memorized) == "Is it so?"
     assert [said(each) for each in choices.continuations] == [" yes", " no"]
-    schema = encoder.question([("then Samir", " left"), ("then Sally", " left")])
+    schema = encoder.to_loglikelihood([("then Samir", " left"), ("then Sally", " left")])
     assert said(schema.memorized) == "then"
-    longest = Encoder(BYTES, max_length=8).question([("the lantern", " jade"), ("the lantern", " x")])
+    longest = Encoder(BYTES, max_length=8).to_loglikelihood([("the lantern", " jade"), ("the lantern", " x")])
     assert [said(each) for each in longest.contexts] == ["ern", "ern"]
     with pytest.raises(ConfigError, match="max_length=4"):
-        Encoder(BYTES, max_length=4).question([("the lantern", " jade")])
+        Encoder(BYTES, max_length=4).to_loglikelihood([("the lantern", " jade")])
 
 
 def test_requests_belong_together_document_by_document():
@@ -159,6 +159,8 @@ def test_the_command_line_of_the_harness_asks_a_checkpoint(tmp_path):
     lines = [json.loads(line) for line in samples.read_text().splitlines()]
     policy = read_policy(str(directory), {"memory": "memorize", "memory.steps": 2})
     session = Session.open(directory, device="cpu", policy=policy)
-    ((scores, _),) = weigh(session, [Encoder(BYTES).question([("Is it so?", " no"), ("Is it so?", " yes, it is")])])
+    ((scores, _),) = loglikelihood(
+        session, [Encoder(BYTES).to_loglikelihood([("Is it so?", " no"), ("Is it so?", " yes, it is")])]
+    )
     found = [float(response[0][0]) for response in lines[0]["resps"]]
     assert len(lines) == 3 and found == pytest.approx([-float(score.nats.sum()) for score in scores], rel=1e-4)

@@ -13,12 +13,12 @@ from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.files import differences
 from nested_learning.evals.harness.config import ZeroShotConfig
-from nested_learning.evals.harness.harness import Documents, figure
+from nested_learning.evals.harness.harness import Documents, aggregate_metric
 from nested_learning.evals.harness.local_tasks import read_tasks, unmark
-from nested_learning.evals.harness.stratified import mean_of_means
 from nested_learning.evals.harness.zeroshot import ZeroShot
-from nested_learning.evals.protocol import EvalContext, Metric
-from nested_learning.evals.runner import ask
+from nested_learning.evals.metrics import Metric, mean_of_means
+from nested_learning.evals.protocol import EvalContext
+from nested_learning.evals.runner import evaluate
 from nested_learning.inference.config import MemorizeConfig, MemoryConfig
 from nested_learning.phase.train import run
 
@@ -55,7 +55,7 @@ def pack(folder, tasks=None, limit=None):
 
 def report_on(pack, ctx):
     (ctx.run / "draft.jsonl").unlink(missing_ok=True)
-    return ask(pack, ctx, ctx.run / "draft.jsonl", {})
+    return evaluate(pack, ctx, ctx.run / "draft.jsonl", {})
 
 
 def said(text):
@@ -70,7 +70,7 @@ def ask_who_knows(tmp_path, tasks, limit, taste):
         file = next(path for name in read_tasks("zeroshot")[each.task]["files"] if (path := folder / name).exists())
         item = json.loads(file.read_text().splitlines()[each.document])
         place = ({"gold": 0} | item)["gold"]
-        texts.append(([BYTES.end, *each.asked.contexts[place].tolist()], each.asked.continuations[place].tolist()))
+        texts.append(([BYTES.end, *each.request.contexts[place].tolist()], each.request.continuations[place].tolist()))
     return report_on(pack(folder, tasks, limit), ctx(tmp_path, Oracle(texts, taste)))
 
 
@@ -84,7 +84,7 @@ def test_who_knows_the_answers_gets_all_and_who_avoids_them_none(tmp_path, taste
     assert [report.metrics[f"{name}/acc"].value for name in tasks] == [right] * 4
     assert report.metrics["average-4"].value == right
     assert [report.metrics[f"{name}/acc"].chance for name in tasks] == [0.5, 0.5, 0.25, 0.0]
-    assert len(report.rows) == 16 and all(row["acc"] == right for row in report.rows)
+    assert len(report.records) == 16 and all(row["acc"] == right for row in report.records)
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_so_it_is_in_every_task(tmp_path, taste, right):
 
 def test_prompts_are_those_of_the_harness():
     folder = shared("icl/piqa.jsonl").parent
-    asked = {each.task: each.asked for each in pack(folder, None, 1).examples(ctx(Path()))}
+    asked = {each.task: each.request for each in pack(folder, None, 1).examples(ctx(Path()))}
     assert len(asked) == 10
     prompts = {task: said(question.contexts[0]) for task, question in asked.items()}
     assert prompts["piqa"].startswith("Question: How do I ready") and prompts["piqa"].endswith("occupants?\nAnswer:")
@@ -133,7 +133,7 @@ def test_tasks_of_every_kind_are_asked_and_judged_side_by_side(tmp_path):
     found = {name: metric.value for name, metric in report.metrics.items()}
     assert found["roll/bits_per_byte"] < 1e-4 and found["roll/word_perplexity"] == pytest.approx(1, abs=1e-4)
     assert found["say/exact_match"] == found["last/acc"] == 1.0
-    assert found["last/perplexity"] == pytest.approx(1, abs=1e-4) and len(report.rows) == 6
+    assert found["last/perplexity"] == pytest.approx(1, abs=1e-4) and len(report.records) == 6
 
 
 def test_marks_of_wikihow_are_no_text():
@@ -144,7 +144,7 @@ def test_marks_of_wikihow_are_no_text():
 def test_study_changes_the_answers_and_is_compared_pair_by_pair(tmp_path):
     folder = write(tmp_path / "icl", "copa.jsonl", QUESTIONS * 3)
     online, memorized = (report_on(pack(folder), ctx(tmp_path, policy=name)) for name in ("online", "memorize"))
-    assert [row["answer"] for row in online.rows] != [row["answer"] for row in memorized.rows]
+    assert [row["answer"] for row in online.records] != [row["answer"] for row in memorized.records]
     # contexts of 22 and 26 bytes and the token that opens them, 8 at a time
     assert memorized.metrics["memory/titan/writes"].value == 3.5
     assert differences(memorized, online)["copa/acc"].stderr is not None
@@ -152,11 +152,11 @@ def test_study_changes_the_answers_and_is_compared_pair_by_pair(tmp_path):
 
 def test_a_figure_that_is_no_mean_has_a_jackknifed_error():
     values = [0.0, 1.0, 2.0, 3.0]
-    total = figure(values, sum, "higher", None)
+    total = aggregate_metric(values, sum, "higher", None)
     assert isinstance(total, Metric) and (total.value, total.n) == (6.0, 4)
     # of a sum the jackknife gives (n - 1) / n * sum of squares of the values around their mean
     assert total.stderr == pytest.approx((3 / 4 * 5.0) ** 0.5)
-    assert figure(values, lambda each: sum(each) / len(each), "higher", None).metric().value == 1.5
+    assert aggregate_metric(values, lambda each: sum(each) / len(each), "higher", None).metric().value == 1.5
 
 
 def test_the_mean_of_means_counts_tasks_and_errs_within_them():

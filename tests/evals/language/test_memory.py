@@ -13,9 +13,9 @@ from nested_learning.errors import ConfigError
 from nested_learning.evals.language.config import MemoryPackConfig
 from nested_learning.evals.language.memory import MemoryPack
 from nested_learning.evals.protocol import EvalContext
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.inference.config import MemoryConfig
-from nested_learning.phase.eval import run as evaluate
+from nested_learning.phase.eval import run as run_eval
 from nested_learning.phase.train import run
 
 FIGURES = {"norm", "rank", "surprise", "retention"}
@@ -34,7 +34,7 @@ def ctx(folder, model="hope", policy="online", **given):
 
 
 def report_on(asked, **options):
-    return ask(MemoryPack(**options), asked, asked.run / "evals/draft.jsonl", {})
+    return evaluate(MemoryPack(**options), asked, asked.run / "evals/draft.jsonl", {})
 
 
 def test_every_figure_of_every_memory_has_an_error_at_every_position(tmp_path):
@@ -47,8 +47,10 @@ def test_every_figure_of_every_memory_has_an_error_at_every_position(tmp_path):
         for position in ("0-32", "32-128")
     }
     assert all(metric.n == 3 and metric.stderr is not None for metric in report.metrics.values())
-    assert len(report.rows) == 3 * 2 * 4 * 2
-    assert {(row["row"], row["layer"]) for row in report.rows} == {(row, layer) for row in range(3) for layer in (0, 1)}
+    assert len(report.records) == 3 * 2 * 4 * 2
+    assert {(row["row"], row["layer"]) for row in report.records} == {
+        (row, layer) for row in range(3) for layer in (0, 1)
+    }
 
 
 def test_a_figure_is_the_mean_over_layers_and_rows_of_what_the_state_says(tmp_path):
@@ -61,7 +63,7 @@ def test_a_figure_is_the_mean_over_layers_and_rows_of_what_the_state_says(tmp_pa
         _, state = asked.model(tokens.long(), asked.model.init_state(5))
     norms = [block.mixer.memory.weight[0].flatten(1).norm(dim=1) for block in state]
     assert report.metrics["read/norm/0-32"].value == pytest.approx(torch.stack(norms).mean().item(), rel=1e-5)
-    of_row = [row["norm"] for row in report.rows if row["row"] == 4]
+    of_row = [row["norm"] for row in report.records if row["row"] == 4]
     assert of_row == pytest.approx([norm[4].item() for norm in norms], rel=1e-5)
 
 
@@ -128,7 +130,7 @@ def test_an_evaluation_leaves_report_rows_and_plot(tmp_path):
     trained = run(tiny(tmp_path, model="titans_lmm", steps=1)).directory
     config = tiny(tmp_path, model="titans_lmm", phase="eval", checkpoint=trained, evals="[memory]")
     config.evals["memory"].num_rows = 3
-    evaluate(config)
+    run_eval(config)
     report = json.loads((trained / "evals/memory.json").read_text())
     rows = [json.loads(line) for line in (trained / "evals/memory.jsonl").read_text().splitlines()]
     norms = [row["norm"] for row in rows if row["end"] == 32]

@@ -15,9 +15,9 @@ from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals import memory_check as room
 from nested_learning.evals.language.config import PerplexityConfig
 from nested_learning.evals.language.perplexity import Perplexity, compared
-from nested_learning.evals.language.texts import cut, to_texts
+from nested_learning.evals.language.texts import split_document, to_texts
 from nested_learning.evals.protocol import EvalContext
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.inference.config import MemoryConfig
 
 STUDY = memorize_policy(lr=0.5, chunk=16, surprise_metric="loss")
@@ -53,7 +53,7 @@ def report_on(ctx, path=None, length_factor=4, num_texts=8, batch_size=4):
         name="perplexity", path=path, length_factor=length_factor, num_texts=num_texts, batch_size=batch_size
     )
     draft = ctx.run / f"evals/{ctx.policy.name}{batch_size}.jsonl"
-    return ask(asked.build(ctx.data), ctx, draft, {"asked": repr((asked, ctx.policy))})
+    return evaluate(asked.build(ctx.data), ctx, draft, {"asked": repr((asked, ctx.policy))})
 
 
 def value(report, name):
@@ -107,7 +107,7 @@ def test_documents_are_read_to_their_end_and_words_are_those_that_white_space_se
 @pytest.mark.parametrize("length", [5, 64, None])
 def test_every_byte_and_every_word_counts_once_wherever_a_document_is_cut(tokenizer, length):
     tokenizer = ByteTokenizer() if tokenizer == "byte" else train_bpe([BOOK], 300)
-    texts = to_texts(cut(BOOK, tokenizer, length), tokenizer)
+    texts = to_texts(split_document(BOOK, tokenizer, length), tokenizer)
     assert sum(int(text.num_words.sum()) for text in texts) == len(BOOK.split())
     assert sum(int(text.row.num_bytes.sum()) for text in texts) == len(BOOK.encode())
     assert sum(len(text.num_words) for text in texts) == len(tokenizer.encode(BOOK)) + 1
@@ -117,7 +117,7 @@ def test_every_byte_and_every_word_counts_once_wherever_a_document_is_cut(tokeni
 def test_a_text_costs_the_same_alone_and_beside_longer_ones(ctx, tmp_path, policy):
     asked = replace(ctx, policy=policy)
     path = write(tmp_path / "books", BOOK[:60], BOOK[60:200], BOOK[200:260])
-    together, alone = (report_on(asked, path, length_factor=None, batch_size=size).rows for size in (3, 1))
+    together, alone = (report_on(asked, path, length_factor=None, batch_size=size).records for size in (3, 1))
     for one, other in zip(together, alone, strict=True):
         assert one == pytest.approx(other, rel=1e-5)
 
@@ -139,7 +139,7 @@ def test_what_is_carried_to_the_next_text_makes_it_cheaper(ctx, tmp_path):
     path = write(tmp_path / "books", BOOK[:250], BOOK[250:500])
     fresh = report_on(replace(ctx, policy=STUDY), path, length_factor=None)
     carried = report_on(replace(ctx, policy=replace(STUDY, reset="carry")), path, length_factor=None)
-    first, *_, last = ([row["nats"] for row in report.rows if row["start"] == 0] for report in (fresh, carried))
+    first, *_, last = ([row["nats"] for row in report.records if row["start"] == 0] for report in (fresh, carried))
     assert first[0] == pytest.approx(last[0], rel=1e-5)
     assert sum(last[1:]) < 0.9 * sum(first[1:])
 
@@ -148,12 +148,12 @@ def test_where_documents_are_read_apart_each_begins_at_position_0(ctx, tmp_path)
     path = write(tmp_path / "many", *(f"{number}: {BOOK[number : number + 20]}\n" for number in range(60)))
     data = replace(ctx.data, path=path, boundary="reset", val_fraction=0.5)
     report = report_on(replace(ctx, data=data), num_texts=2)
-    assert all(row["end"] <= 32 for row in report.rows) and len(report.rows) > 4
+    assert all(row["end"] <= 32 for row in report.records) and len(report.records) > 4
     source = replace(ctx, data=data).open_source(seq_len=128)
     _, targets, documents = source.row("validation", 0, 0)
     inside = documents == 1
     text = bytes(targets[inside][targets[inside] < 256].astype(np.uint8)).decode()
-    assert report.rows[1]["text_nats"] == pytest.approx(nats_of(ctx.model, text).sum().item(), rel=1e-4)
+    assert report.records[1]["text_nats"] == pytest.approx(nats_of(ctx.model, text).sum().item(), rel=1e-4)
 
 
 def test_a_model_that_knows_nothing_pays_for_every_token_alike(ctx):

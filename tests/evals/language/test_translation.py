@@ -12,7 +12,7 @@ from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import DataError
 from nested_learning.evals.language.translation import Translation
 from nested_learning.evals.protocol import EvalContext
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.inference.config import MemorizeConfig, MemoryConfig
 
 pytest.importorskip("sacrebleu")
@@ -45,7 +45,7 @@ def write(folder, *asked):
 
 def report_on(pack, ctx):
     (ctx.run / "draft.jsonl").unlink(missing_ok=True)
-    return ask(pack, ctx, ctx.run / "draft.jsonl", {})
+    return evaluate(pack, ctx, ctx.run / "draft.jsonl", {})
 
 
 def values(report):
@@ -61,7 +61,7 @@ def test_who_knows_the_lesson_translates_and_who_knows_the_question_alone_does_n
         for each in asked
     ]
     report = report_on(pack, ctx(tmp_path, Oracle(known)))
-    assert [row["text"] for row in report.rows] == ["taro", "blue", "water"]
+    assert [row["text"] for row in report.records] == ["taro", "blue", "water"]
     found = values(report)
     assert (found["chrf"], found["exact"], found["exact_question_only"]) == (100.0, 1.0, 0.0)
     assert found["bpb"] < 1e-3 and found["bpb_question_only"] == pytest.approx(8.0056, abs=1e-3)
@@ -81,7 +81,7 @@ def test_study_reaches_the_question_that_is_read_alone_and_has_controls(tmp_path
     session.memorize(alone.another)
     session.feed(alone.question)
     nats = session.score(alone.answer).sum().item()
-    row = report_on(pack, ctx(tmp_path, reset="per_example")).rows[0]
+    row = report_on(pack, ctx(tmp_path, reset="per_example")).records[0]
     assert row["nats_another_lesson"] == pytest.approx(nats, rel=1e-4)
 
 

@@ -13,7 +13,7 @@ from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.protocol import EvalContext, Report
 from nested_learning.evals.retrieval.babilong import BabilongPack
 from nested_learning.evals.retrieval.config import BabilongPackConfig
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.inference.config import MemoryConfig
 
 PLACES = ("kitchen", "garden", "office")
@@ -53,13 +53,13 @@ def report_on(pack: BabilongPack, sign: int, tmp_path: Path) -> Report:
         policy=MemoryConfig(name="online"),
         run=tmp_path,
     )
-    return ask(pack, ctx, tmp_path / "evals/draft.jsonl", {})
+    return evaluate(pack, ctx, tmp_path / "evals/draft.jsonl", {})
 
 
 @pytest.mark.parametrize("sign, expected", [(1, 1.0), (-1, 0.0)], ids=["oracle", "anti-oracle"])
 def test_who_follows_the_story_is_right_and_who_avoids_it_wrong(sign: int, expected: float, tmp_path: Path) -> None:
     report = report_on(pack_of(write_stories(tmp_path, 12)), sign, tmp_path)
-    targets = [row["target"] for row in report.rows]
+    targets = [row["target"] for row in report.records]
     most = max(targets.count(place) for place in PLACES) / len(targets)
     for part in ("", "/0", "/300"):
         assert report.metrics[f"qa1/accuracy{part}"].value == expected

@@ -16,7 +16,7 @@ from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.retrieval.needle import NeedlePack
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.inference.config import MemoryConfig
 
 STUDY = memorize_policy(steps=8, lr=3.0)
@@ -32,7 +32,7 @@ def ctx(tmp_path):
 
 
 def report_on(pack, ctx):
-    return ask(pack, ctx, ctx.run / "evals/draft.jsonl", {"policy": repr(ctx.policy)}, lambda _: None)
+    return evaluate(pack, ctx, ctx.run / "evals/draft.jsonl", {"policy": repr(ctx.policy)}, lambda _: None)
 
 
 def values(report):
@@ -44,7 +44,9 @@ def test_a_fact_that_was_studied_is_known_and_no_other_and_forgotten_it_was_neve
     found = values(memorized)
     assert min(found["accuracy"], found["contradiction"]) > 0.9
     assert max(found["accuracy_wrong_context"], values(asked)["accuracy"]) < 0.4
-    assert [row["chosen/accuracy_reset"] for row in memorized.rows] == [row["chosen/accuracy"] for row in asked.rows]
+    assert [row["chosen/accuracy_reset"] for row in memorized.records] == [
+        row["chosen/accuracy"] for row in asked.records
+    ]
     assert found["memory/mlp/writes"] == STUDY.steps
     assert memorized.metrics["accuracy"].chance == 1 / 8
 
@@ -54,7 +56,7 @@ def test_study_that_writes_nothing_is_the_baseline_to_the_bit(ctx, nothing):
     asked, memorized = (
         report_on(PACK, each) for each in (ctx, replace(ctx, policy=replace(STUDY, steps=2, **nothing)))
     )
-    assert [row["nats"] for row in memorized.rows] == [row["nats"] for row in asked.rows]
+    assert [row["nats"] for row in memorized.records] == [row["nats"] for row in asked.records]
     assert memorized.metrics["memory/mlp/writes"].value == memorized.metrics["memory/mlp/norm"].value == 0
 
 
@@ -92,8 +94,8 @@ def test_examples_are_those_of_the_seed_whatever_is_asked_at_once(ctx):
         report_on(NeedlePack(num_examples=10, num_facts=1, num_candidates=8, batch_size=size), replace(ctx, run=run))
         for size, run in ((3, ctx.run / "three"), (10, ctx.run / "ten"))
     ]
-    assert [row["chosen/accuracy"] for row in rows[0].rows] == [row["chosen/accuracy"] for row in rows[1].rows]
-    assert [row["nats"] for row in rows[0].rows] == pytest.approx([row["nats"] for row in rows[1].rows], abs=1e-5)
+    assert [row["chosen/accuracy"] for row in rows[0].records] == [row["chosen/accuracy"] for row in rows[1].records]
+    assert [row["nats"] for row in rows[0].records] == pytest.approx([row["nats"] for row in rows[1].records], abs=1e-5)
     assert PACK.examples(replace(ctx, seed=1))[0].question.tolist() != PACK.examples(ctx)[0].question.tolist()
 
 
@@ -105,7 +107,7 @@ def test_a_model_of_text_is_asked_in_letters_of_any_number(ctx):
     told = reader.tokenizer.decode(example.context.tolist())
     assert told == reader.tokenizer.decode(example.question.tolist()) + answer + "."
     memorized = report_on(NeedlePack(4, 1, 8, 4), replace(reader, policy=replace(STUDY, steps=1)))
-    assert [row["example"] for row in memorized.rows] == list(range(4))
+    assert [row["example"] for row in memorized.records] == list(range(4))
 
 
 def test_what_is_carried_is_known_for_the_next_example(ctx):
@@ -116,8 +118,8 @@ def test_what_is_carried_is_known_for_the_next_example(ctx):
         )
         for reset in ("carry", "per_example")
     )
-    assert carried.rows[0] == alone.rows[0]
-    assert carried.rows[1]["nats"] != alone.rows[1]["nats"]
+    assert carried.records[0] == alone.records[0]
+    assert carried.records[1]["nats"] != alone.records[1]["nats"]
 
 
 def test_a_model_that_knows_no_words_is_told_of_one_that_does(ctx):

@@ -21,7 +21,7 @@ from nested_learning.evals.files import write_report
 from nested_learning.evals.protocol import EvalContext, Report
 from nested_learning.evals.retrieval.config import NiahConfig, PasskeyConfig
 from nested_learning.evals.retrieval.niah import NiahPack
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
 from nested_learning.nn.language_model import LanguageModel
@@ -60,7 +60,7 @@ def recurrent() -> tuple[LanguageModel, Tokenizer]:
 
 
 def report_on(pack: NiahPack, ctx: EvalContext) -> Report:
-    return ask(pack, ctx, ctx.run / "evals/draft.jsonl", {"policy": ctx.policy.name, "size": pack.batch_size})
+    return evaluate(pack, ctx, ctx.run / "evals/draft.jsonl", {"policy": ctx.policy.name, "size": pack.batch_size})
 
 
 def find_value(text: str) -> str | None:
@@ -111,7 +111,7 @@ def test_of_several_values_the_share_that_is_found_counts(tmp_path: Path) -> Non
     report = report_on(pack, subject_of(Oracle(rule), tmp_path))
     # the oracle says one of four, the first in the text, which need not be the first of the answer
     assert report.metrics["niah_multivalue/exact"].value == 0.25
-    assert [row["length"] for row in report.rows] == [700] * 4
+    assert [row["length"] for row in report.records] == [700] * 4
 
 
 def test_heat_maps_are_written_cell_by_cell(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_answers_do_not_depend_on_the_batch(policy: MemoryConfig, tmp_path: Path
         report_on(
             niah(lengths=[110, 130], num_examples=1, num_generated=3, batch_size=size),
             subject_of(model, tmp_path, words, policy),
-        ).rows
+        ).records
         for size in (1, 3)
     )
     assert len(first) == 4
@@ -175,7 +175,7 @@ def test_a_context_that_has_no_room_is_refused_before_it_is_read(tmp_path: Path,
     ):
         niah().examples(subject_of(full, tmp_path))
     most = int(re.findall(r"at most (\d+) tokens", str(error.value))[0])
-    room.require_room(full, most, 3, "x")
+    room.require_memory(full, most, 3, "x")
     # keys and values of two layers, 16 wide, in single precision
     assert room.bytes_per_token(full) == 2 * 2 * 16 * 4
     for name, given in (("transformer", {"model__window": 8}), ("titans_lmm", {})):

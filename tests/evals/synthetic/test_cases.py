@@ -14,7 +14,7 @@ from nested_learning.data.tasks.mad_tasks import TASKS
 from nested_learning.data.tasks.recall import RecallConfig
 from nested_learning.errors import ConfigError
 from nested_learning.evals.protocol import EvalContext
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.evals.synthetic.config import FormalPackConfig, MadPackConfig, RecallPackConfig
 from nested_learning.evals.synthetic.formal import Bin, Formal
 from nested_learning.evals.synthetic.mad import Mad
@@ -39,7 +39,9 @@ def ctx(tmp_path, data, model=None, policy=ONLINE):
 
 def report_on(pack, asked):
     (asked.run / "evals").mkdir(exist_ok=True)
-    return ask(pack, asked, asked.run / "evals/draft.jsonl", {"policy": asked.policy.name, "size": pack.batch_size})
+    return evaluate(
+        pack, asked, asked.run / "evals/draft.jsonl", {"policy": asked.policy.name, "size": pack.batch_size}
+    )
 
 
 @pytest.mark.parametrize("name", PACKS)
@@ -62,7 +64,7 @@ def test_versions_of_recall_have_a_figure_each(tmp_path):
     assert [name.partition("/")[2] for name in report.metrics if name.startswith("accuracy")] == cells
     assert [name.partition("/")[2] for name in report.metrics if name.startswith("stale")] == cells[1::2]
     assert all(metric.n == 2 and metric.chance == 1 / 8 for metric in report.metrics.values())
-    assert {len(row["correct"]) for row in report.rows} == {2, 4}
+    assert {len(row["correct"]) for row in report.records} == {2, 4}
     assert [point[0] for point in report.curves["accuracy"]["4+1 pairs"]] == [6, 9]
 
 
@@ -107,7 +109,7 @@ def test_recall_studies_what_comes_before_the_questions_and_then_asks_them_alone
     memorize(session, rows[:, :begin])
     answers = read(session, rows[:, begin:])[:, ::2].argmax(-1)
     wanted = torch.stack([torch.from_numpy(case.row.targets[begin::2]) for case in cases])
-    assert [row["correct"] for row in report.rows] == (answers == wanted).int().tolist()
+    assert [row["correct"] for row in report.records] == (answers == wanted).int().tolist()
 
 
 @pytest.mark.parametrize("name", ["compression", "formal"])
@@ -142,7 +144,7 @@ def test_the_batch_size_changes_no_answer(tmp_path, data, pack, policy):
     for size in (1, 4):
         resized = copy(pack)
         resized.batch_size = size
-        found.append([row["correct"] for row in report_on(resized, asked).rows])
+        found.append([row["correct"] for row in report_on(resized, asked).records])
     assert found[0] == found[1]
 
 
@@ -164,7 +166,7 @@ def test_words_beyond_the_trained_lengths_are_asked_by_default(tmp_path):
     assert set(report.metrics) == {
         f"{name}/{each}" for name in ("accuracy", "sequence_accuracy") for each in (Bin(2, 9), Bin(10, 18))
     }
-    lengths = {row["bin"]: len(row["correct"]) for row in report.rows}
+    lengths = {row["bin"]: len(row["correct"]) for row in report.records}
     assert 2 <= lengths["2-9"] <= 9 and 10 <= lengths["10-18"] <= 18
 
 

@@ -9,7 +9,15 @@ from oracle import Oracle
 from tiny import tiny
 
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
-from nested_learning.evals.questions import Prompt, Question, common_length, complete, cost, cut, weigh
+from nested_learning.evals.requests import (
+    GenerationRequest,
+    LoglikelihoodRequest,
+    common_length,
+    generate_until,
+    loglikelihood,
+    loglikelihood_rolling,
+    truncate,
+)
 from nested_learning.inference.config import MemorizeConfig
 from nested_learning.inference.session import Session
 
@@ -28,9 +36,9 @@ def tokens(text):
     return torch.from_numpy(BYTES.encode(text))
 
 
-def question(*pairs):
+def request(*pairs):
     contexts, continuations = zip(*pairs, strict=True)
-    return Question(tokens(""), tuple(map(tokens, contexts)), tuple(map(tokens, continuations)))
+    return LoglikelihoodRequest(tokens(""), tuple(map(tokens, contexts)), tuple(map(tokens, continuations)))
 
 
 def brute_force(context, continuation, model=MODEL):
@@ -53,35 +61,35 @@ def memorize(reset="per_example", lr=1.0):
 
 
 def test_continuations_cost_what_the_model_says_whatever_else_is_in_the_batch():
-    asked = [question(pair) for pair in CASES]
-    together = weigh(Session(MODEL, BYTES, batch=len(asked)), asked)
+    asked = [request(pair) for pair in CASES]
+    together = loglikelihood(Session(MODEL, BYTES, batch=len(asked)), asked)
     for pair, one, (scores, _) in zip(CASES, asked, together, strict=True):
-        (alone,) = weigh(Session(MODEL, BYTES), [one])
+        (alone,) = loglikelihood(Session(MODEL, BYTES), [one])
         assert summed(scores) == pytest.approx([brute_force(*pair)[0]], abs=1e-4)
         assert summed(alone[0]) == pytest.approx(summed(scores), abs=1e-4)
 
 
 def test_contexts_of_one_question_may_be_the_same_or_not():
     pairs = [("so Sarah", " left"), ("so Maria", " left"), ("so Sarah", " stayed on"), ("", " left")]
-    ((scores, _),) = weigh(Session(MODEL, BYTES), [question(*pairs)])
+    ((scores, _),) = loglikelihood(Session(MODEL, BYTES), [request(*pairs)])
     assert summed(scores) == pytest.approx([brute_force(*pair)[0] for pair in pairs], abs=1e-4)
 
 
 def test_a_continuation_is_greedy_when_each_of_its_tokens_is_the_likeliest():
     model = Oracle([([BYTES.end], BYTES.encode("one two three").tolist())])
-    ((scores, _),) = weigh(Session(model, BYTES), [question(("one", " two"), ("one", " twig"), ("one", " "))])
+    ((scores, _),) = loglikelihood(Session(model, BYTES), [request(("one", " two"), ("one", " twig"), ("one", " "))])
     assert [score.is_greedy for score in scores] == [True, False, True]
 
 
 def test_a_text_costs_the_sum_of_its_tokens():
     texts = ["a lantern of jade", "x", "ñandú of Mira " * 5]
-    found = cost(Session(MODEL, BYTES, batch=3), list(map(tokens, texts)))
+    found = loglikelihood_rolling(Session(MODEL, BYTES, batch=3), list(map(tokens, texts)))
     assert [nats for nats, _ in found] == pytest.approx([-brute_force("", text)[0] for text in texts], abs=1e-3)
 
 
 def test_with_a_window_no_part_of_a_text_sees_more_than_the_token_before_it():
     text = "a lantern of jade"
-    ((nats, _),) = cost(Session(MODEL, BYTES), [tokens(text)], window=8)
+    ((nats, _),) = loglikelihood_rolling(Session(MODEL, BYTES), [tokens(text)], window=8)
     expected = [brute_force("", text[:8]), brute_force(text[7], text[8:16]), brute_force(text[15], text[16:])]
     assert nats == pytest.approx(-sum(each for each, _ in expected), abs=1e-3)
 
@@ -89,40 +97,40 @@ def test_with_a_window_no_part_of_a_text_sees_more_than_the_token_before_it():
 def test_a_text_ends_where_it_was_to_end_or_where_the_document_does():
     texts = ["say: one two\nthree", "ask: yes"]
     model = Oracle([([BYTES.end], [*BYTES.encode(text).tolist(), BYTES.end]) for text in texts])
-    prompts = [Prompt(tokens(""), tokens(text[:4]), ("\n", "four"), 40) for text in texts]
-    found = complete(Session(model, BYTES, batch=2), prompts)
+    requests = [GenerationRequest(tokens(""), tokens(text[:4]), ("\n", "four"), 40) for text in texts]
+    found = generate_until(Session(model, BYTES, batch=2), requests)
     assert [text for text, _ in found] == [" one two", " yes"]
-    (short,) = complete(Session(model, BYTES), [prompts[0]._replace(num_tokens=5)])
+    (short,) = generate_until(Session(model, BYTES), [requests[0]._replace(num_tokens=5)])
     assert short[0] == " one "
-    assert cut("stop here and there", ("there", "here")) == "stop "
+    assert truncate("stop here and there", ("there", "here")) == "stop "
 
 
 def test_what_may_be_studied_is_studied_before_the_context_is_read():
-    asked = question(("a lantern", " of jade"))._replace(memorized=tokens("a lantern of gold, a lantern of jade"))
-    ((plain, _),) = weigh(Session(MODEL, BYTES), [asked])
-    ((still, _),) = weigh(Session(MODEL, BYTES, policy=memorize(lr=0.0)), [asked])
-    ((moved, written),) = weigh(Session(MODEL, BYTES, policy=memorize()), [asked])
+    asked = request(("a lantern", " of jade"))._replace(memorized=tokens("a lantern of gold, a lantern of jade"))
+    ((plain, _),) = loglikelihood(Session(MODEL, BYTES), [asked])
+    ((still, _),) = loglikelihood(Session(MODEL, BYTES, policy=memorize(lr=0.0)), [asked])
+    ((moved, written),) = loglikelihood(Session(MODEL, BYTES, policy=memorize()), [asked])
     assert summed(still) == summed(plain) != summed(moved)
     # the opening token and 36 bytes, in pieces of 8
     assert written["memory/titan/writes"] == 5
 
 
 def test_a_policy_that_carries_answers_the_next_question_with_what_the_last_one_taught():
-    teaching = question(("b", " c"))._replace(memorized=tokens("a lantern of jade " * 3))
-    asked = question(("a lantern", " of jade"))._replace(memorized=tokens("x"))
+    teaching = request(("b", " c"))._replace(memorized=tokens("a lantern of jade " * 3))
+    asked = request(("a lantern", " of jade"))._replace(memorized=tokens("x"))
     carried = Session(MODEL, BYTES, policy=memorize("carry"))
-    ((alone, _),) = weigh(Session(MODEL, BYTES, policy=memorize()), [asked])
-    weigh(carried, [teaching])
+    ((alone, _),) = loglikelihood(Session(MODEL, BYTES, policy=memorize()), [asked])
+    loglikelihood(carried, [teaching])
     carried.reset_context()
-    ((after, _),) = weigh(carried, [asked])
+    ((after, _),) = loglikelihood(carried, [asked])
     assert not math.isclose(summed(after)[0], summed(alone)[0], rel_tol=1e-4)
 
 
 def test_along_a_text_each_piece_is_studied_once_it_was_predicted():
     text = tokens("a lantern of jade, a lantern of jade, a lantern of jade")
-    ((memorized, written),) = cost(Session(MODEL, BYTES, policy=memorize()), [text])
-    ((still, _),) = cost(Session(MODEL, BYTES, policy=memorize(lr=0.0)), [text])
-    ((plain, _),) = cost(Session(MODEL, BYTES), [text])
+    ((memorized, written),) = loglikelihood_rolling(Session(MODEL, BYTES, policy=memorize()), [text])
+    ((still, _),) = loglikelihood_rolling(Session(MODEL, BYTES, policy=memorize(lr=0.0)), [text])
+    ((plain, _),) = loglikelihood_rolling(Session(MODEL, BYTES), [text])
     assert still == pytest.approx(plain, rel=1e-5)
     assert memorized != pytest.approx(plain, rel=1e-4) and written["memory/mlp/writes"] == 7
 
