@@ -1,4 +1,4 @@
-"""The report on study and a change of domain: excerpts that do not overlap, verdicts that follow the numbers."""
+"""Memorizing and a change of domain: excerpts do not overlap, and verdicts follow the numbers."""
 
 import os
 import subprocess

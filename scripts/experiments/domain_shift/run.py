@@ -58,23 +58,23 @@ VALIDATION = "pride_and_prejudice"
 NEW = ("crime_and_punishment", "moby_dick")
 CODE = "python_stdlib.txt"
 RATES = (0.01, 0.03, 0.1, 0.3)
-# excerpts of a domain that are asked, and those on which the rate is chosen
+# excerpts of a domain for the evaluation, and for choosing the learning rate
 ROWS, TRIED = 6, 2
-# the share of the code on which the rate is chosen
+# the fraction of the code for choosing the learning rate
 TRIED_CODE = 0.1
-# tokens between two writes of study
+# tokens between two writes of memorizing
 CHUNK = 64
-# texts of a new book that are read by position
+# texts of a new book for the loss by position
 TEXTS = 16
 
 
 def book(data: Path, name: str) -> Path:
-    """Return where a book is."""
+    """Return the path of a book."""
     return data / "text" / "gutenberg" / f"{name}.txt"
 
 
 def train(model: str, seed: int, options: argparse.Namespace) -> Path:
-    """Train a run unless it is done; return its directory. Raises ConfigError where the command fails."""
+    """Train a run unless it is done; return its directory. Raises ConfigError if the command fails."""
     run = options.out / f"{model}_{seed}"
     if (run / "summary.json").exists():
         return run
@@ -90,40 +90,40 @@ def train(model: str, seed: int, options: argparse.Namespace) -> Path:
     return run
 
 
-def excerpts(path: Path, number: int, length: int, share: tuple[float, float] = (0.0, 1.0)) -> list[bytes]:
-    """Cut `number` excerpts of `length` bytes, evenly spaced, out of a share of a file."""
+def excerpts(path: Path, number: int, length: int, span: tuple[float, float] = (0.0, 1.0)) -> list[bytes]:
+    """Cut `number` evenly spaced excerpts of `length` bytes out of a span of a file, given in fractions of it."""
     data = path.read_bytes()
-    first, last = (round(len(data) * each) for each in share)
+    first, last = (round(len(data) * each) for each in span)
     step = (last - first) // number
     assert step >= length, f"{path}: {number} excerpts of {length} bytes need more text"
     return [data[first + step * i + (step - length) // 2 :][:length] for i in range(number)]
 
 
 def domains(data: Path, length: int) -> dict[str, list[bytes]]:
-    """Return the excerpts that are asked about: half of each domain, in order, is of one place and half of another."""
+    """Return the excerpts of the evaluation; those of books come half from one book and half from another."""
     books = [part for name in NEW for part in excerpts(book(data, name), ROWS // 2, length)]
     return {"books": books, "code": excerpts(data / "text" / CODE, ROWS, length, (TRIED_CODE, 1.0))}
 
 
 def tried(data: Path, length: int) -> list[bytes]:
-    """Return the excerpts on which the rate of study is chosen."""
+    """Return the excerpts for choosing the learning rate."""
     code = excerpts(data / "text" / CODE, TRIED, length, (0.0, TRIED_CODE))
     return [*excerpts(book(data, VALIDATION), TRIED, length), *code]
 
 
 def halves(texts: Sequence[bytes], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
-    """Return the first and the second halves as tokens [b t]; of bytes, so that all are equally long."""
+    """Return the first and the second halves as tokens, `[b t]`; tokens are bytes, so all have the same length."""
     first, second = torch.stack([torch.from_numpy(tokenizer.encode_bytes(text)) for text in texts]).chunk(2, 1)
     return first, second
 
 
 def bits(session: Session, tokens: Tensor) -> list[float]:
-    """Read on; return the bits per byte of each row."""
+    """Read `tokens` after the session's context; return the bits per byte of each row."""
     return (session.score(tokens).double().mean(1) / math.log(2)).tolist()
 
 
 def policy_at(rate: float) -> MemorizeConfig:
-    """Return a policy that writes on every level with `rate`; along a text, memories of mixers write as ever."""
+    """Return a policy that writes on every level with `rate`; memories of mixers write as when reading."""
     return MemorizeConfig(
         name="memorize", steps=1, lr=rate, chunk=CHUNK, surprise_threshold=None, surprise_metric="loss",
         levels=["all"], layers=None, reset="per_example",
@@ -139,39 +139,39 @@ def open_model(run: Path) -> tuple[LanguageModel, Tokenizer]:
 
 
 def memorize(model: LanguageModel, tokenizer: Tokenizer, tokens: Tensor, rate: float) -> tuple[Session, list[Record]]:
-    """Read and study `tokens` [b t]; return the session that goes on after them, and what was written."""
+    """Read and memorize `tokens`, `[b t]`; return the session after them, and a record of the writes for each row."""
     session = Session(model, tokenizer, batch=len(tokens), policy=policy_at(rate))
-    # the first token was predicted by what begins every document
+    # a token is memorized as the target of the one before; the first has none
     return session, session.read_and_memorize(tokens, F.pad(tokens[:, 1:], (0, 1), value=IGNORE)).records()
 
 
-def begun(session: Session, rows: Sequence[int]) -> Session:
-    """Return a session of these rows that begins another text: what was memorised is all that is left."""
+def new_document(session: Session, rows: Sequence[int]) -> Session:
+    """Return a fork with these rows that starts a new document: only the memories stay."""
     other = session.fork(rows)
     other.reset_context()
     return other
 
 
 def try_rates(run: Path, data: Path, half: int) -> dict[str, dict[str, list[float]]]:
-    """Return what second halves cost after study, by rate and domain; the excerpts are those for choosing."""
+    """Return the loss of second halves after memorizing, by learning rate and domain, on the excerpts for choosing."""
     model, tokenizer = open_model(run)
     first, second = halves(tried(data, 2 * half), tokenizer)
-    found = {}
+    losses = {}
     for rate in RATES:
         session, _ = memorize(model, tokenizer, first, rate)
-        cost = bits(session, second)
-        found[str(rate)] = {"books": cost[:TRIED], "code": cost[TRIED:]}
-    return found
+        loss = bits(session, second)
+        losses[str(rate)] = {"books": loss[:TRIED], "code": loss[TRIED:]}
+    return losses
 
 
-def ask(run: Path, data: Path, half: int, rates: dict[str, float]) -> dict[str, Any]:
-    """Return what the second halves cost, excerpt by excerpt, under every condition."""
+def evaluate(run: Path, data: Path, half: int, rates: dict[str, float]) -> dict[str, Any]:
+    """Return the loss of every second half under every condition."""
     (model, tokenizer), started = open_model(run), time.process_time()
     before = fingerprint_parameters(model)
     texts = {domain: halves(each, tokenizer) for domain, each in domains(data, 2 * half).items()}
     memorized = {domain: memorize(model, tokenizer, first, rates[domain]) for domain, (first, _) in texts.items()}
     every = range(ROWS)
-    found: dict[str, Any] = {}
+    losses: dict[str, Any] = {}
     for domain, (first, second) in texts.items():
         (other,) = (session for name, (session, _) in memorized.items() if name != domain)
         session, memory = memorized[domain]
@@ -182,37 +182,37 @@ def ask(run: Path, data: Path, half: int, rates: dict[str, float]) -> dict[str, 
             "alone": alone,
             "read": reader.fork(),
             "read and studied": session.fork(),
-            "memory of reading": begun(reader, every),
-            "memory of study": begun(session, every),
-            "memory of another": begun(session, [*every[ROWS // 2 :], *every[: ROWS // 2]]),
-            "memory of the other domain": begun(other, every),
+            "memory of reading": new_document(reader, every),
+            "memory of study": new_document(session, every),
+            "memory of another": new_document(session, [*every[ROWS // 2 :], *every[: ROWS // 2]]),
+            "memory of the other domain": new_document(other, every),
         }
-        found[domain] = {name: bits(each, second) for name, each in conditions.items()} | {"memory": memory}
-    assert before == fingerprint_parameters(model), "study changed the model"
+        losses[domain] = {name: bits(each, second) for name, each in conditions.items()} | {"memory": memory}
+    assert before == fingerprint_parameters(model), "memorizing changed the parameters"
     about = {"rates": rates, "half": half, "parameters_sha256": before}
-    return about | {"cpu_seconds": time.process_time() - started} | found
+    return about | {"cpu_seconds": time.process_time() - started} | losses
 
 
 def by_position(run: Path, data: Path, rate: float) -> None:
-    """Ask by position in an unseen book, under every policy; the answers lie in <run>/evals."""
-    asked = ["phase=eval", f"checkpoint={run}", "evals=perplexity", f"evals.perplexity.path={book(data, NEW[0])}"]
-    asked.append(f"evals.perplexity.num_texts={TEXTS}")
+    """Evaluate by position in a new book with every memory policy; the reports are in <run>/evals."""
+    overrides = ["phase=eval", f"checkpoint={run}", "evals=perplexity", f"evals.perplexity.path={book(data, NEW[0])}"]
+    overrides.append(f"evals.perplexity.num_texts={TEXTS}")
     policies = {
         "perplexity_frozen": ("memory=frozen",),
         "perplexity_memorize": ("memory=memorize", f"memory.lr={rate}", f"memory.chunk={CHUNK}"),
     }
-    for answer, policy in policies.items():
-        if not (run / "evals" / f"{answer}.json").exists() and command([*asked, *policy, "device=cpu"]):
+    for name, policy in policies.items():
+        if not (run / "evals" / f"{name}.json").exists() and command([*overrides, *policy, "device=cpu"]):
             raise ConfigError(f"{run}: {' '.join(policy)} failed")
 
 
 def choose(model: str, run: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Return the rate of study for each domain, chosen on `run`; what was tried is kept beside the runs."""
+    """Return the best learning rate for each domain, chosen on `run`; all losses are kept in rates_<model>.json."""
     path = options.out / f"rates_{model}.json"
     if not path.exists():
         path.write_text(json.dumps(try_rates(run, options.data, options.half)), encoding="utf-8")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return {domain: min(RATES, key=lambda rate: sum(found[str(rate)][domain])) for domain in ("books", "code")}
+    losses = json.loads(path.read_text(encoding="utf-8"))
+    return {domain: min(RATES, key=lambda rate: sum(losses[str(rate)][domain])) for domain in ("books", "code")}
 
 
 def read_options() -> argparse.Namespace:
@@ -222,10 +222,12 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/domain_shift"), help="where the runs are kept")
-    parser.add_argument("--report", type=Path, default=ROOT / "reports/domain_shift.md", help="figures/ goes beside it")
+    parser.add_argument(
+        "--report", type=Path, default=ROOT / "reports/domain_shift.md", help="figures/ goes next to it"
+    )
     parser.add_argument("--half", type=int, default=4096, help="bytes of half an excerpt")
     parser.add_argument("--steps", type=int, help="fewer steps, to try the script; use another --out")
-    parser.add_argument("--report-only", action="store_true", help="train and ask nothing")
+    parser.add_argument("--report-only", action="store_true", help="train and evaluate nothing")
     options = parser.parse_args()
     if BASELINE not in options.models:
         parser.error(f"--models: the others are compared with the {BASELINE}; name it too")
@@ -241,9 +243,9 @@ def main() -> int:
         run = train(model, seed, options)
         rates = choose(model, run, options)
         by_position(run, options.data, rates["books"])
-        answer = run / "shift.json"
-        if not answer.exists():
-            answer.write_text(json.dumps(ask(run, options.data, options.half, rates)), encoding="utf-8")
+        shift = run / "shift.json"
+        if not shift.exists():
+            shift.write_text(json.dumps(evaluate(run, options.data, options.half, rates)), encoding="utf-8")
         print(f"done: {run}, memory.lr={rates}", flush=True)
     command = command_line("scripts.experiments.domain_shift.run")
     print(write_report(options.out, options.report, options.models, command))
