@@ -1,4 +1,4 @@
-"""GPT-2's vocabulary, for tests of tokenizers that exist: where it is not beside the checkout they are skipped."""
+"""GPT-2's vocabulary, for tests of published tokenizers, which are skipped where the files are missing."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The same documents in every kind of file that is read."""
+"""The same documents in every file format that can be read."""
 
 import gzip
 import json
@@ -47,7 +47,7 @@ def write_gzip(folder: Path, documents: list[str]) -> str:
 
 
 def write_zstandard(folder: Path, documents: list[str]) -> str:
-    """Write two files, the second in several frames, as programs that compress in parallel leave them."""
+    """Write two files, the second in several frames, as programs that compress in parallel write them."""
     zstandard = pytest.importorskip("zstandard")
     folder.mkdir()
     lines, press = lines_of(documents), zstandard.ZstdCompressor()

@@ -18,7 +18,7 @@ def test_rows_are_stacked_in_order_as_int64() -> None:
     assert {tensor.dtype for tensor in batch} == {torch.int64}
 
 
-def test_a_batch_moves_to_another_device_whole() -> None:
+def test_all_parts_of_a_batch_move_to_another_device() -> None:
     moved = to(collate([make_row(0)]), "meta")
     assert {tensor.device.type for tensor in moved} == {"meta"}
 

@@ -23,7 +23,7 @@ def test_a_step_belongs_to_one_stage_and_tokens_add_up() -> None:
     assert [after - before for before, after in pairwise(read)] == [b * t for b, t in shapes]
 
 
-def test_without_stages_all_steps_are_alike() -> None:
+def test_without_stages_all_steps_have_one_size() -> None:
     assert plan_stages([], 4, 8) == constant_stages(4, 8)
     assert tokens_before(constant_stages(4, 8), 1000) == 32_000
 
@@ -42,7 +42,7 @@ def test_a_step_reads_rows_of_its_stage() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_an_epoch_that_runs_through_stages_has_every_target_exactly_once(seed: int) -> None:
+def test_an_epoch_across_stages_has_every_target_exactly_once(seed: int) -> None:
     # 88 targets: 11 rows of 8; 6 of them are read in 12 steps of the first stages, then 5 by whole rows
     source = make_source(seq_len=8, num_tokens=88)
     stages = [StageConfig(steps=6, batch_size=2, seq_len=2), StageConfig(steps=3, batch_size=2, seq_len=4)]
@@ -88,7 +88,7 @@ def test_documents_of_a_part_count_from_zero() -> None:
         ((3, 1, 4), r"stages\.0\.steps=3: its 3 rows must be a multiple of 2, .* try stages\.0\.steps=4"),
     ],
 )
-def test_a_stage_that_cannot_be_is_refused_with_one_that_can(stage: tuple[int, int, int], message: str) -> None:
+def test_an_impossible_stage_is_refused_with_a_possible_one(stage: tuple[int, int, int], message: str) -> None:
     steps, batch_size, seq_len = stage
     with pytest.raises(ConfigError, match=message):
         plan_stages([StageConfig(steps=steps, batch_size=batch_size, seq_len=seq_len)], 1, 8)

@@ -30,7 +30,7 @@ def firsts(batch: Batch) -> list[int]:
 
 
 @pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (1, 2), (2, 1), (2, 2), (1, 8)])
-def test_pieces_joined_are_the_global_batch_however_it_is_cut(source: Source, world: int, accumulate: int) -> None:
+def test_micro_batches_join_to_the_same_global_batch_for_any_split(source: Source, world: int, accumulate: int) -> None:
     for step in (0, 1, 5):
         whole = train_batch(source, 0, step, 0, 1, 8)
         micro_batches = [
@@ -49,7 +49,7 @@ def test_an_epoch_reads_every_row_once_and_the_next_epoch_in_another_order(sourc
     assert read[:13] != read[13:]
 
 
-def test_a_batch_may_run_across_epochs_and_be_longer_than_one(source: Source) -> None:
+def test_a_batch_may_span_several_epochs(source: Source) -> None:
     singles = [first for step in range(40) for first in firsts(train_batch(source, 0, step, 0, 1, 1))]
     assert firsts(train_batch(source, 0, 0, 0, 1, 40)) == singles
 
@@ -58,7 +58,7 @@ def test_another_seed_reads_in_another_order(source: Source) -> None:
     assert firsts(train_batch(source, 0, 0, 0, 1, 13)) != firsts(train_batch(source, 1, 0, 0, 1, 13))
 
 
-def test_a_batch_that_cannot_be_cut_evenly_is_refused_with_an_override_that_can(source: Source) -> None:
+def test_a_batch_that_does_not_divide_is_refused_with_one_that_does(source: Source) -> None:
     with pytest.raises(
         ConfigError,
         match=r"data\.batch_size=10: must be a multiple of the 4 micro-batches of a step; use data\.batch_size=8",
@@ -80,7 +80,7 @@ def test_ranks_share_fixed_validation_rows_without_overlap(source: Source, num_r
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_ranks_take_turns_at_the_batches_that_one_rank_reads(source: Source, world: int) -> None:
+def test_validation_batches_are_dealt_to_the_ranks_in_turn(source: Source, world: int) -> None:
     alone = [firsts(batch) for batch in validation_batches(source, 7, 2)]
     assert len(alone) == count_validation_batches(source, 7, 2) == 4
     for rank in range(world):
@@ -94,11 +94,11 @@ def test_validation_rows_are_evenly_spaced_and_the_last_batch_may_be_short(sourc
     assert firsts(join(batches)) == expected
 
 
-def test_validation_reads_the_whole_split_when_asked_for_more(source: Source) -> None:
+def test_validation_reads_the_whole_split_where_it_is_shorter_than_val_rows(source: Source) -> None:
     assert sum(len(batch.tokens) for batch in validation_batches(source, 1000, 4)) == 10
 
 
-def test_the_second_epoch_of_a_made_up_task_has_rows_of_its_own() -> None:
+def test_the_second_epoch_of_a_synthetic_task_has_new_rows() -> None:
     source = CopyConfig(length=8).build(0)
     num_rows = source.num_rows("train")
     batch = train_batch(source, 3, num_rows, 0, 1, 1)

@@ -29,8 +29,8 @@ def mixture() -> Mixture:
     return Mixture(sources, {"many": 5, "few": 3, "one": 2}, seed=1)
 
 
-def whose(token: int) -> str:
-    """The first row of a source is its `end`, which says nothing."""
+def source_of(token: int) -> str:
+    """Return the source of a token. The first row of a source is its `end`, which does not identify it."""
     return "end" if token == 256 else "many" if token < 80 else "few" if token < 100 else "one"
 
 
@@ -39,7 +39,7 @@ def read(source: Source, steps: range, batch_size: int = 50, seed: int = 3) -> l
     return [int(token) for step in steps for token in feed.micro_batches(step)[0].tokens.flatten()]
 
 
-def test_shares_converge_to_the_weights_and_are_exact_after_an_epoch(mixture: Mixture) -> None:
+def test_proportions_converge_to_the_weights_and_are_exact_after_an_epoch(mixture: Mixture) -> None:
     weights = {"many": 0.5 * 39 / 40, "few": 0.3 * 6 / 7, "one": 0.2 * 19 / 20}
     for number in (500, 2_000, EPOCH_ROWS):
         counts = Counter(map(whose, read(mixture, range(number // 50))))
@@ -49,7 +49,7 @@ def test_shares_converge_to_the_weights_and_are_exact_after_an_epoch(mixture: Mi
     assert mixture.counts["train"] == {"many": 5_000, "few": 3_000, "one": 2_000}
 
 
-def test_a_source_is_read_through_before_it_begins_anew_in_another_order(mixture: Mixture) -> None:
+def test_a_source_is_read_to_its_end_before_it_starts_over_in_another_order(mixture: Mixture) -> None:
     # in the order in which the mixture gives them out
     rows = [int(mixture.row("train", 0, index).tokens[0]) for index in range(5_000, 8_000)]
     epochs = [rows[i : i + 7] for i in range(0, 2_996, 7)]
@@ -60,7 +60,7 @@ def test_a_source_is_read_through_before_it_begins_anew_in_another_order(mixture
     assert sorted(rows[2_996:] + following[:3]) == sorted(epochs[0])
 
 
-def test_the_same_seed_reads_the_same_and_another_something_else(mixture: Mixture) -> None:
+def test_the_rows_depend_on_the_seed(mixture: Mixture) -> None:
     again = Mixture(mixture.sources, {"many": 50, "few": 30, "one": 20}, seed=1)
     other = Mixture(mixture.sources, {"many": 5, "few": 3, "one": 2}, seed=2)
     assert again.fingerprint == mixture.fingerprint
@@ -73,7 +73,7 @@ def test_sources_are_mixed_within_a_batch(mixture: Mixture) -> None:
     assert all(len(set(map(whose, read(mixture, range(step, step + 1))))) >= 3 for step in range(20))
 
 
-def test_validation_has_the_shares_too_and_no_row_twice(mixture: Mixture) -> None:
+def test_validation_has_the_same_proportions_and_no_row_twice(mixture: Mixture) -> None:
     # 7 rows are three tenths
     assert mixture.counts["validation"] == {"many": 11, "few": 7, "one": 4}
     rows = [int(mixture.row("validation", 0, i).tokens[0]) for i in range(mixture.num_rows("validation"))]
@@ -84,7 +84,7 @@ def test_validation_has_the_shares_too_and_no_row_twice(mixture: Mixture) -> Non
     assert rows_by_source(alone, 10) == {"": (alone, 10)}
 
 
-def test_things_are_allotted_to_the_last_one() -> None:
+def test_apportioned_counts_add_up_exactly() -> None:
     assert apportion({"a": 1, "b": 1, "c": 1}, 10) == {"a": 4, "b": 3, "c": 3}
     for number in range(50):
         counts = apportion({"a": 0.17, "b": 2.6, "c": 1.1}, number)
@@ -101,7 +101,7 @@ def make_config(folder: Path, **values: object) -> MixtureConfig:
     return MixtureConfig(**(given | values))  # type: ignore[arg-type]
 
 
-def test_all_sources_are_read_in_rows_of_the_mixture_and_one_tokenizer(tmp_path: Path) -> None:
+def test_all_sources_share_the_keys_of_the_mixture_and_one_tokenizer(tmp_path: Path) -> None:
     sources = {
         "a": TextConfig(path=str(tmp_path / "a"), tokenizer="bpe", vocab_size=264),
         "b": TextConfig(path=str(tmp_path / "b")),
@@ -124,6 +124,8 @@ def test_all_sources_are_read_in_rows_of_the_mixture_and_one_tokenizer(tmp_path:
         ({"sources": {"a": TextConfig(path="x", seq_len=99)}}, r"data\.sources\.a\.seq_len=99: .* use data\.seq_len="),
     ],
 )
-def test_what_is_no_mixture_is_refused_with_what_is(tmp_path: Path, values: dict[str, object], message: str) -> None:
+def test_mixtures_that_cannot_be_built_are_refused_with_their_fix(
+    tmp_path: Path, values: dict[str, object], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         make_config(tmp_path, **values)

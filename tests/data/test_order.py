@@ -9,22 +9,22 @@ def order(seed: int, epoch: int, num_rows: int) -> list[int]:
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 7, 13, 64, 1000, 100_003])
-def test_every_row_comes_up_exactly_once_an_epoch(num_rows: int) -> None:
+def test_every_row_occurs_exactly_once_per_epoch(num_rows: int) -> None:
     assert sorted(order(3, 1, num_rows)) == list(range(num_rows))
 
 
-def test_a_place_has_its_row_whoever_else_is_asked_about() -> None:
-    places = np.array([999, 0, 5, 5, 17])
+def test_the_row_at_a_position_does_not_depend_on_the_other_positions_queried() -> None:
+    positions = np.array([999, 0, 5, 5, 17])
     whole = order(3, 1, 1000)
-    assert row_indices(3, 1, 1000, places).tolist() == [whole[place] for place in places]
-    assert row_indices(3, 1, 1000, places[:0]).tolist() == []
+    assert row_indices(3, 1, 1000, positions).tolist() == [whole[position] for position in positions]
+    assert row_indices(3, 1, 1000, positions[:0]).tolist() == []
 
 
 def test_the_order_is_a_function_of_seed_and_epoch_alone() -> None:
     first = order(0, 0, 100)
     others = [order(seed, epoch, 100) for seed in range(10) for epoch in range(10) if (seed, epoch) != (0, 0)]
     assert first not in others
-    # the keys of the first are by now forgotten
+    # by now the cache of keys has dropped those of the first order
     assert order(0, 0, 100) == first
 
 
@@ -33,7 +33,7 @@ def test_the_order_is_the_same_on_every_machine() -> None:
 
 
 @pytest.mark.parametrize("size", [2, 10, 97])
-def test_every_row_is_as_likely_at_every_place(size: int) -> None:
+def test_every_row_is_equally_likely_at_every_position(size: int) -> None:
     keys = 2000
     seen = np.zeros((size, size))
     for key in range(keys):
@@ -45,7 +45,7 @@ def test_every_row_is_as_likely_at_every_place(size: int) -> None:
     assert abs(chi - freedom) < 5 * (2 * freedom) ** 0.5
 
 
-def test_rows_that_are_neighbours_in_the_text_are_not_in_the_order() -> None:
+def test_neighbouring_rows_of_the_text_are_not_neighbours_in_the_order() -> None:
     found = np.array(order(0, 0, 10_000))
     assert np.count_nonzero(np.abs(np.diff(found)) == 1) < 12
     assert abs(np.corrcoef(np.arange(10_000), found)[0, 1]) < 0.04

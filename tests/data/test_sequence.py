@@ -19,7 +19,7 @@ STEPS_EACH, BATCH_SIZE = 3, 4
 
 
 def make_config(folder: Path, **values: object) -> SequenceConfig:
-    """Domains of one letter each; of the second there are fewer rows than are read."""
+    """Domains of one letter each. The second has fewer rows than are read of it."""
     sources: dict[str, DataConfig] = {}
     for name, letter in LETTERS.items():
         (folder / f"{name}.txt").write_text((letter * 31 + "\n") * (4 if name == "second" else 40))
@@ -29,18 +29,18 @@ def make_config(folder: Path, **values: object) -> SequenceConfig:
 
 
 def letters(source: Source, step: int) -> set[str]:
-    """Name the letters of the batch of a step."""
+    """Return the letters of the batch of a step."""
     (batch,) = Feed(source, 5, constant_stages(BATCH_SIZE, source.seq_len)).micro_batches(step)
     return words(batch.tokens.numpy().ravel())
 
 
 def words(tokens: NDArray[np.int64]) -> set[str]:
-    """Name the letters among `tokens`."""
+    """Return the distinct letters among `tokens`."""
     return {chr(token) for token in tokens if token < 256} - {"\n"}
 
 
 def read_all(source: Source) -> str:
-    """Return the text of all rows, which are in the order of the text."""
+    """Return the text of all rows, in the order of the text."""
     rows = [source.row(split, 0, i).targets for split in SPLITS for i in range(source.num_rows(split))]
     return bytes(int(token) for token in np.concatenate(rows) if 0 <= token < 256).decode()
 
@@ -60,7 +60,7 @@ def test_the_reverse_order_is_the_reverse_and_the_joint_one_reads_all_at_once(tm
     assert reverse.fingerprint != make_config(tmp_path).build(0).fingerprint
 
 
-def test_a_domain_goes_on_where_it_was_left_and_reads_no_row_twice_before_all_of_it(tmp_path: Path) -> None:
+def test_a_domain_resumes_where_it_stopped_and_repeats_no_row_before_its_end(tmp_path: Path) -> None:
     # every row of these is another one
     for name, first in (("small", 0), ("large", 5000)):
         (tmp_path / f"{name}.txt").write_text("".join(f"{first + number:07}\n" for number in range(20)))
@@ -76,7 +76,7 @@ def test_a_domain_goes_on_where_it_was_left_and_reads_no_row_twice_before_all_of
         )
 
 
-def test_every_domain_is_validated_alike(tmp_path: Path) -> None:
+def test_validation_reads_the_same_number_of_rows_of_each_domain(tmp_path: Path) -> None:
     source = make_config(tmp_path).build(0)
     assert {name: count for name, (_, count) in rows_by_source(source, 6).items()} == dict.fromkeys(LETTERS, 2)
     assert len(set(source.validation.values())) == 1
@@ -85,7 +85,7 @@ def test_every_domain_is_validated_alike(tmp_path: Path) -> None:
     assert rows == [{letter} for letter in LETTERS.values() for _ in range(each)]
 
 
-def test_one_text_becomes_a_sequence_of_its_parts(tmp_path: Path) -> None:
+def test_segments_split_one_text_into_domains(tmp_path: Path) -> None:
     text = "".join(f"{number:05}\n" for number in range(1000))
     (tmp_path / "book.txt").write_text(text)
     book: dict[str, DataConfig] = {"book": TextConfig(path="book.txt")}
@@ -107,12 +107,12 @@ def test_one_text_becomes_a_sequence_of_its_parts(tmp_path: Path) -> None:
         ({"segments": 1}, r"data\.segments=1: must be at least 2"),
     ],
 )
-def test_what_is_no_sequence_is_refused(tmp_path: Path, values: dict[str, object], message: str) -> None:
+def test_sequences_that_cannot_be_built_are_refused(tmp_path: Path, values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_config(tmp_path, **values)
 
 
-def test_only_a_file_that_is_there_can_be_cut(tmp_path: Path) -> None:
+def test_only_an_existing_file_can_be_split(tmp_path: Path) -> None:
     there: dict[str, DataConfig] = {"a": TextConfig(path=["first.txt", "third.txt"])}
     with pytest.raises(ConfigError, match=r"data\.sources\.a must be one text file"):
         make_config(tmp_path, sources=there, segments=2).build(0)
@@ -122,7 +122,7 @@ def test_only_a_file_that_is_there_can_be_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", range(5))
-def test_a_span_of_a_file_has_whole_letters(tmp_path: Path, start: int) -> None:
+def test_a_span_of_a_file_has_complete_characters(tmp_path: Path, start: int) -> None:
     text = "é漢🙂x" * 50
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     for end in range(300, 310):
@@ -131,7 +131,7 @@ def test_a_span_of_a_file_has_whole_letters(tmp_path: Path, start: int) -> None:
         assert found in text and len(found.encode()) >= end - start - 6
 
 
-def test_a_span_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_span_beyond_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("short\n" * 20)
     with pytest.raises(DataError, match=r"span=\[10,500\]: the file has 120 bytes; use at most data\.span=\[10,120\]"):
         TextConfig(path=str(tmp_path / "text.txt"), span=[10, 500]).build(0)

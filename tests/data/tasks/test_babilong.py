@@ -1,4 +1,4 @@
-"""Stories of bAbI are read as they are written, and told in order between other sentences."""
+"""bAbI stories are parsed, and their facts are hidden in order between other sentences."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def write(folder: Path, text: str, name: str = "qa1_single_train.txt") -> Path:
     return path
 
 
-def test_a_question_is_asked_after_all_that_was_told_before(tmp_path: Path) -> None:
+def test_a_question_has_all_facts_before_it(tmp_path: Path) -> None:
     first, second, third = read_stories(write(tmp_path, TEXT))
     assert first == Story(("Mary moved to the bathroom.", "John went to the hallway."), "Where is Mary?", "bathroom")
     assert second.facts == (*first.facts, "Mary left.") and second.target == "hallway"
@@ -47,7 +47,7 @@ def test_a_question_is_asked_after_all_that_was_told_before(tmp_path: Path) -> N
         ("1 A.\n2 Where is Mary?\t\t1\n", "line 2: a question without an answer or a fact"),
     ],
 )
-def test_what_is_no_babi_is_refused_with_its_line(text: str, problem: str, tmp_path: Path) -> None:
+def test_a_file_in_another_format_is_refused_with_its_line(text: str, problem: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=problem):
         read_stories(write(tmp_path, text))
     (tmp_path / "bytes.txt").write_bytes(b"1 \xff\xfe\n")
@@ -55,7 +55,7 @@ def test_what_is_no_babi_is_refused_with_its_line(text: str, problem: str, tmp_p
         read_stories(tmp_path / "bytes.txt")
 
 
-def test_the_test_set_of_a_task_is_taken_where_there_is_one(tmp_path: Path) -> None:
+def test_the_test_set_of_a_task_is_preferred(tmp_path: Path) -> None:
     write(tmp_path, TEXT)
     write(tmp_path, TEXT, "qa10_other_train.txt")
     assert find_task(tmp_path, "qa1", "x").name == "qa1_single_train.txt"
@@ -65,7 +65,7 @@ def test_the_test_set_of_a_task_is_taken_where_there_is_one(tmp_path: Path) -> N
         find_task(tmp_path, "qa2", "x")
 
 
-def test_no_story_that_was_trained_on_is_held_out() -> None:
+def test_no_training_story_is_held_out() -> None:
     stories = [STORY._replace(target=str(number % 7)) for number in range(20)]
     train, held_out = split_stories([*stories, STORY], 0.5)
     assert len(train) == 10 and held_out == [STORY]
@@ -73,7 +73,7 @@ def test_no_story_that_was_trained_on_is_held_out() -> None:
 
 
 @pytest.mark.parametrize("books", [[], ["It was late. So they said! Nobody came."]])
-def test_a_story_is_told_in_order_in_exactly_so_many_tokens(books: list[str]) -> None:
+def test_a_story_keeps_its_order_and_has_exactly_the_requested_length(books: list[str]) -> None:
     telling = StoryWriter(ByteTokenizer(), books)
     places = set()
     for number in range(20):
@@ -111,7 +111,7 @@ def test_rows_train_on_answers_and_validate_on_held_out_stories() -> None:
         assert seen > 0
 
 
-def test_options_that_cannot_be_are_refused(tmp_path: Path) -> None:
+def test_impossible_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.path is missing"):
         BabilongConfig()
     with pytest.raises(ConfigError, match=r"data\.tasks=qa9: must be one of qa1"):

@@ -1,4 +1,4 @@
-"""Labelled texts, task after task: what is read when, how it is written, and what is refused."""
+"""Labelled texts in tasks: which rows a task reads, how a text is formatted, and what is refused."""
 
 import json
 from collections import Counter
@@ -28,7 +28,7 @@ def path(tmp_path):
 
 
 def texts_read(source, task):
-    """Return how often each text is a row of the task."""
+    """Count how often each text is a row of the task."""
     rows = [source.row("train", task, index) for index in range(source.num_rows("train"))]
     return Counter(ByteTokenizer().decode(row.tokens[row.tokens != 256]) for row in rows)
 
@@ -41,7 +41,7 @@ def words(task):
     return {label.replace("_", " ") for label in task}
 
 
-def test_every_task_is_a_domain_and_brings_its_own_classes(path):
+def test_every_task_is_a_domain_with_its_own_labels(path):
     source = ClassesConfig(path=path, val_per_label=2, text_len=64, steps_each=3, batch_size=4).build(0)
     assert sorted(map(sorted, source.tasks)) == sorted(map(sorted, DOMAINS.values()))
     for task, labels in enumerate(source.tasks):
@@ -58,7 +58,7 @@ def test_the_steps_of_a_run_are_the_tasks_one_after_the_other(path):
         assert read <= words(source.tasks[step // 3])
 
 
-def test_another_order_is_another_sequence_of_the_same_tasks(path):
+def test_another_order_permutes_the_same_tasks(path):
     orders = [ClassesConfig(path=path, text_len=64, order=order).build(0).tasks for order in range(8)]
     assert len({str(tasks) for tasks in orders}) > 1
     assert len({str(sorted(tasks)) for tasks in orders}) == 1
@@ -67,7 +67,7 @@ def test_another_order_is_another_sequence_of_the_same_tasks(path):
     assert set(drawn[0]) | set(drawn[1]) == {label for labels in DOMAINS.values() for label in labels}
 
 
-def test_few_labels_may_be_drawn_for_training_and_validation_alike(path):
+def test_num_labels_keeps_the_same_labels_in_both_splits(path):
     source = ClassesConfig(path=path, text_len=64, num_labels=4, num_tasks=2, val_per_label=1).build(0)
     drawn = {label for task in source.tasks for label in task}
     assert [len(task) for task in source.tasks] == [2, 2]
@@ -77,7 +77,7 @@ def test_few_labels_may_be_drawn_for_training_and_validation_alike(path):
     assert {label for task in others for label in task} != drawn
 
 
-def test_a_row_asks_for_the_label_and_for_nothing_else(path):
+def test_only_the_label_of_a_row_is_a_target(path):
     source = ClassesConfig(path=path, text_len=64).build(0)
     labelled = source.texts["train"][0][0]
     row = source.write(labelled)
@@ -95,7 +95,7 @@ def test_a_long_text_loses_its_first_words_and_never_its_label(path):
     assert row.tokens[0] == 256 and bytes(row.tokens[1:16].tolist()).endswith(b"Label:")
 
 
-def test_what_is_kept_for_validation_is_the_last_of_each_label_or_another_file(path, tmp_path):
+def test_validation_is_the_last_texts_of_each_label_or_another_file(path, tmp_path):
     source = ClassesConfig(path=path, val_per_label=3, text_len=64).build(0)
     assert {each.text.split()[1] for each in source.texts["validation"][0]} == {"5", "6", "7"}
     assert {each.text.split()[1] for each in source.texts["train"][0]} == {"0", "1", "2", "3", "4"}
@@ -118,7 +118,7 @@ def test_joint_training_reads_all_tasks_equally_often(path):
     assert len(seen) == 18 and set(seen.values()) == {1}
 
 
-def test_no_more_texts_of_a_label_are_read_than_asked(path):
+def test_texts_per_label_limits_the_training_texts(path):
     source = ClassesConfig(path=path, text_len=64, texts_per_label=2, steps_each=9).build(0)
     assert len(texts_read(source, 1)) == 4
 
@@ -134,7 +134,7 @@ def test_no_more_texts_of_a_label_are_read_than_asked(path):
         ("\n".join(['{"text": "a", "label": "b"}'] * 9), "label b has no domain; .* data.num_tasks"),
     ],
 )
-def test_a_file_that_is_something_else_is_refused_with_the_line(tmp_path, content, message):
+def test_a_malformed_file_is_refused_with_its_line(tmp_path, content, message):
     (tmp_path / "texts.jsonl").write_text(content)
     with pytest.raises(DataError, match=message):
         ClassesConfig(path=str(tmp_path / "texts.jsonl"), val_per_label=1).build(0)
@@ -150,7 +150,7 @@ def test_a_file_that_is_something_else_is_refused_with_the_line(tmp_path, conten
         ({"replay": -1}, "data.replay=-1: must be at least 0"),
     ],
 )
-def test_options_that_cannot_be_are_refused(path, keys, message):
+def test_impossible_options_are_refused(path, keys, message):
     with pytest.raises(ConfigError, match=message):
         ClassesConfig(path=path, **keys).build(0)
 
@@ -174,7 +174,7 @@ def test_clinc150_gives_ten_tasks_of_fifteen_classes():
 
 
 @pytest.mark.parametrize("name, num_labels", [("banking77", 77), ("dbpedia70", 70), ("hwu64", 64)])
-def test_the_splits_of_the_paper_are_divided_into_tasks_drawn_at_random(name, num_labels):
+def test_the_data_sets_of_the_paper_are_divided_into_random_tasks(name, num_labels):
     path = str(shared(f"continual/{name}/momeni_train.jsonl"))
     source = ClassesConfig(path=path, num_tasks=7).build(0)
     assert sum(map(len, source.tasks)) == num_labels

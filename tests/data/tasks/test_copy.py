@@ -19,7 +19,7 @@ def test_the_targets_at_the_blanks_are_the_symbols_before_the_separator(length: 
     assert source.vocab_size == 2 + num_symbols
 
 
-def test_nothing_to_copy_and_nothing_to_tell_apart_are_refused_by_name() -> None:
+def test_no_symbol_and_a_single_kind_of_symbol_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"data\.length=0: must be at least 1"):
         CopyConfig(length=0)
     with pytest.raises(ConfigError, match=r"data\.num_symbols=1: must be at least 2"):

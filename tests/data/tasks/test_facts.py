@@ -12,7 +12,7 @@ def sentences(config: FactsConfig, index: int) -> tuple[list[list[str]], list[li
 
 
 @pytest.mark.parametrize("changes", [0.0, 0.5])
-def test_what_is_asked_is_what_was_told_last_of_the_same_thing(changes: float) -> None:
+def test_a_scored_value_is_the_one_stated_last_for_the_same_fact(changes: float) -> None:
     config = FactsConfig(train_on="asked", changes=changes, num_sentences=12)
     num_asked = 0
     for index in range(50):
@@ -45,7 +45,7 @@ def test_every_number_of_facts_and_every_value_occurs() -> None:
     assert counts == {2, 3, 4} and values == set(VALUES)
 
 
-def test_words_are_no_two_tokens() -> None:
+def test_every_word_is_one_token() -> None:
     assert len(set(WORDS)) == len(WORDS) == FactsConfig().vocab_size
 
 

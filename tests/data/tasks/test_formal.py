@@ -13,7 +13,7 @@ from nested_learning.errors import ConfigError
 
 
 def balanced(word: str) -> bool:
-    """Say whether each of two sorts of brackets is balanced for itself."""
+    """Whether each of two kinds of brackets is balanced."""
     for opening, closing in ("()", "[]"):
         depths = np.cumsum([(letter == opening) - (letter == closing) for letter in word])
         if len(depths) and (depths.min() < 0 or depths[-1]):
@@ -32,7 +32,7 @@ CONTAINS = {
 
 
 def beginnings(language: str, longest: int) -> set[str]:
-    """Return every beginning, up to `longest` letters, of a word up to three times as long, found by trying all."""
+    """Return every prefix of at most `longest` letters, by enumerating all words up to three times as long."""
     letters, found, words = LANGUAGES[language].letters, set(), [""]
     bound = 3 * longest if language in ("aa", "abab", "anbn", "anbncn") else 2 * longest
     if language in ("aa", "abab", "anbn", "anbncn"):
@@ -49,14 +49,14 @@ def beginnings(language: str, longest: int) -> set[str]:
 
 
 def completes(language: str, start: str) -> bool:
-    """Say whether some word begins with `start`: any bits do, and brackets that close no more than was opened."""
+    """Whether some word begins with `start`: all bits do, and brackets that close no more than is open."""
     if language == "parity":
         return True
     return all(start[:n].count(a) >= start[:n].count(b) for a, b in ("()", "[]") for n in range(len(start) + 1))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_target_is_the_set_of_all_that_may_follow(language: str) -> None:
+def test_the_target_is_the_set_of_all_symbols_that_may_follow(language: str) -> None:
     rules = LANGUAGES[language]
     possible = beginnings(language, 9)
     source = FormalConfig(language=language, min_length=1, max_length=8).build(0)
@@ -88,7 +88,7 @@ def test_rows_are_words_of_every_length_between_the_bounds_and_then_blanks(
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("longest", [40, 80])
-def test_every_set_is_a_frequent_target_so_that_no_constant_answer_is_right(language: str, longest: int) -> None:
+def test_every_set_is_a_frequent_target_so_no_constant_prediction_scores_well(language: str, longest: int) -> None:
     source = FormalConfig(language=language, min_length=longest // 2, max_length=longest).build(0)
     targets = np.concatenate([source.row("train", 0, index).targets for index in range(200)])
     counts = np.bincount(targets[targets != IGNORE], minlength=len(LANGUAGES[language].follow))
@@ -98,7 +98,7 @@ def test_every_set_is_a_frequent_target_so_that_no_constant_answer_is_right(lang
 
 
 def permute(word: list[str], degree: int) -> str:
-    """Put `degree` things through each permutation of `word`; say where they are then."""
+    """Apply each permutation of `word` in turn to `degree` items; return where they end."""
     places = list(range(degree))
     for letter in word:
         places = [int(letter[place]) for place in places]
@@ -106,7 +106,7 @@ def permute(word: list[str], degree: int) -> str:
 
 
 @pytest.mark.parametrize(("language", "degree", "order"), [("s3", 3, 6), ("a5", 5, 60), ("s5", 5, 120)])
-def test_of_a_word_problem_the_target_is_the_product_of_all_letters_so_far(
+def test_the_target_of_a_word_problem_is_the_product_of_the_letters_so_far(
     language: str, degree: int, order: int
 ) -> None:
     letters, seen = WORD_PROBLEMS[language].letters, set()
@@ -128,7 +128,7 @@ def test_mod5_adds_modulo_five() -> None:
     assert set(row.tokens.tolist()) == set(range(5))
 
 
-def test_sets_are_told_apart_by_their_numbers() -> None:
+def test_every_set_has_its_own_number() -> None:
     for rules in LANGUAGES.values():
         assert len({frozenset(each) for each in rules.follow}) == len(rules.follow)
 
@@ -142,6 +142,6 @@ def test_sets_are_told_apart_by_their_numbers() -> None:
         ({"language": "abab", "min_length": 5, "max_length": 7}, r"abab has no word .* at least data\.max_length=8"),
     ],
 )
-def test_what_has_no_words_is_refused_by_name(values: dict[str, object], message: str) -> None:
+def test_bounds_without_any_word_are_refused_by_name(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FormalConfig(**values)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ ROWS = 40
 
 
 def rows(config: MadConfig, split: str) -> list[tuple[list[int], list[int]]]:
-    """Return the tokens and the targets of some rows."""
+    """Return tokens and targets of a few rows."""
     source = config.build(0)
     found = [source.row(split, 0, index) for index in range(ROWS)]
     assert all(len(row.tokens) == len(row.targets) == source.seq_len for row in found)
@@ -19,14 +19,14 @@ def rows(config: MadConfig, split: str) -> list[tuple[list[int], list[int]]]:
 
 
 @pytest.mark.parametrize("task", ["in_context_recall", "fuzzy_recall", "noisy_recall"])
-def test_of_recall_every_next_token_is_a_target_in_training(task: str) -> None:
+def test_recall_trains_on_every_next_token(task: str) -> None:
     for tokens, targets in rows(MadConfig(task=task), "train"):
         assert targets[:-1] == tokens[1:]
 
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("noise", [0.0, 0.6])
-def test_of_recall_the_value_of_every_key_seen_before_is_asked(noise: float, split: str) -> None:
+def test_recall_tests_on_the_values_of_keys_seen_before(noise: float, split: str) -> None:
     config = MadConfig(task="noisy_recall" if noise else "in_context_recall", noise=noise, train_on="asked")
     num_keys, first_noise = 8, 16
     for tokens, targets in rows(config, split):
@@ -44,7 +44,7 @@ def test_of_recall_the_value_of_every_key_seen_before_is_asked(noise: float, spl
         assert targets[-1] != IGNORE
 
 
-def test_the_share_of_noise_is_the_one_asked_for() -> None:
+def test_the_fraction_of_noise_is_the_configured_one() -> None:
     config = MadConfig(task="noisy_recall", noise=0.6)
     keys = np.array([tokens[::2] for tokens, _ in rows(config, "train")])
     assert (keys >= 16).mean() == pytest.approx(0.6, abs=0.05)
@@ -66,7 +66,7 @@ def read_motifs(tokens: list[int], num_keys: int, pad: int) -> list[tuple[tuple[
     return found
 
 
-def test_of_fuzzy_recall_all_tokens_of_the_value_of_a_key_seen_before_are_asked() -> None:
+def test_fuzzy_recall_tests_on_all_tokens_of_values_of_keys_seen_before() -> None:
     repeated = 0
     for tokens, targets in rows(MadConfig(task="fuzzy_recall", vocabulary=8, max_motif=3), "validation"):
         # what comes last is cut by the shift, its last token is a target only
@@ -85,20 +85,20 @@ def test_of_fuzzy_recall_all_tokens_of_the_value_of_a_key_seen_before_are_asked(
     assert repeated > ROWS
 
 
-def test_of_fuzzy_recall_keys_and_values_have_any_number_of_tokens_in_training() -> None:
+def test_fuzzy_recall_trains_on_keys_and_values_of_every_length() -> None:
     found = [read_motifs(tokens[:-4], 7, 15) for tokens, _ in rows(MadConfig(task="fuzzy_recall"), "train")]
     motifs = [motif for each in found for motif in each[:-1]]
     assert {end - start for _, start, end in motifs} == {1, 2, 3} == {len(key) for key, _, _ in motifs}
 
 
-def test_of_fuzzy_recall_the_last_pair_was_shown_before() -> None:
+def test_the_last_pair_of_fuzzy_recall_was_shown_before() -> None:
     for tokens, targets in rows(MadConfig(task="fuzzy_recall"), "validation"):
         *shown, (key, _, _) = read_motifs([*tokens, targets[-1]], 7, 15)
         assert key in [each for each, _, _ in shown]
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_what_is_to_be_copied_selectively_is_asked_in_order_and_nothing_else(split: str) -> None:
+def test_selective_copying_scores_exactly_the_symbols_in_their_order(split: str) -> None:
     blank, copy = 14, 15
     for tokens, targets in rows(MadConfig(task="selective_copying", length=64), split):
         assert tokens[-17] == copy and tokens[-16:] == [blank] * 16 and tokens[-18] != blank
@@ -107,7 +107,7 @@ def test_what_is_to_be_copied_selectively_is_asked_in_order_and_nothing_else(spl
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_of_compression_every_place_is_asked_for_its_token(split: str) -> None:
+def test_compression_scores_the_token_at_every_position(split: str) -> None:
     config = MadConfig(task="compression", length=8, vocabulary=5)
     assert config.vocab_size == 40
     for tokens, targets in rows(config, split):
@@ -115,7 +115,7 @@ def test_of_compression_every_place_is_asked_for_its_token(split: str) -> None:
         assert targets == [5 * place + token for place, token in enumerate(tokens)]
 
 
-def test_what_is_memorised_is_one_map_for_all_rows_and_seeds() -> None:
+def test_memorization_uses_one_map_for_all_rows_and_seeds() -> None:
     value_of: dict[int, int] = {}
     for seed, split in ((0, "train"), (1, "validation")):
         source = MadConfig(task="memorization").build(seed)
@@ -131,7 +131,7 @@ def test_what_is_memorised_is_one_map_for_all_rows_and_seeds() -> None:
 
 
 @pytest.mark.parametrize("task", BASELINES)
-def test_whoever_guesses_among_the_tokens_that_are_asked_for_is_right_as_often_as_chance_says(task: str) -> None:
+def test_random_guessing_among_possible_targets_scores_chance(task: str) -> None:
     config = MadConfig(task=task)
     targets = np.array([targets for _, targets in rows(config, "validation")])
     if task == "compression":
@@ -155,7 +155,7 @@ def test_whoever_guesses_among_the_tokens_that_are_asked_for_is_right_as_often_a
         ({"num_copied": 0}, r"data\.num_copied=0: must be at least 1"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused_by_name(values: dict[str, object], message: str) -> None:
+def test_impossible_sizes_are_refused_by_name(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         MadConfig(**values)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Needles are where they should be, prompts are exactly as long as asked, and each task is what RULER says."""
+"""Needles are at their depth, prompts have the requested length, and each task is the one that RULER defines."""
 
 import re
 from dataclasses import replace
@@ -38,27 +38,27 @@ SHAPES = {
 
 
 def make(name: str, length: int, depth: float = 0.5, tokenizer: str = "byte", number: int = 0) -> tuple[Prompt, str]:
-    """Make a prompt with room for 20 tokens of answer; return it, and its context as text."""
+    """Make a prompt with 20 tokens reserved for the answer; return it, and its context as text."""
     prompt = prompts(name, tokenizer).make(np.random.default_rng(number), length, depth, 20)
     return prompt, TOKENIZERS[tokenizer].decode(prompt.context)
 
 
 @cache
 def prompts(name: str, tokenizer: str) -> Prompts:
-    """Read the book once."""
+    """The text of a book, read once for all tests."""
     return Prompts(ALL_TASKS[name], TOKENIZERS[tokenizer], [BOOK])
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("name", ALL_TASKS)
-def test_a_prompt_is_exactly_as_long_as_asked(name: str, tokenizer: str) -> None:
+def test_a_prompt_has_exactly_the_requested_length(name: str, tokenizer: str) -> None:
     for number, length in enumerate((1200, 1777, 5001)):
         prompt, _ = make(name, length, tokenizer=tokenizer, number=number)
         assert len(prompt.context) + len(prompt.question) + 20 == length
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_hides_and_asks_as_many_as_ruler(name: str) -> None:
+def test_a_task_hides_and_queries_as_many_needles_as_ruler(name: str) -> None:
     keys, each, asked, value = SHAPES[name]
     prompt, text = make(name, 4000)
     said = re.findall(r"One of the special magic \w+ for ([\w-]+) is: ([\w-]+)\.", text)
@@ -106,7 +106,7 @@ def test_a_needle_is_between_two_sentences() -> None:
         assert after == "" or NOISE.startswith(after[:20].split("\n")[0]) or number == 0
 
 
-def test_candidates_are_nine_different_ones_and_the_right_one_is_anywhere() -> None:
+def test_nine_distinct_candidates_include_the_correct_one_at_a_random_index() -> None:
     places = set()
     for number in range(40):
         prompt, _ = make("niah_multiquery", 700, number=number)
@@ -118,7 +118,7 @@ def test_candidates_are_nine_different_ones_and_the_right_one_is_anywhere() -> N
     assert places == set(range(9))
 
 
-def test_the_pass_key_is_said_twice_and_asked_for() -> None:
+def test_the_pass_key_is_stated_twice_and_queried() -> None:
     prompt, text = make(PASSKEY, 1000)
     (key,) = prompt.values
     assert re.search(rf"The pass key is {key}\. Remember it\. {key} is the pass key\.", text)
@@ -126,14 +126,14 @@ def test_the_pass_key_is_said_twice_and_asked_for() -> None:
     assert ByteTokenizer().decode(prompt.question) == "What is the pass key? The pass key is"
 
 
-def test_a_prompt_too_short_for_its_needles_says_how_long_it_must_be() -> None:
+def test_the_error_for_a_short_prompt_names_the_least_length() -> None:
     with pytest.raises(DataError, match="100 tokens are too few for needles and question; use at least") as error:
         Prompts(TASKS["niah_single_1"], ByteTokenizer()).make(np.random.default_rng(0), 120, 0.5, 20)
     least = int(str(error.value).split()[-1])
     Prompts(TASKS["niah_single_1"], ByteTokenizer()).make(np.random.default_rng(0), least + 20, 0.5, 20)
 
 
-def test_a_haystack_goes_round_and_is_cut_where_sentences_end() -> None:
+def test_a_haystack_repeats_and_is_split_between_sentences() -> None:
     hay = Haystack(np.array(each) for each in ([1, 2, 3], [4, 5], [6]))
     for number in range(50):
         pieces = hay.sample(20, [0.0, 0.3, 0.9, 1.0], np.random.default_rng(number))
@@ -147,7 +147,7 @@ def test_a_haystack_goes_round_and_is_cut_where_sentences_end() -> None:
     assert hidden.tolist() == [1, 9, 2, 3]
 
 
-def test_books_are_cut_into_sentences() -> None:
+def test_books_are_split_into_sentences() -> None:
     assert sentences('He said: "No."  Then he\nleft! Why? Mr X.') == [
         'He said: "No."',
         "Then he left!",
@@ -181,7 +181,7 @@ def test_rows_are_filled_with_documents_whose_answers_are_the_targets() -> None:
             assert (targets[-len(asked) :] == asked).all()
 
 
-def test_all_words_of_needles_are_tokens_and_few() -> None:
+def test_every_word_of_the_needle_tasks_is_one_token() -> None:
     words = all_words()
     assert words.vocab_size <= 512
     prompt, text = make("niah_single_1", 800, tokenizer="words")

@@ -32,6 +32,6 @@ def test_every_length_between_the_bounds_occurs() -> None:
         ({"min_length": 41}, r"data\.max_length=40: must be at least data\.min_length=41; use data\.max_length=41 or"),
     ],
 )
-def test_lengths_that_cannot_be_are_refused_by_name(values: dict[str, int], message: str) -> None:
+def test_impossible_lengths_are_refused_by_name(values: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ParityConfig(**values)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_the_target_at_a_key_asked_again_is_its_value_and_there_is_no_other(config: RecallConfig) -> None:
+def test_only_queried_keys_have_a_target_which_is_their_value(config: RecallConfig) -> None:
     source = config.build(0)
     queries = config.num_pairs if config.num_queries is None else config.num_queries
     for index in range(50):
@@ -56,7 +56,7 @@ def test_rows_of_fewer_pairs_end_in_blanks_and_every_number_occurs() -> None:
     assert seen == {2, 3, 4, 5}
 
 
-def test_of_a_key_that_is_shown_again_the_last_value_counts() -> None:
+def test_the_last_value_of_a_repeated_key_is_its_target() -> None:
     config = RecallConfig(num_pairs=4, num_changed=2, gap=3)
     for index in range(100):
         tokens, targets, _ = (column.tolist() for column in config.build(0).row("train", 0, index))
@@ -68,7 +68,7 @@ def test_of_a_key_that_is_shown_again_the_last_value_counts() -> None:
         assert len(tokens) == config.seq_len == 23
 
 
-def test_queries_come_in_any_order() -> None:
+def test_queries_are_in_random_order() -> None:
     source = RecallConfig().build(0)
     rows = [source.row("train", 0, index).tokens for index in range(300)]
     assert any(row[0:8:2].tolist() != row[40::2].tolist() for row in rows)

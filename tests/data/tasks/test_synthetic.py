@@ -6,12 +6,12 @@ from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
 
 
-def test_a_model_that_reads_text_cannot_be_given_a_task_with_other_tokens() -> None:
+def test_a_model_trained_on_text_cannot_read_a_task() -> None:
     with pytest.raises(ConfigError, match=r"data=copy: .*tokenizer byte.*use data=stdlib or data=text"):
         CopyConfig().build(0, ByteTokenizer())
 
 
-def test_the_fingerprint_is_of_task_and_seed_and_not_of_the_batch() -> None:
+def test_the_fingerprint_depends_on_task_and_seed_and_not_on_the_batch_size() -> None:
     fingerprint = CopyConfig().build(0).fingerprint
     assert fingerprint == CopyConfig(batch_size=2, val_rows=1).build(0).fingerprint
     others = [CopyConfig().build(1), CopyConfig(length=3).build(0), ParityConfig().build(0)]

@@ -13,7 +13,7 @@ def documents(seed: int, num: int = 40) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.5])
-def test_no_document_is_on_both_sides_and_none_is_lost(seed: int, fraction: float) -> None:
+def test_no_document_is_in_both_splits_and_none_is_lost(seed: int, fraction: float) -> None:
     texts = documents(seed)
     train, validation = split_documents(texts, fraction)
     assert not set(train) & set(validation)
@@ -34,12 +34,12 @@ def test_a_text_that_occurs_twice_is_not_both_trained_on_and_validated() -> None
     assert len(train) + len(validation) == len(texts)
 
 
-def test_at_least_one_document_is_on_each_side() -> None:
+def test_each_split_has_at_least_one_document() -> None:
     assert split_documents(["a" * 50, "b" * 40], 0.1) == (["a" * 50], ["b" * 40])
     assert split_documents(["a", "b" * 1000], 0.9) == (["b" * 1000], ["a"])
 
 
-def test_of_a_single_document_the_tail_is_validation_and_begins_with_a_line() -> None:
+def test_the_tail_of_a_single_document_is_validation_and_begins_with_a_line() -> None:
     text = "".join(f"line {i}\n" for i in range(100))
     (train,), (validation,) = split_documents([text], 0.1)
     assert train + validation == text
@@ -63,7 +63,7 @@ def test_bytes_are_text_only_if_they_are_utf8_without_nul(data: bytes, text: str
     assert to_text(data) == text
 
 
-def test_files_come_in_a_fixed_order_without_hidden_and_skipped_ones(tmp_path: Path) -> None:
+def test_files_are_walked_in_a_fixed_order_without_hidden_and_skipped_ones(tmp_path: Path) -> None:
     for name in ("b/2", "b/10", "a/1", ".git/x", "c/.hidden", "skipped/x", "d", "a.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")

@@ -72,11 +72,11 @@ def test_a_long_document_encoded_in_parts_is_the_same_stream(monkeypatch: pytest
     assert len(list(tokenizer_module.split_parts(documents[0]))) > 20
 
 
-def test_tokens_are_held_in_two_bytes() -> None:
+def test_tokens_are_stored_in_two_bytes() -> None:
     assert to_stream(["abc"], ByteTokenizer()).dtype == np.uint16
 
 
-def test_the_fingerprint_is_of_the_text_and_not_of_how_it_is_cut() -> None:
+def test_the_fingerprint_depends_on_the_text_and_not_on_the_length_of_rows() -> None:
     assert pack(["abc", "d"], 2).fingerprint == pack(["abc", "d"], 3).fingerprint
     assert len({pack(d, 2).fingerprint for d in (["abc", "d"], ["abc", "e"], ["ab", "cd"], ["d", "abc"])}) == 4
 

@@ -16,7 +16,7 @@ END = ByteTokenizer.end
 
 
 def make_documents(seed: int, number: int = 30) -> list[str]:
-    """Documents of 1 to 40 letters; no two share a letter, so that every transition says whose it is."""
+    """Documents of 1 to 40 letters without a letter in common, so that every transition identifies its document."""
     rng = random.Random(seed)
     letters = [chr(code) for code in range(33, 127)] + [chr(code) for code in range(33)]
     return ["".join(rng.choices(letters[3 * i : 3 * i + 3], k=rng.randrange(1, 40))) for i in range(number)]
@@ -55,7 +55,7 @@ def test_every_transition_of_every_document_is_a_target_exactly_once_an_epoch(
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_so_it_is_when_the_rows_are_cut_by_a_stage(packing: str) -> None:
+def test_every_transition_is_a_target_once_when_a_stage_splits_the_rows(packing: str) -> None:
     documents = make_documents(7)
     source = make_source(documents, 16, packing)
     rows = source.num_rows("train")
@@ -64,7 +64,7 @@ def test_so_it_is_when_the_rows_are_cut_by_a_stage(packing: str) -> None:
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_what_a_row_calls_a_document_is_one(packing: str) -> None:
+def test_each_document_number_of_a_row_marks_one_document(packing: str) -> None:
     documents = make_documents(3)
     owner = {letter: i for i, text in enumerate(documents) for letter in text.encode()}
     source = make_source(documents, 24, packing)
@@ -76,7 +76,7 @@ def test_what_a_row_calls_a_document_is_one(packing: str) -> None:
             assert len({owner[letter] for letter in letters if letter != END}) <= 1
 
 
-def test_best_fit_cuts_no_document_that_fits_and_says_what_it_costs() -> None:
+def test_best_fit_cuts_no_document_that_fits_and_reports_its_padding() -> None:
     documents = make_documents(5)
     reports = {name: make_source(documents, 41, name).packings["train"].report() for name in PACKINGS}
     targets = sum(transitions(documents).values())
@@ -87,13 +87,13 @@ def test_best_fit_cuts_no_document_that_fits_and_says_what_it_costs() -> None:
     assert reports["concat"].padding < 41 / targets
     source = make_source(documents, 41, "best_fit")
     rows = [source.row("train", 0, index) for index in range(source.num_rows("train"))]
-    pieces = [bytes(row.tokens[row.documents == n].tolist()[1:]) for row in rows for n in np.unique(row.documents)
+    spans = [bytes(row.tokens[row.documents == n].tolist()[1:]) for row in rows for n in np.unique(row.documents)
               if row.targets[row.documents == n][0] != IGNORE]  # fmt: skip
-    assert sorted(pieces) == sorted(text.encode() for text in documents)
+    assert sorted(spans) == sorted(text.encode() for text in documents)
 
 
 def fill_one_by_one(lengths: list[int], seq_len: int) -> list[int]:
-    """Best fit as it is described: what is left of each row, after every piece, the longest first."""
+    """Best fit, span by span from the longest to the shortest; return the free space of each row, sorted."""
     rooms: list[int] = []
     for length in sorted(lengths, reverse=True):
         fitting = [(room, i) for i, room in enumerate(rooms) if room >= length]
@@ -104,22 +104,22 @@ def fill_one_by_one(lengths: list[int], seq_len: int) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_best_fit_is_best_fit(seed: int) -> None:
+def test_best_fit_equals_its_plain_definition(seed: int) -> None:
     rng = np.random.default_rng(seed)
     seq_len, sizes = int(rng.integers(1, 20)), rng.integers(1, 30, int(rng.integers(1, 40)))
     starts, end = np.cumsum(sizes) - sizes, int(sizes.sum())
-    pieces = best_fit(starts, end, seq_len)
-    filled = np.add.reduceat(pieces.lengths, pieces.rows[:-1])
+    spans = best_fit(starts, end, seq_len)
+    filled = np.add.reduceat(spans.lengths, spans.rows[:-1])
     cut = [seq_len] * sum(sizes // seq_len) + [size % seq_len for size in sizes.tolist() if size % seq_len]
     assert sorted((seq_len - filled).tolist()) == fill_one_by_one(cut, seq_len)
-    # the pieces are the stream, each token once
-    order = np.argsort(pieces.starts)
-    assert pieces.starts[order].tolist() == [0, *np.cumsum(pieces.lengths[order])[:-1].tolist()]
-    assert pieces.lengths.sum() == end
+    # together the spans are the stream, every token once
+    order = np.argsort(spans.starts)
+    assert spans.starts[order].tolist() == [0, *np.cumsum(spans.lengths[order])[:-1].tolist()]
+    assert spans.lengths.sum() == end
 
 
-def test_many_documents_are_packed_at_once() -> None:
+def test_many_documents_fill_their_rows_nearly_completely() -> None:
     sizes = np.random.default_rng(0).lognormal(6, 1.2, 200_000).astype(np.int64) + 1
-    pieces = best_fit(np.cumsum(sizes) - sizes, int(sizes.sum()), 2048)
-    rows = len(pieces.rows) - 1
+    spans = best_fit(np.cumsum(sizes) - sizes, int(sizes.sum()), 2048)
+    rows = len(spans.rows) - 1
     assert 1 - sizes.sum() / (rows * 2048) < 0.001

@@ -44,7 +44,7 @@ def make(folder: Path, source: str, **values: object) -> Manifest:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file that a prepared folder is made of."""
+    """Return the contents of every file of a prepared folder, by name."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "lock"}
 
 
@@ -65,7 +65,7 @@ def whole(tmp_path: Path, source: str) -> Path:
     return tmp_path / "whole"
 
 
-def test_every_document_is_there_once_on_one_side_between_ends(whole: Path) -> None:
+def test_every_document_is_in_exactly_one_split_between_end_tokens(whole: Path) -> None:
     found = []
     for stream in streams(whole).values():
         tokens = stream[:].tolist()
@@ -80,12 +80,12 @@ def test_every_document_is_there_once_on_one_side_between_ends(whole: Path) -> N
 
 
 def split_at(tokens: list[int], end: int) -> list[list[int]]:
-    """Return what lies between one `end` and the next."""
+    """Return the tokens between consecutive `end` tokens."""
     places = [i for i, token in enumerate(tokens) if token == end]
     return [tokens[a + 1 : b] for a, b in pairwise(places)]
 
 
-def test_the_manifest_counts_what_is_there(whole: Path) -> None:
+def test_the_manifest_counts_tokens_documents_and_bytes(whole: Path) -> None:
     manifest = read_manifest(whole)
     assert sum(shard.documents for shard in manifest.shards) == manifest.documents_read == 60
     assert sum(shard.bytes for shard in manifest.shards) == sum(len(d.encode()) for d in make_documents())
@@ -96,24 +96,24 @@ def test_the_manifest_counts_what_is_there(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_rows_in_any_kind_of_file_are_the_same_shards(kind: str, whole: Path, tmp_path: Path) -> None:
+def test_the_same_rows_in_any_file_format_give_the_same_shards(kind: str, whole: Path, tmp_path: Path) -> None:
     reader = Reader(separator="<|next|>") if kind == "separated" else Reader()
     manifest = make(tmp_path / "other", KINDS[kind](tmp_path / kind, make_documents()), reader=reader)
     assert manifest.shards == read_manifest(whole).shards
     assert manifest.fingerprint == read_manifest(whole).fingerprint
 
 
-def test_twice_is_the_same_in_any_number_of_processes(whole: Path, source: str, tmp_path: Path) -> None:
+def test_any_number_of_processes_writes_the_same_bytes(whole: Path, source: str, tmp_path: Path) -> None:
     make(tmp_path / "again", source)
     make(tmp_path / "parallel", source, jobs=2)
     assert contents(tmp_path / "again") == contents(whole) == contents(tmp_path / "parallel")
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it, and no clean-up touches a file."""
+    """Simulates SIGKILL: no code catches it, and no clean-up touches a file."""
 
 
-def test_killed_before_any_step_that_reaches_the_disk_the_end_is_the_same(source: str, tmp_path: Path) -> None:
+def test_a_kill_before_any_sync_or_rename_leads_to_the_same_bytes(source: str, tmp_path: Path) -> None:
     make(tmp_path / "whole", source, shard_tokens=8000)
     whole = contents(tmp_path / "whole")
     kill_at, was_killed = 0, True
@@ -130,7 +130,7 @@ def test_killed_before_any_step_that_reaches_the_disk_the_end_is_the_same(source
 
 
 def run_and_kill(folder: Path, source: str, kill_at: int) -> bool:
-    """Prepare until just before the `kill_at`th sync or rename; say whether it came so far."""
+    """Prepare until just before the `kill_at`th sync or rename; return whether there was one."""
     left = kill_at
 
     def dying(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -153,7 +153,7 @@ def run_and_kill(folder: Path, source: str, kill_at: int) -> bool:
     return False
 
 
-def test_the_script_killed_with_its_processes_goes_on_to_the_same_end(tmp_path: Path) -> None:
+def test_the_killed_script_resumes_and_writes_the_same_bytes(tmp_path: Path) -> None:
     # batches are as large as they are in the script
     words = [f"{i} {document * 40}" for i, document in enumerate(make_documents() * 8)]
     lines = write_lines(tmp_path / "many", words)
@@ -176,7 +176,7 @@ def test_the_script_killed_with_its_processes_goes_on_to_the_same_end(tmp_path: 
     assert checked.returncode == 0
 
 
-def test_a_flipped_byte_is_found_and_made_again(whole: Path, source: str) -> None:
+def test_a_flipped_byte_is_detected_and_its_shard_written_again(whole: Path, source: str) -> None:
     before, manifest = contents(whole), read_manifest(whole)
     for name in (f"{manifest.of('train')[1].name}.tokens", f"{manifest.of('validation')[0].name}.documents"):
         data = bytearray(before[name])
@@ -195,7 +195,7 @@ def test_a_flipped_byte_is_found_and_made_again(whole: Path, source: str) -> Non
         check(whole, manifest, by_hash=False)
 
 
-def test_another_command_is_refused_with_what_is_different(whole: Path, source: str, tmp_path: Path) -> None:
+def test_different_options_are_refused_and_named(whole: Path, source: str, tmp_path: Path) -> None:
     for values, message in (
         ({"val_fraction": 0.3}, r'other options, \{"val_fraction": 0.2\} instead of \{"val_fraction": 0.3\}'),
         ({"reader": Reader(field="body")}, '"field": "body"'),
@@ -212,7 +212,7 @@ def test_another_command_is_refused_with_what_is_different(whole: Path, source: 
     make(whole, source, jobs=2)
 
 
-def test_a_folder_with_something_else_or_in_use_is_refused(source: str, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_or_in_use_is_refused(source: str, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(ConfigError, match="holds other files"):
@@ -228,11 +228,11 @@ def test_text_for_one_split_only_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "one" / MANIFEST).exists()
 
 
-def test_no_more_documents_are_read_than_asked_for(source: str, tmp_path: Path) -> None:
+def test_max_documents_limits_the_documents_read(source: str, tmp_path: Path) -> None:
     assert make(tmp_path / "some", source, max_documents=40).documents_read == 40
 
 
-def test_what_is_no_text_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_documents_that_are_not_text_are_left_out_and_counted(tmp_path: Path) -> None:
     documents = [json.dumps({"text": text}) for text in [*make_documents(), ""]] + ['{"text": null}'] * 2
     (tmp_path / "a.jsonl").write_text("\n".join(documents))
     manifest = make(tmp_path / "shards", str(tmp_path / "a.jsonl"))
@@ -261,7 +261,7 @@ def test_bytes_of_gpt2s_tokens_add_up_to_the_text(source: str, tmp_path: Path) -
     assert sum(shard.bytes for shard in manifest.shards) == sum(len(d.encode()) for d in make_documents())
 
 
-def test_a_stream_is_cut_like_one_array(whole: Path) -> None:
+def test_a_stream_slices_like_one_array(whole: Path) -> None:
     stream = streams(whole)["train"]
     flat = np.concatenate([*(np.fromfile(path, "<u2") for path in sorted(whole.glob("train*.tokens"))), [256]])
     assert len(stream) == len(flat)
@@ -274,7 +274,7 @@ def test_a_stream_is_cut_like_one_array(whole: Path) -> None:
 
 # Python 3.11's pool sometimes waits for ever when a process is killed while it takes work
 @pytest.mark.slow
-def test_a_killed_process_of_the_pool_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_killed_encoding_process_is_an_error_with_its_fix(tmp_path: Path) -> None:
     make(tmp_path / "shards", write_lines(tmp_path / "lines", make_documents()))
     texts = make_documents()[:5]
 

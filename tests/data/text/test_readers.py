@@ -31,7 +31,7 @@ def test_every_kind_of_file_gives_the_same_documents(
             assert list(reader.read(each.name, skip)) == whole[skip:]
 
 
-def test_what_is_no_text_is_counted_as_a_document_without_text(tmp_path: Path) -> None:
+def test_a_document_that_is_not_text_is_counted_and_has_none(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "a"}\n{"text": ""}\n\n{"text": null}\n{"text": "\\ud800"}\n{"text": "\\u0000"}\n')
     assert read_all(str(path), Reader()) == ["a", None, None, None, None]
@@ -41,7 +41,7 @@ def test_what_is_no_text_is_counted_as_a_document_without_text(tmp_path: Path) -
     assert read_all(str(tmp_path / "c.txt"), Reader(separator=";")) == ["a", None, "c"]
 
 
-def test_another_field_may_hold_the_text(tmp_path: Path) -> None:
+def test_the_text_may_be_in_another_field(tmp_path: Path) -> None:
     path = tmp_path / "a.ndjson"
     path.write_text('{"content": "a"}\n')
     assert read_all(str(path), Reader(field="content")) == ["a"]
@@ -64,7 +64,7 @@ def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, contents: bytes, me
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zstandard", "parquet", "arrow"])
-def test_a_file_that_breaks_off_is_an_error_that_names_it(kind: str, tmp_path: Path) -> None:
+def test_a_truncated_file_is_an_error_that_names_it(kind: str, tmp_path: Path) -> None:
     source = KINDS[kind](tmp_path / kind, make_documents())
     path = Path(find_inputs([source])[-1].name)
     path.write_bytes(path.read_bytes()[:-40])
@@ -73,13 +73,13 @@ def test_a_file_that_breaks_off_is_an_error_that_names_it(kind: str, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "hub"])
-def test_a_missing_column_is_refused_with_those_that_are_there(kind: str, tmp_path: Path) -> None:
+def test_a_missing_column_is_refused_and_the_existing_ones_are_named(kind: str, tmp_path: Path) -> None:
     source = KINDS[kind](tmp_path / kind, make_documents())
     with pytest.raises(DataError, match=r"no column 'body', only .*text"):
         read_all(source, Reader(field="body"))
 
 
-def test_a_data_set_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_data_set_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     with pytest.raises(DataError, match=r"hf:.*cannot be read"):
         read_all(f"hf:{tmp_path / 'none'}", Reader())

@@ -37,7 +37,7 @@ def test_file_folder_glob_and_list_read_the_same_files(tmp_path: Path) -> None:
     assert read_documents([str(folder / f"{name}.txt") for name in "abc"]) == expected
 
 
-def test_a_path_with_the_letters_of_a_glob_is_that_file(tmp_path: Path) -> None:
+def test_an_existing_path_with_glob_characters_is_that_file(tmp_path: Path) -> None:
     (tmp_path / "a[1].txt").write_text("named so")
     assert read_documents([str(tmp_path / "a[1].txt")]) == ["named so"]
 
@@ -63,7 +63,7 @@ def test_line_ends_and_other_characters_are_kept(tmp_path: Path) -> None:
     assert len(read) > 0.8 * len(text)
 
 
-def test_the_fingerprint_changes_with_the_text_and_not_with_its_place(tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_the_text_and_not_with_its_path(tmp_path: Path) -> None:
     text = "some text for both of them\n" * 10
     here, there = write(tmp_path / "here", a=text), write(tmp_path / "there", a=text)
     before = config(str(here)).build(0).fingerprint
@@ -82,7 +82,7 @@ def test_a_trained_tokenizer_never_saw_the_validation_text(tmp_path: Path) -> No
     assert len(source.tokenizer.encode(text)) < len(text)
 
 
-def test_folders_and_globs_leave_out_what_is_no_text_and_say_so(
+def test_folders_and_globs_leave_out_files_that_are_not_text_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = write(tmp_path, a="text", binary=b"\0\1\2", empty="", latin=b"caf\xe9")
@@ -109,7 +109,7 @@ def test_folders_and_globs_leave_out_what_is_no_text_and_say_so(
         ("x" * 300, "cannot be read"),
     ],
 )
-def test_a_path_that_gives_no_text_is_refused_by_name(tmp_path: Path, path: str, message: str) -> None:
+def test_a_path_without_text_is_refused_by_name(tmp_path: Path, path: str, message: str) -> None:
     write(tmp_path, empty="", nul=b"text\0", latin=b"caf\xe9", good="good text")
     write(tmp_path / "binaries", one=b"\0", two=b"\xff")
     (tmp_path / "folder").mkdir()

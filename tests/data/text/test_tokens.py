@@ -48,7 +48,7 @@ def test_a_model_trains_on_shards(shards: Path, tmp_path: Path) -> None:
     assert result.metrics["val/bpb"] > 0
 
 
-def test_a_damaged_shard_is_refused_unless_only_sizes_are_asked_for(shards: Path, tmp_path: Path) -> None:
+def test_a_damaged_shard_is_refused_unless_only_sizes_are_checked(shards: Path, tmp_path: Path) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(shards, folder)
     data = bytearray((folder / "train_00001.tokens").read_bytes())
@@ -62,7 +62,7 @@ def test_a_damaged_shard_is_refused_unless_only_sizes_are_asked_for(shards: Path
         TokensConfig(path=str(folder), seq_len=32, verify=False).build(0)
 
 
-def test_the_fingerprint_is_of_the_tokens_and_not_of_where_they_lie(shards: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_tokens_and_not_on_their_path(shards: Path, tmp_path: Path) -> None:
     shutil.copytree(shards, tmp_path / "moved")
     first, second = (TokensConfig(path=str(folder)).build(0) for folder in (shards, tmp_path / "moved"))
     assert first.fingerprint == second.fingerprint
@@ -100,7 +100,7 @@ def test_a_sequence_longer_than_a_split_is_refused_with_one_that_fits(shards: Pa
         TokensConfig(path=str(shards), seq_len=100_000).build(0)
 
 
-def test_a_vocabulary_beyond_two_bytes_is_held_in_four(tmp_path: Path) -> None:
+def test_a_vocabulary_beyond_two_bytes_uses_four(tmp_path: Path) -> None:
     (tmp_path / "large").mkdir()
     BpeTokenizer([("a", "b")], specials={"<|end|>": 70_000}).save(tmp_path / "large")
     lines = write_lines(tmp_path / "lines", make_documents())

@@ -29,7 +29,7 @@ def random_text(rng: random.Random) -> str:
     return "".join(chr(rng.randrange(*rng.choice(ranges))) for _ in range(rng.randrange(60)))
 
 
-def test_any_text_survives_and_its_bytes_are_counted(tokenizer: BpeTokenizer) -> None:
+def test_any_text_round_trips_and_its_bytes_are_counted(tokenizer: BpeTokenizer) -> None:
     rng = random.Random(0)
     for text in ["", "<|end|>", "\r\n  \t\0", *TEXTS, *(random_text(rng) for _ in range(200))]:
         tokens = tokenizer.encode(text)
@@ -37,7 +37,7 @@ def test_any_text_survives_and_its_bytes_are_counted(tokenizer: BpeTokenizer) ->
         assert tokenizer.token_bytes[tokens].sum() == len(text.encode())
 
 
-def test_a_long_text_cut_in_parts_survives(tokenizer: BpeTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_text_encoded_in_parts_round_trips(tokenizer: BpeTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer_module, "PART_LENGTH", 10)
     text = "".join(TEXTS) + "a line without an end"
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -45,7 +45,7 @@ def test_a_long_text_cut_in_parts_survives(tokenizer: BpeTokenizer, monkeypatch:
     assert np.array_equal(whole, tokenizer.encode(text))
 
 
-def test_the_end_in_the_letters_of_a_text_is_text(tokenizer: BpeTokenizer) -> None:
+def test_the_name_of_the_end_token_in_a_text_is_ordinary_text(tokenizer: BpeTokenizer) -> None:
     assert tokenizer.end == tokenizer.vocab_size - 1 == 299
     assert tokenizer.end not in tokenizer.encode("a <|end|> b <|end|>")
     assert tokenizer.decode([tokenizer.end]) == "<|end|>"
@@ -83,18 +83,18 @@ def test_a_token_made_in_two_ways_is_one_token() -> None:
 
 
 @pytest.mark.parametrize("vocab_size", [0, 256])
-def test_a_vocabulary_without_room_for_the_bytes_is_refused(vocab_size: int) -> None:
+def test_a_vocabulary_too_small_for_the_bytes_is_refused(vocab_size: int) -> None:
     with pytest.raises(ConfigError, match=rf"data\.vocab_size={vocab_size}: must be at least 257"):
         train_bpe(TEXTS, vocab_size)
 
 
-def test_a_vocabulary_the_text_cannot_fill_is_refused_with_one_it_can() -> None:
+def test_a_vocabulary_larger_than_the_text_can_fill_is_refused_with_the_largest_one() -> None:
     with pytest.raises(ConfigError, match=r"fills only 258; use a longer text, or data\.vocab_size=258"):
         train_bpe(["ab"], 400)
     assert train_bpe(["ab"], 258).vocab_size == 258
 
 
-def test_a_lone_surrogate_is_no_text(tokenizer: BpeTokenizer) -> None:
+def test_a_lone_surrogate_is_refused(tokenizer: BpeTokenizer) -> None:
     with pytest.raises(DataError, match="not valid unicode"):
         tokenizer.encode("\udfff")
 

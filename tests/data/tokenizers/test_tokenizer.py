@@ -10,7 +10,7 @@ from nested_learning.errors import DataError
 
 
 @pytest.mark.parametrize("text", ["", "plain", "é漢🙂\r\n\t", "<|end|>", "\x00\x01\x7f"])
-def test_any_text_survives_bytes_and_back(text: str) -> None:
+def test_byte_tokens_of_any_text_decode_to_it(text: str) -> None:
     tokenizer = ByteTokenizer()
     tokens = tokenizer.encode(text)
     assert tokens.tolist() == list(text.encode())
@@ -18,7 +18,7 @@ def test_any_text_survives_bytes_and_back(text: str) -> None:
     assert tokenizer.decode(tokens) == text
 
 
-def test_the_end_is_shown_and_has_no_bytes() -> None:
+def test_the_end_token_is_shown_as_its_name_and_counts_no_bytes() -> None:
     tokenizer = ByteTokenizer()
     assert tokenizer.decode([tokenizer.end, ord("a")]) == "<|end|>a"
     assert tokenizer.token_bytes.sum() == 256
@@ -26,12 +26,12 @@ def test_the_end_is_shown_and_has_no_bytes() -> None:
     assert len(tokenizer.token_bytes) == tokenizer.vocab_size
 
 
-def test_half_a_character_becomes_the_replacement_character() -> None:
+def test_an_incomplete_character_decodes_to_the_replacement_character() -> None:
     tokenizer = ByteTokenizer()
     assert tokenizer.decode(tokenizer.encode("aé")[:-1]) == "a�"
 
 
-def test_a_lone_surrogate_is_no_text() -> None:
+def test_a_lone_surrogate_is_refused() -> None:
     with pytest.raises(DataError, match="text at character 2: is not valid unicode"):
         ByteTokenizer().encode("ab\ud800")
 

@@ -36,7 +36,7 @@ def gpt2() -> Tokenizer:
 
 
 def every_kind_of_text(code: list[str]) -> str:
-    """Return code, many characters, assigned or not, runs of space, and the letters of special tokens."""
+    """Return code, many characters, assigned or not, runs of spaces, and the names of special tokens."""
     points = [*range(0x3000), *range(0x3000, 0xD800, 97), *range(0xE000, 0x110000, 1997)]
     letters = "".join(f"a{chr(i)}b {chr(i)}{chr(i)} 1" for i in points)
     spaces = "".join(" " * n + "\n" * (n % 3) + "\t" * (n % 2) + "x" for n in range(40))
@@ -44,14 +44,14 @@ def every_kind_of_text(code: list[str]) -> str:
 
 
 def ranks_file(tokenizer: BpeTokenizer, path: Path) -> Path:
-    """Write the ranks of `tokenizer` as tiktoken's files have them."""
+    """Write the ranks of `tokenizer` in tiktoken's file format."""
     single = to_letters(bytes([i]) for i in range(256))
     pieces = from_letters(dict.fromkeys([*single, *(a + b for a, b in tokenizer.merges)]))
     path.write_text("".join(f"{base64.b64encode(piece).decode()} {i}\n" for i, piece in enumerate(pieces)))
     return path
 
 
-def test_any_bytes_survive_and_are_counted_and_never_make_a_special_token(trained: BpeTokenizer) -> None:
+def test_any_bytes_round_trip_are_counted_and_encode_to_no_special_token(trained: BpeTokenizer) -> None:
     rng = random.Random(0)
     tokenizers: list[Tokenizer] = [ByteTokenizer(), trained]
     if FOLDER.is_dir():
@@ -66,7 +66,7 @@ def test_any_bytes_survive_and_are_counted_and_never_make_a_special_token(traine
             assert tokenizer.end not in tokens
 
 
-def test_what_is_saved_gives_other_programs_the_same_tokens(
+def test_a_saved_tokenizer_gives_the_same_tokens_in_other_libraries(
     trained: BpeTokenizer, code: list[str], tmp_path: Path
 ) -> None:
     tokenizers = pytest.importorskip("tokenizers")
@@ -81,7 +81,7 @@ def test_what_is_saved_gives_other_programs_the_same_tokens(
 
 
 @pytest.mark.parametrize("words", [None, CL100K_WORDS, O200K_WORDS], ids=["gpt2", "cl100k", "o200k"])
-def test_both_libraries_make_the_same_tokens_of_every_character(
+def test_both_libraries_encode_every_character_alike(
     trained: BpeTokenizer, code: list[str], words: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = trained if words is None else BpeTokenizer(trained.merges, words=words)
@@ -94,7 +94,7 @@ def test_both_libraries_make_the_same_tokens_of_every_character(
     assert np.array_equal(fast.encode(text), slow.encode(text))
 
 
-def test_a_sea_of_spaces_is_encoded_though_the_fast_library_gives_up(trained: BpeTokenizer) -> None:
+def test_a_million_spaces_are_encoded_where_tiktoken_gives_up(trained: BpeTokenizer) -> None:
     text = "a" + " " * 1_000_000 + "b"
     with pytest.raises(ValueError, match="Regex error"):
         trained._fast.encode_to_numpy(text)
@@ -103,7 +103,7 @@ def test_a_sea_of_spaces_is_encoded_though_the_fast_library_gives_up(trained: Bp
 
 
 @needs_gpt2
-def test_gpt2_is_what_it_was_published_as(gpt2: Tokenizer) -> None:
+def test_gpt2_encodes_as_published(gpt2: Tokenizer) -> None:
     assert (gpt2.vocab_size, gpt2.end) == (50257, 50256)
     assert gpt2.encode("Hello world! don't 123  \n x").tolist() == [
         *(15496, 995, 0, 836, 470, 17031, 220, 220, 198, 2124),
@@ -123,7 +123,7 @@ def test_gpt2_is_the_same_from_any_of_its_files(gpt2: Tokenizer, code: list[str]
     assert gpt2.token_bytes[tokens].sum() == len(text.encode())
 
 
-def test_ranks_of_tiktoken_say_what_was_merged(trained: BpeTokenizer, code: list[str], tmp_path: Path) -> None:
+def test_merges_are_recovered_from_ranks(trained: BpeTokenizer, code: list[str], tmp_path: Path) -> None:
     opened = read_tokenizer(str(ranks_file(trained, tmp_path / "r50k_base.tiktoken")))
     assert isinstance(opened, BpeTokenizer)
     assert opened.merges == trained.merges
@@ -132,7 +132,7 @@ def test_ranks_of_tiktoken_say_what_was_merged(trained: BpeTokenizer, code: list
     assert len(opened.encode(text)) == len(trained.encode(text))
 
 
-def test_ranks_without_a_known_name_need_the_words_beside_them(trained: BpeTokenizer, tmp_path: Path) -> None:
+def test_a_file_of_ranks_with_an_unknown_name_needs_a_word_pattern(trained: BpeTokenizer, tmp_path: Path) -> None:
     path = ranks_file(trained, tmp_path / "mine.tiktoken")
     with pytest.raises(DataError, match=r"write the regular expression into a file mine\.tiktoken\.words"):
         read_tokenizer(str(path))
@@ -140,7 +140,7 @@ def test_ranks_without_a_known_name_need_the_words_beside_them(trained: BpeToken
     assert len(read_tokenizer(str(path)).encode("12")) == 2
 
 
-def test_a_token_is_merged_from_what_merging_leaves_of_it() -> None:
+def test_a_token_is_merged_from_the_two_parts_that_bpe_leaves() -> None:
     ranks = {bytes([i]): i for i in range(256)} | {b"ab": 300, b"bc": 301, b"abc": 302, b"xyz": 303}
     # ab comes before bc, and nothing makes xyz
     assert find_merges(ranks) == {b"ab": (b"a", b"b"), b"bc": (b"b", b"c"), b"abc": (b"ab", b"c")}
@@ -157,7 +157,7 @@ def saved_json(tokenizer: BpeTokenizer, folder: Path, **changes: Any) -> str:
     return str(folder / FILE_NAME)
 
 
-def test_added_tokens_have_ids_but_no_text_makes_them(trained: BpeTokenizer, tmp_path: Path) -> None:
+def test_no_text_encodes_to_an_added_token(trained: BpeTokenizer, tmp_path: Path) -> None:
     added = [{"id": 2000 + i, "content": text, "special": True} for i, text in enumerate(SPECIALS[1:])]
     opened = read_tokenizer(saved_json(trained, tmp_path, added_tokens=added))
     assert (opened.end, opened.vocab_size) == (2000, 2003)
@@ -166,9 +166,7 @@ def test_added_tokens_have_ids_but_no_text_makes_them(trained: BpeTokenizer, tmp
     assert opened.token_bytes[1000:].sum() == 0
 
 
-def test_merges_that_never_happen_do_not_slow_reading_down(
-    trained: BpeTokenizer, code: list[str], tmp_path: Path
-) -> None:
+def test_merges_that_never_happen_are_dropped(trained: BpeTokenizer, code: list[str], tmp_path: Path) -> None:
     vocab = {a + b for a, b in trained.merges} | set(to_letters(bytes([i]) for i in range(256)))
     every = [
         (token[:i], token[i:])
@@ -185,7 +183,7 @@ def test_merges_that_never_happen_do_not_slow_reading_down(
     assert theirs.encode(text).ids == opened.encode(text).tolist()
 
 
-def test_a_cutter_of_several_steps_is_kept_whole(trained: BpeTokenizer, tmp_path: Path) -> None:
+def test_a_pre_tokenizer_of_several_steps_is_kept(trained: BpeTokenizer, tmp_path: Path) -> None:
     digits = {"type": "Digits", "individual_digits": True}
     cutter = {"type": "Sequence", "pretokenizers": [digits, BYTE_LEVEL]}
     opened = read_tokenizer(saved_json(trained, tmp_path, pre_tokenizer=cutter))
@@ -209,7 +207,7 @@ def test_a_cutter_of_several_steps_is_kept_whole(trained: BpeTokenizer, tmp_path
         ({"model": 3}, "is not a tokenizer"),
     ],
 )
-def test_a_tokenizer_that_would_lose_text_is_refused(
+def test_a_tokenizer_that_is_not_lossless_is_refused(
     trained: BpeTokenizer, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(DataError, match=rf"{FILE_NAME}: .*{message}.*"):
@@ -226,13 +224,13 @@ def test_a_path_with_no_tokenizer_is_refused_with_what_is_allowed(tmp_path: Path
         read_tokenizer(str(tmp_path / "r50k_base.tiktoken"))
 
 
-def test_what_earlier_versions_saved_still_opens_as_itself(trained: BpeTokenizer, tmp_path: Path) -> None:
+def test_files_of_earlier_versions_still_open(trained: BpeTokenizer, tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text(json.dumps({"name": "bpe", "merges": trained.merges}))
     assert open_tokenizer(tmp_path).fingerprint == trained.fingerprint
 
 
 @pytest.mark.parametrize("words", [GPT2_WORDS, CL100K_WORDS, O200K_WORDS], ids=["gpt2", "cl100k", "o200k"])
-def test_no_tokenizer_notices_that_a_long_text_is_cut(
+def test_encoding_in_parts_gives_the_same_tokens(
     trained: BpeTokenizer, code: list[str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = BpeTokenizer(trained.merges, words=words)

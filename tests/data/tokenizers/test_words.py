@@ -1,4 +1,4 @@
-"""A tokenizer of words loses nothing, and is what it was when it is opened again."""
+"""The word tokenizer is lossless, and opens again from its file."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ TEXT = "The sky is blue, the sky is wide. Façade-sky 42 Ωmega\n sky sky\t日�
 
 
 @pytest.mark.parametrize("words", [[], ["The", " sky", "sky"], [" is", " blue", "Façade", " Ωmega", " sky"]])
-def test_text_and_bytes_survive(words: list[str]) -> None:
+def test_text_and_bytes_round_trip(words: list[str]) -> None:
     tokenizer = WordTokenizer(words)
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
     data = TEXT.encode() + b"\xff\xfe sky \x80"
@@ -27,7 +27,7 @@ def test_a_known_word_is_one_token_and_digits_are_one_each() -> None:
     assert pieces == ["The", " sky", " ", "4", "2", "s", "k", "y"]
 
 
-def test_it_is_the_same_when_it_is_opened_again(tmp_path: Path) -> None:
+def test_a_saved_word_tokenizer_opens_as_itself(tmp_path: Path) -> None:
     tokenizer = WordTokenizer([" sky", "The"])
     tokenizer.save(tmp_path)
     again = open_tokenizer(tmp_path)
@@ -35,13 +35,13 @@ def test_it_is_the_same_when_it_is_opened_again(tmp_path: Path) -> None:
     assert (again.encode(TEXT) == tokenizer.encode(TEXT)).all()
 
 
-def test_the_most_frequent_words_are_taken() -> None:
+def test_the_most_frequent_words_become_tokens() -> None:
     assert train_words(["b b a a c", " b"], 259).words == [" a", " b"]
     with pytest.raises(ConfigError, match=r"data\.vocab_size=300: the training text has only 2 different words"):
         train_words(["a b"], 300)
 
 
 @pytest.mark.parametrize("words", [["a b"], ["a", "a"], ["4"], [""]])
-def test_what_is_no_word_is_refused(words: list[str]) -> None:
+def test_a_string_that_is_not_a_word_is_refused(words: list[str]) -> None:
     with pytest.raises(DataError, match="words must be letters and occur once"):
         WordTokenizer(words)
