@@ -1,4 +1,4 @@
-"""The subjects of the laws: models as they are configured, at the sizes of a test; a new one joins by one line."""
+"""The models and memories that every law holds for: as configured, at the sizes of a test. Add one by one line."""
 
 from functools import cache
 
@@ -48,12 +48,12 @@ MEMORIES: dict[str, tuple[str, ...]] = {
 }
 
 CLOCKS = {
-    "taught": ("model=hope_attention", "{rule: gd, lr: 0.05}", "sequential"),
-    "taught_slowly": ("model=hope", "{rule: adamw, lr: 0.01, betas: [0.9, 0.9], eps: 1e-8}", "nested"),
-    "taught_by_inputs": ("model=transformer", "{rule: dgd, lr: 0.05, input_decay: 0.1}", "independent"),
+    "task": ("model=hope_attention", "{rule: gd, lr: 0.05}", "sequential"),
+    "task_nested": ("model=hope", "{rule: adamw, lr: 0.01, betas: [0.9, 0.9], eps: 1e-8}", "nested"),
+    "task_inputs": ("model=transformer", "{rule: dgd, lr: 0.05, input_decay: 0.1}", "independent"),
     "local": ("model=titans_lmm", "{rule: gd, lr: 0.05, signal: local, gradient: through}", "sequential"),
 }
-# models with levels that have clocks of their own inside the context
+# models whose levels are written inside the context, by the task's gradient or by a local signal
 LEVELED = {
     name: (
         model,

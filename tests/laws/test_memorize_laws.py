@@ -1,4 +1,4 @@
-"""What studying must satisfy, of whatever model: what is written is what was chosen, by each row for itself."""
+"""What memorizing at test time must satisfy for every model: it writes the chosen levels only, each row for itself."""
 
 import math
 from dataclasses import replace
@@ -19,19 +19,11 @@ from nested_learning.nn.level_state import LevelState
 from nested_learning.objective.online import Online
 
 ALL = [*MODELS, *LEVELED]
-# one of each kind of state; the others are among the slow tests
-QUICK = ("transformer", "titans_mag", "hope", "taught", "local")
 BATCH, LENGTH, CHUNK = 3, 12, 7
-STUDY = memorize_policy(chunk=CHUNK, surprise_metric="loss")
+POLICY = memorize_policy(chunk=CHUNK, surprise_metric="loss")
 
 
-def each(names):
-    """What a law is held against: some names at once, the others among the slow tests."""
-    marked = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
-    return pytest.mark.parametrize("name", marked)
-
-
-laws = each(ALL)
+laws = pytest.mark.parametrize("name", ALL)
 
 
 @cache
@@ -45,16 +37,16 @@ def tokens(seed, batch=BATCH, length=LENGTH):
     return torch.randint(VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
 
 
-# what is studied, and what is asked afterwards: longer than all periods
+# the text to memorize, another, and the question: longer than all periods
 TEXT, OTHER, QUESTION = tokens(0), tokens(1), tokens(2)
 
 
 def open_session(name, batch=BATCH, policy="online", **changes):
-    return Session(model_of(name), batch=batch, policy=replace(STUDY, **changes) if changes else policy)
+    return Session(model_of(name), batch=batch, policy=replace(POLICY, **changes) if changes else policy)
 
 
 def memorized(name, text=TEXT, **changes):
-    """A session that studied, under the policy STUDY with `changes`."""
+    """A session that memorized `text` under POLICY with `changes`."""
     session = open_session(name, len(text), **({"steps": 1} | changes))
     session.memorize(text)
     return session
@@ -62,12 +54,12 @@ def memorized(name, text=TEXT, **changes):
 
 @cache
 def answer(name, **changes):
-    """The logits of the question after study."""
+    """The logits of the question after memorizing the text."""
     return memorized(name, **changes).read(QUESTION)
 
 
 def changes_of(model, before, after):
-    """Which levels differ, by layer and name, and where."""
+    """Which levels differ, as pairs of layer and name."""
     found = {}
     for layer, (old, new) in enumerate(zip(before, after, strict=True)):
         leaves = [tree.leaves([memory_tensors(kind, block) for kind in MIXERS]) for block in (old, new)]
@@ -83,18 +75,18 @@ def changes_of(model, before, after):
 @laws
 @pytest.mark.parametrize(
     "nothing",
-    [{"lr": 0.0}, pytest.param({"surprise_threshold": math.inf}, marks=pytest.mark.slow)],
-    ids=["rate", "tau"],
+    [{"lr": 0.0}, {"surprise_threshold": math.inf}],
+    ids=["lr", "threshold"],
 )
-def test_study_that_writes_nothing_is_no_study_to_the_bit(name, nothing):
-    # no whole number of periods, so that clocks have gone on
+def test_memorizing_without_a_write_changes_nothing_to_the_bit(name, nothing):
+    # 10 tokens end inside a period, so that the clocks have moved
     online, session = open_session(name), memorized(name, TEXT[:, :10], **nothing)
     assert torch.equal(session.fork([2, 0]).read(QUESTION[[2, 0]]), online.fork([2, 0]).read(QUESTION[[2, 0]]))
     assert torch.equal(session.read(QUESTION), online.read(QUESTION))
 
 
 @laws
-def test_what_was_studied_changes_the_answer_and_no_parameter(name):
+def test_memorizing_changes_the_answer_and_no_parameter(name):
     model = model_of(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert not torch.allclose(answer(name), open_session(name).read(QUESTION), atol=1e-6)
@@ -103,7 +95,7 @@ def test_what_was_studied_changes_the_answer_and_no_parameter(name):
 
 
 @laws
-def test_what_was_forgotten_was_never_studied(name):
+def test_a_reset_session_is_one_that_memorized_nothing(name):
     session = memorized(name, OTHER)
     session.reset()
     session.memorize(TEXT)
@@ -113,16 +105,16 @@ def test_what_was_forgotten_was_never_studied(name):
 
 
 @laws
-def test_rows_share_no_write(name):
+def test_each_row_memorizes_for_itself(name):
     alone = memorized(name, TEXT[1:2]).read(QUESTION[1:2])
     assert torch.allclose(answer(name)[1:2], alone, atol=1e-10)
     text = torch.cat([OTHER[:1], TEXT[1:]])
     assert torch.equal(memorized(name, text).read(QUESTION)[1:], answer(name)[1:])
 
 
-# where the periods of taught levels end pieces do, and each is judged by itself
-@each([*MODELS, "local"])
-def test_a_row_that_is_not_surprised_is_as_if_it_had_not_studied(name):
+# the periods of levels that the task writes cut the text into segments, each with a surprise of its own
+@pytest.mark.parametrize("name", [*MODELS, "local"])
+def test_a_row_below_the_surprise_threshold_memorizes_nothing(name):
     surprise = open_session(name, chunk=LENGTH).memorize(TEXT).surprise[:, 0]
     threshold = float(surprise.sort().values[1:].mean())
     session = open_session(name, chunk=LENGTH, surprise_threshold=threshold)
@@ -134,8 +126,8 @@ def test_a_row_that_is_not_surprised_is_as_if_it_had_not_studied(name):
     assert torch.allclose(logits[surprised], memorized(name, chunk=LENGTH).read(QUESTION)[surprised], atol=1e-10)
 
 
-@each([name for name in LEVELED if name.startswith("taught")])
-def test_of_an_unfinished_period_a_row_keeps_only_what_surprised_it(name):
+@pytest.mark.parametrize("name", [name for name in LEVELED if name.startswith("task")])
+def test_an_unfinished_period_keeps_the_gradients_of_surprised_rows_only(name):
     text = TEXT[:, :3]
     surprise = open_session(name, chunk=LENGTH).memorize(text).surprise[:, 0]
     threshold = float(surprise.sort().values[1:].mean())
@@ -148,18 +140,18 @@ def test_of_an_unfinished_period_a_row_keeps_only_what_surprised_it(name):
 
 
 @laws
-def test_what_comes_later_in_a_text_changes_nothing_before(name):
+def test_a_later_token_changes_no_earlier_loss(name):
     at = CHUNK + 1
     changed = TEXT.clone()
     changed[:, at] = (changed[:, at] + 1) % VOCAB
     nats, others = (open_session(name, steps=1).memorize(text).nats for text in (TEXT, changed))
-    # the cost at a place is that of the token after it
+    # the loss at a position is that of the token after it
     assert torch.equal(nats[:, : at - 1], others[:, : at - 1])
     assert not torch.equal(nats[:, at - 1], others[:, at - 1])
 
 
 @laws
-def test_what_is_written_is_what_was_chosen(name):
+def test_only_the_chosen_level_is_written(name):
     model = model_of(name)
     for layer, level in levels_of(model):
         if layer == 1:
@@ -171,16 +163,16 @@ def test_what_is_written_is_what_was_chosen(name):
             assert found.norms[level].min() > 0
 
 
-along = each([name for name in ALL if name != "local"])
+along = pytest.mark.parametrize("name", [name for name in ALL if name != "local"])
 
 
-def test_what_reading_writes_by_itself_is_not_studied_along_a_text():
+def test_read_and_memorize_refuses_levels_that_reading_writes():
     with pytest.raises(ConfigError, match="reading writes these by itself"):
         open_session("local", steps=1).read_and_memorize(TEXT, TEXT)
 
 
 @along
-def test_studying_along_a_text_without_a_write_is_reading(name):
+def test_read_and_memorize_without_a_write_is_reading(name):
     session, online = open_session(name, lr=0.0), open_session(name)
     targets = torch.cat([TEXT[:, 1:], TEXT[:, :1]], 1)
     found, logits = session.read_and_memorize(TEXT, targets), online.read(TEXT)
@@ -190,7 +182,7 @@ def test_studying_along_a_text_without_a_write_is_reading(name):
 
 
 @along
-def test_a_text_that_goes_on_may_be_cut_where_pieces_end(name):
+def test_read_and_memorize_may_be_cut_where_segments_end(name):
     targets = torch.cat([TEXT[:, 1:], TEXT[:, :1]], 1)
     whole, cut = open_session(name, steps=1), open_session(name, steps=1)
     nats = whole.read_and_memorize(TEXT, targets).nats
@@ -200,18 +192,18 @@ def test_a_text_that_goes_on_may_be_cut_where_pieces_end(name):
     assert torch.allclose(cut.read(QUESTION), whole.read(QUESTION), atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["transformer", "sliding_window", "hope_attention", "taught", "taught_by_inputs"])
-def test_a_model_without_what_is_chosen_says_so(name):
+@pytest.mark.parametrize("name", ["transformer", "sliding_window", "hope_attention", "task", "task_inputs"])
+def test_a_level_that_the_model_lacks_is_refused(name):
     with pytest.raises(ConfigError, match="this model has no level titan; it has"):
         open_session(name, levels=["titan"])
 
 
-@pytest.mark.parametrize("name", [name for name in LEVELED if name.startswith("taught")])
-def test_a_level_with_a_clock_of_its_own_writes_as_it_was_trained_to(name):
-    # one period, since gradients do not reach back into the piece before
+@pytest.mark.parametrize("name", [name for name in LEVELED if name.startswith("task")])
+def test_a_level_with_a_context_clock_memorizes_as_it_was_trained_to(name):
+    # one period, since gradients do not reach back into the segment before
     line = (part.replace("period: 12", "period: 4").replace("nested", "sequential") for part in LEVELED[name])
     model = awaken(make_config(*line).build(VOCAB, seed=0)).eval()
-    session = Session(model, batch=BATCH, policy=STUDY)
+    session = Session(model, batch=BATCH, policy=POLICY)
     opened = tree.map(torch.clone, session.state)
     session.memorize(TEXT)
     targets = torch.cat([TEXT[:, 1:], TEXT.new_full((BATCH, 1), IGNORE)], 1)
@@ -222,10 +214,10 @@ def test_a_level_with_a_clock_of_its_own_writes_as_it_was_trained_to(name):
         assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(mine.delta(), theirs.delta(), strict=True))
 
 
-@each(["transformer", "hope", "titans_mac", "lstm", "hope_attention"])
-def test_what_was_studied_stays_and_what_contradicts_it_later_wins(name):
+@pytest.mark.parametrize("name", ["transformer", "hope", "titans_mac", "lstm", "hope_attention"])
+def test_a_fact_is_kept_until_a_later_text_contradicts_it(name):
     model = make_config(*MODELS[name]).build(VOCAB, seed=0).double().eval()
-    policy = replace(STUDY, steps=15, lr=3.0, levels=[name for _, name in levels_of(model) if name != "titan"][:1])
+    policy = replace(POLICY, steps=15, lr=3.0, levels=[name for _, name in levels_of(model) if name != "titan"][:1])
     session = Session(model, batch=2, policy=policy)
     # a fact: the last token after the others
     fact, contradiction = tokens(3, 2, 5), tokens(3, 2, 5)
