@@ -1,8 +1,9 @@
-"""What holds at the border of two documents, for every model: read apart, neither knows of the other."""
+"""What holds where two documents meet, for every model: read apart, no document depends on another."""
 
 import pytest
 import torch
 from laws.models import MODELS, VOCAB, make_model
+from torch.nn import functional as F
 
 from nested_learning import tree
 from nested_learning.data.batch import IGNORE, Batch
@@ -26,7 +27,7 @@ def change(batch: Batch, where: torch.Tensor) -> Batch:
     return batch._replace(tokens=torch.where(where, (batch.tokens + 1) % VOCAB, batch.tokens))
 
 
-# of each way to mix tokens one
+# one of each way to mix tokens
 SEVERAL = ("transformer", "sliding_window", "gated_deltanet", "ttt_mlp", "titans_mac", "titans_mal", "hope", "lstm")
 
 
@@ -46,11 +47,11 @@ def gradients(training: Training) -> list[torch.Tensor | None]:
     return found
 
 
-def test_a_document_read_apart_does_not_know_the_one_before_it_to_the_bit(any_model):
+def test_a_document_read_apart_does_not_depend_on_the_one_before_it_to_the_bit(any_model):
     training, batch = Training(any_model, NextToken(), resets=True), make_batch()
     other = change(batch, (torch.arange(2)[:, None] == 0) & (batch.documents == 0))
     first, second = training(batch), training(other)
-    # what was changed is the first document of the first row, and its loss alone is another
+    # only the first document of the first row was changed, and only its loss changes
     assert not torch.equal(first.nats[0, :9], second.nats[0, :9])
     assert torch.equal(first.nats[0, 9:], second.nats[0, 9:])
     assert torch.equal(first.nats[1], second.nats[1])
@@ -58,26 +59,31 @@ def test_a_document_read_apart_does_not_know_the_one_before_it_to_the_bit(any_mo
     (before,), (after,) = first.state, second.state
     for name, leaf in tree.named_leaves(before).items():
         assert torch.equal(leaf[1:], tree.named_leaves(after)[name][1:]), name
-    # the model would know if it could: carried on, the state tells the second document of the first
+    # control: when the state is carried on, the second document depends on the first
     training.resets = False
     assert not torch.equal(training(batch).nats[0, 9:18], training(other).nats[0, 9:18])
 
 
-def test_a_document_is_read_as_if_it_were_alone(model):
-    training, batch = Training(model, NextToken(), resets=True), make_batch()
+# documents of 32 tokens at most are read together, then the longer ones
+@pytest.mark.parametrize("lengths", [LENGTHS, [(33, 6, 15, 10), (3, 20, 36, 5)]], ids=["one_part", "two_parts"])
+def test_a_document_is_read_as_if_it_were_alone(model, lengths):
+    training, batch = Training(model, NextToken(), resets=True), make_batch(lengths)
     together = training(batch)
     total = 0.0
-    for row, start, end in ((0, 0, 9), (0, 9, 18), (1, 0, 3), (1, 3, 20)):
-        alone = model(batch.tokens[row : row + 1, start:end], model.init_state(1))[0]
-        nats = -alone.log_softmax(-1).gather(2, batch.targets[row : row + 1, start:end, None])[0, :, 0]
-        torch.testing.assert_close(together.nats[row, start:end], nats.detach(), atol=1e-9, rtol=1e-9)
-        total += nats.sum()
+    for row, documents in enumerate(batch.documents):
+        for number in documents.unique():
+            here = documents == number
+            alone = model(batch.tokens[row : row + 1, here], model.init_state(1))[0]
+            targets = batch.targets[row : row + 1, here]
+            nats = F.cross_entropy(alone.mT, targets, ignore_index=IGNORE, reduction="none")[0]
+            torch.testing.assert_close(together.nats[row, here], nats.detach(), atol=1e-9, rtol=1e-9)
+            total += nats.sum()
     torch.testing.assert_close(together.loss, total, atol=1e-9, rtol=1e-9)
-    assert together.num_targets == 9 + 9 + 3 + 17
+    assert together.num_targets == (batch.targets != IGNORE).sum()
 
 
-def test_what_stands_where_nothing_is_asked_changes_neither_loss_nor_gradient_to_the_bit(model):
-    # padding comes last: nothing that is asked comes after it
+def test_tokens_of_the_padding_change_neither_loss_nor_gradient_to_the_bit(model):
+    # padding comes last: no target comes after it
     for resets in (False, True):
         training, batch = Training(model, NextToken(), resets=resets), make_batch()
         other = change(batch, batch.targets == IGNORE)
