@@ -89,6 +89,17 @@ def learn_all(cases: dict[str, Config], folder: Path) -> dict[str, list[list[flo
     return found
 
 
+def add_up() -> dict[str, Any]:
+    """Add up a number of each process, 1, 10, 100 and so on, in every way there is."""
+    with open_world("cpu", WorldConfig(backend="gloo")) as world:
+        own = 10.0**world.rank
+        return {
+            "sum": world.sum([own, [own, own]]),
+            "gather": world.gather([own]),
+            "total": world.total(torch.tensor(own)).item(),
+        }
+
+
 def gradients_of_pieces(size: int | None) -> dict[str, str | None]:
     """Read 8 micro-batches, this process its own, and add their gradients up in a tree; return their bits."""
     if size is None:

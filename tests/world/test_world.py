@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import tiny, trace
+from together import together
+from world.members import add_up
 
 from nested_learning.errors import ConfigError
 from nested_learning.phase.train import run
@@ -95,6 +97,11 @@ def test_a_mistake_is_found_by_all_processes_and_printed_once_each(two_processes
     _, printed = two_processes
     assert printed.count("refused: data.batch_size=7") == 2
     assert printed.count("next: ") == 1
+
+
+def test_every_one_of_three_processes_counts_once_in_a_sum():
+    expected = {"sum": [111.0, 222.0], "gather": [[1.0], [10.0], [100.0]], "total": 111.0}
+    assert together(add_up, 3) == [expected] * 3
 
 
 def test_alone_every_word_is_a_local_one():
