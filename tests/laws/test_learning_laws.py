@@ -14,7 +14,7 @@ from nested_learning.data.tasks.parity import ParityConfig
 from nested_learning.data.tasks.recall import RecallConfig
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.retrieval.needle import NeedlePack
-from nested_learning.evals.runner import ask
+from nested_learning.evals.runner import evaluate
 from nested_learning.inference.config import MemoryConfig
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.objective.next_token import NextToken
@@ -74,7 +74,7 @@ def told_once() -> LanguageModel:
 def needle(model: LanguageModel, policy: MemoryConfig, run: Path) -> dict[str, float]:
     """Ask 64 facts, each among 8 answers, after their context is removed; return the metrics."""
     ctx = EvalContext(model=model, tokenizer=None, data=FactsConfig(), seed=0, policy=policy, run=run)
-    report = ask(NeedlePack(64, 1, 8, 64), ctx, run / "draft.jsonl", {"policy": repr(policy)}, lambda _: None)
+    report = evaluate(NeedlePack(64, 1, 8, 64), ctx, run / "draft.jsonl", {"policy": repr(policy)}, lambda _: None)
     return {name: metric.value for name, metric in report.metrics.items()}
 
 
