@@ -42,7 +42,7 @@ def read(source: Source, steps: range, batch_size: int = 50, seed: int = 3) -> l
 def test_proportions_converge_to_the_weights_and_are_exact_after_an_epoch(mixture: Mixture) -> None:
     weights = {"many": 0.5 * 39 / 40, "few": 0.3 * 6 / 7, "one": 0.2 * 19 / 20}
     for number in (500, 2_000, EPOCH_ROWS):
-        counts = Counter(map(whose, read(mixture, range(number // 50))))
+        counts = Counter(map(source_of, read(mixture, range(number // 50))))
         for name, weight in weights.items():
             deviation = (weight * (1 - weight) / number) ** 0.5
             assert abs(counts[name] / number - weight) < 3 * deviation, (name, number)
@@ -70,7 +70,7 @@ def test_the_rows_depend_on_the_seed(mixture: Mixture) -> None:
 
 
 def test_sources_are_mixed_within_a_batch(mixture: Mixture) -> None:
-    assert all(len(set(map(whose, read(mixture, range(step, step + 1))))) >= 3 for step in range(20))
+    assert all(len(set(map(source_of, read(mixture, range(step, step + 1))))) >= 3 for step in range(20))
 
 
 def test_validation_has_the_same_proportions_and_no_row_twice(mixture: Mixture) -> None:
