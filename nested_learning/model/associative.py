@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 AnyHeads = TypeVar("AnyHeads", bound="MemoryHeads")
 
+# the rules inside a memory, and whether a write of the rule also erases what the key returns (`Design.erase`)
+ERASES = {"gd": False, "dgd": True}
 CHOICES = {
     "objective": ("l2", "dot"),
-    "rule": ("gd", "dgd"),
+    "rule": tuple(ERASES),
     "gradient": ("token", "chunk"),
     "read": ("token", "chunk"),
     "rate": ("gate", "one"),
@@ -72,7 +74,7 @@ class MemoryDesignConfig:
         from nested_learning.ops.memory import Design
 
         residual = self.depth > 1 or self.norm
-        return Design(self.objective, self.rule, self.gradient, self.read, residual, self.norm, chunk)
+        return Design(self.objective, ERASES[self.rule], self.gradient, self.read, residual, self.norm, chunk)
 
     def kinds(self) -> "GateKinds":
         """Return which gates are functions of the token."""

@@ -15,9 +15,9 @@ ROPE_BASE = 10000.0
 
 
 class KVCache(NamedTuple):
-    """What attention keeps of the tokens read: keys and values `[b h s k]`, and how many tokens were read in all.
+    """The KV cache: keys and values `[b h s k]` of past tokens, and how many tokens were read in all.
 
-    A window keeps the last `window - 1` from the start on, zeros where there is no token yet.
+    With a window it always holds `window - 1` tokens, zeros where there is no token yet.
     """
 
     key: Float[Tensor, "b h s k"]
@@ -25,38 +25,38 @@ class KVCache(NamedTuple):
     position: int
 
 
-class Shown(NamedTuple):
-    """What tokens show to queries: their keys, which have no place yet, and their values."""
+class KeyValues(NamedTuple):
+    """Keys, before the rotation by their position, and values of tokens."""
 
     key: Float[Tensor, "b h t k"]
     value: Float[Tensor, "b h t k"]
 
 
 def rotate(x: Float[Tensor, "b h t k"], position: int) -> Float[Tensor, "b h t k"]:
-    """Rotate pairs of features by angles that grow with the token's place (RoPE, arXiv 2104.09864, equation 34).
+    """Rotate pairs of features by angles proportional to the token's position (RoPE, arXiv 2104.09864, equation 34).
 
-    `position` is the place of the first token of `x`. Angles are in single precision or that of `x`, if it is double.
+    `position` is that of the first token of `x`. Angles are computed in float32, or in float64 if `x` is.
     """
     half = x.shape[-1] // 2
     dtype = torch.promote_types(x.dtype, torch.float32)
     frequency = ROPE_BASE ** (-torch.arange(half, device=x.device, dtype=dtype) / half)
-    place = torch.arange(position, position + x.shape[2], device=x.device, dtype=dtype)
-    angle = place[:, None] * frequency
+    positions = torch.arange(position, position + x.shape[2], device=x.device, dtype=dtype)
+    angle = positions[:, None] * frequency
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
-def visible(num_queries: int, num_keys: int, device: torch.device) -> Bool[Tensor, "t s"]:
-    """Say which keys each query sees: none of the future. The queries are the last `num_queries` of the tokens."""
+def causal_mask(num_queries: int, num_keys: int, device: torch.device) -> Bool[Tensor, "t s"]:
+    """Return True where a query may attend to a key: not in its future. The queries are the last tokens."""
     query = torch.arange(num_keys - num_queries, num_keys, device=device)[:, None]
     return query >= torch.arange(num_keys, device=device)
 
 
 class AttentionHeads(nn.Module):
-    """The heads of causal attention, side by side: all of a layer but its output projection.
+    """The heads of causal attention: a layer without its output projection.
 
-    Arguments: width, heads, and `window` tokens (None: all the past).
+    `window`: how many tokens a query attends to, its own included (None: all past tokens).
     """
 
     def __init__(self, dim: int, num_heads: int, window: int | None = None) -> None:
@@ -76,43 +76,46 @@ class AttentionHeads(nn.Module):
         return KVCache(empty, empty, 0)
 
     def reset_context(self, state: KVCache) -> KVCache:
-        """Return the cache before another text: a cache is context."""
+        """Return the cache for a new document, which is empty: a cache is context, not memory."""
         return self.init_state(len(state.key))
 
-    def ask(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b h t k"]:
-        """Return the queries of `x`, which have no place yet."""
-        return self.query_norm(self._cut(self.query(x)))
+    def queries(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b h t k"]:
+        """Return the queries of `x`, before the rotation by their position."""
+        return self.query_norm(self._split_heads(self.query(x)))
 
-    def show(self, x: Float[Tensor, "b t d"]) -> Shown:
+    def keys_values(self, x: Float[Tensor, "b t d"]) -> KeyValues:
         """Return the keys and values of `x`."""
-        return Shown(self.key_norm(self._cut(self.key(x))), self._cut(self.value(x)))
+        return KeyValues(self.key_norm(self._split_heads(self.key(x))), self._split_heads(self.value(x)))
 
-    def _cut(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b h t k"]:
+    def _split_heads(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b h t k"]:
         return rearrange(z, "b t (h k) -> b h t k", h=self.num_heads)
 
     def attend(
-        self, x: Float[Tensor, "b t d"], state: KVCache, always: Shown | None
+        self, x: Float[Tensor, "b t d"], state: KVCache, persistent: KeyValues | None
     ) -> tuple[Float[Tensor, "b t d"], KVCache]:
-        """Attend to what the cache holds, to `x`, and, beside a window, to the tokens that are seen `always`."""
-        assert self.window is not None or always is None, "without a window every token is seen from everywhere"
-        placeless, (k, v) = self.ask(x), self.show(x)
-        q, k = rotate(placeless, state.position), rotate(k, state.position)
+        """Attend to the cache, to `x`, and, with a window, to `persistent` tokens, which every query sees."""
+        assert self.window is not None or persistent is None, "persistent tokens are for attention with a window"
+        unrotated, (k, v) = self.queries(x), self.keys_values(x)
+        q, k = rotate(unrotated, state.position), rotate(k, state.position)
         k, v = torch.cat([state.key.to(k), k], dim=2), torch.cat([state.value.to(v), v], dim=2)
         t, s = x.shape[1], k.shape[2]
         if self.window is not None:
-            prefix = None if always is None else Prefix(placeless @ always.key.to(k).mT, always.value.to(v))
+            prefix = None
+            if persistent is not None:
+                # not rotated: persistent tokens are at the same distance from every query
+                prefix = Prefix(unrotated @ persistent.key.to(k).mT, persistent.value.to(v))
             y = window_attention(q, k, v, self.window, max(0, self.window - 1 - state.position), prefix)
         elif t in (1, s):
             y = F.scaled_dot_product_attention(q, k, v, is_causal=t > 1)
         else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=visible(t, s, x.device))
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=causal_mask(t, s, x.device))
         dropped = 0 if self.window is None else t
         cache = KVCache(k[:, :, dropped:], v[:, :, dropped:], state.position + t)
         return rearrange(y, "b h t k -> b t (h k)"), cache
 
 
 class Attention(AttentionHeads):
-    """Multi-head causal attention. Arguments: width, heads, and `window` tokens (None: all the past)."""
+    """Multi-head causal attention; `window`: how many tokens a query attends to (None: all past tokens)."""
 
     def __init__(self, dim: int, num_heads: int, window: int | None = None) -> None:
         super().__init__(dim, num_heads, window)
@@ -121,6 +124,6 @@ class Attention(AttentionHeads):
     def forward(
         self, x: Float[Tensor, "b t d"], state: KVCache, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], KVCache]:
-        """Attend to what the cache holds and to `x`. The cache is no memory: it moves on whatever `write` says."""
+        """Attend to the cache and to `x`. The cache is context, not memory: it is updated for any `write`."""
         y, cache = self.attend(x, state, None)
         return self.output(y), cache

@@ -1,4 +1,4 @@
-"""Self-modifying Titans: a layer whose memories generate their own keys, values and gates, and rewrite them."""
+"""Self-modifying Titans: a layer whose memories generate the keys, values and gates that they are written with."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, cast
@@ -12,22 +12,22 @@ from nested_learning.nn.full_precision import full_precision
 from nested_learning.nn.memory_weights import MemoryWeights
 from nested_learning.nn.norm import RMSNorm
 from nested_learning.nn.qkv import QKVProjections, Windows
-from nested_learning.nn.telemetry import Observation, observed
+from nested_learning.nn.telemetry import Observation, observation
 from nested_learning.ops import self_modifying as ops
-from nested_learning.ops.memory import Weights, add, answer, fresh, rest
+from nested_learning.ops.memory import Weights, apply_memory, end_context, full_weights, init_memory
 from nested_learning.ops.self_modifying import NUM_GATE_SETS, READ, SelfDesign
-from nested_learning.ops.telemetry import watch_self_modifying
+from nested_learning.ops.telemetry import self_modifying_stats
 from nested_learning.shapes import Float, Tensor
 
-# Gates at the start: retention 0.993 a token, so that what is written survives a context. What is read is written at
-# half of the largest rate. The memories that generate are written at 0.0003 of it: they stay the projections they were
-# learned as until the outer loss teaches them to change; at 0.007 they drift, and recall fails in longer contexts.
+# biases of the gates, as logits. Retention starts at 0.993 per token, so that a write lasts for a context. The rate of
+# the memory that is read starts at half of the maximum, that of the memories that generate at 0.0003 of it: they stay
+# close to their learned projections until training raises it. At 0.007 they drift, and recall fails in long contexts.
 READ_BIASES = {"rate": 0.0, "momentum": -1.0, "retention": 5.0}
 GENERATING_BIASES = READ_BIASES | {"rate": -8.0}
 
 
 class SelfModifyingState(NamedTuple):
-    """Per row: the windows of the convolutions, and what each head wrote on its memories, by name."""
+    """Per row: the windows of the short convolutions, and the state of every memory by name."""
 
     windows: Windows
     memory: ops.State
@@ -36,10 +36,11 @@ class SelfModifyingState(NamedTuple):
 class SelfModifyingMemory(nn.Module):
     """Self-modifying Titans (Nested Learning, arXiv 2512.24695, equations 83-93).
 
-    Fixed projections and short convolutions give queries, keys and values a view of `x` each; those named in `adaptive`
-    ("key", "value", "gates", "query") are what memories make of their views, the others are their views. A head has
-    its memories on its slice of the views. Arguments: width, heads (1: the paper's form), width of the convolutions,
-    the design, what is adaptive, and the depth of the memories and the width of their hidden layers.
+    Linear projections and short convolutions of `x` give queries, keys and values. A memory transforms each of those
+    named in `adaptive` ("key", "value", "gates", "query") before it is used. Every head has its own memories.
+
+    Arguments: `num_heads` (1 is the paper's form); `conv_width` tokens per short convolution; `design`: how the
+    memories learn; `depth` layers of a memory, with `hidden_dim` units between them.
     """
 
     def __init__(
@@ -77,37 +78,37 @@ class SelfModifyingMemory(nn.Module):
         self.output = nn.Linear(dim, dim, bias=False)
 
     def init_state(self, batch: int) -> SelfModifyingState:
-        """Return the state in which nothing is written."""
+        """Return the state before the first token: nothing is written."""
         momentum = self.design.kinds.momentum == "gate"
         memory = {}
         for name, weights in self.weights().items():
-            nothing = tuple(layer.new_zeros(batch, *layer.shape) for layer in weights)
-            memory[name] = fresh(nothing, momentum=momentum)
+            zeros = tuple(layer.new_zeros(batch, *layer.shape) for layer in weights)
+            memory[name] = init_memory(zeros, momentum=momentum)
         return SelfModifyingState(self.views.init_state(batch), memory)
 
     def reset_context(self, state: SelfModifyingState) -> SelfModifyingState:
-        """Return the state before another text: empty windows, and the memories as they were left."""
-        memory = {name: rest(each) for name, each in state.memory.items()}
+        """Return the state for a new document: empty windows, and the memories with their weights."""
+        memory = {name: end_context(each) for name, each in state.memory.items()}
         return SelfModifyingState(self.views.init_state(len(state.windows.query)), memory)
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: SelfModifyingState, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], SelfModifyingState]:
-        """Write every token on all memories, then read one with the token's query."""
-        views, windows = self.project(x, state)
+        """Write every token into all memories, then read one of them with the token's query."""
+        qkv, windows = self.project(x, state)
         memory = state.memory
-        # the memories stay in the parameters' precision whatever autocast does around them
+        # memories keep the precision of the parameters, also under autocast: many small updates add up in them
         with full_precision(x.device):
             base = self.weights()
             if write:
-                y, memory = ops.self_modifying(views, base, memory, self.design)
+                y, memory = ops.self_modifying(qkv, base, memory, self.design)
             else:
-                y = self.read_frozen(views.query, base, memory)
+                y = self.read_frozen(qkv.query, base, memory)
         y = rearrange(self.read_norm(y), "b h t v -> b t (h v)").to(x.dtype)
         return self.output(y), SelfModifyingState(windows, memory)
 
     def project(self, x: Float[Tensor, "b t d"], state: SelfModifyingState) -> tuple[ops.QKV, Windows]:
-        """Return what tokens show the memories, in the precision of the parameters, and the windows after them."""
+        """Return the projections of `x`, in the precision of the parameters, and the next windows."""
         q, k, v, windows = self.views(x, state.windows)
         logits = self.gate_bias[:, None].expand(len(x), -1, x.shape[1], -1)
         if self.gates is not None:
@@ -117,21 +118,21 @@ class SelfModifyingMemory(nn.Module):
     def observe(
         self, x: Float[Tensor, "b t d"], before: SelfModifyingState, after: SelfModifyingState
     ) -> dict[str, Observation]:
-        """Return what writing `x` did to each memory, by its name."""
-        views, _ = self.project(x, before)
+        """Return statistics of writing `x` into each memory, by name."""
+        qkv, _ = self.project(x, before)
         with full_precision(x.device):
-            watched = watch_self_modifying(views, self.weights(), before.memory, self.design)
-            return {name: observed(each, after.memory[name]) for name, each in watched.items()}
+            stats = self_modifying_stats(qkv, self.weights(), before.memory, self.design)
+            return {name: observation(each, after.memory[name]) for name, each in stats.items()}
 
     def weights(self) -> dict[str, Weights]:
         """Return the meta-learned weights of every memory, by name."""
-        # a ModuleDict does not tell what it holds
+        # the values of a ModuleDict are typed as plain modules
         return {name: cast(MemoryWeights, memory).weights() for name, memory in self.base.items()}
 
     def read_frozen(
         self, query: Float[Tensor, "b h t k"], base: ops.Memories, memory: ops.State
     ) -> Float[Tensor, "b h t k"]:
-        """Read with memories that stay as they are."""
+        """Read with the query; nothing is written."""
         if "query" in base:
-            query = answer(query, add(base["query"], memory["query"].weight), self.design.of("query"))
-        return answer(F.normalize(query, dim=-1), add(base[READ], memory[READ].weight), self.design.read)
+            query = apply_memory(query, full_weights(base["query"], memory["query"].weight), self.design.of("query"))
+        return apply_memory(F.normalize(query, dim=-1), full_weights(base[READ], memory[READ].weight), self.design.read)

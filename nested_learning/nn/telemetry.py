@@ -1,4 +1,4 @@
-"""What the memories of a model do while it reads, seen from outside: nothing is computed unless somebody looks."""
+"""Statistics of a model's memories, observed from outside by hooks; without hooks nothing is computed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +12,15 @@ from nested_learning import tree
 from nested_learning.nn.level_state import LevelState
 from nested_learning.nn.memory import State
 from nested_learning.ops.memory import Memory
-from nested_learning.ops.telemetry import Watched, mean_rank, norm
+from nested_learning.ops.telemetry import TokenStats, mean_rank, norm
 from nested_learning.shapes import Float, Tensor
 
 
 class Observation(NamedTuple):
-    """What one memory of a layer did while `t` tokens were read, all heads together.
+    """Statistics of one memory of a layer over `t` tokens of one forward call.
 
-    `norm` and effective `rank` (mean over heads) of its state after the last of them; `surprise`, the norm of the inner
-    error, and `retention`, the mean gate, at each of them.
+    `norm` (of all heads together) and effective `rank` (mean over heads) of its state after the last token; `surprise`,
+    the norm of the inner error, and `retention`, the mean gate over heads, at each token.
     """
 
     norm: Float[Tensor, " b"]
@@ -31,41 +31,42 @@ class Observation(NamedTuple):
 
 @runtime_checkable
 class Observable(Protocol):
-    """A module whose memories can be observed, beside its forward pass and without changing anything."""
+    """A module that can compute statistics of its memories for a forward call, without changing anything."""
 
     def observe(self, x: Float[Tensor, "b t d"], before: Any, after: Any) -> dict[str, Observation]:
-        """Return, by the memory's name, what reading `x` did, which led from state `before` to state `after`."""
+        """Return, by memory name, the statistics of reading `x`, which led from state `before` to state `after`."""
         ...
 
 
 class MemoryStats(NamedTuple):
-    """What was seen of one memory of one layer over a stretch of tokens: a number for each row, by figure.
+    """Statistics of one memory of one layer over the tokens observed: one number per row, by metric.
 
-    `norm` and `rank` at its end, `surprise` and `retention` as means over its tokens. Levels of the continuum memory
-    have no retention, and a surprise, the mean over their writes, where they wrote.
+    `norm` and `rank` after the last token, `surprise` and `retention` as means over tokens. Levels of the continuum
+    memory have no retention; their surprise is the mean over their writes, and absent where they did not write.
     """
 
     layer: int
     level: str
-    figures: dict[str, Float[Tensor, " b"]]
+    metrics: dict[str, Float[Tensor, " b"]]
 
 
-Seen = dict[tuple[int, str], list[Observation]]
+# the observations of every call, by (layer, memory)
+Observations = dict[tuple[int, str], list[Observation]]
 
 
-def observed(watched: Watched, after: Memory) -> Observation:
-    """Put together what was watched and what became of the memory. Source: ours."""
-    surprise, retention = watched
+def observation(stats: TokenStats, after: Memory) -> Observation:
+    """Combine the statistics of the tokens with those of the memory after them."""
+    surprise, retention = stats
     return Observation(norm(after.weight), mean_rank(after.weight), surprise.norm(dim=1), retention.mean(1))
 
 
 @contextmanager
-def observing(blocks: nn.ModuleList) -> Iterator[Seen]:
-    """Observe every memory in `blocks` as long as the context lasts; what was seen is kept by (layer, memory).
+def observing(blocks: nn.ModuleList) -> Iterator[Observations]:
+    """Observe every memory in `blocks` while the context lasts; every forward call adds one observation per memory.
 
-    A memory that reads in several calls is seen as often. Nothing is left behind. Source: ours.
+    The hooks are removed at the end.
     """
-    seen: Seen = {}
+    seen: Observations = {}
     hooks = [
         module.register_forward_hook(partial(_observe, seen, layer))
         for layer, block in enumerate(blocks)
@@ -80,14 +81,16 @@ def observing(blocks: nn.ModuleList) -> Iterator[Seen]:
 
 
 @torch.no_grad()
-def _observe(seen: Seen, layer: int, module: Observable, read: tuple[Any, ...], found: tuple[Any, ...]) -> None:
-    x, before = read
-    for name, observation in module.observe(x, before, found[1]).items():
-        seen.setdefault((layer, name), []).append(observation)
+def _observe(
+    seen: Observations, layer: int, module: Observable, inputs: tuple[Any, ...], outputs: tuple[Any, ...]
+) -> None:
+    x, before = inputs
+    for name, each in module.observe(x, before, outputs[1]).items():
+        seen.setdefault((layer, name), []).append(each)
 
 
-def memory_stats(seen: Seen) -> list[MemoryStats]:
-    """Sum up the stretch over which memories were observed. Source: ours."""
+def memory_stats(seen: Observations) -> list[MemoryStats]:
+    """Summarise the observations of every memory over all calls."""
     stats = []
     for (layer, name), observations in seen.items():
         norms, ranks, surprises, retentions = zip(*observations, strict=True)
@@ -98,16 +101,13 @@ def memory_stats(seen: Seen) -> list[MemoryStats]:
 
 @torch.no_grad()
 def level_stats(before: State, after: State) -> list[MemoryStats]:
-    """Sum up what the levels that learn inside the context did while a model went from `before` to `after`.
-
-    Both are states of the whole model. Source: ours.
-    """
+    """Summarise the levels that learn inside the context, from the state `before` to the state `after` of a model."""
     stats = []
     for layer, (old, new) in enumerate(zip(before, after, strict=True)):
         for then, now in zip(tree.nodes(LevelState, old), tree.nodes(LevelState, new), strict=True):
             written = now.delta()
-            figures = {"norm": norm(written), "rank": mean_rank(written)}
+            metrics = {"norm": norm(written), "rank": mean_rank(written)}
             if now.writes > then.writes:
-                figures["surprise"] = (now.surprise - then.surprise) / (now.writes - then.writes)
-            stats.append(MemoryStats(layer, now.level.name, figures))
+                metrics["surprise"] = (now.surprise - then.surprise) / (now.writes - then.writes)
+            stats.append(MemoryStats(layer, now.level.name, metrics))
     return stats

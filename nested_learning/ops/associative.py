@@ -1,40 +1,26 @@
-"""A memory that reads a sequence: `naive_associative` of every design, by the backend that the design names."""
+"""Associative memories over a sequence: `naive_associative` for every design, on the backend that the design names."""
 
 from nested_learning.ops import fused
 from nested_learning.ops.chunked import chunked, closed_form, is_matrix
-from nested_learning.ops.gates import Gates
-from nested_learning.ops.memory import Design, Memory, Weights
+from nested_learning.ops.memory import Design, Memory, Tokens, Weights
 from nested_learning.shapes import Float, Tensor
 
 
 def associative(
-    q: Float[Tensor, "b h t i"],
-    k: Float[Tensor, "b h t i"],
-    v: Float[Tensor, "b h t o"],
-    gates: Gates,
-    memory: Memory,
-    base: Weights | None,
-    design: Design,
+    tokens: Tokens, memory: Memory, base: Weights | None, design: Design
 ) -> tuple[Float[Tensor, "b h t o"], Memory]:
-    """Write every token and read after it; exact to rounding, whatever calls the sequence is cut into.
+    """Write every token and read after it; exact to rounding, however the sequence is split into calls.
 
-    Memories of several layers, or with a norm, learn with the gradients of the chunk's start: no closed form is known
-    for their token rule, which is the case `chunk=1`. Source: ours.
+    Memories of several layers, or with a norm, learn with gradients at the start of the chunk: no closed form is known
+    for their gradients at each token, which `chunk=1` gives.
     """
     if design.backend == "cpp" and is_matrix(memory.weight, design):
-        return fused.matrix_memory(q, k, v, gates, memory, base, design)
-    return chunked(q, k, v, gates, memory, base, design)
+        return fused.matrix_memory(tokens, memory, base, design)
+    return chunked(tokens, memory, base, design)
 
 
-def write_piece(
-    k: Float[Tensor, "b h c i"],
-    v: Float[Tensor, "b h c o"],
-    gates: Gates,
-    memory: Memory,
-    base: Weights | None,
-    design: Design,
-) -> Memory:
-    """Return the memory after tokens that lie in one chunk, which nobody reads."""
+def chunk_update(tokens: Tokens, memory: Memory, base: Weights | None, design: Design) -> Memory:
+    """Return the memory after tokens that lie in one chunk; queries are not read."""
     if design.backend == "cpp" and is_matrix(memory.weight, design):
-        return fused.matrix_memory(None, k, v, gates, memory, base, design)[1]
-    return closed_form(memory.weight, design).piece_write(k, v, gates, memory, base, design)
+        return fused.matrix_memory(tokens, memory, base, design, read=False)[1]
+    return closed_form(memory.weight, design).chunk_update(tokens, memory, base, design)

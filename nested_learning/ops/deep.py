@@ -1,76 +1,58 @@
-"""Deep memories in closed form: the dual form of an MLP that learns with the gradients of its chunk's start.
+"""Deep memories in closed form: the dual form of an MLP that learns with gradients at the start of its chunk.
 
-The gradient of a token is rank one in every layer, `h^T d`: the layer's input times the signal that came back to it.
-So what the tokens of a chunk write is a product of two tall matrices, which a read need not multiply out:
+The gradient of a token has rank one in every layer, `h^T d`: the layer's input times the error at its output. So the
+updates of a chunk are a product of two tall matrices, and a read never forms the weights of a token:
 `x W_t = kept x W + pushed x S - ((x H^T) * written) D`.
 """
 
 import torch
 from torch.nn import functional as F
 
-from nested_learning.ops.gates import Gates, Kernel, before
+from nested_learning.ops.gates import Decays, shifted
 from nested_learning.ops.matrix import solve_errors
-from nested_learning.ops.memory import Design, Memory, Weights, add, answer
+from nested_learning.ops.memory import Design, Memory, Tokens, Weights, apply_memory, full_weights
 from nested_learning.ops.steps import steps
 from nested_learning.shapes import Float, Tensor
 
 EPS = 1e-5
 
 
-def piece(
-    q: Float[Tensor, "b h c i"],
-    k: Float[Tensor, "b h c i"],
-    v: Float[Tensor, "b h c o"],
-    gates: Gates,
-    memory: Memory,
-    base: Weights | None,
-    design: Design,
+def chunk(
+    tokens: Tokens, memory: Memory, base: Weights | None, design: Design
 ) -> tuple[Float[Tensor, "b h c o"], Memory]:
-    """`naive_associative` with `gradient="chunk"` of tokens that lie in one chunk, at once. Source: ours.
+    """`naive_associative` with `gradient="chunk"` for tokens of one chunk, at once.
 
-    The dual form of TTT (arXiv 2407.04620, section 2.5), with token gates, momentum, decay and any number of layers.
+    Source: the dual form of TTT (arXiv 2407.04620, section 2.5); gates, momentum, decay and depth are ours.
     """
-    left = steps(design.backend).kernel(gates)
-    inputs, signals = learn(k, v, left, memory, base, design)
+    decays = steps(design.backend).unroll(tokens.gates)
+    inputs, errors = learn(tokens, decays, memory, base, design)
     if design.read == "chunk":
-        y = answer(q, add(base, memory.reference), design)
+        y = apply_memory(tokens.q, full_weights(base, memory.reference), design)
     else:
-        y = read(q, inputs, signals, left, memory, base, design)
-    return y, write(inputs, signals, left, memory, design)
+        y = read_chunk(tokens.q, inputs, errors, decays, memory, base, design)
+    return y, write_chunk(inputs, errors, decays, memory, design)
 
 
-def piece_write(
-    k: Float[Tensor, "b h c i"],
-    v: Float[Tensor, "b h c o"],
-    gates: Gates,
-    memory: Memory,
-    base: Weights | None,
-    design: Design,
-) -> Memory:
-    """Return the memory after `piece`, which nobody reads."""
-    left = steps(design.backend).kernel(gates)
-    return write(*learn(k, v, left, memory, base, design), left, memory, design)
+def chunk_update(tokens: Tokens, memory: Memory, base: Weights | None, design: Design) -> Memory:
+    """Return the memory after the tokens of one chunk, like `chunk`; queries are not read."""
+    decays = steps(design.backend).unroll(tokens.gates)
+    return write_chunk(*learn(tokens, decays, memory, base, design), decays, memory, design)
 
 
 def learn(
-    k: Float[Tensor, "b h c i"],
-    v: Float[Tensor, "b h c o"],
-    left: Kernel,
-    memory: Memory,
-    base: Weights | None,
-    design: Design,
+    tokens: Tokens, decays: Decays, memory: Memory, base: Weights | None, design: Design
 ) -> tuple[Weights, Weights]:
-    """Return every layer's input and what is written at it: `W_t = a_t W_{t-1} - r_t h_t^T d_t`."""
-    inputs, signals = backpropagate(k, v, add(base, memory.reference), design)
-    if design.rule == "dgd":
-        signals = (erase(k, signals[0], left, memory, base, design), *signals[1:])
-    return inputs, signals
+    """Return the input `h` and the error `d` of every layer: its update is `W_t = a_t W_{t-1} - r_t h_t^T d_t`."""
+    inputs, errors = backpropagate(tokens.k, tokens.v, full_weights(base, memory.reference), design)
+    if design.erase:
+        errors = (erase(tokens.k, errors[0], decays, memory, base, design), *errors[1:])
+    return inputs, errors
 
 
 def backpropagate(
     k: Float[Tensor, "b h c i"], v: Float[Tensor, "b h c o"], weights: Weights, design: Design
 ) -> tuple[Weights, Weights]:
-    """Return every layer's input `h` and the signal `d` at its output: its gradient is `h^T d`, summed over tokens."""
+    """Return the input `h` of every layer and the error `d` at its output; the layer's gradient is `h^T d`."""
     inputs, outputs = [k], [k @ weights[0]]
     for weight in weights[1:]:
         inputs.append(F.gelu(outputs[-1]))
@@ -83,14 +65,15 @@ def backpropagate(
         d = d + k if design.residual else d
     if design.norm:
         d = norm_backward(d, last)
-    signals = [d]
+    errors = [d]
+    # written out, not left to autograd: the errors of single tokens are needed, and they must be differentiable again
     for weight, output in zip(weights[:0:-1], outputs[-2::-1], strict=True):
-        signals.append(torch.ops.aten.gelu_backward(signals[-1] @ weight.mT, output))
-    return tuple(inputs), tuple(reversed(signals))
+        errors.append(torch.ops.aten.gelu_backward(errors[-1] @ weight.mT, output))
+    return tuple(inputs), tuple(reversed(errors))
 
 
 def norm_backward(gradient: Float[Tensor, "*n d"], x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-    """Return the gradient of the layer norm's input, given that of its output."""
+    """Return the gradient at the input of a layer norm, from that at its output."""
     centred = x - x.mean(-1, keepdim=True)
     scale = (centred.square().mean(-1, keepdim=True) + EPS).rsqrt()
     z = centred * scale
@@ -100,36 +83,36 @@ def norm_backward(gradient: Float[Tensor, "*n d"], x: Float[Tensor, "*n d"]) -> 
 def erase(
     k: Float[Tensor, "b h c i"],
     d: Float[Tensor, "b h c o"],
-    left: Kernel,
+    decays: Decays,
     memory: Memory,
     base: Weights | None,
     design: Design,
 ) -> Float[Tensor, "b h c o"]:
-    """Return `k_t W_{t-1} + d_t`: delta gradient descent also takes away what the first layer holds along the key."""
-    right = d + before(left.kept, 1.0)[..., None] * (k @ memory.weight[0])
-    if left.momentum is not None:
-        right = right + before(left.momentum.pushed, 0.0)[..., None] * (k @ memory.momentum[0])
+    """Return `k_t W_{t-1} + d_t`: delta gradient descent also removes what the first layer returns for the key."""
+    right = d + shifted(decays.kept, 1.0)[..., None] * (k @ memory.weight[0])
+    if decays.momentum is not None:
+        right = right + shifted(decays.momentum.pushed, 0.0)[..., None] * (k @ memory.momentum[0])
     if base is not None:
         right = right + k @ base[0]
-    return solve_errors(k, left.written, right, design)
+    return solve_errors(k, decays.written, right, design)
 
 
-def read(
+def read_chunk(
     q: Float[Tensor, "b h c i"],
     inputs: Weights,
-    signals: Weights,
-    left: Kernel,
+    errors: Weights,
+    decays: Decays,
     memory: Memory,
     base: Weights | None,
     design: Design,
 ) -> Float[Tensor, "b h c o"]:
-    """Return the memory's answer to each query, by the weights that the query's own token leaves."""
+    """Return the memory's output for each query, from the weights just after the query's own token."""
     z = q
-    for layer, (h, d, weight) in enumerate(zip(inputs, signals, memory.weight, strict=True)):
+    for layer, (h, d, weight) in enumerate(zip(inputs, errors, memory.weight, strict=True)):
         x = F.gelu(z) if layer else q
-        z = left.kept[..., None] * (x @ weight) - ((x @ h.mT) * left.written) @ d
-        if left.momentum is not None:
-            z = z + left.momentum.pushed[..., None] * (x @ memory.momentum[layer])
+        z = decays.kept[..., None] * (x @ weight) - ((x @ h.mT) * decays.written) @ d
+        if decays.momentum is not None:
+            z = z + decays.momentum.pushed[..., None] * (x @ memory.momentum[layer])
         if base is not None:
             z = z + x @ base[layer]
     if design.norm:
@@ -137,15 +120,15 @@ def read(
     return q + z if design.residual else z
 
 
-def write(inputs: Weights, signals: Weights, left: Kernel, memory: Memory, design: Design) -> Memory:
-    """Return the memory after the last of the tokens."""
-    reference, weight, momentum, place = memory
-    kept, written = left.kept[..., -1, None, None], left.written[..., -1, :, None]
-    now = [kept * w - (h * written).mT @ d for w, h, d in zip(weight, inputs, signals, strict=True)]
-    if left.momentum is not None:
-        pushed = left.momentum.pushed[..., -1, None, None]
+def write_chunk(inputs: Weights, errors: Weights, decays: Decays, memory: Memory, design: Design) -> Memory:
+    """Return the memory after the last token."""
+    reference, weight, momentum, position = memory
+    kept, written = decays.kept[..., -1, None, None], decays.written[..., -1, :, None]
+    now = [kept * w - (h * written).mT @ d for w, h, d in zip(weight, inputs, errors, strict=True)]
+    if decays.momentum is not None:
+        pushed = decays.momentum.pushed[..., -1, None, None]
         now = [w + pushed * s for w, s in zip(now, momentum, strict=True)]
-        kept, written = left.momentum.kept[..., None, None], left.momentum.written[..., None]
-        momentum = tuple(kept * s - (h * written).mT @ d for s, h, d in zip(momentum, inputs, signals, strict=True))
-    place = (place + signals[0].shape[2]) % design.chunk
-    return Memory(reference if place else tuple(now), tuple(now), momentum, place)
+        kept, written = decays.momentum.kept[..., None, None], decays.momentum.written[..., None]
+        momentum = tuple(kept * s - (h * written).mT @ d for s, h, d in zip(momentum, inputs, errors, strict=True))
+    position = (position + errors[0].shape[2]) % design.chunk
+    return Memory(reference if position else tuple(now), tuple(now), momentum, position)

@@ -1,8 +1,8 @@
-"""Matrix memories by one operator for a whole sequence, in C++: the same results as ops/matrix.py, fused.
+"""Matrix memories over a whole sequence as one operator in C++: the results of ops/matrix.py, fused.
 
-Registered with torch as an operator with a derivative, so that autograd and the compiler see one step. The backward
-pass keeps the memory of every chunk's start and computes the rest of a chunk again. It is made for one derivative:
-where the gradient itself is to be differentiated, the gradient is that of the eager form.
+The operator is registered with torch, derivative included, so that autograd and the compiler see one step. The forward
+pass stores the memory at the start of every chunk; the backward pass recomputes the rest of a chunk. Second derivatives
+use the eager form.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import register_flop_formula
 from nested_learning.ops import cpp
 from nested_learning.ops.chunked import chunked
 from nested_learning.ops.gates import Gates
-from nested_learning.ops.memory import Design, Memory, Weights
+from nested_learning.ops.memory import Design, Memory, Tokens, Weights
 from nested_learning.shapes import Float, Tensor
 
 # a tensor or None each
@@ -24,79 +24,81 @@ INPUTS = (
     "Tensor reference, Tensor weight, Tensor? momentum, Tensor? base"
 )
 NUM_INPUTS = 10
-DESIGN = "str objective, str rule, str gradient, str read, int chunk, int place"
+DESIGN = "str objective, bool erase, str gradient, str read, int chunk, int position"
 NUM_DESIGN = 6
 
 
 def matrix_memory(
-    q: Float[Tensor, "b h t i"] | None,
-    k: Float[Tensor, "b h t i"],
-    v: Float[Tensor, "b h t o"],
-    gates: Gates,
-    memory: Memory,
-    base: Weights | None,
-    design: Design,
+    tokens: Tokens, memory: Memory, base: Weights | None, design: Design, *, read: bool = True
 ) -> tuple[Float[Tensor, "..."], Memory]:
-    """`naive_associative` of a matrix; without queries nothing is read, and an empty tensor is returned for it."""
+    """`naive_associative` of a matrix memory; with `read=False` only the memory is computed, and y is empty."""
+    q, k, v, gates = tokens
     momentum = memory.momentum[0] if memory.momentum else None
-    inputs = (q, k, v, *gates, memory.reference[0], memory.weight[0], momentum, None if base is None else base[0])
+    inputs = (
+        q if read else None,
+        k,
+        v,
+        *gates,
+        memory.reference[0],
+        memory.weight[0],
+        momentum,
+        None if base is None else base[0],
+    )
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-    choices = (design.objective, design.rule, design.gradient, design.read, design.chunk, memory.place)
+    choices = (design.objective, design.erase, design.gradient, design.read, design.chunk, memory.position)
     y, reference, weight, speed, _ = torch.ops.nested_learning.matrix_forward(*inputs, *choices, keep)
-    place = (memory.place + k.shape[2]) % design.chunk
-    return y, Memory((reference,), (weight,), (speed,) if memory.momentum else (), place)
+    position = (memory.position + k.shape[2]) % design.chunk
+    return y, Memory((reference,), (weight,), (speed,) if memory.momentum else (), position)
 
 
 def design_of(choices: tuple[Any, ...]) -> Design:
-    """Return the design of what the operator was called with."""
-    objective, rule, gradient, read, chunk, _ = choices
-    return Design(objective, rule, gradient, read, False, False, chunk)
+    """Return the design that the operator was called with."""
+    objective, erase, gradient, read, chunk, _ = choices
+    return Design(objective, erase, gradient, read, False, False, chunk)
 
 
 def sizes(k: Tensor, v: Tensor, choices: tuple[Any, ...]) -> list[int]:
-    """Return the numbers that the C++ reads, in its order: how often the errors have the state, its start, the base."""
-    design = design_of(choices)
-    stale = design.objective == "l2" and design.gradient == "chunk"
-    base_answers = (design.objective == "l2") + (design.rule == "dgd")
-    numbers = (design.chunk, choices[-1], design.erasures, stale, base_answers, design.read == "token")
-    return [*k.shape, v.shape[-1], *map(int, numbers), torch.get_num_threads()]
+    """Return the numbers of csrc/matrix_memory.cpp:Sizes, in its order."""
+    design, position = design_of(choices), choices[-1]
+    numbers = (design.num_erasures, design.reads_chunk_start, design.num_reads, design.read == "token")
+    return [*k.shape, v.shape[-1], design.chunk, position, *map(int, numbers), torch.get_num_threads()]
 
 
 def dense(x: Tensor | None) -> Tensor | None:
-    """Return `x` without gaps: gates and states are small."""
+    """Return `x` contiguous; gates and states are small, so that a copy is cheap."""
     return None if x is None else x.contiguous()
 
 
 def in_rows(x: Tensor | None) -> Tensor | None:
-    """Return `[b h t d]` with a dense last dimension, as it mostly is."""
+    """Return `[b h t d]` with a contiguous last dimension; most inputs have one and are not copied."""
     return x if x is None or x.stride(-1) == 1 else x.contiguous()
 
 
-def room(like: Tensor | None, width: int | torch.SymInt | None = None) -> Tensor | None:
-    """Return room for `[b h t width]`, laid out token by token as the layers around a memory are."""
+def empty_tokens(like: Tensor | None, width: int | torch.SymInt | None = None) -> Tensor | None:
+    """Return an empty `[b h t width]`, stored token by token like the activations of the layers around a memory."""
     if like is None:
         return None
     b, h, t, own = like.shape
     return like.new_empty(b, t, h, own if width is None else width).transpose(1, 2)
 
 
-def room_for_state(like: Tensor | None) -> Tensor | None:
-    """Return room for gates or a matrix, without gaps."""
+def empty_state(like: Tensor | None) -> Tensor | None:
+    """Return an empty contiguous tensor for gates or a matrix."""
     return None if like is None else torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-def given(tensors: Optional, like: Tensor) -> tuple[Tensor, ...]:
-    """Return the tensors with an empty one in the place of each None: operators return tensors only."""
+def no_none(tensors: Optional, like: Tensor) -> tuple[Tensor, ...]:
+    """Replace each None by an empty tensor: operators return tensors only."""
     return tuple(like.new_empty(0) if x is None else x for x in tensors)
 
 
 def make_outputs(*arguments: Any) -> Optional:
-    """Return room for what is read, the reference, weight and momentum after, and the states of the chunks' starts."""
-    (q, k, v, *_, weight, momentum, _), (chunk, place, keep) = arguments[:NUM_INPUTS], arguments[-3:]
+    """Allocate y, the reference, weight and momentum after the call, and the states at the start of every chunk."""
+    (q, k, v, *_, weight, momentum, _), (chunk, position, keep) = arguments[:NUM_INPUTS], arguments[-3:]
     b, h, t, i = k.shape
-    shape = (b, h, -(-(place + t) // chunk), 1 if momentum is None else 2, i, v.shape[-1])
-    states = map(room_for_state, (weight, weight, momentum))
-    return (room(q, v.shape[-1]), *states, k.new_empty(shape) if keep else None)
+    shape = (b, h, -(-(position + t) // chunk), 1 if momentum is None else 2, i, v.shape[-1])
+    states = map(empty_state, (weight, weight, momentum))
+    return (empty_tokens(q, v.shape[-1]), *states, k.new_empty(shape) if keep else None)
 
 
 @torch.library.custom_op(
@@ -105,18 +107,18 @@ def make_outputs(*arguments: Any) -> Optional:
     schema=f"({INPUTS}, {DESIGN}, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def matrix_forward(*arguments: Any) -> tuple[Tensor, ...]:
-    """Return what is read, the memory after it and, if to be kept, the states `[W; S]` of all chunks' starts."""
+    """Return y, the memory after the call and, with `keep`, the states `[W; S]` at the start of every chunk."""
     (q, k, v), states, choices = arguments[:3], arguments[3:NUM_INPUTS], arguments[NUM_INPUTS:-1]
     y, *after, starts = outputs = make_outputs(*arguments)
     views = (*map(in_rows, (q, k, v)), y, None, None, None, None)
     arrays = (*map(dense, states), starts, *after, *[None] * 7)
     cpp.call("matrix_forward", sizes(k, v, choices), views, arrays)
-    return given(outputs, k)
+    return no_none(outputs, k)
 
 
 @matrix_forward.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
-    return given(make_outputs(*arguments), arguments[1])
+    return no_none(make_outputs(*arguments), arguments[1])
 
 
 @torch.library.custom_op(
@@ -128,7 +130,7 @@ def _(*arguments: Any) -> tuple[Tensor, ...]:
     ),
 )
 def matrix_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    """Return the gradients of the inputs; empty tensors where there is no input."""
+    """Return the gradients of the inputs; an empty tensor where an input is None."""
     inputs, (starts, dy, *d_after), choices = (
         arguments[:NUM_INPUTS],
         arguments[NUM_INPUTS:-NUM_DESIGN],
@@ -137,56 +139,55 @@ def matrix_backward(*arguments: Any) -> tuple[Tensor, ...]:
     q, k, v, *states, base = inputs
     if q is not None and dy is None:
         dy = q.new_zeros(*q.shape[:-1], v.shape[-1])
-    d_tokens = [room(x) for x in (q, k, v)]
-    d_states = list(map(room_for_state, states))
-    # rows share the base: each leaves its part of the gradient
+    d_tokens = [empty_tokens(x) for x in (q, k, v)]
+    d_states = list(map(empty_state, states))
+    # rows share the base: each row writes its part of the gradient, and they are summed below
     d_base = None if base is None else base.new_empty(len(k), *base.shape)
     views = (*map(in_rows, (q, k, v)), None, *d_tokens, in_rows(dy))
     arrays = (*map(dense, (*states, base)), starts, *map(dense, d_after), *d_states, d_base)
     cpp.call("matrix_backward", sizes(k, v, choices), views, arrays)
-    return given((*d_tokens, *d_states, None if d_base is None else d_base.sum(0)), k)
+    return no_none((*d_tokens, *d_states, None if d_base is None else d_base.sum(0)), k)
 
 
 @matrix_backward.register_fake
 def _(*arguments: Any) -> tuple[Tensor, ...]:
     q, k, v, *others = arguments[:NUM_INPUTS]
-    return given((room(q), room(k), room(v), *map(room_for_state, others)), k)
+    return no_none((empty_tokens(q), empty_tokens(k), empty_tokens(v), *map(empty_state, others)), k)
 
 
 def keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Keep the inputs and the states of the chunks' starts."""
+    """Save the inputs and the states at the start of every chunk."""
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:NUM_INPUTS], output[-1])
     ctx.choices = inputs[NUM_INPUTS:-1]
 
 
 def backward(ctx: Any, *after: Tensor | None) -> Optional:
-    """Return the gradients; where they are to be differentiated themselves, those of the eager form."""
+    """Return the gradients of the inputs; those of the eager form where they must be differentiable themselves."""
     *inputs, starts = ctx.saved_tensors
     if torch.is_grad_enabled():
         gradients = eager_gradients(tuple(inputs), after[:-1], ctx.choices)
     else:
-        found = torch.ops.nested_learning.matrix_backward(*inputs, starts, *after[:-1], *ctx.choices)
-        gradients = tuple(None if x is None else d for x, d in zip(inputs, found, strict=True))
+        computed = torch.ops.nested_learning.matrix_backward(*inputs, starts, *after[:-1], *ctx.choices)
+        gradients = tuple(None if x is None else d for x, d in zip(inputs, computed, strict=True))
     return (*gradients, *[None] * (NUM_DESIGN + 1))
 
 
 def eager_gradients(inputs: Optional, after: Optional, choices: tuple[Any, ...]) -> Optional:
     """Return the gradients of the eager form, as functions of the inputs and of the gradients `after`."""
-    # views, so that an input that was computed from another gets its own gradient only
+    # views: where one input was computed from another, each still gets its own gradient only
     own = tuple(None if x is None else x.view_as(x) for x in inputs)
     q, k, v, rate, log_retention, log_momentum, *matrices = own
     assert k is not None and v is not None and rate is not None and log_retention is not None
     reference, weight, momentum, base = (() if x is None else (x,) for x in matrices)
     memory = Memory(reference, weight, momentum, choices[-1])
-    gates = Gates(rate, log_retention, log_momentum)
-    y, memory = chunked(k if q is None else q, k, v, gates, memory, base or None, design_of(choices))
+    tokens = Tokens(k if q is None else q, k, v, Gates(rate, log_retention, log_momentum))
+    y, memory = chunked(tokens, memory, base or None, design_of(choices))
     outputs = (y, *memory.reference, *memory.weight, *(memory.momentum or (None,)))
     wanted = [(x, d) for x, d in zip(outputs, after, strict=True) if d is not None]
     leaves = [x for x in own if x is not None and x.requires_grad]
     results, gradients = zip(*wanted, strict=True)
-    found = torch.autograd.grad(results, leaves, gradients, create_graph=True, allow_unused=True)
-    each = iter(found)
+    each = iter(torch.autograd.grad(results, leaves, gradients, create_graph=True, allow_unused=True))
     return tuple(next(each) if x is not None and x.requires_grad else None for x in own)
 
 
@@ -194,21 +195,20 @@ matrix_forward.register_autograd(backward, setup_context=keep_for_backward)
 
 
 def count_forward(*shapes: Any, **_: Any) -> int:
-    """Count the multiplications and additions of the matrix products of one call."""
+    """Count the multiplications and additions in the matrix products of one call."""
     (b, h, t, i), (_, _, _, o), momentum, base = shapes[1], shapes[2], shapes[8], shapes[9]
     choices = shapes[NUM_INPUTS : NUM_INPUTS + NUM_DESIGN]
     design, chunk = design_of(choices), choices[-2]
-    has_state = design.erasures > 0 or (design.objective == "l2" and design.gradient == "chunk")
     reads = shapes[0] is not None
-    matrices = (1 if momentum is None else 2) * (1 + (design.erasures > 0) + (reads and design.read == "token"))
-    matrices += (has_state and design.erasures == 0) + (reads and design.read == "chunk")
-    matrices += 0 if base is None else reads + (design.objective == "l2" or design.rule == "dgd")
-    scores = (design.erasures > 0) * (i + o / 2) + (reads and design.read == "token") * (i + o)
+    matrices = (1 if momentum is None else 2) * (1 + (design.num_erasures > 0) + (reads and design.read == "token"))
+    matrices += (design.num_reads > 0 and design.num_erasures == 0) + (reads and design.read == "chunk")
+    matrices += 0 if base is None else reads + (design.num_reads > 0)
+    scores = (design.num_erasures > 0) * (i + o / 2) + (reads and design.read == "token") * (i + o)
     return int(2 * b * h * t * (matrices * i * o + chunk * scores))
 
 
 def count_backward(*shapes: Any, **_: Any) -> int:
-    """Count those of its gradient: two products for each one, whatever is computed again."""
+    """Count those of the backward pass: two for each product of the forward pass; recomputation is not counted."""
     return 2 * count_forward(*shapes[:NUM_INPUTS], *shapes[-NUM_DESIGN:])
 
 

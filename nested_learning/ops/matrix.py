@@ -1,170 +1,147 @@
-"""Matrix memories, whole chunks at once: exact for every design, by at most one triangular solve a chunk.
+"""Matrix memories, whole chunks at once: exact for every design, with at most one triangular solve per chunk.
 
-A write of token t is `k_t^T e_t` with the error `e_t = n k_t W_{t-1} + s_t`: `n` is the number of erasures (0, 1 or 2)
-and `s_t` does not depend on what the chunk wrote before. So the errors of a chunk solve one unit-lower-triangular
+The update of token t is `k_t^T e_t` with the error `e_t = n k_t W_{t-1} + s_t`: `n` is the number of erasures (0, 1 or
+2) and `s_t` does not depend on earlier writes of the chunk. So the errors of a chunk solve one unit-lower-triangular
 system, `(I + n X) E = n K W + S`, and everything else follows from them by matrix products.
 """
 
 import torch
 
-from nested_learning.ops.gates import Gates, Kernel, before, found
-from nested_learning.ops.memory import Design, Memory, Weights
+from nested_learning.ops.gates import Decays, shifted, shifted_rows
+from nested_learning.ops.memory import Design, Memory, Tokens, Weights
 from nested_learning.ops.steps import steps
 from nested_learning.shapes import Float, Tensor
 
-Matrix = Float[Tensor, "*n i o"]
+
+def chunk(
+    tokens: Tokens, memory: Memory, base: Weights | None, design: Design
+) -> tuple[Float[Tensor, "b h c o"], Memory]:
+    """`naive_associative` for tokens of one chunk, at once; earlier calls may have read the chunk's first tokens.
+
+    Source: without momentum, the WY form of DeltaNet (arXiv 2406.06484) with decay; momentum is ours.
+    """
+    decays = steps(design.backend).unroll(tokens.gates)
+    errors = chunk_errors(tokens, decays, memory, base, design)
+    y = read_chunk(tokens, decays, errors, memory, design)
+    return y if base is None else y + tokens.q @ base[0], write_chunk(tokens.k, decays, errors, memory, design)
 
 
-def signal(
+def chunk_update(tokens: Tokens, memory: Memory, base: Weights | None, design: Design) -> Memory:
+    """Return the memory after the tokens of one chunk, like `chunk`; queries are not read."""
+    decays = steps(design.backend).unroll(tokens.gates)
+    errors = chunk_errors(tokens, decays, memory, base, design)
+    return write_chunk(tokens.k, decays, errors, memory, design)
+
+
+def chunk_errors(
+    tokens: Tokens, decays: Decays, memory: Memory, base: Weights | None, design: Design
+) -> Float[Tensor, "b h c o"]:
+    """Return the errors `e_t` of the tokens of one chunk."""
+    k, n = tokens.k, design.num_erasures
+    right = constant_errors(k, tokens.v, base, design)
+    if n:
+        # what the chunk's start contributes to k_t W_{t-1}: its weights, and its momentum, which moves into the weights
+        right = right + n * shifted(decays.kept, 1.0)[..., None] * (k @ memory.weight[0])
+        if decays.momentum is not None:
+            right = right + n * shifted(decays.momentum.pushed, 0.0)[..., None] * (k @ memory.momentum[0])
+    if design.reads_chunk_start:
+        right = right + k @ memory.reference[0]
+    return solve_errors(k, decays.written, right, design)
+
+
+def constant_errors(
     k: Float[Tensor, "*n c i"], v: Float[Tensor, "*n c o"], base: Weights | None, design: Design
 ) -> Float[Tensor, "*n c o"]:
-    """Return the part of the errors that does not depend on the state: the values, and what `base` answers."""
-    if base is None:
-        return -v
-    return k @ base[0] * (int(design.objective == "l2") + int(design.rule == "dgd")) - v
+    """Return the part of the errors that does not depend on the state: the values, and the reads of `base`."""
+    return -v if base is None else k @ base[0] * design.num_reads - v
 
 
 def solve_errors(
     k: Float[Tensor, "*n c i"], written: Float[Tensor, "*n c c"], right: Float[Tensor, "*n c o"], design: Design
 ) -> Float[Tensor, "*n c o"]:
-    """Return the errors of the chunk, or whatever part of them has `right` on its right-hand side."""
-    if design.erasures == 0:
+    """Solve `(I + n X) E = right` for the errors of the chunk, `X[t, i] = k_t k_i^T written[t-1, i]`."""
+    if design.num_erasures == 0:
         return right
-    system = (k @ k.mT) * found(written) * design.erasures
+    # the error of token t holds every earlier error i: k_t meets the update k_i^T e_i, decayed up to token t-1
+    system = (k @ k.mT) * shifted_rows(written) * design.num_erasures
     return steps(design.backend).solve(system, right)
 
 
-def piece(
-    q: Float[Tensor, "b h c i"],
-    k: Float[Tensor, "b h c i"],
-    v: Float[Tensor, "b h c o"],
-    gates: Gates,
-    memory: Memory,
-    base: Weights | None,
-    design: Design,
-) -> tuple[Float[Tensor, "b h c o"], Memory]:
-    """`naive_associative` of tokens that lie in one chunk, at once; earlier calls may have begun the chunk.
-
-    Source: ours; without momentum the WY form of DeltaNet (arXiv 2406.06484) with decay.
-    """
-    left = steps(design.backend).kernel(gates)
-    errors = piece_errors(k, v, left, memory, base, design)
-    y = read(q, k, left, errors, memory, design)
-    return y if base is None else y + q @ base[0], write(k, left, errors, memory, design)
-
-
-def piece_write(
-    k: Float[Tensor, "b h c i"],
-    v: Float[Tensor, "b h c o"],
-    gates: Gates,
-    memory: Memory,
-    base: Weights | None,
-    design: Design,
-) -> Memory:
-    """Return the memory after `piece`, which nobody reads."""
-    left = steps(design.backend).kernel(gates)
-    return write(k, left, piece_errors(k, v, left, memory, base, design), memory, design)
-
-
-def piece_errors(
-    k: Float[Tensor, "b h c i"],
-    v: Float[Tensor, "b h c o"],
-    left: Kernel,
-    memory: Memory,
-    base: Weights | None,
-    design: Design,
+def read_chunk(
+    tokens: Tokens, decays: Decays, errors: Float[Tensor, "b h c o"], memory: Memory, design: Design
 ) -> Float[Tensor, "b h c o"]:
-    """Return the errors of tokens that lie in one chunk."""
-    right = signal(k, v, base, design)
-    if design.erasures:
-        right = right + design.erasures * before(left.kept, 1.0)[..., None] * (k @ memory.weight[0])
-        if left.momentum is not None:
-            right = right + design.erasures * before(left.momentum.pushed, 0.0)[..., None] * (k @ memory.momentum[0])
-    if design.objective == "l2" and design.gradient == "chunk":
-        right = right + k @ memory.reference[0]
-    return solve_errors(k, left.written, right, design)
-
-
-def read(
-    q: Float[Tensor, "b h c i"],
-    k: Float[Tensor, "b h c i"],
-    left: Kernel,
-    errors: Float[Tensor, "b h c o"],
-    memory: Memory,
-    design: Design,
-) -> Float[Tensor, "b h c o"]:
-    """Return what queries find in the state: after their own token's write, or as the chunk found it."""
+    """Return the reads of the queries: from the weights after their own token's write, or from the chunk's start."""
+    q, k = tokens.q, tokens.k
     if design.read == "chunk":
         return q @ memory.reference[0]
-    y = left.kept[..., None] * (q @ memory.weight[0]) - ((q @ k.mT) * left.written) @ errors
-    return y if left.momentum is None else y + left.momentum.pushed[..., None] * (q @ memory.momentum[0])
+    # q_t W_t without forming W_t: the decayed start, minus linear attention over the errors written so far
+    y = decays.kept[..., None] * (q @ memory.weight[0]) - ((q @ k.mT) * decays.written) @ errors
+    return y if decays.momentum is None else y + decays.momentum.pushed[..., None] * (q @ memory.momentum[0])
 
 
-def write(
-    k: Float[Tensor, "b h c i"], left: Kernel, errors: Float[Tensor, "b h c o"], memory: Memory, design: Design
+def write_chunk(
+    k: Float[Tensor, "b h c i"], decays: Decays, errors: Float[Tensor, "b h c o"], memory: Memory, design: Design
 ) -> Memory:
-    """Return the memory after the last of the tokens."""
-    reference, (weight,), momentum, place = memory
-    weight_now = left.kept[..., -1, None, None] * weight - (k * left.written[..., -1, :, None]).mT @ errors
-    if left.momentum is not None:
+    """Return the memory after the last token."""
+    reference, (weight,), momentum, position = memory
+    weight_now = decays.kept[..., -1, None, None] * weight - (k * decays.written[..., -1, :, None]).mT @ errors
+    if decays.momentum is not None:
         (speed,) = momentum
-        weight_now = weight_now + left.momentum.pushed[..., -1, None, None] * speed
-        speed = left.momentum.kept[..., None, None] * speed - (k * left.momentum.written[..., None]).mT @ errors
+        weight_now = weight_now + decays.momentum.pushed[..., -1, None, None] * speed
+        speed = decays.momentum.kept[..., None, None] * speed - (k * decays.momentum.written[..., None]).mT @ errors
         momentum = (speed,)
-    place = (place + k.shape[2]) % design.chunk
-    return Memory(reference if place else (weight_now,), (weight_now,), momentum, place)
+    position = (position + k.shape[2]) % design.chunk
+    return Memory(reference if position else (weight_now,), (weight_now,), momentum, position)
 
 
 def chunks(
-    q: Float[Tensor, "b h n c i"],
-    k: Float[Tensor, "b h n c i"],
-    v: Float[Tensor, "b h n c o"],
-    gates: Gates,
-    memory: Memory,
-    base: Weights | None,
-    design: Design,
+    tokens: Tokens, memory: Memory, base: Weights | None, design: Design
 ) -> tuple[Float[Tensor, "b h n c o"], Memory]:
-    """`piece` for `n` whole chunks: all that does not depend on the state is done for all of them together.
+    """`chunk` for `n` whole chunks; everything that does not depend on the state is computed for all chunks together.
 
-    The errors are linear in the state Z = [W; S] of the chunk's start, `E = A Z + B`; A and B are solved for before the
-    loop over chunks, which is left with two products a chunk. Source: ours.
+    The errors are linear in the state Z = [W; S] of the chunk's start, `E = A Z + B`. A and B are solved for before the
+    loop over chunks, which is left with two products per chunk.
     """
-    left = steps(design.backend).kernel(gates)
-    # one more dimension for the chunks of what all rows share
+    q, k = tokens.q, tokens.k
+    decays = steps(design.backend).unroll(tokens.gates)
+    # the base is [h i o]: one more dimension, to broadcast over chunks
     over_chunks = None if base is None else (base[0][..., None, :, :],)
-    of_state, of_signal = linear_errors(k, signal(k, v, over_chunks, design), left, design)
-    into = k * left.written[..., -1, :, None]
-    ends = left.kept[..., -1, None, None]
-    if left.momentum is None:
-        starts, errors, end = steps(design.backend).scan(of_state, of_signal, into, ends, memory.weight[0])
-        queries = left.kept[..., None] * q
+    read_keys, constant = linear_errors(k, constant_errors(k, tokens.v, over_chunks, design), decays, design)
+    write_keys = k * decays.written[..., -1, :, None]
+    ends = decays.kept[..., -1, None, None]
+    if decays.momentum is None:
+        starts, errors, end = steps(design.backend).scan(read_keys, constant, write_keys, ends, memory.weight[0])
+        queries = decays.kept[..., None] * q
         after = Memory((end,), (end,), (), 0)
     else:
-        extra = left.momentum
-        into = torch.cat([into, k * extra.written[..., None]], dim=-1)
+        # the same scan over the stacked state [W; S], whose width is twice that of the keys
+        extra = decays.momentum
+        write_keys = torch.cat([write_keys, k * extra.written[..., None]], dim=-1)
         ends = torch.stack([ends, extra.pushed[..., -1, None, None], extra.kept[..., None, None]])
         start = torch.cat([memory.weight[0], memory.momentum[0]], dim=-2)
-        starts, errors, end = steps(design.backend).scan_with_momentum(of_state, of_signal, into, ends, start)
-        queries = torch.cat([left.kept[..., None] * q, extra.pushed[..., None] * q], dim=-1)
+        starts, errors, end = steps(design.backend).scan_with_momentum(read_keys, constant, write_keys, ends, start)
+        queries = torch.cat([decays.kept[..., None] * q, extra.pushed[..., None] * q], dim=-1)
         weight, momentum = end.chunk(2, dim=-2)
         after = Memory((weight,), (weight,), (momentum,), 0)
     if design.read == "chunk":
         y = q @ starts[..., : q.shape[-1], :]
     else:
-        y = queries @ starts - ((q @ k.mT) * left.written) @ errors
+        y = queries @ starts - ((q @ k.mT) * decays.written) @ errors
     return y if over_chunks is None else y + q @ over_chunks[0], after
 
 
 def linear_errors(
-    k: Float[Tensor, "*n c i"], own: Float[Tensor, "*n c o"], left: Kernel, design: Design
+    k: Float[Tensor, "*n c i"], constant: Float[Tensor, "*n c o"], decays: Decays, design: Design
 ) -> tuple[Float[Tensor, "*n c z"] | None, Float[Tensor, "*n c o"]]:
-    """Return A and B of the errors `A [W; S] + B` (A is None where the state has no part in them)."""
-    stale = int(design.objective == "l2" and design.gradient == "chunk")
-    if design.erasures + stale == 0:
-        return None, own
-    of_state = (design.erasures * before(left.kept, 1.0) + stale)[..., None] * k
-    if left.momentum is not None:
-        of_momentum = design.erasures * before(left.momentum.pushed, 0.0)[..., None] * k
-        of_state = torch.cat([of_state, of_momentum], dim=-1)
-    solved = solve_errors(k, left.written, torch.cat([of_state, own], dim=-1), design)
-    return solved.split([of_state.shape[-1], own.shape[-1]], dim=-1)
+    """Return A and B of the errors `A [W; S] + B`; A is None where the errors do not depend on the state."""
+    n = design.num_erasures
+    if design.num_reads == 0:
+        return None, constant
+    # in a whole chunk the weights of its start are W too, so that both kinds of reads are one coefficient
+    of_weight = (n * shifted(decays.kept, 1.0) + int(design.reads_chunk_start))[..., None] * k
+    if decays.momentum is not None:
+        of_momentum = n * shifted(decays.momentum.pushed, 0.0)[..., None] * k
+        of_weight = torch.cat([of_weight, of_momentum], dim=-1)
+    # one solve with A and B side by side as right-hand sides
+    solved = solve_errors(k, decays.written, torch.cat([of_weight, constant], dim=-1), design)
+    return solved.split([of_weight.shape[-1], constant.shape[-1]], dim=-1)

@@ -1,7 +1,7 @@
-"""Associative memories: what one is, and how it learns while it reads, as the equations say it.
+"""Associative memories: what a memory is, and how it learns while tokens are read.
 
-A memory `M` maps keys to values by its weights, one private set per row and head. It is a matrix, `M(x) = x W`, or an
-MLP of several layers, `M(x) = x + gelu(x W_1) W_2`. Row convention: a token is a row, a read is `q W`.
+A memory `M` maps keys to values. Its weights are the state: every row of the batch and every head has its own. It is a
+matrix, `M(x) = x W`, or an MLP of several layers, `M(x) = x + gelu(x W_1) W_2`. A token is a row vector.
 """
 
 from dataclasses import dataclass
@@ -13,25 +13,38 @@ from torch.nn import functional as F
 from nested_learning.ops.gates import Gates
 from nested_learning.shapes import Float, Tensor
 
-# one matrix `[b h in out]` a layer
+# one matrix `[b h in out]` per layer
 Weights = tuple[Tensor, ...]
+
+
+class Tokens(NamedTuple):
+    """Queries, keys and values of `t` tokens, split into heads, and the gates that they are written with.
+
+    In closed forms over whole chunks, `t` becomes two dimensions: `n` chunks of `c` tokens.
+    """
+
+    q: Float[Tensor, "b h *t i"]
+    k: Float[Tensor, "b h *t i"]
+    v: Float[Tensor, "b h *t o"]
+    gates: Gates
 
 
 @dataclass(frozen=True)
 class Design:
-    """How a memory learns (Nested Learning, arXiv 2512.24695, section 3, and Miras, arXiv 2504.13173: four choices).
+    """How a memory learns: the choices of Nested Learning (arXiv 2512.24695, section 3) and Miras (arXiv 2504.13173).
 
-    `objective`: "l2", `1/2 |M(k) - v|^2`, or "dot", `-<M(k), v>`. `rule`: "gd", gradient descent, or "dgd", delta
-    gradient descent, which also erases what the first layer holds along the key. `gradient`: taken at the weights that
-    each "token" finds, or at those of the start of its "chunk". `read`: from the weights that each "token" leaves, or
-    from those of the start of its "chunk". `residual`: whether M adds its input to its output; `norm`: whether the
-    output is normalised before that. `chunk`: its tokens; with "token" twice it has no effect on the result. `backend`:
-    what computes it, the same to rounding: "eager" (torch), or one of ops/backend.py. `recompute`: whether the backward
-    pass of a matrix computes stretches of chunks again instead of keeping them (where "cpp" does not do so anyway).
+    `objective`: the inner loss, "l2", `1/2 |M(k) - v|^2`, or "dot", `-<M(k), v>`. `erase`: whether a write also removes
+    what the first layer returns for the key; True is delta gradient descent (DGD), False gradient descent. `gradient`:
+    taken at the weights just before each "token", or at the weights of the start of its "chunk". `read`: from the
+    weights just after each "token", or from those of the start of its "chunk". `residual`: whether M adds its input to
+    its output; `norm`: whether the output is normalised before that. `chunk`: tokens per chunk; with "token" twice it
+    does not change the result. `backend`: the implementation, the same to rounding: "eager" (torch) or one of
+    ops/backend.py. `recompute`: whether the backward pass of a matrix memory recomputes spans of chunks instead of
+    storing them ("cpp" always does).
     """
 
     objective: str
-    rule: str
+    erase: bool
     gradient: str
     read: str
     residual: bool
@@ -41,36 +54,46 @@ class Design:
     recompute: bool = False
 
     @property
-    def erasures(self) -> int:
-        """Count how many times a write takes away what a matrix memory answers to its key just before it."""
-        return (self.rule == "dgd") + (self.objective == "l2" and self.gradient == "token")
+    def reads_chunk_start(self) -> bool:
+        """Say whether the error of a write holds `k W` at the weights of the chunk's start."""
+        return self.objective == "l2" and self.gradient == "chunk"
+
+    @property
+    def num_reads(self) -> int:
+        """Count the terms `k W` in the error of a write: one for the l2 loss, one for the erasure of DGD."""
+        return (self.objective == "l2") + self.erase
+
+    @property
+    def num_erasures(self) -> int:
+        """Count those of `num_reads` that use the weights just before the token, and so erase what they hold."""
+        return self.num_reads - self.reads_chunk_start
 
 
 class Memory(NamedTuple):
-    """A memory's weights at the start of the chunk, and now, `place` tokens later; its momentum, if it has any."""
+    """A memory's weights at the start of the chunk and now, `position` tokens later, and its momentum (or none)."""
 
     reference: Weights
     weight: Weights
     momentum: Weights
-    place: int
+    position: int
 
 
-def fresh(weight: Weights, *, momentum: bool) -> Memory:
-    """Return a memory of these weights that has not read anything."""
+def init_memory(weight: Weights, *, momentum: bool) -> Memory:
+    """Return a memory with these weights that has not read anything."""
     return Memory(weight, weight, tuple(torch.zeros_like(w) for w in weight) if momentum else (), 0)
 
 
-def rest(memory: Memory) -> Memory:
-    """Return `memory` as another text finds it: what is written stays, and the text begins with a chunk."""
-    return memory._replace(reference=memory.weight, place=0)
+def end_context(memory: Memory) -> Memory:
+    """Return `memory` for the next document: the weights stay, and the document begins with a new chunk."""
+    return memory._replace(reference=memory.weight, position=0)
 
 
-def add(base: Weights | None, written: Weights) -> Weights:
-    """Return the weights of a memory whose state is what was written on `base` (None: the weights themselves)."""
+def full_weights(base: Weights | None, written: Weights) -> Weights:
+    """Return the weights that a memory computes with: `base + written`, or `written` alone where there is no base."""
     return written if base is None else tuple(b + w for b, w in zip(base, written, strict=True))
 
 
-def answer(x: Float[Tensor, "*n i"], weights: Weights, design: Design) -> Float[Tensor, "*n o"]:
+def apply_memory(x: Float[Tensor, "*n i"], weights: Weights, design: Design) -> Float[Tensor, "*n o"]:
     """Return `M(x)`. Source: Nested Learning, arXiv 2512.24695, equation 89; the norm is that of TTT, 2407.04620."""
     z = x @ weights[0]
     for weight in weights[1:]:
@@ -81,50 +104,44 @@ def answer(x: Float[Tensor, "*n i"], weights: Weights, design: Design) -> Float[
 
 
 def loss(weights: Weights, k: Float[Tensor, "*n i"], v: Float[Tensor, "*n o"], design: Design) -> Float[Tensor, ""]:
-    """Return the inner loss of writing `v` at `k`, summed over everything (Nested Learning, section 3.1)."""
+    """Return the inner loss of storing `v` at `k`, summed over all tokens (Nested Learning, section 3.1)."""
     if design.objective == "dot":
-        return -(answer(k, weights, design) * v).sum()
-    return (answer(k, weights, design) - v).square().sum() / 2
+        return -(apply_memory(k, weights, design) * v).sum()
+    return (apply_memory(k, weights, design) - v).square().sum() / 2
 
 
 def naive_associative(
-    q: Float[Tensor, "b h t i"],
-    k: Float[Tensor, "b h t i"],
-    v: Float[Tensor, "b h t o"],
-    gates: Gates,
-    memory: Memory,
-    base: Weights | None,
-    design: Design,
+    tokens: Tokens, memory: Memory, base: Weights | None, design: Design
 ) -> tuple[Float[Tensor, "b h t o"], Memory]:
     """`S_t = m_t S_{t-1} - r_t (grad loss [+ k_t^T k_t W_{t-1}])`, `W_t = a_t W_{t-1} + S_t`, `y_t = M(q_t; W_t)`.
 
     Source: Titans (arXiv 2501.00663, equations 13-15), with `a = 1 - alpha`; the term in brackets is delta gradient
     descent (Nested Learning, arXiv 2512.24695, equations 56-57 and 88), of the first layer. Without momentum S is the
-    update alone. What retention multiplies is the state, which stands on `base`: all the weights where there is none.
+    update alone. Retention multiplies the state only: with a `base`, what was written on it; without, all the weights.
     """
-    reference, weight, momentum, place = memory
-    outputs = []
-    for t in range(q.shape[2]):
-        qt, kt, vt = (x[:, :, t, None] for x in (q, k, v))
+    reference, weight, momentum, position = memory
+    gates, outputs = tokens.gates, []
+    for t in range(tokens.q.shape[2]):
+        q, k, v = (x[:, :, t, None] for x in tokens[:3])
         rate, retention = gates.rate[:, :, t, None, None], gates.log_retention[:, :, t, None, None].exp()
-        learnt_at = add(base, reference if design.gradient == "chunk" else weight)
-        updates = list(torch.func.grad(loss)(learnt_at, kt, vt, design))
-        if design.rule == "dgd":
-            updates[0] = updates[0] + kt.mT @ (kt @ add(base, weight)[0])
+        learnt_at = full_weights(base, reference if design.gradient == "chunk" else weight)
+        updates = list(torch.func.grad(loss)(learnt_at, k, v, design))
+        if design.erase:
+            updates[0] = updates[0] + k.mT @ (k @ full_weights(base, weight)[0])
         steps = tuple(-rate * update for update in updates)
         if gates.log_momentum is not None:
             keep = gates.log_momentum[:, :, t, None, None].exp()
             steps = momentum = tuple(keep * s + step for s, step in zip(momentum, steps, strict=True))
         weight = tuple(retention * w + step for w, step in zip(weight, steps, strict=True))
-        outputs.append(answer(qt, add(base, reference if design.read == "chunk" else weight), design))
-        place += 1
-        if place == design.chunk:
-            reference, place = weight, 0
-    return torch.cat(outputs, dim=2), Memory(reference, weight, momentum, place)
+        outputs.append(apply_memory(q, full_weights(base, reference if design.read == "chunk" else weight), design))
+        position += 1
+        if position == design.chunk:
+            reference, position = weight, 0
+    return torch.cat(outputs, dim=2), Memory(reference, weight, momentum, position)
 
 
-def chunk_sizes(num_tokens: int, chunk: int, place: int) -> list[int]:
-    """Cut `num_tokens` where chunks end, `place` tokens of the first having been read before."""
-    first = min(chunk - place, num_tokens)
-    whole, rest = divmod(num_tokens - first, chunk)
-    return [first] + [chunk] * whole + [rest] * (rest > 0)
+def chunk_sizes(num_tokens: int, chunk: int, position: int) -> list[int]:
+    """Split `num_tokens` where chunks end; the first chunk already holds `position` tokens of earlier calls."""
+    first = min(chunk - position, num_tokens)
+    whole, last = divmod(num_tokens - first, chunk)
+    return [first] + [chunk] * whole + [last] * (last > 0)

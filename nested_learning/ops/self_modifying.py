@@ -1,7 +1,7 @@
-"""Memories that generate what they write: keys, values, gates and targets come out of themselves.
+"""Self-modifying memories: they generate the keys, values, gates and targets that they are written with.
 
-A head has one memory that is read, and memories that generate: any of the names in `GENERATED`. Each stands on
-meta-learned weights, its base; what a row wrote on them is the state. All of them are written at the same keys.
+A head has one memory that is read, and memories that generate: any of the names in `GENERATED`. Each has meta-learned
+weights, its base; its state is what a row of the batch has written on them. All are written at the same keys.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,18 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-from nested_learning.ops.associative import associative, write_piece
+from nested_learning.ops.associative import associative, chunk_update
 from nested_learning.ops.gates import GateKinds, Gates
-from nested_learning.ops.memory import Design, Memory, Weights, add, answer, naive_associative
-from nested_learning.ops.recompute import recomputed, stretches
+from nested_learning.ops.memory import (
+    Design,
+    Memory,
+    Tokens,
+    Weights,
+    apply_memory,
+    full_weights,
+    naive_associative,
+)
+from nested_learning.ops.recompute import recomputed, spans
 from nested_learning.shapes import Float, Tensor
 
 GENERATED = ("key", "value", "gates", "query")
@@ -28,7 +36,7 @@ State = dict[str, Memory]
 
 
 class QKV(NamedTuple):
-    """What tokens show the memories: three views of the input, and `gates`: logits, or the bias of generated ones."""
+    """Projections of the input: `gates` are logits, to which a memory that generates gates adds its output."""
 
     query: Float[Tensor, "b h t k"]
     key: Float[Tensor, "b h t k"]
@@ -38,26 +46,29 @@ class QKV(NamedTuple):
 
 @dataclass(frozen=True)
 class SelfDesign:
-    """How the memories learn: `generating` those that generate, `read` the one that is read; `kinds` their gates."""
+    """How the memories learn: those that generate, by `generating`; the one that is read, by `read`. `kinds`: gates."""
 
     generating: Design
     read: Design
     kinds: GateKinds
 
     def of(self, name: str) -> Design:
-        """Return the design of a memory by its name. Gates are no vectors of the input's width: no residual."""
+        """Return the design of a memory by its name. Gates differ from the input in width: they have no residual."""
         if name == READ:
             return self.read
         return replace(self.generating, residual=False) if name == "gates" else self.generating
 
     @property
     def value_norm(self) -> float:
-        """Return the length of values: a memory settles at a share of its target, at this norm a unit vector's."""
-        return float(max(1, (self.read.objective == "l2") + (self.read.rule == "dgd")))
+        """Return the norm that values are scaled to.
+
+        A write that reads the state n times settles at 1/n of its target. Values of norm n make that a unit vector.
+        """
+        return float(max(1, self.read.num_reads))
 
 
 class Generated(NamedTuple):
-    """What tokens write and read with."""
+    """The projections after the memories; `generating`: the gates of those that generate, `read`: of the one read."""
 
     query: Float[Tensor, "b h t k"]
     key: Float[Tensor, "b h t k"]
@@ -66,46 +77,47 @@ class Generated(NamedTuple):
     read: Gates
 
 
-def generate(views: QKV, weights: Memories, design: SelfDesign) -> Generated:
-    """Generate what the tokens write (Nested Learning, arXiv 2512.24695, equations 83 and 86).
+def generate(qkv: QKV, weights: Memories, design: SelfDesign) -> Generated:
+    """Apply the memories that generate (Nested Learning, arXiv 2512.24695, equations 83 and 86).
 
-    `weights` holds the memories as the chunk found them; what no memory generates is its view. Queries and keys are
-    normalised, as in the paper, and values, to `value_norm` (ours): rewriting a memory again and again cannot make
-    it grow then.
+    `weights`: those of each memory at the start of the chunk. A projection without a memory is used as it is. Queries
+    and keys are normalised, as in the paper; values are scaled to `value_norm` (ours), so that repeated writes cannot
+    make a memory grow.
     """
-    made = {"query": views.query, "key": views.key, "value": views.value}
-    made |= {name: answer(made[name], weights[name], design.of(name)) for name in made if name in weights}
-    logits = views.gates
+    projected = {"query": qkv.query, "key": qkv.key, "value": qkv.value}
+    projected |= {
+        name: apply_memory(projected[name], weights[name], design.of(name)) for name in projected if name in weights
+    }
+    logits = qkv.gates
     if "gates" in weights:
-        logits = logits + answer(views.key, weights["gates"], design.of("gates"))
-    query, key, value = (F.normalize(x, dim=-1) for x in made.values())
+        logits = logits + apply_memory(qkv.key, weights["gates"], design.of("gates"))
+    query, key, value = (F.normalize(x, dim=-1) for x in projected.values())
     generating, read = (design.kinds.open(x) for x in logits.chunk(NUM_GATE_SETS, dim=-1))
     return Generated(query, key, design.value_norm * value, generating, read)
 
 
-def found_by_chunk(base: Memories, state: State) -> dict[str, Weights]:
+def chunk_start_weights(base: Memories, state: State) -> dict[str, Weights]:
     """Return the weights of every memory at the start of its chunk."""
-    return {name: add(base[name], memory.reference) for name, memory in state.items()}
+    return {name: full_weights(base[name], memory.reference) for name, memory in state.items()}
 
 
 def naive_self_modifying(
-    views: QKV, base: Memories, state: State, design: SelfDesign
+    qkv: QKV, base: Memories, state: State, design: SelfDesign
 ) -> tuple[Float[Tensor, "b h t k"], State]:
     """Token by token: generate, write every memory towards the target it generates itself, `M(v_t)`, and read one.
 
-    Source: Nested Learning, equations 83-88; what is written is generated by the memories of the chunk's start
-    (equation 90). Ours: what retention multiplies is what the row wrote, never the base, so that a row forgets what it
-    wrote and not how to write; and the memories that generate have gates of their own.
+    Source: Nested Learning, equations 83-88; keys, values, gates and targets of a chunk are generated by the memories
+    of its start (equation 90). Ours: retention multiplies what the row wrote, never the base, so that a row forgets
+    what it wrote and not how to write; and the memories that generate have gates of their own.
     """
     outputs = []
-    for t in range(views.query.shape[2]):
-        found = found_by_chunk(base, state)
-        made = generate(QKV(*(x[:, :, t : t + 1] for x in views)), found, design)
+    for t in range(qkv.query.shape[2]):
+        start = chunk_start_weights(base, state)
+        generated = generate(QKV(*(x[:, :, t : t + 1] for x in qkv)), start, design)
         after = {}
         for name, memory in state.items():
-            target = answer(made.value, found[name], design.of(name))
-            gates = made.read if name == READ else made.generating
-            y, after[name] = naive_associative(made.query, made.key, target, gates, memory, base[name], design.of(name))
+            tokens = write_tokens(name, generated, start, design)
+            y, after[name] = naive_associative(tokens, memory, base[name], design.of(name))
             if name == READ:
                 outputs.append(y)
         state = after
@@ -113,73 +125,79 @@ def naive_self_modifying(
 
 
 def self_modifying(
-    views: QKV, base: Memories, state: State, design: SelfDesign
+    qkv: QKV, base: Memories, state: State, design: SelfDesign
 ) -> tuple[Float[Tensor, "b h t k"], State]:
-    """`naive_self_modifying`, from boundary to boundary of the two chunk sizes, exact to rounding. Source: ours."""
-    outputs, sizes = [], cut(views.query.shape[2], state, design)
+    """Compute `naive_self_modifying` exactly, in segments that end where a chunk of either size ends."""
+    outputs, sizes = [], segment_sizes(qkv.query.shape[2], state, design)
     if design.generating.recompute and len(sizes) > 1:
         plain = replace(design, generating=replace(design.generating, recompute=False))
 
-        def read_on(here: QKV, state: State, base: Memories) -> tuple[Tensor, State]:
+        def read_span(here: QKV, state: State, base: Memories) -> tuple[Tensor, State]:
             return self_modifying(here, base, state, plain)
 
-        return recomputed(read_on, stretches(sizes), views, state, base)
-    # split at once: the gradient of slicing chunk by chunk would fill the whole sequence with zeros for each chunk
-    for here in zip(*(x.split(sizes, dim=2) for x in views), strict=True):
-        found = found_by_chunk(base, state)
-        made = generate(QKV(*here), found, design)
-        targets = {name: answer(made.value, found[name], design.of(name)) for name in state}
-        y, read = associative(made.query, made.key, targets[READ], made.read, state[READ], base[READ], design.read)
-        state = write_generating(made, targets, base, state, design) | {READ: read}
+        return recomputed(read_span, spans(sizes), qkv, state, base)
+    # split at once: the gradient of slicing one segment is a full-length tensor of zeros for every segment
+    for here in zip(*(x.split(sizes, dim=2) for x in qkv), strict=True):
+        # no chunk ends inside the segment: every memory generates with one set of weights
+        start = chunk_start_weights(base, state)
+        generated = generate(QKV(*here), start, design)
+        tokens = {name: write_tokens(name, generated, start, design) for name in state}
+        y, read = associative(tokens[READ], state[READ], base[READ], design.read)
+        state = write_generating(tokens, base, state, design) | {READ: read}
         outputs.append(y)
     return torch.cat(outputs, dim=2), state
 
 
-def write_generating(
-    made: Generated, targets: Mapping[str, Tensor], base: Memories, state: State, design: SelfDesign
-) -> State:
-    """Return the memories that generate after their writes; matrices are written side by side, as one."""
+def write_tokens(name: str, generated: Generated, weights: Memories, design: SelfDesign) -> Tokens:
+    """Return what a memory is written with: its target is its own output for the generated value (equation 87)."""
+    target = apply_memory(generated.value, weights[name], design.of(name))
+    gates = generated.read if name == READ else generated.generating
+    return Tokens(generated.query, generated.key, target, gates)
+
+
+def write_generating(tokens: Mapping[str, Tokens], base: Memories, state: State, design: SelfDesign) -> State:
+    """Return the memories that generate after their writes; matrices are concatenated and written as one."""
     names = [name for name in state if name != READ]
     if not names:
         return {}
-    if len(base[names[0]]) > 1:
-        return {
-            name: write_piece(made.key, targets[name], made.generating, state[name], base[name], design.of(name))
-            for name in names
-        }
+    first = names[0]
+    if len(base[first]) > 1:
+        return {name: chunk_update(tokens[name], state[name], base[name], design.of(name)) for name in names}
+    # they share keys and gates, so that one matrix with the outputs of all of them has the same updates
     widths = [base[name][0].shape[-1] for name in names]
-    together = Memory(
-        beside([state[name].reference for name in names]),
-        beside([state[name].weight for name in names]),
-        beside([state[name].momentum for name in names]) if state[READ].momentum else (),
-        state[names[0]].place,
+    concatenated = Memory(
+        concat_outputs([state[name].reference for name in names]),
+        concat_outputs([state[name].weight for name in names]),
+        concat_outputs([state[name].momentum for name in names]) if state[READ].momentum else (),
+        state[first].position,
     )
-    target, base_together = torch.cat([targets[name] for name in names], dim=-1), beside([base[name] for name in names])
-    written = write_piece(made.key, target, made.generating, together, base_together, design.of("gates"))
-    apart = (side_by_side(x, widths) for x in written[:3])
+    targets = tokens[first]._replace(v=torch.cat([tokens[name].v for name in names], dim=-1))
+    all_bases = concat_outputs([base[name] for name in names])
+    written = chunk_update(targets, concatenated, all_bases, design.of("gates"))
+    parts = (split_outputs(x, widths) for x in written[:3])
     return {
-        name: Memory(reference, weight, momentum, written.place)
-        for name, reference, weight, momentum in zip(names, *apart, strict=True)
+        name: Memory(reference, weight, momentum, written.position)
+        for name, reference, weight, momentum in zip(names, *parts, strict=True)
     }
 
 
-def beside(matrices: Sequence[Weights]) -> Weights:
-    """Lay matrices with the same inputs side by side."""
+def concat_outputs(matrices: Sequence[Weights]) -> Weights:
+    """Concatenate matrices of the same input width along their outputs."""
     return (torch.cat([weight for (weight,) in matrices], dim=-1),)
 
 
-def side_by_side(together: Weights, widths: list[int]) -> list[Weights]:
-    """Undo `beside`; of nothing (no momentum) each gets nothing."""
-    if not together:
+def split_outputs(concatenated: Weights, widths: list[int]) -> list[Weights]:
+    """Undo `concat_outputs`; an empty tuple (no momentum) gives one for each."""
+    if not concatenated:
         return [() for _ in widths]
-    return [(part,) for part in together[0].split(widths, dim=-1)]
+    return [(part,) for part in concatenated[0].split(widths, dim=-1)]
 
 
-def cut(num_tokens: int, state: State, design: SelfDesign) -> list[int]:
-    """Cut `num_tokens` wherever a chunk of either size ends."""
+def segment_sizes(num_tokens: int, state: State, design: SelfDesign) -> list[int]:
+    """Split `num_tokens` wherever a chunk of either size ends."""
     ends = {num_tokens}
     for name, memory in state.items():
         chunk = design.of(name).chunk
-        ends |= set(range(chunk - memory.place, num_tokens, chunk))
+        ends |= set(range(chunk - memory.position, num_tokens, chunk))
     marks = [0, *sorted(ends)]
     return [end - start for start, end in pairwise(marks)]

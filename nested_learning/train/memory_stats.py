@@ -32,7 +32,7 @@ def observe(
     with evaluating(model), autocast(device, dtype), observing(model.blocks) as seen:
         after = objective(model, batch, before).state
     stats = memory_stats(seen)
-    stats += [each._replace(figures={"rank": each.figures["rank"]}) for each in level_stats(before, after)]
+    stats += [each._replace(metrics={"rank": each.metrics["rank"]}) for each in level_stats(before, after)]
     return mean_over_layers(stats)
 
 
@@ -40,6 +40,6 @@ def mean_over_layers(stats: list[MemoryStats]) -> dict[str, float]:
     """Return `memory/<memory>/<figure>` of `stats`, as means over layers and rows."""
     values = defaultdict(list)
     for each in stats:
-        for figure, of_rows in each.figures.items():
+        for figure, of_rows in each.metrics.items():
             values[f"memory/{each.level}/{figure}"].append(of_rows.mean())
     return {name: float(torch.stack(each).mean()) for name, each in values.items()}

@@ -46,7 +46,7 @@ class Memory(nn.Module):
 
     def __init__(self, backend: str, momentum: str) -> None:
         super().__init__()
-        design = Design("l2", "gd", "token", "token", False, False, CHUNK)
+        design = Design("l2", False, "token", "token", False, False, CHUNK)
         kinds = GateKinds("gate", "gate", momentum, 1.0)
         self.layer = AssociativeMemory(DIM, HEADS, 4, replace(design, backend=backend), kinds, 1, DIM // HEADS, "zero")
 

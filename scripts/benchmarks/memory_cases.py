@@ -15,7 +15,7 @@ from nested_learning.nn.backend import use_backend
 from nested_learning.nn.self_modifying import SelfModifyingMemory
 from nested_learning.ops.associative import associative
 from nested_learning.ops.gates import GateKinds, Gates
-from nested_learning.ops.memory import Design, Memory, fresh, loss, naive_associative
+from nested_learning.ops.memory import Design, Memory, Tokens, init_memory, loss, naive_associative
 from nested_learning.ops.self_modifying import QKV, SelfDesign, naive_self_modifying, self_modifying
 
 HEADS, DIM, CHUNK, HIDDEN = 4, 64, 64, 256
@@ -36,7 +36,7 @@ class Subject:
 def core_design(name: str) -> Design:
     """Return the design of a core by its name."""
     gradient = "token" if name == "token-exact" else "chunk"
-    return Design("l2", "gd", gradient, "token", name == "depth 2", False, CHUNK)
+    return Design("l2", False, gradient, "token", name == "depth 2", False, CHUNK)
 
 
 def core_flops(name: str, tokens: int) -> float:
@@ -70,7 +70,7 @@ def core_inputs(name: str, batch: int, seq_len: int) -> tuple[list[Tensor], Call
 
     def prepare(logits: Tensor, *weights: Tensor) -> tuple[Gates, Memory]:
         gates = Gates(logits[..., 0].sigmoid(), F.logsigmoid(logits[..., 1] + 5), F.logsigmoid(logits[..., 2] - 1))
-        return gates, fresh(weights, momentum=True)
+        return gates, init_memory(weights, momentum=True)
 
     return [q, k, v], prepare, [logits, *weights]
 
@@ -82,15 +82,15 @@ def core(name: str, form: Callable[..., tuple], backend: str, batch: int, seq_le
     design = replace(core_design(name), backend=backend)
 
     def forward() -> Tensor:
-        return form(*qkv, *prepare(*others), None, design)[0]
+        gates, memory = prepare(*others)
+        return form(Tokens(*qkv, gates), memory, None, design)[0]
 
     return Subject(forward, leaves, core_flops(name, batch * seq_len) if form is associative else 0.0)
 
 
-def per_token_gradients(
-    q: Tensor, k: Tensor, v: Tensor, gates: Gates, memory: Memory, _base: None, design: Design
-) -> tuple[Tensor, Memory]:
+def per_token_gradients(tokens: Tokens, memory: Memory, _base: None, design: Design) -> tuple[Tensor, Memory]:
     """Do as common libraries do: the gradient of every token by `vmap(grad)`, then a scan over all of them."""
+    q, k, v, gates = tokens
     gradient = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, None))
     one_head = torch.func.vmap(gradient, in_dims=(0, 0, 0, None))
     (weight,), (momentum,) = memory.weight, memory.momentum
@@ -148,7 +148,7 @@ def titans_pytorch_layer(depth: int, batch: int, seq_len: int) -> Subject:
 
 def self_modifying_parts(backend: str, batch: int, seq_len: int) -> tuple[Callable[..., tuple], QKV, Any, Any, Any]:
     """Return the memories of HOPE's layer, where keys, values and gates generate themselves, and what they read."""
-    own = Design("l2", "dgd", "token", "token", False, False, CHUNK, backend)
+    own = Design("l2", True, "token", "token", False, False, CHUNK, backend)
     design = SelfDesign(own, own, GateKinds("gate", "gate", "none", 1.0))
     torch.manual_seed(0)
     layer = SelfModifyingMemory(HEADS * DIM, HEADS, 4, design, ("key", "value", "gates"), 1, DIM)

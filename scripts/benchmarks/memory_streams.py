@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from nested_learning import tree
 from nested_learning.ops.associative import associative
 from nested_learning.ops.gates import Gates
+from nested_learning.ops.memory import Tokens
 from scripts.benchmarks import memory_cases as bench_subjects
 
 CALL = 1024
@@ -44,7 +45,7 @@ def core_stream(name: str, backend: str, batch: int) -> Stream:
     def step(num_tokens: int, state: Any) -> Any:
         q_in, k_in, v_in = (x[:, :, :num_tokens] for x in (q, k, v))
         here = Gates(*(x if x is None else x[:, :, :num_tokens] for x in gates))
-        return associative(q_in, k_in, v_in, here, state, None, design)[1]
+        return associative(Tokens(q_in, k_in, v_in, here), state, None, design)[1]
 
     return Stream(step, memory)
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from nested_learning.errors import ConfigError
 from nested_learning.ops.associative import associative
-from nested_learning.ops.memory import fresh
+from nested_learning.ops.memory import Tokens, init_memory
 
 T, DIM = 11, 4
 
@@ -24,9 +24,9 @@ def read(name):
     """What the memory of model `name` answers, starting from zero; its gates are sigmoids of `logits`."""
     memory = make_config(f"model={name}").memory
     kinds = memory.kinds()
-    start = fresh((torch.zeros(1, 1, DIM, DIM, dtype=torch.float64),), momentum=kinds.momentum == "gate")
+    start = init_memory((torch.zeros(1, 1, DIM, DIM, dtype=torch.float64),), momentum=kinds.momentum == "gate")
     gates = kinds.open(logits[..., : len(kinds.learned)])
-    return associative(q, k, v, gates, start, None, memory.design(memory.chunk))[0][0, 0]
+    return associative(Tokens(q, k, v, gates), start, None, memory.design(memory.chunk))[0][0, 0]
 
 
 def loop(update):

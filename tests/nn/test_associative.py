@@ -4,7 +4,7 @@ import torch
 from laws.models import DIM, new_memory
 from torch.nn import functional as F
 
-from nested_learning.ops.memory import answer
+from nested_learning.ops.memory import apply_memory
 
 WRITING = ("titans_lmm", "titans_deep", "self_modifying", "self_modifying_deep")
 
@@ -47,7 +47,7 @@ def test_a_deep_memory_begins_as_a_map_that_adds_nothing_to_its_input():
     for name in ("titans_deep", "titans_lmm"):
         memory = new_memory(name)
         key = torch.randn(1, memory.num_heads, 3, memory.head_dim)
-        assert torch.allclose(answer(key, memory.initial.weights(), memory.design), key)
+        assert torch.allclose(apply_memory(key, memory.initial.weights(), memory.design), key)
 
 
 def test_a_memory_of_start_zero_answers_nothing_before_it_has_read_and_has_no_weights_to_learn():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nested_learning.nn.attention import Attention, AttentionHeads, KVCache, rotate, visible
+from nested_learning.nn.attention import Attention, AttentionHeads, KVCache, causal_mask, rotate
 from nested_learning.nn.init import initialise
 from nested_learning.ops.window import Prefix, window_attention
 
@@ -44,7 +44,7 @@ def in_one_piece(q, k, v, window, num_missing, prefix):
 
 
 def test_no_query_sees_the_future():
-    assert visible(2, 4, torch.device("cpu")).tolist() == [[True, True, True, False], [True, True, True, True]]
+    assert causal_mask(2, 4, torch.device("cpu")).tolist() == [[True, True, True, False], [True, True, True, True]]
 
 
 @pytest.mark.parametrize("t,window,num_missing", [(1, 4, 0), (1, 2, 1), (3, 8, 7), (8, 8, 7), (23, 8, 5), (24, 5, 0)])
@@ -79,9 +79,9 @@ def test_a_window_holds_nothing_of_the_size_of_the_sequence_squared():
 def test_tokens_that_are_always_seen_are_seen_alike_from_everywhere():
     heads, tokens = AttentionHeads(DIM, HEADS, window=4).double(), make_x(3)
     x = make_x(1).expand(-1, 40, -1)
-    seen, _ = heads.attend(x, heads.init_state(2), heads.show(tokens))
+    seen, _ = heads.attend(x, heads.init_state(2), heads.keys_values(tokens))
     unseen, _ = heads.attend(x, heads.init_state(2), None)
-    other, _ = heads.attend(x, heads.init_state(2), heads.show(tokens + 1))
+    other, _ = heads.attend(x, heads.init_state(2), heads.keys_values(tokens + 1))
     assert torch.allclose(seen[:, 3:4], seen[:, 3:], atol=1e-12)
     assert not torch.allclose(seen[:, -1], other[:, -1], atol=1e-3)
     assert not torch.allclose(seen[:, -1], unseen[:, -1], atol=1e-3)

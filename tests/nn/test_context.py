@@ -16,27 +16,27 @@ def by_the_book(module, x):
     """Equations 21-25, token by token: a new sequence `[P | h | S]` for every token, one softmax over it."""
     attention, memory = module.attention, module.memory
     long_term, outputs, recalled, segment = memory.init_state(len(x)), [], [], []
-    asking, found = long_term.windows.query, long_term.memory.weight
+    window, start = long_term.windows.query, long_term.memory.weight
     tokens = module.persistent().expand(len(x), -1, -1)
     for t in range(x.shape[1]):
         if t % CHUNK == 0:
-            recalled, segment, found = [], [], long_term.memory.weight
+            recalled, segment, start = [], [], long_term.memory.weight
         token = x[:, t : t + 1]
-        wanted, asking = memory.ask(token, asking)
-        recalled.append(memory.recall(wanted, found))
+        query, window = memory.queries(token, window)
+        recalled.append(memory.recall(query, start))
         segment.append(token)
-        # what is not read yet has its place all the same
+        # what is not read yet has its position all the same
         gap = torch.zeros(len(x), CHUNK - len(recalled), DIM, dtype=x.dtype)
         sequence = torch.cat([tokens, *recalled, gap, *segment], dim=1)
-        key, value = attention.show(sequence)
-        query = rotate(attention.ask(token), sequence.shape[1] - 1)
+        key, value = attention.keys_values(sequence)
+        query = rotate(attention.queries(token), sequence.shape[1] - 1)
         match = (query @ rotate(key, 0).mT) * query.shape[-1] ** -0.5
         first_gap = tokens.shape[1] + len(recalled)
         match[..., first_gap : first_gap + gap.shape[1]] = -torch.inf
         y = (match.softmax(-1) @ value).transpose(1, 2).flatten(2)
         y = module.attention_norm(y)
-        answers, long_term = memory(y, long_term)
-        outputs.append(F.linear(F.silu(y) * answers, module.output.weight))
+        read, long_term = memory(y, long_term)
+        outputs.append(F.linear(F.silu(y) * read, module.output.weight))
     return torch.cat(outputs, dim=1), long_term
 
 
@@ -64,10 +64,10 @@ def test_what_is_written_is_the_output_of_attention():
 def test_a_segment_recalls_what_was_known_before_it_and_nothing_of_itself():
     module, x = make_memory("titans_mac"), make_input(2 * CHUNK)
     _, state = module(x[:, :CHUNK], module.init_state(2))
-    assert torch.equal(state.found[0], state.long_term.memory.weight[0])
+    assert torch.equal(state.start_weights[0], state.long_term.memory.weight[0])
     _, inside = module(x[:, CHUNK : CHUNK + 3], state)
-    assert torch.equal(inside.found[0], state.found[0])
-    assert not torch.equal(inside.long_term.memory.weight[0], state.found[0])
+    assert torch.equal(inside.start_weights[0], state.start_weights[0])
+    assert not torch.equal(inside.long_term.memory.weight[0], state.start_weights[0])
 
 
 def test_what_a_segment_recalls_reaches_attention():
@@ -75,14 +75,16 @@ def test_what_a_segment_recalls_reaches_attention():
     # inside a segment: at its beginning it finds what the memory is then
     _, state = module(x[:, : CHUNK + 1], module.init_state(2))
     known, _ = module(x[:, CHUNK + 1 :], state)
-    forgotten, _ = module(x[:, CHUNK + 1 :], state._replace(found=tuple(-weight for weight in state.found)))
+    forgotten, _ = module(
+        x[:, CHUNK + 1 :], state._replace(start_weights=tuple(-weight for weight in state.start_weights))
+    )
     assert not torch.allclose(known[:, 0], forgotten[:, 0], atol=1e-4)
 
 
 def test_attention_sees_no_further_than_its_segment():
     module, x = make_memory("titans_mac"), make_input(CHUNK + 3)
     _, state = module(x[:, :CHUNK], module.init_state(2))
-    assert state.short_term.place == 0
+    assert state.short_term.position == 0
     assert state.short_term.key.abs().max() == 0
 
 
@@ -90,5 +92,5 @@ def test_without_writing_the_next_segment_still_finds_the_memory_as_it_is():
     module, x = make_memory("titans_mac"), make_input(3 * CHUNK)
     _, state = module(x[:, : CHUNK + 3], module.init_state(2))
     _, later = module(x[:, CHUNK + 3 :], state, write=False)
-    assert torch.equal(later.found[0], state.long_term.memory.weight[0])
-    assert later.short_term.place == 0
+    assert torch.equal(later.start_weights[0], state.long_term.memory.weight[0])
+    assert later.short_term.position == 0

@@ -58,7 +58,7 @@ def test_the_memory_has_read_the_persistent_tokens_before_the_first_token(name):
 @pytest.mark.parametrize("name", WINDOWED)
 def test_the_chunks_of_the_text_begin_with_it_whatever_was_read_before(name):
     memory = new_memory(name).init_state(1).long_term.memory
-    assert memory.place == 0
+    assert memory.position == 0
     assert all(torch.equal(*pair) for pair in zip(memory.reference, memory.weight, strict=True))
 
 
@@ -67,7 +67,7 @@ def test_attention_of_a_layer_sees_what_the_memory_answers_to_persistent_tokens_
     for module in (layer, gate):
         tokens = module.persistent()
         answers, _ = module.memory(tokens, module.memory.init_state(1))
-        expected = module.attention.show(answers if module is layer else tokens)
+        expected = module.attention.keys_values(answers if module is layer else tokens)
         assert torch.allclose(module.init_state(1).persistent.value, expected.value)
 
 

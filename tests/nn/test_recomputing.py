@@ -11,7 +11,7 @@ from nested_learning.config.option_files import open_option_files
 from nested_learning.data.batch import Batch
 from nested_learning.nn.backend import use_backend
 from nested_learning.nn.recomputing import use_recompute
-from nested_learning.ops.recompute import stretches
+from nested_learning.ops.recompute import spans
 
 CPU = torch.device("cpu")
 SIZES = ("model.dim=16", "model.num_layers=2", "model.num_heads=2")
@@ -63,10 +63,10 @@ def test_loss_and_gradients_are_the_same(name, kind):
 
 
 def test_chunks_lie_together_in_as_many_stretches_as_each_has():
-    assert stretches([4] * 16) == [16] * 4
-    assert stretches([3, 4, 4, 2]) == [7, 6]
-    assert stretches([5]) == [5]
-    assert sum(stretches([1] + [64] * 30 + [7])) == 1 + 64 * 30 + 7
+    assert spans([4] * 16) == [16] * 4
+    assert spans([3, 4, 4, 2]) == [7, 6]
+    assert spans([5]) == [5]
+    assert sum(spans([1] + [64] * 30 + [7])) == 1 + 64 * 30 + 7
 
 
 def measure(line, kind: str) -> float:

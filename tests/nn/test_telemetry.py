@@ -25,7 +25,7 @@ def stats(model, *pieces):
     with observing(model.blocks) as seen, torch.no_grad():
         for piece in pieces:
             _, state = model(piece, state)
-    return {(each.layer, each.level): each.figures for each in memory_stats(seen)}
+    return {(each.layer, each.level): each.metrics for each in memory_stats(seen)}
 
 
 @pytest.mark.parametrize("name", READING)
@@ -104,6 +104,6 @@ def test_levels_that_learn_inside_the_context_are_seen_by_their_names():
     (seen,), (quiet,) = level_stats(start, middle), level_stats(middle, end)
     (level,) = tree.nodes(LevelState, middle)
     assert (seen.layer, seen.level, level.writes) == (0, "quick", 2)
-    assert torch.allclose(seen.figures["surprise"], level.surprise / 2)
-    assert (seen.figures["norm"] > 0).all() and (seen.figures["rank"] >= 1).all()
-    assert "surprise" not in quiet.figures and torch.equal(quiet.figures["norm"], seen.figures["norm"])
+    assert torch.allclose(seen.metrics["surprise"], level.surprise / 2)
+    assert (seen.metrics["norm"] > 0).all() and (seen.metrics["rank"] >= 1).all()
+    assert "surprise" not in quiet.metrics and torch.equal(quiet.metrics["norm"], seen.metrics["norm"])

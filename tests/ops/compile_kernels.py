@@ -78,9 +78,11 @@ def compile_scans(kernel: Compiled, report: Report) -> None:
         torch.set_float32_matmul_precision(precision)
         for dim, momentum, back in ((64, True, False), (128, True, False), (128, True, True), (64, False, True)):
             dim_state, num_gates = (2 * dim, 3) if momentum else (dim, 1)
-            rows, signal = torch.zeros(2, 2, 64, dim_state), torch.zeros(2, 2, 64, dim)
+            rows, constant = torch.zeros(2, 2, 64, dim_state), torch.zeros(2, 2, 64, dim)
             states = torch.zeros(2, 2, dim_state, dim)
-            given = scans.Inputs(rows, signal, rows, torch.zeros(num_gates, 2, 2), states[0], states if back else None)
+            given = scans.ScanInputs(
+                rows, constant, rows, torch.zeros(num_gates, 2, 2), states[0], states if back else None
+            )
             scans.launch(given, back=back)
             report.add(kernel, f"scan {precision} {dim=} {momentum=} {back=}")
     torch.set_float32_matmul_precision("highest")
@@ -92,9 +94,9 @@ def compile_others(solver: Compiled, kernel: Compiled, backward: Compiled, repor
         for back in (False, True):
             systems.launch(torch.zeros(2, size, size), torch.zeros(2, size, 192), back=back)
             report.add(solver, f"solve {size=} {back=}")
-        left = gates.kernel(Gates(*(torch.zeros(2, size, requires_grad=True) for _ in range(3))))
+        decays = gates.unroll(Gates(*(torch.zeros(2, size, requires_grad=True) for _ in range(3))))
         report.add(kernel, f"gates {size=}")
-        left.written.sum().backward()
+        decays.written.sum().backward()
         report.add(backward, f"gates {size=} back=True")
 
 

@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nested_learning import tree
 from nested_learning.errors import ConfigError
 from nested_learning.ops import fla, matrix
 from nested_learning.ops.gates import Gates
-from nested_learning.ops.memory import Design, fresh, naive_associative
+from nested_learning.ops.memory import Design, Tokens, init_memory, naive_associative
 
 MEMORIES = [choice for choice in product(("l2", "dot"), ("gd", "dgd"), (False, True)) if choice[:2] != ("dot", "gd")]
 
 
 def design_of(objective: str, rule: str, gradient: str = "token", read: str = "token") -> Design:
-    return Design(objective, rule, gradient, read, False, False, 4)
+    return Design(objective, rule == "dgd", gradient, read, False, False, 4)
 
 
 class Given:
@@ -30,18 +31,17 @@ class Given:
         def leaf(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, generator=generator, dtype=torch.float64).to(device, dtype)
 
-        q, k, self.v = leaf(2, 3, t, dim), leaf(2, 3, t, dim), leaf(2, 3, t, dim)
-        self.q, self.k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
-        self.gates = Gates(leaf(2, 3, t).sigmoid(), F.logsigmoid(leaf(2, 3, t) + 2), None)
-        self.memory = fresh((leaf(2, 3, dim, dim) * dim**-0.5,), momentum=False)
+        q, k, v = leaf(2, 3, t, dim), leaf(2, 3, t, dim), leaf(2, 3, t, dim)
+        gates = Gates(leaf(2, 3, t).sigmoid(), F.logsigmoid(leaf(2, 3, t) + 2), None)
+        self.tokens = Tokens(F.normalize(q, dim=-1), F.normalize(k, dim=-1), v, gates)
+        self.memory = init_memory((leaf(2, 3, dim, dim) * dim**-0.5,), momentum=False)
         self.base = (leaf(3, dim, dim) * dim**-0.5,) if on_base else None
-        self.leaves = [self.q, self.k, self.v, *self.gates[:2], *self.memory.weight, *(self.base or ())]
+        self.leaves = [*self.tokens[:3], *gates[:2], *self.memory.weight, *(self.base or ())]
         for x in self.leaves:
             x.requires_grad_()
 
     def in_chunks(self, chunk: int) -> tuple:
-        cut = [x.unflatten(2, (-1, chunk)) for x in (self.q, self.k, self.v, *self.gates[:2])]
-        return (*cut[:3], Gates(*cut[3:], None), self.memory, self.base)
+        return tree.map(lambda x: x.unflatten(2, (-1, chunk)), self.tokens), self.memory, self.base
 
 
 def gated_delta_rule(q, k, delta, state):
@@ -58,10 +58,10 @@ def gated_delta_rule(q, k, delta, state):
 @pytest.mark.parametrize("objective, rule, on_base", MEMORIES)
 def test_a_memory_without_momentum_is_the_gated_delta_rule(objective, rule, on_base):
     given, design = Given(11, 6, on_base, torch.float64, "cpu"), design_of(objective, rule)
-    delta = fla.as_gated_delta(given.k, given.v, given.gates, given.base, design)
-    y, end = gated_delta_rule(given.q, given.k, delta, given.memory.weight[0])
-    y = y if given.base is None else y + given.q @ given.base[0]
-    expected, after = naive_associative(given.q, given.k, given.v, given.gates, given.memory, given.base, design)
+    delta = fla.as_gated_delta(given.tokens, given.base, design)
+    y, end = gated_delta_rule(given.tokens.q, given.tokens.k, delta, given.memory.weight[0])
+    y = y if given.base is None else y + given.tokens.q @ given.base[0]
+    expected, after = naive_associative(given.tokens, given.memory, given.base, design)
     assert (y - expected).abs().max() < 1e-12
     assert (end - after.weight[0]).abs().max() < 1e-12
 
@@ -98,10 +98,11 @@ def test_chunks_reach_fla_in_its_layout_and_come_back(objective, rule, on_base, 
     ],
 )
 def test_a_memory_that_fla_has_no_kernel_for_is_refused(design, momentum, word):
-    q, k, v, gates, memory, base = Given(8, 4, False, torch.float32, "cpu").in_chunks(4)
-    gates = gates._replace(log_momentum=gates.log_retention) if momentum else gates
+    tokens, memory, base = Given(8, 4, False, torch.float32, "cpu").in_chunks(4)
+    if momentum:
+        tokens = tokens._replace(gates=tokens.gates._replace(log_momentum=tokens.gates.log_retention))
     with pytest.raises(ConfigError, match=f"backend=fla has no kernel for memories with {word}"):
-        fla.chunks(q, k, v, gates, memory, base, design)
+        fla.chunks(tokens, memory, base, design)
 
 
 @pytest.mark.skipif(

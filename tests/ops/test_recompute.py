@@ -3,9 +3,12 @@
 import torch
 from ops.test_memory import CHUNK, Inputs, make_design, worst
 
+from nested_learning import tree
 from nested_learning.ops import deep
 from nested_learning.ops.associative import associative
-from nested_learning.ops.recompute import Plan, recomputed
+from nested_learning.ops.gates import Gates
+from nested_learning.ops.memory import Memory, Tokens
+from nested_learning.ops.recompute import ChunkLoop, recomputed
 
 DESIGN = make_design("l2", "gd", "chunk", "token", 2, False)
 
@@ -27,8 +30,8 @@ def test_only_inputs_and_starts_are_kept():
     kept = {}
     for name, form in (("starts", recomputed), ("everything", plain)):
         inputs, sizes = Inputs(8 * CHUNK, 2, False, False, 0, torch.float64), [CHUNK] * 8
-        memory = deep.Memory(inputs.weight, inputs.weight, (), 0)
-        gates = deep.Gates(inputs.logits[0].sigmoid() * 0.1, -inputs.logits[1].square(), None)
+        memory = Memory(inputs.weight, inputs.weight, (), 0)
+        gates = Gates(inputs.logits[0].sigmoid() * 0.1, -inputs.logits[1].square(), None)
         total = 0
 
         def count(x):
@@ -38,9 +41,9 @@ def test_only_inputs_and_starts_are_kept():
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
             form(
-                lambda here, memory, base: deep.piece(*here, memory, base, DESIGN),
+                lambda here, memory, base: deep.chunk(here, memory, base, DESIGN),
                 sizes,
-                (inputs.q, inputs.k, inputs.v, gates),
+                Tokens(inputs.q, inputs.k, inputs.v, gates),
                 memory,
                 None,
             )
@@ -48,7 +51,7 @@ def test_only_inputs_and_starts_are_kept():
     assert kept["starts"] < kept["everything"] / 5
 
 
-def plain(step, sizes, read, carry, shared):
-    plan = Plan(step, sizes, (read, carry, shared))
-    (y, *_), _ = plan.run([x for x in torch.utils._pytree.tree_leaves(plan.given) if isinstance(x, torch.Tensor)])
-    return y, plan.after
+def plain(step, sizes, inputs, state, shared):
+    loop = ChunkLoop(step, sizes, (inputs, state, shared))
+    (y, *_), _ = loop.run(tree.leaves(loop.given))
+    return y, loop.after

@@ -7,13 +7,13 @@ import torch
 
 from nested_learning import tree
 from nested_learning.ops.gates import GateKinds
-from nested_learning.ops.memory import Design, add, fresh
+from nested_learning.ops.memory import Design, full_weights, init_memory
 from nested_learning.ops.self_modifying import (
     NUM_GATE_SETS,
     QKV,
     READ,
     SelfDesign,
-    found_by_chunk,
+    chunk_start_weights,
     generate,
     naive_self_modifying,
     self_modifying,
@@ -32,7 +32,7 @@ CASES = [
 
 
 def make_design(rule="dgd", gradient="token", momentum="none", read="token", residual=False, chunks=(CHUNK, CHUNK)):
-    generating, reading = (Design("l2", rule, gradient, read, residual, False, chunk) for chunk in chunks)
+    generating, reading = (Design("l2", rule == "dgd", gradient, read, residual, False, chunk) for chunk in chunks)
     return SelfDesign(generating, reading, GateKinds("gate", "gate", momentum, 0.1))
 
 
@@ -47,25 +47,25 @@ def make_inputs(t, design, adaptive=ALL, depth=1):
     for name in (*adaptive, READ):
         dims = [DIM, *[HIDDEN] * (depth - 1), num_gates if name == "gates" else DIM]
         base[name] = tuple((normal(HEADS, i, o) * i**-0.5).requires_grad_() for i, o in pairwise(dims))
-    views = QKV(*(normal(BATCH, HEADS, t, width).requires_grad_() for width in (DIM, DIM, DIM, num_gates)))
+    qkv = QKV(*(normal(BATCH, HEADS, t, width).requires_grad_() for width in (DIM, DIM, DIM, num_gates)))
     state = {
-        name: fresh(
+        name: init_memory(
             tuple(torch.zeros(BATCH, *layer.shape, dtype=torch.float64) for layer in layers),
             momentum=design.kinds.momentum == "gate",
         )
         for name, layers in base.items()
     }
-    return views, base, state
+    return qkv, base, state
 
 
 def assert_equal_to_the_loop(design, adaptive, depth, t):
     results = []
     for form in (self_modifying, naive_self_modifying):
-        views, base, state = make_inputs(t, design, adaptive, depth)
-        y, after = form(views, base, state, design)
+        qkv, base, state = make_inputs(t, design, adaptive, depth)
+        y, after = form(qkv, base, state, design)
         outputs = [y, *tree.leaves(after)]
         loss = sum((output.sin() * (i + 1)).sum() for i, output in enumerate(outputs))
-        leaves = [*views, *tree.leaves(base)]
+        leaves = [*qkv, *tree.leaves(base)]
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
         results.append([*outputs, *gradients])
     pairs = zip(*results, strict=True)
@@ -88,30 +88,31 @@ def test_the_two_chunk_sizes_are_free_of_each_other(chunks, depth):
 
 def test_the_memories_rewrite_the_projections_that_generate_keys_and_rates():
     design = make_design()
-    views, base, state = make_inputs(2 * CHUNK, design)
-    _, after = self_modifying(views, base, state, design)
-    before, now = (generate(views, found_by_chunk(base, s), design) for s in (state, after))
+    qkv, base, state = make_inputs(2 * CHUNK, design)
+    _, after = self_modifying(qkv, base, state, design)
+    before, now = (generate(qkv, chunk_start_weights(base, s), design) for s in (state, after))
     assert (before.key - now.key).abs().max() > 0.01
     assert (before.read.rate - now.read.rate).abs().max() > 1e-3
 
 
 def test_what_is_generated_changes_only_where_its_own_chunk_ends():
     design = make_design(chunks=(5, 64))
-    views, base, state = make_inputs(4, design)
-    _, after = self_modifying(views, base, state, design)
+    qkv, base, state = make_inputs(4, design)
+    _, after = self_modifying(qkv, base, state, design)
     assert all(
-        torch.equal(x, y) for x, y in zip(*(tree.leaves(found_by_chunk(base, s)) for s in (state, after)), strict=True)
+        torch.equal(x, y)
+        for x, y in zip(*(tree.leaves(chunk_start_weights(base, s)) for s in (state, after)), strict=True)
     )
     assert not torch.equal(after["key"].weight[0], state["key"].weight[0])
 
 
 def test_forgetting_everything_returns_to_the_meta_learned_weights():
     design = make_design()
-    views, base, state = make_inputs(1, design)
+    qkv, base, state = make_inputs(1, design)
     state = tree.map(lambda x: torch.ones_like(x), state)
     base["gates"] = (torch.zeros_like(base["gates"][0]),)
-    state["gates"] = fresh((torch.zeros_like(state["gates"].weight[0]),), momentum=False)
-    y, after = self_modifying(views._replace(gates=torch.full_like(views.gates, -1000.0)), base, state, design)
+    state["gates"] = init_memory((torch.zeros_like(state["gates"].weight[0]),), momentum=False)
+    y, after = self_modifying(qkv._replace(gates=torch.full_like(qkv.gates, -1000.0)), base, state, design)
     assert after[READ].weight[0].abs().max() < 1e-12
-    query = torch.nn.functional.normalize(views.query, dim=-1)
-    assert torch.allclose(y, query @ add(base[READ], after[READ].weight)[0])
+    query = torch.nn.functional.normalize(qkv.query, dim=-1)
+    assert torch.allclose(y, query @ full_weights(base[READ], after[READ].weight)[0])

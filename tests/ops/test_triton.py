@@ -37,9 +37,9 @@ class Given:
         s, gates = (2 * i, (3,)) if momentum else (i, ())
         self.generator, self.dtype = torch.Generator().manual_seed(n), dtype
         self.name = "scan_with_momentum" if momentum else "scan"
-        self.of_state = self.normal(1, 2, n, c, s) * s**-0.5 if read else None
-        self.of_signal, self.into = self.normal(1, 2, n, c, o), self.normal(1, 2, n, c, s) * 0.3 * c**-0.5
-        self.ends, self.state = self.normal(*gates, 1, 2, n, 1, 1).sigmoid(), self.normal(1, 2, s, o)
+        self.read_keys = self.normal(1, 2, n, c, s) * s**-0.5 if read else None
+        self.constant, self.write_keys = self.normal(1, 2, n, c, o), self.normal(1, 2, n, c, s) * 0.3 * c**-0.5
+        self.decays, self.state = self.normal(*gates, 1, 2, n, 1, 1).sigmoid(), self.normal(1, 2, s, o)
 
     def normal(self, *shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=self.generator).to(DEVICE)
@@ -57,7 +57,7 @@ class Given:
 
     def compute(self, module) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
         """Inputs, outputs and something to differentiate."""
-        given = (self.of_state, self.of_signal, self.into, self.ends, self.state)
+        given = (self.read_keys, self.constant, self.write_keys, self.decays, self.state)
         leaves = [None if x is None else x.to(self.dtype).requires_grad_() for x in given]
         outputs = vars(module)[self.name](*leaves)
         loss = sum((output.sin() * (i + 1)).mean() for i, output in enumerate(outputs))
@@ -100,9 +100,9 @@ def test_gradients_can_be_differentiated(momentum):
 
 def test_chunks_may_be_strided_views():
     given = Given((3, 8, 16, 16), momentum=False, read=True, dtype=torch.float32)
-    packed = scans.scan(given.of_state, given.of_signal, given.into, given.ends, given.state)
-    of_state, of_signal = torch.cat([given.of_state, given.of_signal], dim=-1).split([16, 16], dim=-1)
-    strided = scans.scan(of_state, of_signal, given.into.mT.contiguous().mT, given.ends, given.state)
+    packed = scans.scan(given.read_keys, given.constant, given.write_keys, given.decays, given.state)
+    read_keys, constant = torch.cat([given.read_keys, given.constant], dim=-1).split([16, 16], dim=-1)
+    strided = scans.scan(read_keys, constant, given.write_keys.mT.contiguous().mT, given.decays, given.state)
     assert worst(strided, packed) == 0
 
 
@@ -114,20 +114,20 @@ def test_gates_are_multiplied_out_in_values_and_gradients(size):
     for module, dtype in ((gate_kernels, torch.float32), (gates, torch.float64)):
         leaves = [x.to(dtype).requires_grad_() for x in logits]
         given = gates.Gates(leaves[0].sigmoid(), F.logsigmoid(leaves[1] + 3), F.logsigmoid(leaves[2] + 1))
-        left = tree.leaves(module.kernel(given))
-        loss = sum((x.sin() * (i + 1)).sum() for i, x in enumerate(left))
+        decays = tree.leaves(module.unroll(given))
+        loss = sum((x.sin() * (i + 1)).sum() for i, x in enumerate(decays))
         once = torch.autograd.grad(loss, leaves, retain_graph=True)
         with_graph = torch.autograd.grad(loss, leaves, create_graph=True)
-        results.append([*left, *once, *torch.autograd.grad(sum(x.square().sum() for x in with_graph), leaves)])
+        results.append([*decays, *once, *torch.autograd.grad(sum(x.square().sum() for x in with_graph), leaves)])
     assert worst(*results) < 2e-6
 
 
 def test_gates_that_underflow_leave_nothing_and_no_nan():
     log_gates = torch.full((1, 1, 16), -200.0, device=DEVICE, requires_grad=True)
     given = gates.Gates(torch.ones(1, 1, 16, device=DEVICE), log_gates, log_gates)
-    left = gate_kernels.kernel(given)
-    assert torch.equal(left.written[0, 0], torch.eye(16, device=DEVICE))
-    (gradient,) = torch.autograd.grad(left.written.sum(), log_gates)
+    decays = gate_kernels.unroll(given)
+    assert torch.equal(decays.written[0, 0], torch.eye(16, device=DEVICE))
+    (gradient,) = torch.autograd.grad(decays.written.sum(), log_gates)
     assert not gradient.any()
 
 

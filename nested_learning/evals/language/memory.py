@@ -88,7 +88,7 @@ def read_with_stats(session: Session, batch: Batch) -> Iterator[tuple[int, int, 
 
 def by_row(stats: MemoryStats) -> Iterator[dict[str, Any]]:
     """Take a look apart into the rows that were read."""
-    columns = {figure: of_rows.tolist() for figure, of_rows in stats.figures.items()}
+    columns = {figure: of_rows.tolist() for figure, of_rows in stats.metrics.items()}
     for row in zip(*columns.values(), strict=True):
         yield {"layer": stats.layer, "memory": stats.level} | dict(zip(columns, row, strict=True))
 

@@ -1,1 +1,1 @@
-"""Kernels for GPUs, in Triton: imported only where Triton is installed and asked for."""
+"""Kernels for GPUs, in Triton: imported only where Triton is installed and chosen as backend."""

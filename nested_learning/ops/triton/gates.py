@@ -1,11 +1,11 @@
-"""What is left of a chunk's writes, on a GPU: `gates.kernel` with momentum, row by row instead of by a product.
+"""The gates of a chunk unrolled on a GPU: `ops/gates.py:unroll` with momentum, row by row instead of by a product.
 
     N_t = m_t N_{t-1} + r_t e_t,    L_t = a_t L_{t-1} + N_t
 
-where L is the matrix `written`, e_t the unit row of token t, and N ends as what the momentum keeps of the writes: two
-multiplications an entry, no power of a decay. The start of the chunk follows the same two lines: `kept`, and `pushed`.
-The backward goes from the last token to the first; there N comes from the decay, since it cannot be run backwards.
-Source: ours.
+where L_t is row t of the matrix `written`, e_t the unit row of token t, and the last N is the momentum's `written`: two
+multiplications per entry, no power of a decay. The start of the chunk follows the same two lines, as `kept` and
+`pushed`. The backward pass goes from the last token to the first. It recomputes N_{t-1} from the decays: dividing by
+m_t would undo the recursion too, but m_t may underflow to 0.
 """
 
 from typing import Any, no_type_check
@@ -15,19 +15,19 @@ import triton
 import triton.language as tl
 
 from nested_learning.ops import gates as eager
-from nested_learning.ops.gates import Gates, Kernel, MomentumKernel
+from nested_learning.ops.gates import Decays, Gates, MomentumDecays
 from nested_learning.shapes import Tensor
 
-# gates `[n c]`; what is left: kept `[n c]`, pushed `[n c]`, written `[n c c]`, and of the momentum: `[n]`, `[n c]`
+# gates `[n c]`; decays: kept `[n c]`, pushed `[n c]`, written `[n c c]`, of the momentum kept `[n]`, written `[n c]`
 Three = tuple[Tensor, Tensor, Tensor]
 Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @triton.jit
 @no_type_check
-def _kernel(gates, left, size, block: tl.constexpr):
+def _kernel(gates, decays, size, block: tl.constexpr):
     rates, log_retentions, log_momenta = gates
-    kept_at, pushed_at, written_at, momentum_kept_at, momentum_written_at = left
+    kept_at, pushed_at, written_at, momentum_kept_at, momentum_written_at = decays
     start = tl.program_id(0).to(tl.int64) * size
     i = tl.arange(0, block)
     kept, pushed, total = 1.0, 0.0, 1.0
@@ -49,43 +49,43 @@ def _kernel(gates, left, size, block: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _backward(gates, left, of_left, of_gates, size, block: tl.constexpr):
+def _backward(gates, decays, d_decays, d_gates, size, block: tl.constexpr):
     rates, log_retentions, log_momenta, totals = gates
-    kept_at, pushed_at, written_at = left
-    of_kept_at, of_pushed_at, of_written_at, of_momentum_kept_at, of_momentum_written_at = of_left
+    kept_at, pushed_at, written_at = decays
+    d_kept_at, d_pushed_at, d_written_at, d_momentum_kept_at, d_momentum_written_at = d_decays
     start = tl.program_id(0).to(tl.int64) * size
     i = tl.arange(0, block)
     rate = tl.load(rates + start + i, mask=i < size, other=0.0)
     pushed = tl.load(pushed_at + start + i, mask=i < size, other=0.0)
     log_totals = tl.load(totals + start + i, mask=i < size, other=0.0)
-    of_kept, of_pushed, of_total = 0.0, 0.0, tl.load(of_momentum_kept_at + tl.program_id(0))
-    of_in_momentum = tl.load(of_momentum_written_at + start + i, mask=i < size, other=0.0)
-    of_written = tl.zeros([block], tl.float32)
+    d_kept, d_pushed, d_total = 0.0, 0.0, tl.load(d_momentum_kept_at + tl.program_id(0))
+    d_in_momentum = tl.load(d_momentum_written_at + start + i, mask=i < size, other=0.0)
+    d_written = tl.zeros([block], tl.float32)
     for step in range(size):
         t = size - 1 - step
         retention, momentum = tl.exp(tl.load(log_retentions + start + t)), tl.exp(tl.load(log_momenta + start + t))
         log_total = tl.load(totals + start + t)
-        of_kept += tl.load(of_kept_at + start + t)
-        of_pushed += tl.load(of_pushed_at + start + t)
-        of_total += of_pushed
-        of_written += tl.load(of_written_at + (start + t) * size + i, mask=i < size, other=0.0)
-        of_in_momentum += of_written
-        # what the gates of token t multiply
-        found = tl.load(written_at + (start + t - 1) * size + i, mask=i < t, other=0.0)
-        kept_in_momentum = tl.exp(tl.where(i < t, log_total - log_totals, -float("inf"))) * rate
-        of_retention = tl.sum(of_written * found + tl.where(i == t - 1, of_pushed * pushed, 0.0), axis=0)
-        of_momentum = tl.sum(of_in_momentum * kept_in_momentum, axis=0) + of_total * tl.exp(log_total)
-        tl.store(of_gates[0] + start + t, tl.sum(tl.where(i == t, of_in_momentum, 0.0), axis=0))
-        tl.store(of_gates[1] + start + t, retention * of_retention + of_kept * tl.load(kept_at + start + t))
-        tl.store(of_gates[2] + start + t, of_momentum)
-        of_kept *= retention
-        of_pushed *= retention
-        of_written *= retention
-        of_total *= momentum
-        of_in_momentum *= momentum
+        d_kept += tl.load(d_kept_at + start + t)
+        d_pushed += tl.load(d_pushed_at + start + t)
+        d_total += d_pushed
+        d_written += tl.load(d_written_at + (start + t) * size + i, mask=i < size, other=0.0)
+        d_in_momentum += d_written
+        # the rows that the gates of token t multiplied: row t-1 of `written`, and row t-1 of N
+        prev_written = tl.load(written_at + (start + t - 1) * size + i, mask=i < t, other=0.0)
+        prev_in_momentum = tl.exp(tl.where(i < t, log_total - log_totals, -float("inf"))) * rate
+        d_retention = tl.sum(d_written * prev_written + tl.where(i == t - 1, d_pushed * pushed, 0.0), axis=0)
+        d_momentum = tl.sum(d_in_momentum * prev_in_momentum, axis=0) + d_total * tl.exp(log_total)
+        tl.store(d_gates[0] + start + t, tl.sum(tl.where(i == t, d_in_momentum, 0.0), axis=0))
+        tl.store(d_gates[1] + start + t, retention * d_retention + d_kept * tl.load(kept_at + start + t))
+        tl.store(d_gates[2] + start + t, d_momentum)
+        d_kept *= retention
+        d_pushed *= retention
+        d_written *= retention
+        d_total *= momentum
+        d_in_momentum *= momentum
 
 
-class _Left(torch.autograd.Function):
+class _Unroll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *gates: Tensor) -> Five:
         """Run the kernel."""
@@ -93,44 +93,44 @@ class _Left(torch.autograd.Function):
         assert rate.dtype == torch.float32, "the kernel computes in float32"
         number, size = rate.shape
         new = rate.new_empty
-        left = (new(number, size), new(number, size), new(number, size, size), new(number), new(number, size))
+        decays = (new(number, size), new(number, size), new(number, size, size), new(number), new(number, size))
         with torch.cuda.device_of(rate):
             block = triton.next_power_of_2(size)
-            _kernel[number,]((rate, log_retention, log_momentum), left, size=size, block=block, num_warps=1)
-        ctx.save_for_backward(rate, log_retention, log_momentum, *left[:3])
-        return left
+            _kernel[number,]((rate, log_retention, log_momentum), decays, size=size, block=block, num_warps=1)
+        ctx.save_for_backward(rate, log_retention, log_momentum, *decays[:3])
+        return decays
 
     @staticmethod
-    def backward(ctx: Any, *of_left: Tensor) -> tuple[Tensor, ...]:
-        """Run from the last token to the first; where the gradient is to be differentiated, leave it to torch."""
-        rate, log_retention, log_momentum, *left = ctx.saved_tensors
+    def backward(ctx: Any, *d_decays: Tensor) -> tuple[Tensor, ...]:
+        """Run the backward kernel; where the gradient must be differentiable itself, compute it in torch."""
+        rate, log_retention, log_momentum, *decays = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return differentiable_gradients((rate, log_retention, log_momentum), of_left)
+            return differentiable_gradients((rate, log_retention, log_momentum), d_decays)
         number, size = rate.shape
-        of_gates = (torch.empty_like(rate), torch.empty_like(rate), torch.empty_like(rate))
+        d_gates = (torch.empty_like(rate), torch.empty_like(rate), torch.empty_like(rate))
         given = (rate, log_retention, log_momentum, log_momentum.cumsum(-1))
-        gradients = tuple(x.contiguous() for x in of_left)
+        gradients = tuple(x.contiguous() for x in d_decays)
         with torch.cuda.device_of(rate):
             block = triton.next_power_of_2(size)
-            _backward[number,](given, tuple(left), gradients, of_gates, size=size, block=block, num_warps=1)
-        return of_gates
+            _backward[number,](given, tuple(decays), gradients, d_gates, size=size, block=block, num_warps=1)
+        return d_gates
 
 
-def differentiable_gradients(gates: Three, of_left: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return the gradients of the gates by the eager form, as functions of everything."""
-    # views, so that a gate that was computed from another gets its own gradient only
+def differentiable_gradients(gates: Three, d_decays: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the gradients of the gates computed by the eager form, with a graph."""
+    # views: where one gate was computed from another, each still gets its own gradient only
     own = tuple(gate.view_as(gate) for gate in gates)
-    left = eager.kernel(Gates(*own))
-    assert left.momentum is not None
-    outputs = (left.kept, left.momentum.pushed, left.written, left.momentum.kept, left.momentum.written)
-    return torch.autograd.grad(outputs, own, of_left, create_graph=True)
+    decays = eager.unroll(Gates(*own))
+    assert decays.momentum is not None
+    outputs = (decays.kept, decays.momentum.pushed, decays.written, decays.momentum.kept, decays.momentum.written)
+    return torch.autograd.grad(outputs, own, d_decays, create_graph=True)
 
 
-def kernel(gates: Gates) -> Kernel:
-    """Do what `gates.kernel` does: with momentum, in one kernel; without, by torch, which has no product to save."""
+def unroll(gates: Gates) -> Decays:
+    """Compute `ops/gates.py:unroll`: with momentum in one kernel; without, in torch, which needs no product then."""
     if gates.log_momentum is None:
-        return eager.kernel(gates)
+        return eager.unroll(gates)
     leading = gates.rate.shape[:-1]
-    left = _Left.apply(*(gate.flatten(0, -2) for gate in (gates.rate, gates.log_retention, gates.log_momentum)))
-    kept, pushed, written, momentum_kept, momentum_written = (x.unflatten(0, leading) for x in left)
-    return Kernel(kept, written, MomentumKernel(pushed, momentum_kept, momentum_written))
+    decays = _Unroll.apply(*(gate.flatten(0, -2) for gate in (gates.rate, gates.log_retention, gates.log_momentum)))
+    kept, pushed, written, momentum_kept, momentum_written = (x.unflatten(0, leading) for x in decays)
+    return Decays(kept, written, MomentumDecays(pushed, momentum_kept, momentum_written))

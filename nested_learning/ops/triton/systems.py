@@ -1,8 +1,7 @@
-"""The errors of a chunk on a GPU: unit-lower-triangular systems, many small ones at once, by forward substitution.
+"""Many small unit-lower-triangular systems on a GPU, by forward substitution: they give the errors of a chunk.
 
-One program takes one system and a block of right-hand sides, which stay in registers, and goes from token to token;
-the backward is the transposed system, from the last token to the first. The BLAS of GPUs has no fast way for systems of
-this size. Source: ours.
+One program solves one system for a block of right-hand sides, which stay in registers, token by token. The backward
+pass solves the transposed system, from the last token to the first. cuBLAS is slow for systems of this size.
 """
 
 from typing import Any, no_type_check
@@ -14,7 +13,7 @@ import triton.language as tl
 from nested_learning.ops.triton.tiles import SMALLEST, load, store
 from nested_learning.shapes import Float, Tensor
 
-# what a program holds: numbers in all, and right-hand sides at most
+# numbers that a program holds in registers, and the most right-hand sides it solves for
 TILE, COLUMNS = 4096, 64
 
 
@@ -27,7 +26,7 @@ def _solve(system, right, solution, size, width, blocks: tl.constexpr, back: tl.
     for step in range(1, size):
         row = size - 1 - step if back else step
         at = system + one * size * size
-        # what is solved already: the tokens before, or, transposed, after
+        # row `row` of the system, masked to the tokens that are solved already: those before, or, transposed, after
         if back:
             weights = tl.load(at + rows * size + row, mask=(rows < size) & (rows > row), other=0.0)
         else:
@@ -38,7 +37,7 @@ def _solve(system, right, solution, size, width, blocks: tl.constexpr, back: tl.
 
 
 def launch(system: Float[Tensor, "n c c"], right: Float[Tensor, "n c m"], *, back: bool) -> Float[Tensor, "n c m"]:
-    """Solve `(I + X) E = R`, or `(I + X)^T E = R`; what is not below the diagonal of X is not read."""
+    """Solve `(I + X) E = R`, or `(I + X)^T E = R`; X is the part of `system` below its diagonal."""
     assert system.dtype == right.dtype == torch.float32, "the kernel computes in float32"
     number, size, width = right.shape
     solution = torch.empty_like(right)
@@ -62,16 +61,16 @@ class _Solve(torch.autograd.Function):
         return solution
 
     @staticmethod
-    def backward(ctx: Any, of_solution: Tensor) -> tuple[None, Tensor, Tensor]:
+    def backward(ctx: Any, d_solution: Tensor) -> tuple[None, Tensor, Tensor]:
         """Solve the transposed system."""
         system, solution = ctx.saved_tensors
-        of_right = _Solve.apply(not ctx.back, system, of_solution)
-        of_system = solution @ of_right.mT if ctx.back else of_right @ solution.mT
-        return None, -of_system.tril(-1), of_right
+        d_right = _Solve.apply(not ctx.back, system, d_solution)
+        d_system = solution @ d_right.mT if ctx.back else d_right @ solution.mT
+        return None, -d_system.tril(-1), d_right
 
 
 def solve(system: Float[Tensor, "*n c c"], right: Float[Tensor, "*n c m"]) -> Float[Tensor, "*n c m"]:
-    """Do what `torch.linalg.solve_triangular(..., upper=False, unitriangular=True)` does, in one kernel."""
+    """Compute `torch.linalg.solve_triangular(..., upper=False, unitriangular=True)` in one kernel."""
     leading = right.shape[:-2]
     solution: Tensor = _Solve.apply(False, system.flatten(0, -3), right.flatten(0, -3))
     return solution.unflatten(0, leading)

@@ -1,4 +1,4 @@
-"""Tiles of matrices in memory, whose sizes need be no powers of two as those of tiles are."""
+"""Loading and storing tiles of a matrix. Tile sizes are powers of two; the sizes of the matrix need not be."""
 
 from typing import no_type_check
 
@@ -12,7 +12,7 @@ SMALLEST = 16
 @triton.jit
 @no_type_check
 def load(at, rows, columns, height, width, stride):
-    """Load the tile of `rows` and `columns` of a matrix `[height width]` that begins `at`; 0 outside of it."""
+    """Load the tile `rows` x `columns` of the matrix `[height width]` at the address `at`; 0 outside of the matrix."""
     inside = (rows < height)[:, None] & (columns < width)[None, :]
     return tl.load(at + rows[:, None] * stride + columns[None, :], mask=inside, other=0.0)
 
@@ -20,6 +20,6 @@ def load(at, rows, columns, height, width, stride):
 @triton.jit
 @no_type_check
 def store(at, tile, rows, columns, height, width, stride):
-    """Store what `load` would load."""
+    """Store a tile where `load` would load it from."""
     inside = (rows < height)[:, None] & (columns < width)[None, :]
     tl.store(at + rows[:, None] * stride + columns[None, :], tile, mask=inside)

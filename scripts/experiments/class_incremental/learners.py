@@ -27,7 +27,7 @@ from nested_learning.level import Level
 from nested_learning.nn.cms import ContinuumMemory
 from nested_learning.ops.associative import associative
 from nested_learning.ops.gates import Gates
-from nested_learning.ops.memory import Design, Memory, fresh
+from nested_learning.ops.memory import Design, Memory, Tokens, init_memory
 from nested_learning.optim.build import build_optimizer
 
 FEATURES, WIDTH, HIDDEN, BATCH = 2048, 128, 128, 32
@@ -225,8 +225,8 @@ class Anchor:
 
 def memory(learner: Learner, texts: Texts) -> tuple[Callable[..., Tensor], Callable[..., None]]:
     """Return a matrix memory of bag to label, and what writes the texts of one more task, each once, in any order."""
-    design = Design("l2", learner.rule, "token", "token", residual=False, norm=False, chunk=64, backend="cpp")
-    state: list[Memory] = [fresh((torch.zeros(1, 1, FEATURES, len(texts.labels)),), momentum=False)]
+    design = Design("l2", learner.rule == "dgd", "token", "token", residual=False, norm=False, chunk=64, backend="cpp")
+    state: list[Memory] = [init_memory((torch.zeros(1, 1, FEATURES, len(texts.labels)),), momentum=False)]
 
     @torch.no_grad()
     def memorize(bags: Tensor, labels: Tensor) -> None:
@@ -234,7 +234,7 @@ def memory(learner: Learner, texts: Texts) -> tuple[Callable[..., Tensor], Calla
         keys, values = bags[here][None, None], F.one_hot(labels[here], len(texts.labels)).float()[None, None]
         rate = torch.full(keys.shape[:3], learner.rate)
         gates = Gates(rate, torch.zeros_like(rate), None)
-        state[0] = associative(keys, keys, values, gates, state[0], None, design)[1]
+        state[0] = associative(Tokens(keys, keys, values, gates), state[0], None, design)[1]
 
     return lambda bags: bags @ state[0].weight[0][0, 0], memorize
 
