@@ -14,6 +14,8 @@ from nested_learning import tree
 from nested_learning.errors import CheckpointError
 from nested_learning.files import sync
 
+# fields of states that older files have under another name
+RENAMED = {".place": ".position", ".asking": ".query_window", ".found": ".start_weights"}
 # numbers of each parameter in the fingerprint: any two trained models differ in these
 NUM_HASHED = 64
 
@@ -73,4 +75,12 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointError(f"{path}: unreadable ({type(error).__name__}); save the session again") from error
     if "state" not in metadata:
         raise CheckpointError(f"{path}: not a session state; give a file that Session.save wrote")
-    return json.loads(metadata["state"]), tensors
+    header = json.loads(metadata["state"])
+    header["integers"] = {_current_name(name): value for name, value in header["integers"].items()}
+    return header, {_current_name(name): tensor for name, tensor in tensors.items()}
+
+
+def _current_name(name: str) -> str:
+    for old, new in RENAMED.items():
+        name = name.replace(old, new)
+    return name
