@@ -1,4 +1,4 @@
-"""What `phase=eval` found in many runs: read from their reports, gathered by what was asked, and of whom."""
+"""The reports of `phase=eval` of many runs, gathered by task and by model."""
 
 import json
 import os
@@ -16,27 +16,27 @@ from nested_learning.config.option_files import open_option_files
 from nested_learning.errors import CheckpointError
 from nested_learning.report.sweep import mean_and_stderr
 
-# what says how a run was made, or where; runs that differ in nothing else are the same setting
+# options that do not change what a run learns; runs that differ only in these have the same setting
 INCIDENTAL = (
     "seed", "name", "out", "evals", "logger", "launcher", "val_every", "save_every", "log_every", "sample_every",
     "device", "num_workers", "micro_batches", "resume", "profile", "prompt", "prompts", "sampling", "world", "plan",
     "checkpoint", "weights", "phase", "memory", "dry_run", "backend", "recompute", "compile",
 )  # fmt: skip
-# of a question, what changes no figure but by rounding
+# options of a pack that change metrics by rounding only
 SPEED = ("batch_size",)
 MEMORIZE, ONLINE = "memorize", "online"
 
 
-class Asked(NamedTuple):
-    """A question: the pack, what was asked in the words of the command line, and a hash of it in full."""
+class EvalTask(NamedTuple):
+    """What was evaluated: the pack, its options as on the command line, and a hash of all of them."""
 
     pack: str
-    words: str
+    overrides: str
     fingerprint: str
 
 
 class Point(NamedTuple):
-    """A figure over `num_runs` runs that differ in their seed; of one run the error is over its `n` examples."""
+    """The mean of a metric over `num_runs` seeds and its standard error; of one run, the error over `n` examples."""
 
     value: float
     stderr: float | None
@@ -45,8 +45,8 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Subject:
-    """Who was asked: the model, the runs as a name without their seed, the memory policy in words."""
+class EvaluatedModel:
+    """A model, the name of its runs without the seed, and the memory policy with its changed options."""
 
     model: str
     runs: str
@@ -54,46 +54,46 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One report: the run, its seed, who it is, what was asked, and the figures as the file has them.
+class EvalReport:
+    """One report file: the run, its seed, the model, the task, and the metrics as in the file.
 
-    `gains`: the differences to the same without memorizing, with the error of pairs.
+    gains: the differences to memory=online, with paired errors.
     """
 
     run: Path
     seed: int
-    subject: Subject
-    question: Asked
-    figures: Mapping[str, Mapping[str, Any]]
+    model: EvaluatedModel
+    task: EvalTask
+    metrics: Mapping[str, Mapping[str, Any]]
     gains: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What was asked, the figures of each subject, and its gains; `chances`: what who knows nothing gets."""
+class TaskResults:
+    """All results on one task: metrics of each model, gains over memory=online, and the chance of each metric."""
 
-    asked: Asked
-    found: dict[Subject, dict[str, Point]]
-    gains: dict[Subject, dict[str, Point]]
+    task: EvalTask
+    points: dict[EvaluatedModel, dict[str, Point]]
+    gains: dict[EvaluatedModel, dict[str, Point]]
     chances: dict[str, float]
 
 
-def read_answers(*folders: Path) -> list[Answer]:
-    """Read every report of every run below `folders`, a report of memorizing also for what it is compared with.
+def read_reports(*folders: Path) -> list[EvalReport]:
+    """Read every report of every run below `folders`; one of memorizing also gives that of memory=online.
 
-    Files that are no reports of `phase=eval`, and of runs without a configuration, are left out.
+    Files that are not reports of `phase=eval`, and runs without a configuration, are left out.
     """
-    found: dict[tuple[Path, Subject, Asked], Answer] = {}
+    reports: dict[tuple[Path, EvaluatedModel, EvalTask], EvalReport] = {}
     root = Path(os.path.commonpath(folders))
     for path in sorted(path for folder in folders for path in folder.rglob("evals/*.json")):
-        for answer in read_report(path, root):
-            # what was found without memorizing is there twice: by itself, and beside what memorizing found
-            found.setdefault((answer.run, answer.subject, answer.question), answer)
-    return list(found.values())
+        for report in read_report(path, root):
+            # memory=online can be there twice: in a report of its own, and as the baseline of memorizing
+            reports.setdefault((report.run, report.model, report.task), report)
+    return list(reports.values())
 
 
-def read_report(path: Path, folder: Path) -> Iterator[Answer]:
-    """Yield what the report `path` holds."""
+def read_report(path: Path, folder: Path) -> Iterator[EvalReport]:
+    """Yield the report in the file `path`, and the baseline in it; nothing for other files."""
     run = path.parents[1]
     report = json.loads(path.read_text(encoding="utf-8"))
     if not (run / CONFIG).is_file() or not isinstance(report, dict) or not {"pack", "policy", "metrics"} <= set(report):
@@ -102,97 +102,104 @@ def read_report(path: Path, folder: Path) -> Iterator[Answer]:
         config = read_config(run)
     except CheckpointError:
         return
-    name = setting_of(str(run.relative_to(folder)) if run != folder else run.name, config)
-    # a checkpoint on the way is not the run
+    name = run_name_of(str(run.relative_to(folder)) if run != folder else run.name, config)
+    # an earlier checkpoint is a setting of its own
     name += f" at step {report['step']}" if report["step"] != config["steps"] else ""
-    asked = ask_of(report)
-    subject = Subject(report["model"], name, policy_of(report["policy"], report["weights"]))
-    yield Answer(run, config["seed"], subject, asked, report["metrics"], report.get("difference", {}))
+    task = task_of(report)
+    model = EvaluatedModel(report["model"], name, policy_of(report["policy"], report["weights"]))
+    yield EvalReport(run, config["seed"], model, task, report["metrics"], report.get("difference", {}))
     if "baseline" in report:
-        online = Subject(subject.model, name, policy_of({"name": ONLINE}, report["weights"]))
-        yield Answer(run, config["seed"], online, asked, report["baseline"], {})
+        online = EvaluatedModel(model.model, name, policy_of({"name": ONLINE}, report["weights"]))
+        yield EvalReport(run, config["seed"], online, task, report["baseline"], {})
 
 
-def setting_of(place: str, config: Mapping[str, Any]) -> str:
-    """Name a run without its seed, such as `recall_hope` for `recall_hope_0`."""
+def run_name_of(path: str, config: Mapping[str, Any]) -> str:
+    """Return the path of a run without its seed, such as `recall_hope` for `recall_hope_0`."""
     seed = config["seed"]
-    bare = re.sub(rf"(^|[_/])(?:seed[-_=]?)?{seed}(?=$|[_/])", r"\1", place)
-    return re.sub(r"_+(?=/|$|_)|(?<=/)_+", "", bare).strip("_/") or place
+    bare = re.sub(rf"(^|[_/])(?:seed[-_=]?)?{seed}(?=$|[_/])", r"\1", path)
+    return re.sub(r"_+(?=/|$|_)|(?<=/)_+", "", bare).strip("_/") or path
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """Return a hash of what a run was made with, its seed aside."""
+    """Return a hash of the options that change what a run learns, but for the seed."""
     kept = {key: value for key, value in config.items() if key not in INCIDENTAL}
     return sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def ask_of(report: Mapping[str, Any]) -> Asked:
-    """Say what was asked: the pack with its options, the data with theirs."""
+def task_of(report: Mapping[str, Any]) -> EvalTask:
+    """Return the task of a report: the options of the pack and of the data."""
     pack, data = (
         {key: value for key, value in report[part].items() if key not in SPEED and value is not None}
         for part in ("pack", "data_options")
     )
     options = [(f"evals.{pack['name']}", pack), ("data", data)]
-    words = [f"{key}.{name}={_short(value)}" for key, values in options for name, value in values.items()]
-    words = [word for word in words if ".name=" not in word]
-    shown = " ".join([f"evals=[{pack['name']}]", f"data={report['data']}", *words])
+    overrides = [f"{key}.{name}={_short(value)}" for key, values in options for name, value in values.items()]
+    overrides = [each for each in overrides if ".name=" not in each]
+    line = " ".join([f"evals=[{pack['name']}]", f"data={report['data']}", *overrides])
     full = sha256(json.dumps([pack, report["data"], data], sort_keys=True).encode())
-    return Asked(pack["name"], shown, full.hexdigest()[:8])
+    return EvalTask(pack["name"], line, full.hexdigest()[:8])
 
 
 def policy_of(policy: Mapping[str, Any], weights: str) -> str:
-    """Say a memory policy in words: its name, and what of it is not as shipped."""
-    usual = _shipped(policy["name"])
-    changed = [f"{key}={_short(value)}" for key, value in policy.items() if key != "name" and value != usual.get(key)]
+    """Write a memory policy: its name, and the options that differ from the defaults."""
+    defaults = _defaults(policy["name"])
+    changed = [
+        f"{key}={_short(value)}" for key, value in policy.items() if key != "name" and value != defaults.get(key)
+    ]
     return " ".join([policy["name"], *changed, *([f"weights={weights}"] if weights != "model" else [])])
 
 
-def gather(answers: Sequence[Answer]) -> list[Question]:
-    """Put answers to the same question together, and of these the runs that differ in their seed only."""
-    asked: dict[Asked, dict[Subject, list[Answer]]] = {}
-    prints = {answer.run: fingerprint(read_config(answer.run)) for answer in answers}
-    for answer in answers:
-        subject = _apart(answer, asked.get(answer.question, {}), prints)
-        asked.setdefault(answer.question, {}).setdefault(subject, []).append(answer)
-    questions = []
-    for question, subjects in asked.items():
+def gather(reports: Sequence[EvalReport]) -> list[TaskResults]:
+    """Gather reports by task, and those of one task by model; runs that differ only in their seed are averaged."""
+    tasks: dict[EvalTask, dict[EvaluatedModel, list[EvalReport]]] = {}
+    prints = {report.run: fingerprint(read_config(report.run)) for report in reports}
+    for report in reports:
+        models = tasks.setdefault(report.task, {})
+        models.setdefault(_unique(report, models, prints), []).append(report)
+    results = []
+    for task, models in tasks.items():
         chances = {
-            name: figure["chance"]
-            for runs in subjects.values()
+            name: metric["chance"]
+            for runs in models.values()
             for run in runs
-            for name, figure in run.figures.items()
-            if figure.get("chance") is not None
+            for name, metric in run.metrics.items()
+            if metric.get("chance") is not None
         }
-        found = {who: average([run.figures for run in runs]) for who, runs in subjects.items()}
-        gains = {who: average([run.gains for run in runs]) for who, runs in subjects.items()}
-        questions.append(Question(question, found, {who: each for who, each in gains.items() if each}, chances))
-    return sorted(questions, key=lambda question: question.asked)
+        points = {model: average([run.metrics for run in runs]) for model, runs in models.items()}
+        gains = {model: average([run.gains for run in runs]) for model, runs in models.items()}
+        results.append(TaskResults(task, points, {model: each for model, each in gains.items() if each}, chances))
+    return sorted(results, key=lambda each: each.task)
 
 
 def average(runs: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Point]:
-    """Return each figure that all `runs` have: the mean and its error over the runs; of one run, its own error."""
+    """Return each metric, averaged over the runs that have it, with the standard error over these runs.
+
+    If only one run has the metric, its error is that of its examples.
+    """
     points = {}
-    for name in runs[0]:
-        figures = [run[name] for run in runs if name in run and run[name]["value"] is not None]
-        if not figures:
+    for name in dict.fromkeys(name for run in runs for name in run):
+        metrics = [run[name] for run in runs if name in run and run[name]["value"] is not None]
+        if not metrics:
             continue
-        mean, error = mean_and_stderr([figure["value"] for figure in figures])
-        n = round(fmean(figure["n"] for figure in figures))
-        points[name] = Point(mean, figures[0]["stderr"] if len(figures) == 1 else error, n, len(figures))
+        mean, error = mean_and_stderr([metric["value"] for metric in metrics])
+        n = round(fmean(metric["n"] for metric in metrics))
+        points[name] = Point(mean, metrics[0]["stderr"] if len(metrics) == 1 else error, n, len(metrics))
     return points
 
 
-def _apart(answer: Answer, there: Mapping[Subject, Sequence[Answer]], prints: Mapping[Path, str]) -> Subject:
-    """Return the subject of `answer`, under a name of its own where the name stands for runs made otherwise."""
-    subject, number = answer.subject, 1
-    while subject in there and prints[there[subject][0].run] != prints[answer.run]:
+def _unique(
+    report: EvalReport, models: Mapping[EvaluatedModel, Sequence[EvalReport]], prints: Mapping[Path, str]
+) -> EvaluatedModel:
+    """Return the model of `report`, with a number added if runs with another configuration have the same name."""
+    model, number = report.model, 1
+    while model in models and prints[models[model][0].run] != prints[report.run]:
         number += 1
-        subject = Subject(subject.model, f"{answer.subject.runs} ({number})", subject.policy)
-    return subject
+        model = EvaluatedModel(model.model, f"{report.model.runs} ({number})", model.policy)
+    return model
 
 
 @lru_cache
-def _shipped(policy: str) -> dict[str, Any]:
+def _defaults(policy: str) -> dict[str, Any]:
     return open_option_files(None).read(f"memory/{policy}")
 
 
@@ -202,7 +209,7 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, str) and "/" in value:
-        # where a file lies says nothing to others
+        # the folder of a file is of no interest to others
         return Path(value).name
     if isinstance(value, list):
         return f"[{','.join(map(_short, value))}]"

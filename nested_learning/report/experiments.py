@@ -1,4 +1,4 @@
-"""The page of many runs: what was asked of them, in tables and plots, by question; nothing in it is typed."""
+"""The page of many runs: tables and plots of all their evaluations, by task."""
 
 import os
 import re
@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 from nested_learning.errors import DataError
 from nested_learning.files import write_atomic
-from nested_learning.report.evaluations import Point, Question, Subject, gather, read_answers
+from nested_learning.report.evaluations import EvaluatedModel, Point, TaskResults, gather, read_reports
 from nested_learning.report.plots import HINT, plot_maps, plot_panels
 
 PAGE = "experiments.md"
-# figures side by side in a table, and heat maps in an image
+# metrics in a table, and heat maps in an image
 MAX_COLUMNS, MAX_MAPS = 7, 4
-# figures of what study wrote: they are in the files
+# metrics of the writes of memorizing are only in the files
 MEMORY = "memory/"
-# differences count from so many of their standard errors on
+# differences count if they exceed this many standard errors
 NUM_ERRORS = 2
-# what the numbers in names of figures are
+# pack -> the meaning of the numbers in the names of its metrics
 AXES = {
     "perplexity": ("position", ""),
     "memory": ("position", ""),
@@ -35,11 +35,11 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?(-\d+)?")
 Points = Mapping[str, Point]
 
 
-class Place(NamedTuple):
-    """Where a figure stands: its name without numbers, and these, such as `accuracy`, (512, 50)."""
+class MetricName(NamedTuple):
+    """The name of a metric without numbers, and the numbers, such as `accuracy`, (512, 50)."""
 
     family: str
-    at: tuple[str, ...]
+    numbers: tuple[str, ...]
 
 
 class Cells(NamedTuple):
@@ -55,43 +55,43 @@ class Cells(NamedTuple):
 def write_experiments(folders: Sequence[Path], page: Path, figures: Path) -> Path:
     """Write the page on all runs below `folders`, its plots into the folder `figures`; return the page.
 
-    Raises DataError where nothing was evaluated.
+    Raises DataError if nothing was evaluated.
     """
-    answers = read_answers(*folders)
-    if not answers:
+    reports = read_reports(*folders)
+    if not reports:
         names = ", ".join(map(str, folders))
         raise DataError(f"{names}: no run below has a report of phase=eval; evaluate one, or give another folder")
-    questions = gather(answers)
-    runs = {answer.run for answer in answers}
-    seeds = sorted({answer.seed for answer in answers})
+    tasks = gather(reports)
+    runs = {report.run for report in reports}
+    seeds = sorted({report.seed for report in reports})
     lines = [
         "# Experiments",
         "",
-        f"{len(runs)} runs, seeds {', '.join(map(str, seeds))}, {len(questions)} questions. Written by "
+        f"{len(runs)} runs, seeds {', '.join(map(str, seeds))}, {len(tasks)} tasks. Written by "
         "`python -m nested_learning.report`; every number is read from the runs' reports.",
         "",
-        "A figure is the mean over runs that differ in their seed only ± its standard error; of one run, ± the error "
-        "over its examples. `online`: the architecture's own writes while reading; `frozen`: none; `memorize`: what "
-        "may be studied is studied first, with the options that are not as shipped.",
+        "Numbers are means over seeds ± their standard error; with one seed, ± the error over its examples. `online`: "
+        "memories write while reading, as in training; `frozen`: they do not; `memorize`: the context is memorized "
+        "first, with the options shown where they differ from the defaults.",
     ]
     figures.mkdir(parents=True, exist_ok=True)
-    for number, question in enumerate(questions):
-        first = number == 0 or questions[number - 1].asked.pack != question.asked.pack
-        lines += ["", f"## {question.asked.pack}"] if first else []
-        lines += section(question, Drawer(figures, page.parent, f"experiments_{question.asked.pack}_{number}"))
+    for number, results in enumerate(tasks):
+        first = number == 0 or tasks[number - 1].task.pack != results.task.pack
+        lines += ["", f"## {results.task.pack}"] if first else []
+        lines += section(results, Drawer(figures, page.parent, f"experiments_{results.task.pack}_{number}"))
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(page, "\n".join(lines) + "\n")
     return page
 
 
 class Drawer:
-    """Draws into `folder` under names that begin with `name`, and says how `page` shows it."""
+    """Draws into `folder` under names that start with `name`, and returns the Markdown for `page`."""
 
     def __init__(self, folder: Path, page: Path, name: str) -> None:
         self.folder, self.page, self.name = folder, page, name
 
     def draw(self, what: str, title: str, plot: Callable[[Path], None]) -> list[str]:
-        """Have `plot` draw; return the lines that show it, or what is missing to draw."""
+        """Call `plot` with a path; return the lines that show the image, or a hint if matplotlib is missing."""
         path = self.folder / f"{self.name}_{what}.png"
         try:
             plot(path)
@@ -100,110 +100,118 @@ class Drawer:
         return ["", f"![{title}]({Path(os.path.relpath(path, self.page)).as_posix()})"]
 
 
-def section(question: Question, drawer: Drawer) -> list[str]:
-    """Write all that was found on a question."""
-    lines = ["", f"`{question.asked.words}`"]
-    names = list(dict.fromkeys(name for points in question.found.values() for name in points))
-    places = {name: place_of(name) for name in names if not name.startswith(MEMORY)}
-    plain = [name for name, place in places.items() if not place.at]
-    lines += tables(question.found, {name: name for name in plain}, question.chances)
-    lines += gains(question, plain)
-    lined, axes = families(places, 1), AXES.get(question.asked.pack, ("number", "number"))
+def section(results: TaskResults, drawer: Drawer) -> list[str]:
+    """Write the tables and plots of a task."""
+    lines = ["", f"`{results.task.overrides}`"]
+    names = list(dict.fromkeys(name for points in results.points.values() for name in points))
+    split = {name: split_numbers(name) for name in names if not name.startswith(MEMORY)}
+    plain = [name for name, metric in split.items() if not metric.numbers]
+    lines += tables(results.points, {name: name for name in plain}, results.chances)
+    lines += gains(results, plain)
+    lined, axes = families(split, 1), AXES.get(results.task.pack, ("number", "number"))
     for family, columns in lined.items():
-        lines += tables(question.found, columns, question.chances, family)
-    panels = {family: curves(question.found, columns) for family, columns in lined.items()}
+        lines += tables(results.points, columns, results.chances, family)
+    panels = {family: curves(results.points, columns) for family, columns in lined.items()}
     panels = {family: each for family, each in panels.items() if any(len(points) > 1 for points in each.values())}
     for start in range(0, len(panels), MAX_MAPS):
-        some = dict(list(panels.items())[start : start + MAX_MAPS])
-        title = f"{question.asked.pack}: {', '.join(some)}"
-        lines += drawer.draw(f"curves_{start}", title, partial(plot_panels, panels=some, label=axes[0]))
-    for family, columns in families(places, 2).items():
-        lines += heat_maps(question, family, columns, drawer)
+        part = dict(list(panels.items())[start : start + MAX_MAPS])
+        title = f"{results.task.pack}: {', '.join(part)}"
+        lines += drawer.draw(f"curves_{start}", title, partial(plot_panels, panels=part, label=axes[0]))
+    for family, columns in families(split, 2).items():
+        lines += heat_maps(results, family, columns, drawer)
     return lines
 
 
-def place_of(name: str) -> Place:
-    """Take the numbers out of the name of a figure: `accuracy/512/50` is `accuracy` at 512, 50."""
+def split_numbers(name: str) -> MetricName:
+    """Separate the numbers from the name of a metric: `accuracy/512/50` is `accuracy` at 512, 50."""
     parts = name.split("/")
     numbers = tuple(part for part in parts if NUMBER.fullmatch(part))
     words = [part for part in parts if not NUMBER.fullmatch(part)]
-    return Place("/".join(words), numbers) if words and len(numbers) <= 2 else Place(name, ())
+    return MetricName("/".join(words), numbers) if words and len(numbers) <= 2 else MetricName(name, ())
 
 
-def families(places: Mapping[str, Place], num: int) -> dict[str, dict[str, str]]:
-    """Return the figures at `num` numbers by family, each under these numbers."""
-    found: dict[str, dict[str, str]] = {}
-    for name, place in places.items():
-        if len(place.at) == num:
-            found.setdefault(place.family, {})["/".join(place.at)] = name
-    return found
+def families(split: Mapping[str, MetricName], num: int) -> dict[str, dict[str, str]]:
+    """Return the metrics with `num` numbers: family -> numbers, joined by `/` -> name."""
+    by_family: dict[str, dict[str, str]] = {}
+    for name, metric in split.items():
+        if len(metric.numbers) == num:
+            by_family.setdefault(metric.family, {})["/".join(metric.numbers)] = name
+    return by_family
 
 
 def tables(
-    found: Mapping[Subject, Points], columns: Mapping[str, str], chances: Mapping[str, float], title: str = ""
+    results: Mapping[EvaluatedModel, Points], columns: Mapping[str, str], chances: Mapping[str, float], title: str = ""
 ) -> Iterator[str]:
-    """Yield tables of the figures `columns` (heading to name), a row for each subject that has any of them."""
+    """Yield tables of the metrics `columns` (heading to name), a row for each model that has any of them."""
     for start in range(0, len(columns), MAX_COLUMNS):
-        some = dict(list(columns.items())[start : start + MAX_COLUMNS])
-        rows = {who: [points.get(name) for name in some.values()] for who, points in found.items()}
-        rows = {who: cells for who, cells in rows.items() if any(cells)}
-        yield from ("", *heading([f"{title or 'model'}", "runs", "memory", "seeds", "n", *some]))
-        for who, cells in rows.items():
+        part = dict(list(columns.items())[start : start + MAX_COLUMNS])
+        rows = {model: [points.get(name) for name in part.values()] for model, points in results.items()}
+        rows = {model: cells for model, cells in rows.items() if any(cells)}
+        yield from ("", *heading([f"{title or 'model'}", "runs", "memory", "seeds", "n", *part]))
+        for model, cells in rows.items():
             known = [cell for cell in cells if cell is not None]
             counts = [span([cell.num_runs for cell in known]), span([cell.n for cell in known])]
-            yield row([who.model, who.runs, who.policy, *counts, *("" if cell is None else pm(cell) for cell in cells)])
-        if any(name in chances for name in some.values()):
-            known_chances = [f"{chances[name]:.4g}" if name in chances else "" for name in some.values()]
+            yield row(
+                [model.model, model.runs, model.policy, *counts, *("" if cell is None else pm(cell) for cell in cells)]
+            )
+        if any(name in chances for name in part.values()):
+            known_chances = [f"{chances[name]:.4g}" if name in chances else "" for name in part.values()]
             yield row(["chance", "", "", "", "", *known_chances])
 
 
-def gains(question: Question, names: Sequence[str]) -> Iterator[str]:
-    """Yield a table of what memorizing changed; bold where it is beyond its errors."""
-    columns = [name for name in names if any(name in points for points in question.gains.values())][:MAX_COLUMNS]
+def gains(results: TaskResults, names: Sequence[str]) -> Iterator[str]:
+    """Yield a table of the gains of memorizing; bold if they exceed their errors."""
+    columns = [name for name in names if any(name in points for points in results.gains.values())][:MAX_COLUMNS]
     if not columns:
         return
-    yield from ("", f"memorize - online, on the same examples; bold from {NUM_ERRORS} standard errors on:", "")
+    yield from ("", f"memorize - online, on the same examples; bold if at least {NUM_ERRORS} standard errors:", "")
     yield from heading(["model", "runs", "memory", *columns])
-    for who, points in question.gains.items():
+    for model, points in results.gains.items():
         cells = [marked(points[name]) if name in points else "" for name in columns]
-        yield row([who.model, who.runs, who.policy, *cells])
+        yield row([model.model, model.runs, model.policy, *cells])
 
 
 def curves(
-    found: Mapping[Subject, Points], columns: Mapping[str, str]
+    results: Mapping[EvaluatedModel, Points], columns: Mapping[str, str]
 ) -> dict[str, list[tuple[float, float, float | None]]]:
-    """Return a line for each subject over the numbers of `columns`; of a stretch such as 32-128 its end."""
+    """Return a line for each model over the numbers of `columns`; a span such as 32-128 counts as its end."""
     lines = {}
-    for who, points in found.items():
+    for model, points in results.items():
         known = [(number_of(at), points[name]) for at, name in columns.items() if name in points]
         if known:
-            lines[label(who, found)] = [(x, point.value, point.stderr) for x, point in sorted(known)]
+            lines[label(model, results)] = [(x, point.value, point.stderr) for x, point in sorted(known)]
     return lines
 
 
-def heat_maps(question: Question, family: str, columns: Mapping[str, str], drawer: Drawer) -> list[str]:
-    """Draw a figure over two numbers, a map for each subject, some in an image."""
-    across, down = ([*dict.fromkeys(at.split("/")[place] for at in columns)] for place in (0, 1))
+def maps_of(results: TaskResults, columns: Mapping[str, str]) -> dict[str, Cells]:
+    """Return a heat map for each model over the two numbers of `columns`; rows are sorted, the lowest number first."""
+    across, down = ([*dict.fromkeys(numbers.split("/")[index] for numbers in columns)] for index in (0, 1))
     across, down = sorted(across, key=number_of), sorted(down, key=number_of)
-    maps, axes = {}, AXES.get(question.asked.pack, ("number", "number"))
-    for who, points in question.found.items():
+    maps, axes = {}, AXES.get(results.task.pack, ("number", "number"))
+    for model, points in results.points.items():
         if any(name in points for name in columns.values()):
             values = [[_value(points, columns.get(f"{x}/{y}")) for x in across] for y in down]
-            maps[label(who, question.found)] = Cells(axes[1], down, axes[0], across, values)
+            maps[label(model, results.points)] = Cells(axes[1], down, axes[0], across, values)
+    return maps
+
+
+def heat_maps(results: TaskResults, family: str, columns: Mapping[str, str], drawer: Drawer) -> list[str]:
+    """Draw a metric over two numbers, a map for each model, several in an image."""
+    maps = maps_of(results, columns)
     lines: list[str] = []
     for start in range(0, len(maps), MAX_MAPS):
-        some = dict(list(maps.items())[start : start + MAX_MAPS])
+        part = dict(list(maps.items())[start : start + MAX_MAPS])
         what = f"{family.replace('/', '_')}_{start}"
-        lines += drawer.draw(what, f"{question.asked.pack}: {family}", partial(plot_maps, maps=some))
+        lines += drawer.draw(what, f"{results.task.pack}: {family}", partial(plot_maps, maps=part))
     return lines
 
 
-def label(who: Subject, found: Mapping[Subject, Points]) -> str:
-    """Name a subject as shortly as sets it apart in a plot."""
-    models = {each.model for each in found}
-    alone = len({each.runs for each in found}) == len(models)
-    name = who.model if alone else who.runs.rpartition("/")[2]
-    return name if len({each.policy for each in found}) == 1 else f"{name}, {who.policy}"
+def label(model: EvaluatedModel, every: Mapping[EvaluatedModel, Points]) -> str:
+    """Return the shortest name that identifies a model in a plot."""
+    models = {each.model for each in every}
+    alone = len({each.runs for each in every}) == len(models)
+    name = model.model if alone else model.runs.rpartition("/")[2]
+    return name if len({each.policy for each in every}) == 1 else f"{name}, {model.policy}"
 
 
 def heading(cells: Sequence[str]) -> list[str]:
@@ -217,12 +225,12 @@ def row(cells: Sequence[str]) -> str:
 
 
 def pm(point: Point) -> str:
-    """Write a figure with its error."""
+    """Write a metric with its error."""
     return f"{point.value:.4g}" if point.stderr is None else f"{point.value:.4g} ± {point.stderr:.2g}"
 
 
 def marked(point: Point) -> str:
-    """Write a difference with its sign, bold where it is beyond its errors."""
+    """Write a difference with its sign, in bold if it exceeds its errors."""
     error = "" if point.stderr is None else f" ± {point.stderr:.2g}"
     text = f"{point.value:+.4g}{error}"
     return f"**{text}**" if point.stderr is not None and abs(point.value) > NUM_ERRORS * point.stderr else text
@@ -235,7 +243,7 @@ def span(numbers: Sequence[int]) -> str:
 
 
 def number_of(text: str) -> float:
-    """Return the number `text`, of a stretch such as 32-128 its end."""
+    """Return the number `text`, or the end of a span such as 32-128."""
     return float(text.rpartition("-")[2] if "-" in text[1:] else text)
 
 

@@ -1,4 +1,4 @@
-"""The page of many runs: every number is that of a report, gathered over seeds, by what was asked and of whom."""
+"""The page of many runs: every number comes from a report, averaged over seeds, by task and by model."""
 
 import json
 import re
@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.image import imread
 
 from nested_learning.checkpoint import CONFIG, write_config
 from nested_learning.report.__main__ import main
-from nested_learning.report.evaluations import Subject, gather, read_answers, setting_of
-from nested_learning.report.experiments import place_of
+from nested_learning.report.evaluations import EvaluatedModel, gather, read_reports, run_name_of
+from nested_learning.report.experiments import families, maps_of, split_numbers
+from nested_learning.report.plots import plot_maps
 from nested_learning.report.sweep import mean_and_stderr
 
 
@@ -42,7 +44,7 @@ def write(run: Path, name: str, seed: int = 0, steps: int = 4, **report: Any) ->
     ],
 )
 def test_runs_that_differ_in_their_seed_have_one_name(place: str, seed: int, name: str) -> None:
-    assert setting_of(place, {"seed": seed}) == name
+    assert run_name_of(place, {"seed": seed}) == name
 
 
 @pytest.mark.parametrize(
@@ -56,36 +58,74 @@ def test_runs_that_differ_in_their_seed_have_one_name(place: str, seed: int, nam
         ("accuracy", ("accuracy", ())),
     ],
 )
-def test_numbers_in_the_name_of_a_figure_say_where_it_stands(name: str, place: tuple[str, tuple[str, ...]]) -> None:
-    assert tuple(place_of(name)) == place
+def test_numbers_are_separated_from_the_name_of_a_metric(name: str, place: tuple[str, tuple[str, ...]]) -> None:
+    assert tuple(split_numbers(name)) == place
 
 
-def test_figures_are_means_over_seeds_and_of_one_run_have_its_own_error(tmp_path: Path) -> None:
+def test_metrics_are_means_over_seeds_and_of_one_run_have_its_own_error(tmp_path: Path) -> None:
     for seed, value in enumerate((0.2, 0.4, 0.9)):
         write(tmp_path / f"hope_{seed}", "recall", seed, metrics={"accuracy": figure(value, chance=0.25)})
     write(tmp_path / "other_0", "recall", metrics={"accuracy": figure(0.7)})
-    (question,) = gather(read_answers(tmp_path))
-    hope, other = (question.found[Subject("hope", runs, "online")]["accuracy"] for runs in ("hope", "other"))
+    (results,) = gather(read_reports(tmp_path))
+    hope, other = (results.points[EvaluatedModel("hope", runs, "online")]["accuracy"] for runs in ("hope", "other"))
     assert (hope.value, hope.stderr) == pytest.approx(mean_and_stderr([0.2, 0.4, 0.9]))
     assert (hope.num_runs, hope.n, other.num_runs, other.stderr) == (3, 8, 1, 0.1)
-    assert question.chances == {"accuracy": 0.25}
+    assert results.chances == {"accuracy": 0.25}
 
 
-def test_what_was_asked_otherwise_or_of_others_stands_apart(tmp_path: Path) -> None:
+def test_a_run_without_a_metric_counts_neither_for_its_error_nor_for_its_number_of_runs(tmp_path: Path) -> None:
+    values = {0: {"bpb": 3.0}, 1: {"bpb": 1.0, "accuracy": 0.2}, 2: {"bpb": 2.0, "accuracy": 0.4}}
+    for seed, metrics in values.items():
+        write(tmp_path / f"hope_{seed}", "recall", seed, metrics={name: figure(v) for name, v in metrics.items()})
+    write(tmp_path / "hope_3", "recall", 3, metrics={"bpb": figure(6.0), "exact": figure(0.7, stderr=0.05)})
+    (results,) = gather(read_reports(tmp_path))
+    (points,) = results.points.values()
+    assert (points["bpb"].value, points["bpb"].num_runs) == (3.0, 4)
+    assert (points["accuracy"].value, points["accuracy"].stderr) == pytest.approx(mean_and_stderr([0.2, 0.4]))
+    assert points["accuracy"].num_runs == 2
+    # only one run has it: the error over its examples
+    assert (points["exact"].stderr, points["exact"].num_runs) == (0.05, 1)
+
+
+def test_the_rows_of_a_heat_map_are_sorted_and_the_first_is_drawn_on_top(tmp_path: Path) -> None:
+    metrics = {
+        f"accuracy/{length}/{depth}": figure(1.0 if depth == 0 else 0.0) for depth in (50, 0) for length in (4, 2)
+    }
+    metrics["accuracy/4/50"] = figure(0.5)
+    write(tmp_path / "a_0", "recall", metrics=metrics)
+    (results,) = gather(read_reports(tmp_path))
+    (grid,) = maps_of(results, families({name: split_numbers(name) for name in metrics}, 2)["accuracy"]).values()
+    assert (grid.columns, grid.rows, grid.values) == (["2", "4"], ["0", "50"], [[1.0, 1.0], [0.0, 0.5]])
+    plot_maps(tmp_path / "map.png", {"a": grid})
+    image = imread(tmp_path / "map.png")
+    # viridis ends in yellow, for 1, and begins in dark purple, for 0
+    yellow, purple = (
+        abs(image[..., :3] - colour).max(-1) < 0.02 for colour in ((0.993, 0.906, 0.144), (0.267, 0.005, 0.329))
+    )
+    # left half: the colour bar on the right has both colours
+    rows_of = [mask[:, : image.shape[1] // 2].any(1).nonzero()[0] for mask in (yellow, purple)]
+    assert rows_of[0].max() <= rows_of[1].min()
+
+
+def test_other_tasks_policies_and_configurations_are_kept_apart(tmp_path: Path) -> None:
     metrics = {"accuracy": figure(0.5)}
     write(tmp_path / "a_0", "recall", metrics=metrics)
-    # another batch size is the same question, other gaps are not
+    # another batch size is the same task, other gaps are not
     for name, pack in (("again", {"gaps": [4, 8], "batch_size": 9}), ("far", {"gaps": [64], "batch_size": 3})):
         write(tmp_path / "a_0", name, metrics=metrics, pack={"name": "recall"} | pack)
     write(tmp_path / "a_0", "frozen", metrics=metrics, memory="frozen", policy={"name": "frozen"})
     # of the same name, but another width
     write(tmp_path / "a_1", "recall", seed=1, dim=16, metrics=metrics)
-    near, far = gather(read_answers(tmp_path))
-    assert [[who.runs, who.policy] for who in near.found] == [["a", "online"], ["a", "frozen"], ["a (2)", "online"]]
-    assert "gaps=[64]" in far.asked.words and list(far.found) == [Subject("hope", "a", "online")]
+    near, far = gather(read_reports(tmp_path))
+    assert [[model.runs, model.policy] for model in near.points] == [
+        ["a", "online"],
+        ["a", "frozen"],
+        ["a (2)", "online"],
+    ]
+    assert "gaps=[64]" in far.task.overrides and list(far.points) == [EvaluatedModel("hope", "a", "online")]
 
 
-def test_memorizing_stands_beside_what_it_is_compared_with_in_bold_where_it_matters(tmp_path: Path) -> None:
+def test_memorizing_is_shown_with_its_baseline_and_its_gain_is_bold_beyond_errors(tmp_path: Path) -> None:
     policy = {
         "name": "memorize",
         "steps": 5,
@@ -114,7 +154,7 @@ def test_memorizing_stands_beside_what_it_is_compared_with_in_bold_where_it_matt
     assert "titan/norm" not in text
 
 
-def test_figures_over_one_number_are_curves_and_over_two_are_heat_maps(tmp_path: Path) -> None:
+def test_metrics_over_one_number_are_curves_and_over_two_are_heat_maps(tmp_path: Path) -> None:
     metrics = {f"accuracy/{length}": figure(1 / length) for length in (2, 4)}
     metrics |= {f"accuracy/{length}/{depth}": figure(0.5) for length in (2, 4) for depth in (0, 50)}
     write(tmp_path / "runs/a_0", "recall", metrics=metrics)

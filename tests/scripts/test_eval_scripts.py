@@ -15,7 +15,7 @@ from nested_learning.config.registry import CHOICES
 from nested_learning.config.schema import Config
 from nested_learning.errors import ConfigError
 from nested_learning.phase.train import run
-from nested_learning.report.evaluations import gather, read_answers
+from nested_learning.report.evaluations import gather, read_reports
 from scripts.eval import arguments
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "eval"
@@ -100,10 +100,10 @@ def test_a_script_finds_what_train_py_finds(trained: Path) -> None:
     assert [report(trained, name) for name in names] == expected
     assert expected[0]["metrics"]["bpb"] != expected[1]["metrics"]["bpb"]
     # and a page of many runs has it
-    (question,) = gather(read_answers(trained.parent))
-    policies = [who.policy for who in question.found]
+    (results,) = gather(read_reports(trained.parent))
+    policies = [model.policy for model in results.points]
     assert policies == ["online", "memorize lr=0.5 chunk=16 levels=[titan,slow]"]
-    for points, report_of in zip(question.found.values(), expected, strict=True):
+    for points, report_of in zip(results.points.values(), expected, strict=True):
         assert {name: point.value for name, point in points.items()} == {
             name: figure["value"] for name, figure in report_of["metrics"].items()
         }
