@@ -18,6 +18,7 @@ from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.retrieval.needle import NeedlePack
 from nested_learning.evals.runner import evaluate
 from nested_learning.inference.config import MemoryConfig
+from nested_learning.inference.session import Session
 
 STUDY = memorize_policy(steps=8, lr=3.0)
 PACK = NeedlePack(num_examples=16, num_facts=1, num_candidates=8, batch_size=8)
@@ -145,3 +146,22 @@ def test_a_model_of_a_minute_knows_what_it_studied(tmp_path, model, how):
     assert found["baseline"]["accuracy_in_context"]["value"] >= 0.95
     assert found["metrics"]["accuracy"]["value"] >= 0.75 > 0.30 >= found["metrics"]["accuracy_wrong_context"]["value"]
     assert found["parameters_sha256"] == found["parameters_sha256_after"]
+
+
+def test_only_contexts_are_memorized_never_a_question_or_an_answer(ctx):
+    pack, memorized = replace_facts(2), []
+
+    class Listening(Session):
+        """A session that keeps the texts that it memorizes."""
+
+        def memorize(self, text):
+            memorized.extend(text.tolist())
+            return super().memorize(text)
+
+    examples = pack.examples(ctx)[:9]
+    session = Listening(ctx.model, ctx.tokenizer, batch=9, policy=STUDY)
+    pack.answer(session, examples)
+    allowed = [text.tolist() for each in examples for text in (each.context, each.change, each.elsewhere)]
+    assert sorted(memorized) == sorted(allowed)
+    for each in examples:
+        assert each.elsewhere.tolist() in memorized and each.prompt.tolist() not in memorized
