@@ -79,6 +79,11 @@ def test_options_and_tokenizers_do_not_import_torch() -> None:
         "tasks.copy",
         "tasks.formal",
         "tasks.mad",
+        "tasks.classes",
+        "text.tokens",
+        "mixture",
+        "sequence",
+        "curriculum",
         "tokenizers.bpe",
         "order",
     )

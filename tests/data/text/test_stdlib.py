@@ -35,12 +35,11 @@ def test_a_python_without_sources_is_refused_with_another_source_of_text(tmp_pat
         read_sources(tmp_path)
 
 
-def test_this_python_s_library_is_split_by_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_python_s_library_is_split_by_file() -> None:
     source = StdlibConfig().build(0)
     train, validation = source.num_rows("train"), source.num_rows("validation")
     assert train * source.seq_len > 2_000_000
     assert 0.08 < validation / (train + validation) < 0.12
-    assert source.fingerprint == StdlibConfig(seq_len=128).build(1).fingerprint
 
 
 def test_a_changed_file_changes_the_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +48,6 @@ def test_a_changed_file_changes_the_fingerprint(tmp_path: Path, monkeypatch: pyt
     config = StdlibConfig(seq_len=4)
     before = config.build(0).fingerprint
     (library / "test" / "test_os.py").write_text("changed, but not read\n")
-    assert config.build(0).fingerprint == before
+    assert config.build(0).fingerprint == before == StdlibConfig(seq_len=8).build(1).fingerprint
     (library / "os.py").write_text("import sys, re\n")
     assert config.build(0).fingerprint != before
