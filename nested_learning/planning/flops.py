@@ -67,9 +67,9 @@ def flops(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_
     if isinstance(objective, LossConfig):
         # logits that are made twice are no work of the model
         objective = replace(objective, chunk=None)
-    counted = _rows(model.stretch, seq_len)
+    counted = short_lengths(model.stretch, seq_len)
     ends = [_of_layers(model, objective, vocab_size, length) for length in counted]
-    row = {name: _line(counted, [end[name] for end in ends], seq_len) for name in ends[0]}
+    row = {name: line(counted, [end[name] for end in ends], seq_len) for name in ends[0]}
     width = 4 * model.dim * model.num_layers
     seen, visible = model.attended(seq_len)
     return Flops(
@@ -82,14 +82,14 @@ def flops(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_
     )
 
 
-def _rows(stretch: int, seq_len: int) -> list[int]:
-    """Return the lengths of the rows that are counted, which end as `seq_len` does: itself where it is short."""
-    whole, rest = divmod(seq_len, stretch)
-    return [seq_len] if whole <= 3 else [2 * stretch + rest, 3 * stretch + rest]
+def short_lengths(stretch: int, seq_len: int) -> list[int]:
+    """Return the row lengths to measure: two and three spans of `stretch` tokens and the remainder, or `seq_len`."""
+    spans, remainder = divmod(seq_len, stretch)
+    return [seq_len] if spans <= 3 else [2 * stretch + remainder, 3 * stretch + remainder]
 
 
-def _line(x: list[int], y: list[float], at: int) -> float:
-    """Return the value at `at` of the line through one or two points; through one it is flat."""
+def line(x: list[int], y: list[float], at: int) -> float:
+    """Return the value at `at` of the line through two points, or through one, where it is constant."""
     if len(x) == 1:
         return y[0]
     return y[0] + (y[1] - y[0]) * (at - x[0]) / (x[1] - x[0])
@@ -104,7 +104,7 @@ def _of_layers(model: "ModelConfig", objective: "AnyObjective", vocab_size: int,
         layers, found = [2], [_count(replace(model, num_layers=2), objective, vocab_size, seq_len)]
     layers.append(1)
     found.append(_count(replace(model, num_layers=1), objective, vocab_size, seq_len))
-    return {name: _line(layers, [each[name] for each in found], model.num_layers) for name in found[0]}
+    return {name: line(layers, [each[name] for each in found], model.num_layers) for name in found[0]}
 
 
 def _count(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_len: int) -> dict[str, float]:

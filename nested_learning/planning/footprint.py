@@ -1,4 +1,4 @@
-"""The memory that a forward pass keeps for its backward pass, known without any: tensors have shapes only."""
+"""The memory of activations and states, computed from tensors that have shapes but no numbers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from nested_learning import tree
 from nested_learning.data.batch import Batch
+from nested_learning.nn.language_model import LanguageModel
 from nested_learning.nn.recomputing import use_recompute
+from nested_learning.planning.flops import line, short_lengths
 
 if TYPE_CHECKING:
     from nested_learning.model.config import ModelConfig
@@ -21,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class Activations(NamedTuple):
-    """Bytes that a forward pass keeps for its backward pass: once, and for each row that is read at a time.
+    """Bytes that a forward pass keeps for its backward pass: `once`, and for each `row` of a micro-batch.
 
-    `once` are weights in a narrower type; a forward pass in float32 has none.
+    `once` are copies of weights in a narrower dtype; a forward pass in float32 has none.
     """
 
     once: float
     row: float
 
     def of(self, num_rows: int) -> float:
-        """Return the bytes for `num_rows` rows at a time."""
+        """Return the bytes for a micro-batch of `num_rows` rows."""
         return self.once + num_rows * self.row
 
 
@@ -42,93 +44,83 @@ def activations(
     dtype: torch.dtype,
     recompute: str = "off",
 ) -> Activations:
-    """Return what a forward pass over rows of `seq_len` tokens keeps, by torch's own operators.
+    """Return what a forward pass over rows of `seq_len` tokens keeps, with torch's own operators.
 
-    Few layers, and rows of few stretches of `model.stretch` tokens are read, and the others follow: what is kept grows
-    by as much with each. Kernels for memories keep less than torch's operators do. With `recompute=block` the backward
-    pass makes the activations of one block at a time again, which are added.
+    It is measured with at most two layers and rows of a few spans of `model.stretch` tokens, and extrapolated: every
+    further layer and span adds the same. Kernels for memories keep less than torch's operators. With `recompute=block`
+    the backward pass computes the activations of one block at a time again, which are added.
     """
+    numbers = [1, 2] if recompute == "block" else _few_layers(model)
+    # fake tensors have the shapes and dtypes of CPU tensors, autocast included, but no numbers; all measurements share
+    # one mode, so that each model is built once
+    with FakeTensorMode():
+        models = {number: replace(model, num_layers=number).build(vocab_size, seed=0) for number in numbers}
 
-    def kept(model: "ModelConfig", num_rows: int, recompute: str) -> float:
-        return _extrapolate(
-            model, seq_len, lambda small, t: _kept(small, objective, vocab_size, t, num_rows, dtype, recompute)
-        )
+        def kept(num_layers: int, num_rows: int, recompute: str) -> float:
+            built = models[num_layers]
+            use_recompute(built, recompute)
+            return _at_length(model, seq_len, lambda length: _kept(built, objective, length, num_rows, dtype))
 
-    def of_rows(num_rows: int) -> float:
-        found = kept(model, num_rows, recompute)
-        if recompute == "block":
-            one, two = (kept(replace(model, num_layers=number), num_rows, "off") for number in (1, 2))
-            found += two - one
-        return found
+        def of_rows(num_rows: int) -> float:
+            total = _at_depth(model, lambda num_layers: kept(num_layers, num_rows, recompute))
+            return total + kept(2, num_rows, "off") - kept(1, num_rows, "off") if recompute == "block" else total
 
-    # of a single row, copies for each row are views
-    two, three = of_rows(2), of_rows(3)
+        # not with one row, of which copies for each row would be views
+        two, three = of_rows(2), of_rows(3)
     return Activations(max(0.0, 3 * two - 2 * three), three - two)
 
 
 def state_bytes(model: "ModelConfig", vocab_size: int, seq_len: int) -> tuple[float, float]:
     """Return the bytes of a row's state before the first token, and after `seq_len` tokens."""
-    return (
-        _extrapolate(model, seq_len, lambda small, _: _state(small, vocab_size, 0)),
-        _extrapolate(model, seq_len, lambda small, length: _state(small, vocab_size, length)),
-    )
+    # the meta device keeps shapes only, which is all that is counted, and is several times faster than fake tensors
+    with torch.device("meta"), torch.no_grad():
+        models = {number: replace(model, num_layers=number).build(vocab_size, seed=0) for number in _few_layers(model)}
+
+        def read(built: LanguageModel, length: int) -> float:
+            _, state = built(torch.zeros(1, length, dtype=torch.int64), built.init_state(1))
+            return float(tree.nbytes(state))
+
+        first = _at_depth(model, lambda number: float(tree.nbytes(models[number].init_state(1))))
+        last = _at_depth(model, lambda number: _at_length(model, seq_len, lambda length: read(models[number], length)))
+    return first, last
 
 
-def _extrapolate(model: "ModelConfig", seq_len: int, measure: Callable[["ModelConfig", int], float]) -> float:
-    """Return what `measure` would return for `model` and `seq_len`, from few layers and short rows."""
-    whole, rest = divmod(seq_len, model.stretch)
-    lengths = [seq_len] if whole <= 3 else [2 * model.stretch + rest, 3 * model.stretch + rest]
-    layers = list(range(1, min(model.num_layers, 2) + 1))
-    found = [[measure(replace(model, num_layers=number), length) for length in lengths] for number in layers]
-    return _line(layers, [_line(lengths, of_layers, seq_len) for of_layers in found], model.num_layers)
+def _few_layers(model: "ModelConfig") -> list[int]:
+    return list(range(1, min(model.num_layers, 2) + 1))
 
 
-def _state(model: "ModelConfig", vocab_size: int, seq_len: int) -> float:
-    """Return the bytes of the state of a row after `seq_len` tokens, all layers together."""
-    with FakeTensorMode(), torch.no_grad():
-        built = model.build(vocab_size, seed=0)
-        state = built.init_state(1)
-        if seq_len:
-            _, state = built(torch.zeros(1, seq_len, dtype=torch.int64), state)
-        return float(tree.nbytes(state))
+def _at_depth(model: "ModelConfig", measure: Callable[[int], float]) -> float:
+    """Return what `measure(num_layers)` would return for all layers of `model`, from at most two."""
+    numbers = _few_layers(model)
+    return line(numbers, [measure(number) for number in numbers], model.num_layers)
 
 
-def _line(x: list[int], y: list[float], at: int) -> float:
-    """Return the value at `at` of the line through one or two points; through one it is flat."""
-    return y[0] if len(x) == 1 else y[0] + (y[1] - y[0]) * (at - x[0]) / (x[1] - x[0])
+def _at_length(model: "ModelConfig", seq_len: int, measure: Callable[[int], float]) -> float:
+    """Return what `measure(seq_len)` would return, from rows of two and three spans where there are more."""
+    lengths = short_lengths(model.stretch, seq_len)
+    return line(lengths, [measure(length) for length in lengths], seq_len)
 
 
-def _kept(
-    model: "ModelConfig",
-    objective: "AnyObjective",
-    vocab_size: int,
-    seq_len: int,
-    num_rows: int,
-    dtype: torch.dtype,
-    recompute: str,
-) -> float:
-    """Return the bytes of all that a forward pass keeps, the parameters themselves left out."""
-    with FakeTensorMode():
-        built = model.build(vocab_size, seed=0)
-        use_recompute(built, recompute)
-        tokens = torch.zeros(num_rows, seq_len, dtype=torch.int64)
-        state = built.init_state(num_rows)
-        own = {_place(parameter) for parameter in built.parameters()}
-        kept: dict[int, Tensor] = {}
+def _kept(model: LanguageModel, objective: "AnyObjective", seq_len: int, num_rows: int, dtype: torch.dtype) -> float:
+    """Return the bytes of all that a forward pass keeps, without the parameters themselves."""
+    tokens = torch.zeros(num_rows, seq_len, dtype=torch.int64)
+    state = model.init_state(num_rows)
+    parameters = {_storage(parameter) for parameter in model.parameters()}
+    kept: dict[int, Tensor] = {}
 
-        def note(tensor: Tensor) -> Tensor:
-            if _place(tensor) not in own:
-                kept[_place(tensor)] = tensor
-            return tensor
+    def note(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in parameters:
+            kept[_storage(tensor)] = tensor
+        return tensor
 
-        cast = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
-        with saved_tensors_hooks(note, lambda tensor: tensor), cast:
-            # the graph must live until all is counted: places are used again
-            step = objective.build()(built, Batch(tokens, tokens, tokens), state)
-        total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-        del step
+    cast = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+    with saved_tensors_hooks(note, lambda tensor: tensor), cast:
+        # the graph must live until all is counted: the address of a freed storage is used again
+        step = objective.build()(model, Batch(tokens, tokens, tokens), state)
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del step
     return float(total)
 
 
-def _place(tensor: Tensor) -> int:
+def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
