@@ -5,7 +5,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: train test clean
+.PHONY: train test coverage clean
 
 train: $(VENV)/.installed
 	$(VENV)/bin/python train.py model=hope optim=mixed_muon
@@ -15,6 +15,9 @@ test: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2
+
+coverage: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --cov=nested_learning --cov-report=term
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -12,7 +12,7 @@ from nested_learning.ops.gates import GateKinds, Gates
 from nested_learning.ops.memory import Design, Memory, Tokens, init_memory, naive_associative
 
 CHUNK, BATCH, HEADS, DIM, HIDDEN = 8, 2, 3, 10, 7
-LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 63]
+LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3]
 
 # objective, rule, gradient, read, depth, norm
 MATRICES = [

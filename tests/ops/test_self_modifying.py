@@ -20,7 +20,7 @@ from nested_learning.ops.self_modifying import (
 )
 
 CHUNK, DIM, HEADS, BATCH, HIDDEN = 8, 6, 2, 3, 7
-LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 63]
+LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3]
 ALL = ("key", "value", "gates")
 SOME = ((), ("value",), (*ALL, "query"))
 # adaptive, depth, rule, gradient, momentum, read
