@@ -1,4 +1,4 @@
-"""A8: figures of class-incremental learning on classifiers whose fate is known."""
+"""The metrics of class-incremental learning on classifiers with a known outcome."""
 
 import pytest
 from shared import shared
@@ -9,7 +9,7 @@ from scripts.experiments.class_incremental import learners
 
 
 @pytest.mark.slow
-def test_who_learns_all_at_once_knows_who_is_fine_tuned_forgets_and_a_memory_keeps():
+def test_joint_training_remembers_fine_tuning_forgets_and_a_memory_keeps_most():
     folder = shared("continual/clinc150")
     paths = {"path": str(folder / "train.jsonl"), "validation_path": str(folder / "val.jsonl")}
     texts = learners.Texts(ClassesConfig(**paths).build(0))
@@ -18,8 +18,8 @@ def test_who_learns_all_at_once_knows_who_is_fine_tuned_forgets_and_a_memory_kee
         "sequential": learners.Learner(),
         "memory": learners.Learner(kind="memory", rate=0.03),
     }
-    found = {name: transfer(learners.learn(way, texts, 0)[0]) for name, way in ways.items()}
-    accuracy = {name: figures["accuracy"].metric().value for name, figures in found.items()}
+    metrics_of = {name: transfer(learners.learn(way, texts, 0)[0]) for name, way in ways.items()}
+    accuracy = {name: metrics["accuracy"].metric().value for name, metrics in metrics_of.items()}
     assert accuracy["joint"] >= 0.75
-    assert accuracy["sequential"] <= 0.3 and found["sequential"]["bwt"].metric().value <= -0.5
+    assert accuracy["sequential"] <= 0.3 and metrics_of["sequential"]["bwt"].metric().value <= -0.5
     assert accuracy["memory"] >= accuracy["sequential"] + 0.3

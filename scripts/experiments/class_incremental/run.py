@@ -41,11 +41,11 @@ LEARNERS = {
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Complete the selected parts, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the folder with continual/")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the order of tasks, and the weights"
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the order of tasks and of the weights"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "class_incremental")
     parser.add_argument("--report", type=Path, default=ROOT / "reports" / "class_incremental.md")
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def classify(options: argparse.Namespace, seed: int) -> None:
-    """Let every learner learn the tasks in the order `seed`, unless it has."""
+    """Train every selected learner on the tasks in the order `seed`, unless its results exist."""
     folder = options.data / "continual" / "clinc150"
     texts = None
     for name in options.learners:
@@ -80,8 +80,8 @@ def classify(options: argparse.Namespace, seed: int) -> None:
             paths = {"path": str(folder / "train.jsonl"), "validation_path": str(folder / "val.jsonl")}
             texts = Texts(ClassesConfig(**paths, order=seed).build(0))
         rows, seconds = learn(LEARNERS[name], texts, seed)
-        found = {"learner": repr(LEARNERS[name]), "seed": seed, "commit": commit(), "cpu_seconds": seconds}
-        file.write_text(json.dumps(found | {"rows": rows}))
+        results = {"learner": repr(LEARNERS[name]), "seed": seed, "commit": commit(), "cpu_seconds": seconds}
+        file.write_text(json.dumps(results | {"rows": rows}))
         print(f"{time.strftime('%X')} {file.stem}: {seconds:.0f} CPU seconds", flush=True)
 
 

@@ -6,77 +6,86 @@ from pathlib import Path
 from nested_learning.evals.protocol import Grid
 from nested_learning.report import mean_and_stderr
 from nested_learning.report.plots import plot_lines, plot_maps, plot_panels
-from scripts.experiments.continual.results import Found, commits_of, of, over, paired, pearson, read, shown
+from scripts.experiments.continual.results import (
+    RunResult,
+    commits_of,
+    format_value,
+    paired,
+    pearson,
+    read_result,
+    runs_of,
+    seed_mean,
+)
 from scripts.experiments.continual.trials import MEMORIES, MODELS, PERIODS, TRIED, Run
 
-# by so many standard errors two numbers are apart
+# two numbers differ if they are this many standard errors apart
 NUM_ERRORS = 2
-FIGURES = ("forgetting", "bwt", "fwt", "learned", "final")
+METRICS = ("forgetting", "bwt", "fwt", "learned", "final")
 
 
 def write_report(runs: Sequence[Run], path: Path, command: str) -> Path:
-    """Write the report on `runs` to `path`, its figures into the folder figures/ beside it."""
-    found = [each for each in map(read, runs) if each is not None]
+    """Write the report on `runs` to `path`, its plots into figures/ next to it."""
+    results = [each for each in map(read_result, runs) if each is not None]
     figures = path.parent / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     lines = [
-        *header(found, command),
-        *matrix_section(found, figures),
-        *model_section(found),
-        *level_section(found, figures),
-        *memory_section(found),
-        *part_section(found),
-        *acceptance(found),
+        *header(results, command),
+        *matrix_section(results, figures),
+        *model_section(results),
+        *level_section(results, figures),
+        *memory_section(results),
+        *part_section(results),
+        *checks(results),
     ]
     path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     return path
 
 
-def header(found: Sequence[Found], command: str) -> list[str]:
-    """Say how the runs were made, and what is measured."""
-    first = found[0]
-    commits = commits_of(found)
-    spent = sum(each.summary["cpu_seconds"] for each in found)
-    seeds = sorted({each.run.seed for each in found})
+def header(results: Sequence[RunResult], command: str) -> list[str]:
+    """Describe how the runs were made, and define the metrics."""
+    first = results[0]
+    commits = commits_of(results)
+    spent = sum(each.summary["cpu_seconds"] for each in results)
+    seeds = sorted({each.run.seed for each in results})
     return [
-        "# What is forgotten over a sequence of domains",
+        "# Forgetting over a sequence of domains",
         "",
         f"    {command}",
         "",
-        f"Commit {commits}; seeds {', '.join(map(str, seeds))}; {len(found)} runs, {spent / 60:.1f} CPU "
-        f"minutes of training in all. A run reads {first.summary['tokens']:,} bytes, as many of each of five domains, "
-        "one domain after the other (`experiment=domain_sequence`): "
-        f"{', '.join(first.names)}, or these in reverse; the rate of learning stays as it is. R[i][j] is the bits per "
-        "byte of held-out rows of domain j with the weights after i domains (`evals=continual`). Forgetting of j is "
-        "R[5][j] less its least since j was learned; bwt the mean of R[j][j] - R[5][j], below 0 where domains were "
-        "forgotten; fwt the mean of R[0][j] - R[j-1][j]; learned the mean of R[j][j], final of R[5][j]. Figures are "
-        "means over seeds ± their standard error.",
+        f"Commit {commits}; seeds {', '.join(map(str, seeds))}; {len(results)} runs, {spent / 60:.1f} CPU "
+        f"minutes of training in total. A run is trained on {first.summary['tokens']:,} bytes, a fifth from each of "
+        "five domains, one domain after the other (`experiment=domain_sequence`): "
+        f"{', '.join(first.names)}, or these in reverse, with a constant learning rate. R[i][j] is the bits per "
+        "byte of held-out rows of domain j with the weights after i domains (`evals=continual`). forgetting: the mean "
+        "of R[5][j] minus the lowest R[i][j] since j was learned; bwt: the mean of R[j][j] - R[5][j], negative if "
+        "domains were forgotten; fwt: the mean of R[0][j] - R[j-1][j]; learned: the mean of R[j][j]; final: the mean "
+        "of R[5][j]. Numbers are means over seeds ± their standard error.",
         "",
-        "| model | parameters | CPU s a run | overrides |",
+        "| model | parameters | CPU seconds a run | overrides |",
         "|---|---|---|---|",
-        *(model_line(name, found) for name in MODELS if of(found, name)),
+        *(model_line(name, results) for name in MODELS if runs_of(results, name)),
         "",
     ]
 
 
-def model_line(name: str, found: Sequence[Found]) -> str:
-    """Say what a model is, and costs."""
-    runs = of(found, name)
+def model_line(name: str, results: Sequence[RunResult]) -> str:
+    """Return the row of a model: parameters, CPU seconds, overrides."""
+    runs = runs_of(results, name)
     seconds = sum(each.summary["cpu_seconds"] for each in runs) / len(runs)
     return f"| {name} | {runs[0].summary['parameters']:,} | {seconds:.0f} | `{' '.join(MODELS[name])}` |"
 
 
-def matrix_section(found: Sequence[Found], figures: Path) -> list[str]:
-    """Show the matrix of the Transformer and of HOPE."""
-    lines = ["## The matrix", ""]
+def matrix_section(results: Sequence[RunResult], figures: Path) -> list[str]:
+    """Report on the loss matrices of the Transformer and of HOPE."""
+    lines = ["## Loss on each domain after each domain", ""]
     for model in ("transformer", "hope"):
-        runs = of(found, model)
+        runs = runs_of(results, model)
         if not runs:
             continue
         names = runs[0].names
         lines += [f"{model}, bits per byte, mean of {len(runs)} seeds:", "", f"| after | {' | '.join(names)} |"]
         lines += ["|---" * (len(names) + 1) + "|"]
-        values = [[over(runs, f"bpb/{stage}/{name}")[0] for name in names] for stage in range(len(names) + 1)]
+        values = [[seed_mean(runs, f"bpb/{stage}/{name}")[0] for name in names] for stage in range(len(names) + 1)]
         for stage, row in enumerate(values):
             lines.append(f"| {names[stage - 1] if stage else 'nothing'} | {' | '.join(f'{v:.2f}' for v in row)} |")
         grid = Grid(
@@ -92,229 +101,239 @@ def matrix_section(found: Sequence[Found], figures: Path) -> list[str]:
     return lines
 
 
-def curves(runs: Sequence[Found]) -> dict[str, list[tuple[float, float, float | None]]]:
-    """Return a line for each domain, over the domains that were learned, without the beginning."""
+def curves(runs: Sequence[RunResult]) -> dict[str, list[tuple[float, float, float | None]]]:
+    """Return a line for each domain, over the number of domains learned, from 1 on."""
     names = runs[0].names
     return {
-        name: [(float(stage), *over(runs, f"bpb/{stage}/{name}")) for stage in range(1, len(names) + 1)]
+        name: [(float(stage), *seed_mean(runs, f"bpb/{stage}/{name}")) for stage in range(1, len(names) + 1)]
         for name in names
     }
 
 
-def model_section(found: Sequence[Found]) -> list[str]:
+def model_section(results: Sequence[RunResult]) -> list[str]:
     """Compare models and orders."""
-    lines = ["## Models and orders", "", f"| model | order | seeds | {' | '.join(FIGURES)} | final / joint |"]
-    lines += ["|---" * (len(FIGURES) + 4) + "|"]
+    lines = ["## Models and orders", "", f"| model | order | seeds | {' | '.join(METRICS)} | final / joint |"]
+    lines += ["|---" * (len(METRICS) + 4) + "|"]
     for model in MODELS:
         for order in ("forward", "reverse"):
-            runs = of(found, model, order)
+            runs = runs_of(results, model, order)
             if runs:
-                cells = " | ".join(shown(over(runs, figure)) for figure in FIGURES)
-                lines.append(f"| {model} | {order} | {len(runs)} | {cells} | {normalised(found, runs)} |")
+                cells = " | ".join(format_value(seed_mean(runs, metric)) for metric in METRICS)
+                lines.append(f"| {model} | {order} | {len(runs)} | {cells} | {normalised(results, runs)} |")
     lines += [
         "",
-        "Joint is the same model after as many bytes of all domains at once (`data.order=joint`, first seed).",
+        "joint: the same model trained on as many bytes of all domains mixed (`data.order=joint`, first seed).",
         "",
     ]
     for order in ("forward", "reverse"):
-        lines += compared(found, "hope", "transformer", order)
-    return [*lines, *hope_section(found)]
+        lines += compare(results, "hope", "transformer", order)
+    return [*lines, *hope_section(results)]
 
 
-def hope_section(found: Sequence[Found]) -> list[str]:
-    """Say whether HOPE forgets less than the Transformer, and what was tried that it might."""
-    gaps = [paired(found, "hope", "transformer", order, "forgetting") for order in ("forward", "reverse")]
+def hope_section(results: Sequence[RunResult]) -> list[str]:
+    """Judge whether HOPE forgets less than the Transformer, and list the variants that were tried."""
+    gaps = [paired(results, "hope", "transformer", order, "forgetting") for order in ("forward", "reverse")]
     known = [mean_and_stderr(gap) for gap in gaps if len(gap) > 1]
     holds = bool(known) and all(mean < -NUM_ERRORS * (error or 0.0) for mean, error in known)
-    first = found[0].run.seed
+    first = results[0].run.seed
     lines = [f"HOPE forgets less than the Transformer in every order: {'**yes**' if holds else '**no**'}.", ""]
-    tried = [each for name in TRIED for each in of(found, name)]
+    tried = [each for name in TRIED for each in runs_of(results, name)]
     if not holds and tried:
-        lines += [f"Tried for it, with seed {first}, forward (levels: drift, updates):", ""]
-        lines += [tried_line(each) for each in [*of(found, "transformer")[:1], *of(found, "hope")[:1], *tried]]
+        lines += [
+            f"Variants that were tried, seed {first}, forward (of each level: drift, and updates in brackets):",
+            "",
+        ]
+        lines += [
+            tried_line(each) for each in [*runs_of(results, "transformer")[:1], *runs_of(results, "hope")[:1], *tried]
+        ]
         lines.append("")
     return lines
 
 
-def tried_line(one: Found) -> str:
-    """Say what a run forgot, and how far its parts went."""
+def tried_line(one: RunResult) -> str:
+    """Return the forgetting of a run, and the drift of its parts."""
     metrics = one.reports["continual"]["metrics"]
     parts = [key.removeprefix("drift/") for key in metrics if key.startswith("drift/")]
-    far = ", ".join(
+    drifts = ", ".join(
         f"{part} {one.value(f'drift/{part}'):.2f}"
         + (f" ({one.value(f'updates/{part}'):.0f})" if f"updates/{part}" in metrics else "")
         for part in parts
     )
-    figures = ", ".join(f"{name} {one.value(name):.3f}" for name in ("forgetting", "learned", "final"))
-    return f"- {one.run.model}: {figures}; {far}"
+    values = ", ".join(f"{name} {one.value(name):.3f}" for name in ("forgetting", "learned", "final"))
+    return f"- {one.run.model}: {values}; {drifts}"
 
 
-def normalised(found: Sequence[Found], runs: Sequence[Found]) -> str:
-    """Return what the domains cost at the end, as a multiple of what they cost who learned them together."""
-    joint = of(found, runs[0].run.model, "joint")
+def normalised(results: Sequence[RunResult], runs: Sequence[RunResult]) -> str:
+    """Return the final loss as a multiple of that of joint training."""
+    joint = runs_of(results, runs[0].run.model, "joint")
     if not joint:
         return ""
-    return f"{over(runs, 'final')[0] / over(joint, 'final')[0]:.2f}"
+    return f"{seed_mean(runs, 'final')[0] / seed_mean(joint, 'final')[0]:.2f}"
 
 
-def compared(found: Sequence[Found], one: str, other: str, order: str) -> list[str]:
-    """Say by how much `one` forgets less than `other`, seed by seed."""
+def compare(results: Sequence[RunResult], one: str, other: str, order: str) -> list[str]:
+    """Compare `one` with `other`, paired by seed."""
     lines = []
-    for figure, word in (
+    for metric, word in (
         ("forgetting", "forgetting"),
-        ("learned", "what domains cost when learned"),
-        ("final", "at the end"),
+        ("learned", "loss on a domain after learning it"),
+        ("final", "final loss"),
     ):
-        pairs = paired(found, one, other, order, figure)
+        pairs = paired(results, one, other, order, metric)
         if len(pairs) > 1:
             mean, error = mean_and_stderr(pairs)
             lines.append(
-                f"- {order}, {word}: {one} less {other} is {mean:+.3f} ± {error:.3f} bits per byte over {len(pairs)} "
+                f"- {order}, {word}: {one} minus {other} is {mean:+.3f} ± {error:.3f} bits per byte over {len(pairs)} "
                 f"seeds: {verdict(mean, error or 0.0)}"
             )
     return [*lines, ""] if lines else []
 
 
 def verdict(mean: float, error: float) -> str:
-    """Say which is lower, if they are apart."""
+    """Write whether a difference is lower, higher, or within its errors."""
     if abs(mean) <= NUM_ERRORS * error:
-        return f"not apart ({NUM_ERRORS} standard errors)"
+        return f"no significant difference ({NUM_ERRORS} standard errors)"
     return "**lower**" if mean < 0 else "**higher**"
 
 
-def level_section(found: Sequence[Found], figures: Path) -> list[str]:
-    """Show forgetting against the period of a level."""
+def level_section(results: Sequence[RunResult], figures: Path) -> list[str]:
+    """Report on forgetting by the update period of a level."""
     names = [f"levels_{period}" for period in PERIODS]
-    runs = {name: of(found, name) for name in names if of(found, name)}
-    if not runs:
+    by_name = {name: runs_of(results, name) for name in names if runs_of(results, name)}
+    if not by_name:
         return []
     lines = [
-        "## Forgetting and the clocks of levels",
+        "## Forgetting by the update period of a level",
         "",
         "A Transformer whose MLP is two levels of half its width; one is updated every step (1,024 bytes), the other "
-        "once in `period` bytes with the mean of its gradients. drift: how far weights went from where they began, "
-        "as a share of their norm there.",
+        "once in `period` bytes with the mean of its gradients. drift: the distance of the weights from their "
+        "initial values, relative to the norm of these.",
         "",
         "| period | seeds | updates | drift slow | drift fast | drift rest | forgetting | learned | final |",
         "|---" * 9 + "|",
     ]
-    for name, here in runs.items():
+    for name, runs in by_name.items():
         period = name.removeprefix("levels_")
-        updates = f"{here[0].value('updates/slow'):.0f}"
-        drifts = " | ".join(shown(over(here, f"drift/{part}")) for part in ("slow", "fast", "rest"))
-        cells = " | ".join(shown(over(here, figure)) for figure in ("forgetting", "learned", "final"))
-        lines.append(f"| {period} | {len(here)} | {updates} | {drifts} | {cells} |")
+        updates = f"{runs[0].value('updates/slow'):.0f}"
+        drifts = " | ".join(format_value(seed_mean(runs, f"drift/{part}")) for part in ("slow", "fast", "rest"))
+        cells = " | ".join(format_value(seed_mean(runs, metric)) for metric in ("forgetting", "learned", "final"))
+        lines.append(f"| {period} | {len(runs)} | {updates} | {drifts} | {cells} |")
     lines.append("")
     for name in names[1:]:
-        lines += compared(found, name, names[0], "forward")
-    lines += compared(found, "hope", "hope_fast", "forward")
+        lines += compare(results, name, names[0], "forward")
+    lines += compare(results, "hope", "hope_fast", "forward")
     for part in ("slow", "fast", "rest"):
-        lines += [correlation(runs, part)]
+        lines += [correlation(by_name, part)]
     # from the slowest to the fastest, on a scale of doublings
     panels = {
-        figure: {
-            "two levels": [(here[0].value("updates/slow"), *over(here, figure)) for here in reversed(runs.values())]
+        metric: {
+            "two levels": [
+                (runs[0].value("updates/slow"), *seed_mean(runs, metric)) for runs in reversed(by_name.values())
+            ]
         }
-        for figure in ("forgetting", "learned", "drift/slow")
+        for metric in ("forgetting", "learned", "drift/slow")
     }
     plot_panels(figures / "continual_periods.png", panels, "updates of the slow level")
     return [*lines, "", "![forgetting](figures/continual_periods.png)", ""]
 
 
-def correlation(runs: dict[str, list[Found]], part: str) -> str:
+def correlation(by_name: dict[str, list[RunResult]], part: str) -> str:
     """Correlate drift with forgetting over all runs."""
-    every = [each for here in runs.values() for each in here]
-    x, y = ([each.value(figure) for each in every] for figure in (f"drift/{part}", "forgetting"))
+    every = [each for runs in by_name.values() for each in runs]
+    x, y = ([each.value(metric) for each in every] for metric in (f"drift/{part}", "forgetting"))
     return f"- over these {len(every)} runs, drift of {part} and forgetting correlate with r = {pearson(x, y):+.2f}"
 
 
-def memory_section(found: Sequence[Found]) -> list[str]:
-    """Show what memories forget."""
+def memory_section(results: Sequence[RunResult]) -> list[str]:
+    """Report on forgetting in memories."""
     lines = [
-        "## Memories instead of weights",
+        "## Forgetting in memories, with fixed weights",
         "",
-        "The weights are those after the first domain and stay; readers carry a memory through all five domains "
-        "(`evals=continual_memory`): online, what the architecture writes by itself; memorize, what is studied.",
+        "The weights are those after the first domain and do not change; a memory is carried through all five domains "
+        "(`evals=continual_memory`). online: the writes while reading; memorize: the domains are memorized.",
         "",
         "| model | memory | seeds | forgetting | bwt | learned | final | writes |",
         "|---" * 8 + "|",
     ]
     for model, overrides in MEMORIES.items():
-        runs = [each for each in of(found, model) if "continual_memory" in each.reports]
+        runs = [each for each in runs_of(results, model) if "continual_memory" in each.reports]
         for report, words in (("continual_memory", "online"), ("continual_memory_memorize", " ".join(overrides))):
-            here = [each for each in runs if report in each.reports]
-            if here:
+            having = [each for each in runs if report in each.reports]
+            if having:
                 values = [
-                    [each.value(name, report) for each in here] for name in ("forgetting", "bwt", "learned", "final")
+                    [each.value(name, report) for each in having] for name in ("forgetting", "bwt", "learned", "final")
                 ]
-                cells = " | ".join(shown(mean_and_stderr(column)) for column in values)
-                lines.append(f"| {model} | {words} | {len(here)} | {cells} | {writes(here[0], report)} |")
-    return [*lines, "", *gains(found)]
+                cells = " | ".join(format_value(mean_and_stderr(column)) for column in values)
+                lines.append(f"| {model} | {words} | {len(having)} | {cells} | {writes(having[0], report)} |")
+    return [*lines, "", *gains(results)]
 
 
-def writes(one: Found, report: str) -> str:
-    """Return how often levels were written."""
+def writes(one: RunResult, report: str) -> str:
+    """Return the number of writes of each level."""
     metrics = one.reports[report]["metrics"]
     return ", ".join(f"{key.split('/')[1]} {metrics[key]['value']:.0f}" for key in metrics if key.endswith("/writes"))
 
 
-def gains(found: Sequence[Found]) -> list[str]:
-    """Say what memories make of domains, against the same weights with nothing memorised."""
+def gains(results: Sequence[RunResult]) -> list[str]:
+    """Report by how much memories lower the loss on a domain, compared with the same weights and empty memories."""
     lines = []
     for model in MEMORIES:
         for kind, report in (("online", "continual_memory"), ("memorize", "continual_memory_memorize")):
-            here = [each for each in of(found, model) if report in each.reports]
-            if here:
-                gained = shown(mean_and_stderr([gain(each, report) for each in here]))
-                lines.append(f"- {model}, {kind}: a domain costs {gained} bits per byte less right after it was read")
+            runs = [each for each in runs_of(results, model) if report in each.reports]
+            if runs:
+                gained = format_value(mean_and_stderr([gain(each, report) for each in runs]))
+                lines.append(
+                    f"- {model}, {kind}: the loss on a domain is {gained} bits per byte lower right after reading it"
+                )
     return [*lines, ""]
 
 
-def gain(one: Found, report: str) -> float:
-    """Return how much less a domain costs right after it was read than before anything was, a mean over domains."""
-    pairs = [(f"bpb/0/{name}", f"bpb/{place}/{name}") for place, name in enumerate(one.names, start=1)]
+def gain(one: RunResult, report: str) -> float:
+    """Return how much lower the loss on a domain is right after reading it than with empty memories; mean over "
+    "domains."""
+    pairs = [(f"bpb/0/{name}", f"bpb/{stage}/{name}") for stage, name in enumerate(one.names, start=1)]
     return sum(one.value(before, report) - one.value(after, report) for before, after in pairs) / len(pairs)
 
 
-def part_section(found: Sequence[Found]) -> list[str]:
-    """Show what is forgotten of a book."""
+def part_section(results: Sequence[RunResult]) -> list[str]:
+    """Report on forgetting over the parts of a book."""
     lines = []
     for model in MODELS:
-        runs = of(found, model, "book")
+        runs = runs_of(results, model, "book")
         if runs:
-            cells = " | ".join(shown(over(runs, figure)) for figure in FIGURES)
+            cells = " | ".join(format_value(seed_mean(runs, metric)) for metric in METRICS)
             lines.append(f"| {model} | {len(runs)} | {cells} |")
     if not lines:
         return []
     return [
         "## One book in five parts",
         "",
-        "`experiment=chronological`: Les Misérables from its beginning to its end, each part a domain.",
+        "`experiment=chronological`: Les Misérables in order, each part a domain.",
         "",
-        f"| model | seeds | {' | '.join(FIGURES)} |",
-        "|---" * (len(FIGURES) + 2) + "|",
+        f"| model | seeds | {' | '.join(METRICS)} |",
+        "|---" * (len(METRICS) + 2) + "|",
         *lines,
         "",
     ]
 
 
-def acceptance(found: Sequence[Found]) -> list[str]:
-    """Say what of the acceptance holds: complete matrices, enough that is forgotten, the same figures each time."""
-    lines = ["## Acceptance", ""]
+def checks(results: Sequence[RunResult]) -> list[str]:
+    """Check that matrices are complete, that enough is forgotten, and that a repeated run gives the same metrics."""
+    lines = ["## Checks of the evaluation", ""]
     for model in ("transformer", "hope"):
         for order in ("forward", "reverse"):
-            lines += [accepted(model, order, runs) for runs in [of(found, model, order)] if runs]
-    for each in found:
+            lines += [matrix_check(model, order, runs) for runs in [runs_of(results, model, order)] if runs]
+    for each in results:
         if each.run.again:
-            first = next(one for one in of(found, each.run.model) if one.run.seed == each.run.seed)
+            first = next(one for one in runs_of(results, each.run.model) if one.run.seed == each.run.seed)
             is_same = first.reports["continual"]["metrics"] == each.reports["continual"]["metrics"]
-            word = "**identical** figures" if is_same else "**other** figures"
+            word = "**identical** metrics" if is_same else "**different** metrics"
             lines.append(f"- {first.run.name}, trained and evaluated again with the same seed: {word}")
     return lines
 
 
-def accepted(model: str, order: str, runs: Sequence[Found]) -> str:
-    """Say whether the matrices are complete, and whether enough was forgotten for them to say anything."""
+def matrix_check(model: str, order: str, runs: Sequence[RunResult]) -> str:
+    """Check that the matrices are complete, and that enough was forgotten for the comparison to mean something."""
     names = runs[0].names
     cells = len(names) * (len(names) + 1)
     counted = [sum(key.startswith("bpb/") for key in each.reports["continual"]["metrics"]) for each in runs]
@@ -325,6 +344,7 @@ def accepted(model: str, order: str, runs: Sequence[Found]) -> str:
     whole = "complete" if set(counted) == {cells} else "NOT complete"
     enough = "**yes**" if min(counts) >= 3 else "**no**"
     return (
-        f"- {model}, {order}: the matrix of {cells} cells is {whole}; forgotten (by more than {NUM_ERRORS} standard "
-        f"errors) were {', '.join(map(str, counts))} of {len(names) - 1} old domains, by seed; at least 3: {enough}"
+        f"- {model}, {order}: the matrix of {cells} cells is {whole}; {', '.join(map(str, counts))} of "
+        f"{len(names) - 1} earlier domains were forgotten (by more than {NUM_ERRORS} standard errors), by seed; at "
+        f"least 3: {enough}"
     )

@@ -27,7 +27,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="the folder in which text/ is")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/continual"), help="where the runs are kept")
-    parser.add_argument("--report", type=Path, default=ROOT / "reports/continual.md", help="figures/ goes beside it")
+    parser.add_argument("--report", type=Path, default=ROOT / "reports/continual.md", help="figures/ goes next to it")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="overrides for every run")
     parser.add_argument("--train", action="store_true", help="train only")
     parser.add_argument("--report-only", action="store_true", help="neither train nor evaluate")

@@ -7,7 +7,7 @@ from nested_learning.command.compose import make_job
 from nested_learning.command.main import run_phase
 from nested_learning.config.option_files import open_option_files
 
-# of a Transformer whose MLP is cut into two levels of half its width, and of one of them the period, in tokens
+# update periods, in tokens, of one of the two levels into which the MLP of a Transformer is split
 PERIODS = (0, 8192, 65536)
 
 
@@ -26,14 +26,14 @@ MODELS = {
     "hope_three": ("model=hope", "model.expansion=0.8125", THREE),
     "hope_slow": ("model=hope", "model.levels=[{name: fast, period: 8192}, {name: slow, period: 65536}]"),
 }
-# of HOPE, with one seed only
+# variants of HOPE, with one seed only
 TRIED = ("hope_three", "hope_slow")
-# how memories study a domain
+# memory policies of evals=continual_memory
 MEMORIES = {
     "transformer": ("memory=memorize", "memory.lr=0.1"),
     "hope": ("memory=memorize", "memory.lr=0.1"),
 }
-# what is trained, the most important first: model, what it reads in which order, how many of the seeds
+# the runs, the most important first: model, order of the domains, number of seeds (None: all)
 PLAN = (
     ("transformer", "forward", None),
     ("hope", "forward", None),
@@ -46,7 +46,7 @@ PLAN = (
     ("transformer", "book", 1),
     ("hope_fast", "forward", None),
 )
-# trained once more with the first seed: the same figures must come out
+# trained again with the first seed: the metrics must be the same
 AGAIN = ("transformer", "forward")
 SIZES = {
     "continual": ("evals.continual.num_rows=16",),
@@ -58,7 +58,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Run:
-    """One training run and what it is asked, in the directory <out>/<model>_<order>_<seed>."""
+    """One training run and its evaluations, in the directory <out>/<model>_<order>_<seed>."""
 
     model: str
     order: str
@@ -69,36 +69,36 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Name the run: always the same, so that the script goes on with it."""
+        """Return the name of the run; it is always the same, so that the script can resume."""
         return f"{self.model}_{self.order}_{self.seed}{'_again' if self.again else ''}"
 
     @property
     def directory(self) -> Path:
-        """Return where it is."""
+        """Return the run directory."""
         return self.out / self.name
 
     def train(self) -> None:
-        """Train it, or what is left of it."""
+        """Train the run; an interrupted run resumes."""
         experiment = ["experiment=chronological"]
         if self.order != "book":
             experiment = ["experiment=domain_sequence", f"data.order={self.order}"]
         where = (f"name={self.name}", f"out={self.out}", "device=cpu", "evals=[]")
-        do([*experiment, *MODELS[self.model], f"seed={self.seed}", *where, *self.overrides])
+        run_command([*experiment, *MODELS[self.model], f"seed={self.seed}", *where, *self.overrides])
 
     def evaluate(self) -> None:
-        """Ask what has no answer yet: the weights after each domain, and of those after the first what memories do."""
-        asked = ["phase=eval", "device=cpu"]
+        """Run the missing evaluations: the weights after each domain, and memories with the weights after the first."""
+        common = ["phase=eval", "device=cpu"]
         if not (self.directory / "evals/continual.json").exists():
-            do([*asked, f"checkpoint={self.directory}", "evals=[continual]", *SIZES["continual"]])
-        answer = self.directory / "evals/continual_memory_memorize.json"
-        if self.order == "forward" and self.model in MEMORIES and not self.again and not answer.exists():
+            run_command([*common, f"checkpoint={self.directory}", "evals=[continual]", *SIZES["continual"]])
+        report = self.directory / "evals/continual_memory_memorize.json"
+        if self.order == "forward" and self.model in MEMORIES and not self.again and not report.exists():
             _, first, *_ = sorted((self.directory / "checkpoints").glob("step_*"))
             memory = [*MEMORIES[self.model], "evals=[continual_memory]", *SIZES["continual_memory"]]
-            do([*asked, f"checkpoint={first}", *memory])
+            run_command([*common, f"checkpoint={first}", *memory])
 
 
-def do(overrides: list[str]) -> None:
-    """Do what `python train.py <overrides>` does."""
+def run_command(overrides: list[str]) -> None:
+    """Run `python train.py <overrides>` in this process."""
     run_phase(make_job(open_option_files(None), overrides).config)
 
 
