@@ -50,6 +50,7 @@ class CombinedConfig(PackingConfig):
         shared = {key: vars(self)[key] for key in SHARED}
         opened: dict[str, Source] = {}
         for name, config in sources.items():
+            # the first source makes the tokenizer unless a trained model brings one; the others are given it
             opened[name] = replace(config, **shared).build(seed, tokenizer)
             tokenizer = opened[name].tokenizer
         return opened
@@ -103,6 +104,7 @@ class CombinedSource(ABC):
         """Return validation row `index`: indices count through the rows of the first source, then the second, ..."""
         name, index = locate(self.validation, index)
         source = self.sources[name]
+        # evenly spaced over the source's own validation rows
         return source.row("validation", 0, index * source.num_rows("validation") // self.validation[name])
 
     def _compute_block(self, name: str, block: int) -> tuple[Positions, Positions]:

@@ -53,6 +53,7 @@ def plan_stages(stages: Sequence[StageConfig], batch_size: int, seq_len: int) ->
                 f"try stages.{i}.seq_len={_divisor(seq_len, stage.seq_len)}"
             )
         parts = seq_len // stage.seq_len
+        # otherwise the stage would end inside a row, and the next stage, of another length, could not start there
         if stage.steps * stage.batch_size % parts:
             raise ConfigError(
                 f"stages.{i}.steps={stage.steps}: its {stage.steps * stage.batch_size} rows must be a multiple of "

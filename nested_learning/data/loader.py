@@ -33,6 +33,7 @@ def read_micro_batch(
     stage = stage_at(stages, step)
     check_micro_batches(stage, num_micro_batches)
     size = stage.batch_size // num_micro_batches
+    # position of the first row, counted in rows of the stage's length as if the whole run had read such rows
     start = stage.first_token // stage.seq_len + (step - stage.first_step) * stage.batch_size + micro_batch * size
     return collate(_train_rows(source, seed, stage, np.arange(start, start + size)))
 
@@ -85,6 +86,7 @@ def _train_rows(source: Source, seed: int, stage: Stage, positions: Positions) -
     if parts == 1:
         return read_in_order(source, seed, positions)
     whole, part = np.divmod(_shuffle_parts(positions, seed, stage, source.num_rows("train") * parts), parts)
+    # the permutation scatters the parts of a row, so the row is read once for each of them
     rows = read_in_order(source, seed, whole)
     return [_slice(row, start, stage.seq_len) for row, start in zip(rows, (part * stage.seq_len).tolist(), strict=True)]
 

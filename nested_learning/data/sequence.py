@@ -113,5 +113,6 @@ def _split_file(name: str, source: DataConfig, segments: int) -> dict[str, DataC
             f"data.sources.{name}.path={source.path}: no such file; data.segments={segments} splits one text file"
         )
     start, end = source.span or (0, file.stat().st_size)
+    # byte positions; `read_span` drops characters that an edge cuts
     edges = [start + (end - start) * part // segments for part in range(segments + 1)]
     return {f"{name}_{part + 1}": replace(source, span=[edges[part], edges[part + 1]]) for part in range(segments)}

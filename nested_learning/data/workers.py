@@ -50,6 +50,7 @@ class Prefetcher:
     def _start(self, step: int) -> Any:
         loader = DataLoader(
             self._steps,
+            # one item is one step and already a list of batches; the endless sampler hands out steps in order
             batch_size=None,
             sampler=itertools.count(step),
             num_workers=self._num_workers,
@@ -90,8 +91,9 @@ class _Steps(Dataset[list[Batch] | NestedLearningError]):
 
 
 def _init_worker(_worker: int) -> None:
-    """Let the worker die with the process that started it, and ignore Ctrl-C, which that process handles."""
+    """Let the worker end with the process that started it and ignore signals that are meant for that process."""
     signal_on_parent_death(signal.SIGKILL)
+    # Ctrl-C and schedulers signal all processes of a run; the training process saves first, then stops its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

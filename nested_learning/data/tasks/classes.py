@@ -87,6 +87,7 @@ class ClassesConfig(DataConfig):
         if tokenizer is None:
             texts = [format_question(each.text) + format_answer(each.label) for each in train]
             tokenizer = make_tokenizer(self.tokenizer, self.vocab_size, texts)
+        # a question may be cut to nothing, a label may not
         for label in (label for task in tasks for label in task):
             needed = len(TextFormat(tokenizer, self.text_len).answer(label)) + 2
             if needed > self.text_len:
@@ -148,6 +149,7 @@ class Classes:
         """Return the row of one text: a document that ends with the label, then padding."""
         assert self.tokenizer is not None
         tokens, num_question = self.format.document(labelled)
+        # the row is the `end` that opens the document, then its tokens but the last, which is only a target
         padded = np.full(self.seq_len + 1, self.tokenizer.end)
         padded[1 : len(tokens) + 1] = tokens
         targets = np.full(self.seq_len, IGNORE)

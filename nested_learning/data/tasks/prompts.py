@@ -87,11 +87,13 @@ class Prompts:
         num_tokens = length - needles.num_tokens
         if num_tokens < 0:
             raise DataError(f"{length} tokens are too few for needles and question; use at least {needles.num_tokens}")
+        # wrong candidates come from the context where it has other values, so that copying any value is not enough
         haystack, in_context = self._haystack, needles.values
         if haystack is None:
             haystack, others = self._needle_haystack(num_tokens, needles.keys, rng)
             in_context = in_context + others
         depths = rng.choice(DEPTHS, len(needles.sentences), replace=False)
+        # queried needles come first in `sentences`
         depths[0] = depth
         order = np.argsort(depths, kind="stable")
         parts = haystack.sample(num_tokens, depths[order].tolist(), rng)

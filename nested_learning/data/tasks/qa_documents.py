@@ -104,6 +104,7 @@ class QADocuments(ABC, Generic[Content]):
         documents, counts = zip(*self._documents(rng, split), strict=True)
         sizes = [len(document) for document in documents]
         tokens = np.concatenate(documents)
+        # the last token predicts the `end` of the next row's first document
         targets = np.append(tokens[1:], self.end)
         is_scored = [np.arange(size) >= size - count for size, count in zip(sizes, counts, strict=True)]
         targets = np.where(np.concatenate(is_scored), targets, IGNORE)

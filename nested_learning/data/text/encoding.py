@@ -59,6 +59,7 @@ def encode_all(
     if jobs == 1:
         yield from (encode(texts, tokenizer, val_fraction) for texts in batches)
         return
+    # a forked process could inherit a lock that a thread of a loaded library holds, and wait for it forever
     context = get_context("spawn")
     waiting: deque[Future[dict[str, Encoded]]] = deque()
     with ProcessPoolExecutor(jobs, context, _init_worker, (folder, val_fraction)) as pool:

@@ -135,6 +135,7 @@ def to_stream(documents: Sequence[str], tokenizer: Tokenizer) -> NDArray[np.unsi
     """Return the stream `end d1 end d2 ... end` [t], in the smallest unsigned dtype that holds the vocabulary."""
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     end = np.array([tokenizer.end], dtype=dtype)
+    # cast part by part: encoders return int64, four times the memory of the stream
     parts = [end]
     for document in documents:
         parts += [tokenizer.encode(part).astype(dtype) for part in split_parts(document)]

@@ -103,6 +103,7 @@ def prepare(folder: Path, config: PrepareConfig, log: Log = print) -> Manifest:
             # the folder must not look complete while damaged shards are written again
             (folder / MANIFEST).unlink()
         done = parts[-1] if parts else Part((0, 0), 0, 0, [])
+        # recorded part by part: a kill loses at most the part that was being written
         for part in _make_parts(folder, config, inputs, tokenizer, (done, len(parts))):
             parts.append(part)
             _write_parts(folder, made_with, parts)
@@ -113,6 +114,7 @@ def prepare(folder: Path, config: PrepareConfig, log: Log = print) -> Manifest:
 @contextmanager
 def _lock_folder(folder: Path) -> Iterator[None]:
     """Create the folder, lock it against other processes within the context, and remove unfinished files of a kill."""
+    # drafts are deleted below, so refuse any folder that was not created by an earlier call
     if folder.exists() and any(folder.iterdir()) and not ((folder / LOCK).exists() or (folder / MANIFEST).exists()):
         raise ConfigError(f"{folder}: exists and holds other files; give another folder")
     try:
@@ -138,6 +140,7 @@ def _prepare_tokenizer(folder: Path, config: PrepareConfig, inputs: list[Input])
     """Make the tokenizer, or open the one that an earlier call made: training it again would read the text again."""
     if not (folder / FILE_NAME).exists():
         documents = islice(_read_documents(inputs, config, (0, 0)), config.max_documents)
+        # validation text must not influence the vocabulary
         texts = (text for text, _ in documents if text and not is_kept(text, config.val_fraction))
         tokenizer = make_tokenizer(config.tokenizer, config.vocab_size, _first(texts, config.train_characters), "--")
         # write, sync, then rename: the final name exists only with complete contents
@@ -194,6 +197,7 @@ def _read_parts(folder: Path, made_with: dict[str, Any], log: Log) -> tuple[list
     saved = json.loads(path.read_text(encoding="utf-8"))
     _require_same(folder, saved, made_with)
     intact: list[Part] = []
+    # later parts are dropped after a damaged one, intact or not: writing resumes at one position and goes on from there
     for position, read, left_out, shards in saved["parts"]:
         part = Part((position[0], position[1]), read, left_out, [Shard(**shard) for shard in shards])
         damage = next(filter(None, (find_damage(folder, shard, made_with["dtype"]) for shard in part.shards)), None)
@@ -261,7 +265,6 @@ def _batches(inputs: list[Input], config: PrepareConfig, begin: Part) -> Iterato
             texts, characters = [], 0
     if texts:
         yield TextBatch(texts, position, read, left_out)
-
     yield TextBatch([], position, read, left_out)
 
 
@@ -283,9 +286,10 @@ def _make_parts(
         for split, writer in writers.items():
             writer.add(encoded[split])
         is_last = not batch.texts
+        # shards end only where a batch ends, which the text alone determines: so kills and `jobs` change no byte
         if sum(writer.tokens for writer in writers.values()) >= config.shard_tokens or is_last:
             shards = [shard for writer in writers.values() for shard in writer.close()]
-            # the empty last batch makes no part of its own where the batch before it has just closed one
+            # the empty last batch makes no part where nothing was read since the last one
             if batch.documents_read > done.documents_read:
                 done = Part(batch.next, batch.documents_read, batch.left_out, shards)
                 number += 1

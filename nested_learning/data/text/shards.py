@@ -94,6 +94,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def find_damage(folder: Path, shard: Shard, dtype: str, *, by_hash: bool = True) -> str | None:
     """Describe the first defect in the files of a shard; None: intact. `by_hash=False`: sizes only."""
+    # sizes first: they are cheap, and catch truncated files without hashing gigabytes
     sizes = (shard.tokens * np.dtype(dtype).itemsize, shard.documents * 8)
     for (path, sha), size in zip(shard.files(folder), sizes, strict=True):
         if not path.is_file():
@@ -139,6 +140,7 @@ class TokenStream:
         # nearly every row lies within one shard: no copy there
         if stop <= self._bounds[first + 1]:
             return self._arrays[first][start - offset : max(start, stop) - offset]
+        # first and last array that the span touches; each contributes the part of the span that lies in it
         last = bisect_right(self._bounds, stop - 1)
         arrays = zip(self._bounds[first:last], self._arrays[first:last], strict=True)
         return np.concatenate([array[max(0, start - offset) : stop - offset] for offset, array in arrays])

@@ -75,6 +75,7 @@ class BpeTokenizer:
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Return the tokens of `text` [t]. Raises DataError for a lone surrogate, ConfigError without a library."""
+        # only a check: the libraries fail with errors of their own, which do not name the character
         to_utf8(text)
         parts = [self._encode(part) for part in split_parts(text)]
         return np.concatenate([np.zeros(0, np.int64), *parts])
@@ -147,6 +148,7 @@ class BpeTokenizer:
         """Return the contents of a tokenizer.json without special tokens."""
         model: dict[str, Any] = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
         model |= {"end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False}
+        # with ignore_merges a word that is a token encodes to it, although no merge makes it
         model |= {"ignore_merges": len(self._vocab) > self._num_made, "vocab": vocab, "merges": self.merges}
         return {
             "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
@@ -165,6 +167,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int, option: str = "data.vocab_s
     library = _library()
     model = library.Tokenizer(library.models.BPE())
     model.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # one id is left for `end`; the alphabet has all bytes, so that bytes not in the training text have tokens too
     trainer = library.trainers.BpeTrainer(vocab_size=vocab_size - 1, initial_alphabet=list(BYTES), show_progress=False)
     model.train_from_iterator((part for text in texts for part in split_parts(text)), trainer)
     tokenizer = BpeTokenizer([(a, b) for a, b in json.loads(model.to_str())["model"]["merges"]])
@@ -185,6 +188,7 @@ def find_merges(ranks: Mapping[bytes, int]) -> dict[bytes, tuple[bytes, bytes]]:
     merges = {}
     for token, rank in ranks.items():
         parts = [token[i : i + 1] for i in range(len(token))]
+        # merge the pair of the lowest rank, the leftmost of equals, as BPE does
         while len(parts) > 2:
             pairs = (ranks.get(a + b, rank) for a, b in pairwise(parts))
             best, i = min((pair, i) for i, pair in enumerate(pairs))
