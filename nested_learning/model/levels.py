@@ -7,17 +7,11 @@ from itertools import pairwise
 
 from nested_learning.errors import ConfigError
 from nested_learning.level import Context, Level
+from nested_learning.ops.rules import RULES
 
-# the rules of `ops/rules` that a level may learn by inside the context, with the keys each reads beside lr and
-# weight_decay; all of them must be given, and no others
-RULE_KEYS: dict[str, tuple[str, ...]] = {
-    "gd": (),
-    "momentum": ("momentum",),
-    "dgd": ("input_decay",),
-    "adamw": ("betas", "eps"),
-    "muon": ("momentum",),
-}
-ALL_RULE_KEYS = sorted({key for keys in RULE_KEYS.values() for key in keys})
+# the rules that a level may learn by inside the context, with the keys of each, all of which must be given
+CONTEXT_RULES = {name: rule.keys for name, rule in RULES.items() if rule.in_context}
+RULE_KEYS = sorted({key for keys in CONTEXT_RULES.values() for key in keys})
 
 SIGNALS = ("teach", "local")
 GRADIENTS = ("first_order", "through")
@@ -45,13 +39,13 @@ class ContextConfig:
 
     def build(self, period: int) -> Context:
         """Return the clock of a level of `period` tokens."""
-        options = tuple((key, vars(self)[key]) for key in RULE_KEYS[self.rule])
+        options = tuple((key, vars(self)[key]) for key in CONTEXT_RULES[self.rule])
         is_through = self.gradient == "through"
         return Context(period, self.rule, self.lr, self.weight_decay, options, self.signal, is_through)
 
     def check(self, where: str) -> None:
         """Raise ConfigError for a value that cannot be used; `where` is the place, such as `context of level fast`."""
-        for key, allowed in (("rule", tuple(RULE_KEYS)), ("signal", SIGNALS), ("gradient", GRADIENTS)):
+        for key, allowed in (("rule", tuple(CONTEXT_RULES)), ("signal", SIGNALS), ("gradient", GRADIENTS)):
             if vars(self)[key] not in allowed:
                 raise ConfigError(f"{where}: {key}={vars(self)[key]} must be one of {', '.join(allowed)}")
         for key in ("lr", "weight_decay", "eps", "input_decay"):
@@ -61,10 +55,10 @@ class ContextConfig:
             raise ConfigError(f"{where}: momentum={self.momentum} must lie in [0, 1)")
         if self.betas is not None and not (len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)):
             raise ConfigError(f"{where}: betas={self.betas} must be two numbers in [0, 1)")
-        for key in ALL_RULE_KEYS:
-            if (vars(self)[key] is not None) != (key in RULE_KEYS[self.rule]):
-                needed = "needs" if key in RULE_KEYS[self.rule] else "does not read"
-                keys = ", ".join(RULE_KEYS[self.rule]) or "no keys of its own"
+        for key in RULE_KEYS:
+            if (vars(self)[key] is not None) != (key in CONTEXT_RULES[self.rule]):
+                needed = "needs" if key in CONTEXT_RULES[self.rule] else "does not read"
+                keys = ", ".join(CONTEXT_RULES[self.rule]) or "no keys of its own"
                 raise ConfigError(f"{where}: rule {self.rule} {needed} {key}; it reads {keys}")
         if self.signal == "local" and self.gradient == "first_order":
             raise ConfigError(

@@ -7,6 +7,7 @@ import torch
 from nested_learning.level import Context, Level
 from nested_learning.nn.full_precision import full_precision
 from nested_learning.ops.rules import RULES
+from nested_learning.ops.rules.functions import FUNCTIONS
 from nested_learning.shapes import Float, Tensor
 
 
@@ -81,9 +82,9 @@ def start(level: Level, clocks: tuple[Context, ...], weights: MLPWeights, batch:
 def blank(like: MLPWeights, clock: Context) -> FastWeights:
     """Return fast weights of the shape of `like` on which nothing is written."""
     zeros = MLPWeights(*(torch.zeros_like(matrix) for matrix in like))
-    rule = RULES[clock.rule]
+    rule = FUNCTIONS[clock.rule]
     inputs = None
-    if rule.reads_inputs:
+    if RULES[clock.rule].reads_inputs:
         inputs = Inputs(*(matrix.new_zeros(len(matrix), clock.period, matrix.shape[2]) for matrix in zeros))
     return FastWeights(zeros, zeros, 0, (rule.init(zeros.up), rule.init(zeros.down)), inputs)
 
@@ -147,7 +148,7 @@ def _with_inputs(fast: FastWeights, inputs: Inputs) -> FastWeights:
 
 def _update(fast: FastWeights, clock: Context) -> FastWeights:
     """Apply the rule of `clock`; the gradient and the inputs begin anew."""
-    rule, options = RULES[clock.rule], dict(clock.options)
+    rule, options = FUNCTIONS[clock.rule], dict(clock.options)
     matrices, states = [], []
     for index in range(2):
         x = {} if fast.inputs is None else {"x": fast.inputs[index]}

@@ -7,26 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from nested_learning.errors import ConfigError
+from nested_learning.ops.rules import RULES
 from nested_learning.optim.schedule import Extent, ScheduleConfig
 
-# the keys each rule of `ops/rules` reads beside lr and weight_decay; all of them must be given, and no others
-RULE_KEYS: dict[str, tuple[str, ...]] = {
-    "gd": (),
-    "momentum": ("momentum",),
-    "preconditioned_momentum": ("momentum", "beta", "eps"),
-    "delta_momentum": ("momentum", "erase"),
-    "deep_momentum": ("memory_lr", "retention"),
-    "dgd": ("input_decay",),
-    "adamw": ("betas", "eps"),
-    "muon": ("momentum",),
-    "m3": ("slow_weight", "slow_every", "eps"),
-}
-# rules for which a parameter is a matrix, and how one of more dimensions becomes matrices: the last two dimensions are
-# the matrix and the others a batch of them, or the first dimension stands against all the others, as in a convolution
-MATRIX_RULES = ("delta_momentum", "deep_momentum", "muon", "m3")
+# how a rule of matrices sees a parameter of more dimensions: the last two as the matrix and the others as a batch of
+# matrices, or the first as rows and all others as columns, as in a convolution
 MATRICES = ("batch", "flatten")
-ALL_GROUP_KEYS = sorted({"matrix", *(key for keys in RULE_KEYS.values() for key in keys)})
-# what no factor can be put on: a pair, and a count
+RULE_KEYS = sorted({"matrix", *(key for rule in RULES.values() for key in rule.keys)})
+# keys that a schedule cannot scale: a pair, and a count
 UNSCHEDULED = ("betas", "slow_every")
 
 
@@ -40,13 +28,13 @@ class Allowed(NamedTuple):
 SIZE = Allowed("be 0 or more", lambda value: 0 <= value < math.inf)
 COUNT = Allowed("be 1 or more", lambda value: value >= 1)
 DECAY = Allowed("lie in [0, 1)", lambda value: 0 <= value < 1)
-SHARE = Allowed("lie in [0, 1]", lambda value: 0 <= value <= 1)
+FRACTION = Allowed("lie in [0, 1]", lambda value: 0 <= value <= 1)
 ALLOWED: dict[str, Allowed] = {
     **dict.fromkeys(
         ("lr", "weight_decay", "min_rank", "period", "eps", "input_decay", "memory_lr", "slow_weight", "erase"), SIZE
     ),
     **dict.fromkeys(("momentum", "beta"), DECAY),
-    "retention": SHARE,
+    "retention": FRACTION,
     "slow_every": COUNT,
 }
 
@@ -84,7 +72,7 @@ class GroupConfig:
 
     def options(self) -> dict[str, float | list[float]]:
         """Return the keys that the rule reads beside lr and weight_decay, with their values."""
-        return {key: vars(self)[key] for key in RULE_KEYS[self.rule]}
+        return {key: vars(self)[key] for key in RULES[self.rule].keys}
 
     def check(self, where: str) -> None:
         """Raise ConfigError for a value that cannot be used; `where` is the group's path, such as `optim.groups.0`."""
@@ -103,7 +91,7 @@ class GroupConfig:
         if self.betas is not None and not (len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)):
             raise ConfigError(f"{where}.betas={self.betas} of group {self.name} must be two numbers in [0, 1)")
         self._check_rule(where)
-        allowed_keys = [key for key in ("lr", "weight_decay", *RULE_KEYS[self.rule]) if key not in UNSCHEDULED]
+        allowed_keys = [key for key in ("lr", "weight_decay", *RULES[self.rule].keys) if key not in UNSCHEDULED]
         for key, schedule in self.schedules.items():
             if key not in allowed_keys:
                 raise ConfigError(
@@ -113,10 +101,11 @@ class GroupConfig:
             schedule.check(f"{where}.schedules.{key}")
 
     def _check_rule(self, where: str) -> None:
-        if self.rule not in RULE_KEYS:
-            raise ConfigError(f"{where}.rule={self.rule!r} of group {self.name} must be one of {sorted(RULE_KEYS)}")
-        keys = RULE_KEYS[self.rule] + (("matrix",) if self.rule in MATRIX_RULES else ())
-        for key in ALL_GROUP_KEYS:
+        if self.rule not in RULES:
+            raise ConfigError(f"{where}.rule={self.rule!r} of group {self.name} must be one of {sorted(RULES)}")
+        rule = RULES[self.rule]
+        keys = (*rule.keys, "matrix") if rule.asks_for_matrix else rule.keys
+        for key in RULE_KEYS:
             given, read = vars(self)[key] is not None, key in keys
             if given and not read:
                 raise ConfigError(

@@ -11,6 +11,7 @@ from nested_learning import tree
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.level import TokensBefore, is_due
 from nested_learning.ops.rules import RULES
+from nested_learning.ops.rules.functions import FUNCTIONS
 from nested_learning.optim.average import EMA, Average
 from nested_learning.optim.groups import Group
 from nested_learning.optim.inputs import Inputs, watch
@@ -73,7 +74,7 @@ class Optimizer:
             for name, parameter in zip(group.names, group.parameters, strict=True):
                 assert name not in self.states, f"parameter {name} is in two groups"
                 part = group.seen(parameter.detach())
-                self.states[name] = self._cut(RULES[group.rule].init(processes.whole(part)), part)
+                self.states[name] = self._cut(FUNCTIONS[group.rule].init(processes.whole(part)), part)
                 if RULES[group.rule].reads_inputs:
                     self.inputs[name] = Inputs(part)
                 if group.period > tokens_per_step:

@@ -7,9 +7,9 @@ import torch
 from torch.optim.adamw import adamw as torch_adamw
 
 from nested_learning.ops.orthogonal import newton_schulz
-from nested_learning.ops.rules import RULES
 from nested_learning.ops.rules.adamw import TINY, AdamWState
 from nested_learning.ops.rules.dgd import DGDState
+from nested_learning.ops.rules.functions import FUNCTIONS
 from nested_learning.ops.rules.gd import GDState
 from nested_learning.ops.rules.m3 import M3State
 from nested_learning.ops.rules.momentum import MomentumState
@@ -38,7 +38,7 @@ def naive_update(
     """Do the same as `update` with the rule's readable form, one parameter after another. Source: ours."""
     new_states = []
     for parameter, gradient, state in zip(parameters, gradients, states, strict=True):
-        weights, new_state = RULES[rule].update(parameter, gradient, state, **keywords)
+        weights, new_state = FUNCTIONS[rule].update(parameter, gradient, state, **keywords)
         parameter.copy_(weights)
         new_states.append(new_state)
     return new_states

@@ -20,7 +20,7 @@ from nested_learning.config.option_files import SHIPPED, open_option_files
 from nested_learning.config.registry import CHOICES, LISTED
 from nested_learning.config.schema import Config
 from nested_learning.errors import ConfigError
-from nested_learning.optim.config import RULE_KEYS
+from nested_learning.ops.rules import RULES
 from nested_learning.typed import convert
 from nested_learning.world.config import WorldConfig
 
@@ -140,7 +140,7 @@ def test_every_key_is_read_somewhere() -> None:
     options = [option for group in CHOICES.values() for option in group.values()]
     known = {field.name for option in [Config, *options] for kind in classes(option) for field in fields(kind)}
     # groups of an optimizer, and levels, hand all that their rule reads over at once
-    assert known - read - {key for keys in RULE_KEYS.values() for key in keys} == set()
+    assert known - read - {key for rule in RULES.values() for key in rule.keys} == set()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import torch
 from nested_learning import tree
 from nested_learning.ops.rules import RULES
 from nested_learning.ops.rules.dgd import DGDState
+from nested_learning.ops.rules.functions import FUNCTIONS
 from nested_learning.optim.updates import FAST, naive_update
 
 USUAL = {"lr": 0.05, "weight_decay": 0.1}
@@ -38,11 +39,11 @@ def inputs(rule: str, g: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def update(rule: str, w: torch.Tensor, g: torch.Tensor, state, **keywords) -> tuple:
-    return RULES[rule].update(w, g, state, **inputs(rule, g), **CASES[rule] | keywords)
+    return FUNCTIONS[rule].update(w, g, state, **inputs(rule, g), **CASES[rule] | keywords)
 
 
 def advance(rule: str, w: torch.Tensor, num_steps: int, seed: int = 10) -> tuple:
-    state = RULES[rule].init(w)
+    state = FUNCTIONS[rule].init(w)
     for step in range(num_steps):
         w, state = update(rule, w, random(*w.shape, seed=seed + step), state)
     return w, state
@@ -66,8 +67,8 @@ def test_a_rule_changes_none_of_its_arguments(rule):
 @every_rule
 def test_rows_learn_as_if_each_were_alone(rule):
     w = random(3, 4, 6, seed=0)
-    state = RULES[rule].init(w)
-    alone = [(row, RULES[rule].init(row)) for row in w]
+    state = FUNCTIONS[rule].init(w)
+    alone = [(row, FUNCTIONS[rule].init(row)) for row in w]
     for step in range(3):
         g = random(3, 4, 6, seed=step + 1)
         w, state = update(rule, w, g, state)
@@ -87,7 +88,7 @@ def test_a_row_of_the_state_is_the_state_of_that_row(rule):
 @every_rule
 def test_a_gradient_of_zero_moves_weights_by_their_decay_alone(rule):
     w = random(4, 6, seed=0)
-    moved, state = update(rule, w, torch.zeros_like(w), RULES[rule].init(w))
+    moved, state = update(rule, w, torch.zeros_like(w), FUNCTIONS[rule].init(w))
     torch.testing.assert_close(moved, w * (1 - CASES[rule]["lr"] * CASES[rule]["weight_decay"]), atol=1e-12, rtol=0)
     assert all(leaf.isfinite().all() for leaf in tree.leaves(state))
 
@@ -96,7 +97,7 @@ def test_a_gradient_of_zero_moves_weights_by_their_decay_alone(rule):
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e15])
 def test_weights_stay_finite_whatever_the_size_of_the_gradient(rule, scale):
     w = random(4, 6, seed=0).float()
-    state = RULES[rule].init(w)
+    state = FUNCTIONS[rule].init(w)
     for step in range(3):
         w, state = update(rule, w, scale * random(4, 6, seed=step).float(), state)
     assert all(leaf.isfinite().all() for leaf in (w, *tree.leaves(state)))
@@ -105,14 +106,14 @@ def test_weights_stay_finite_whatever_the_size_of_the_gradient(rule, scale):
 @every_rule
 def test_a_rate_of_zero_changes_nothing(rule):
     w = random(4, 6, seed=0)
-    moved, _ = update(rule, w, random(4, 6, seed=1), RULES[rule].init(w), lr=0.0)
+    moved, _ = update(rule, w, random(4, 6, seed=1), FUNCTIONS[rule].init(w), lr=0.0)
     assert torch.equal(moved, w)
 
 
 @every_rule
 def test_a_rule_goes_down_the_gradient(rule):
     w, target = random(4, 6, seed=0), random(4, 6, seed=1)
-    state = RULES[rule].init(w)
+    state = FUNCTIONS[rule].init(w)
     distance = (w - target).norm()
     for _ in range(20):
         w, state = update(rule, w, w - target, state, weight_decay=0.0)
@@ -123,7 +124,7 @@ def test_a_rule_goes_down_the_gradient(rule):
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_a_gradient_flows_through_updates_and_stays_finite_even_from_zero(rule, scale):
     w, g = random(2, 4, 6, seed=0).requires_grad_(), (scale * random(2, 4, 6, seed=1)).requires_grad_()
-    once, state = update(rule, w, g, RULES[rule].init(w))
+    once, state = update(rule, w, g, FUNCTIONS[rule].init(w))
     twice, _ = update(rule, once, g, state)
     for found in torch.autograd.grad(twice.square().sum(), (w, g)):
         assert found.isfinite().all() and (scale == 0.0 or found.abs().sum() > 0)
@@ -132,7 +133,7 @@ def test_a_gradient_flows_through_updates_and_stays_finite_even_from_zero(rule, 
 @every_rule
 def test_the_gradient_through_two_updates_is_that_of_differences(rule):
     def two(w: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        once, state = update(rule, w, g, RULES[rule].init(w))
+        once, state = update(rule, w, g, FUNCTIONS[rule].init(w))
         return update(rule, once, g * once, state)[0]
 
     points = (random(3, 2, seed=0).requires_grad_(), random(3, 2, seed=1).requires_grad_())
@@ -143,9 +144,9 @@ def test_the_gradient_through_two_updates_is_that_of_differences(rule):
 def test_every_row_may_have_a_rate_of_its_own(rule):
     w, g = random(2, 4, 6, seed=0), random(2, 4, 6, seed=1)
     rates = torch.tensor([0.1, 0.02], dtype=torch.float64)
-    together, _ = update(rule, w, g, RULES[rule].init(w), lr=rates[:, None, None])
+    together, _ = update(rule, w, g, FUNCTIONS[rule].init(w), lr=rates[:, None, None])
     for row, rate in enumerate(rates.tolist()):
-        alone, _ = update(rule, w[row], g[row], RULES[rule].init(w[row]), lr=rate)
+        alone, _ = update(rule, w[row], g[row], FUNCTIONS[rule].init(w[row]), lr=rate)
         torch.testing.assert_close(together[row], alone, atol=1e-12, rtol=0)
 
 
@@ -153,7 +154,7 @@ def test_every_row_may_have_a_rate_of_its_own(rule):
 def test_the_fast_path_equals_the_readable_rule(rule):
     shapes = [*SHAPES, *SHAPES]
     slow, fast = ([random(*shape, seed=seed) for seed, shape in enumerate(shapes)] for _ in range(2))
-    slow_states, fast_states = ([RULES[rule].init(w) for w in weights] for weights in (slow, fast))
+    slow_states, fast_states = ([FUNCTIONS[rule].init(w) for w in weights] for weights in (slow, fast))
     for step in range(4):
         gradients = [random(*shape, seed=100 * step + seed) for seed, shape in enumerate(shapes)]
         slow_states = naive_update(rule, slow, gradients, slow_states, **CASES[rule])
@@ -169,7 +170,7 @@ def test_dgd_from_the_product_of_its_inputs_equals_the_readable_rule():
     gradients = [random(*shape, seed=seed + 10) for seed, shape in enumerate(shapes)]
     inputs = [random(5, shape[1], seed=seed + 20) for seed, shape in enumerate(shapes)]
     expected = [
-        RULES["dgd"].update(w, g, DGDState(), x=x, **CASES["dgd"])[0]
+        FUNCTIONS["dgd"].update(w, g, DGDState(), x=x, **CASES["dgd"])[0]
         for w, g, x in zip(weights, gradients, inputs, strict=True)
     ]
     FAST["dgd"](weights, gradients, [DGDState()] * 3, grams=[x.mT @ x for x in inputs], **CASES["dgd"])

@@ -1,15 +1,11 @@
 """Levels on the command line: what is allowed, and what the answer says when it is not."""
 
-import inspect
-
 import pytest
 
 from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
 from nested_learning.errors import ConfigError
 from nested_learning.level import Context, Level
-from nested_learning.model.levels import RULE_KEYS
-from nested_learning.ops.rules import RULES
 
 TAUGHT = "{name: fast, period: 64, context: {rule: gd, lr: 0.1}}"
 SLOW = "{name: slow, period: 0}"
@@ -24,13 +20,6 @@ def refusal(levels: str, *overrides: str) -> str:
     with pytest.raises(ConfigError) as error:
         configure(levels, *overrides)
     return str(error.value)
-
-
-def test_the_keys_of_a_rule_are_those_that_the_rule_reads():
-    for name, keys in RULE_KEYS.items():
-        parameters = inspect.signature(RULES[name].update).parameters.values()
-        keywords = {each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
-        assert keywords - {"x"} == {"lr", "weight_decay", *keys}, name
 
 
 def test_a_level_has_one_of_two_clocks():

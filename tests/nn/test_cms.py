@@ -10,6 +10,7 @@ from nested_learning.nn.cms import ContinuumMemory
 from nested_learning.nn.init import initialise
 from nested_learning.nn.level_state import LevelState, MLPWeights, norm, read_on, write_gradient
 from nested_learning.ops.rules import RULES
+from nested_learning.ops.rules.functions import FUNCTIONS
 
 DIM, HIDDEN, BATCH, PERIOD = 6, 4, 3, 4
 RULE_OPTIONS = {
@@ -119,7 +120,7 @@ def test_a_local_level_is_the_plain_loop_over_periods_values_and_gradients(rule,
     for row in x.split(1):
         up, down = level.up.weight[None], level.down.weight[None]
         deltas = [torch.zeros_like(up), torch.zeros_like(down)]
-        rules, outputs = [RULES[rule].init(delta) for delta in deltas], []
+        rules, outputs = [FUNCTIONS[rule].init(delta) for delta in deltas], []
         for piece in row.split(PERIOD, 1):
             weights = [up + deltas[0], down + deltas[1]]
             y, loss, both_inputs = local_loss(level, piece, *weights)
@@ -129,7 +130,7 @@ def test_a_local_level_is_the_plain_loop_over_periods_values_and_gradients(rule,
             gradients = torch.autograd.grad(loss, weights, create_graph=True)
             for index, inputs in enumerate(both_inputs):
                 x_of_rule = {"x": inputs} if RULES[rule].reads_inputs else {}
-                deltas[index], rules[index] = RULES[rule].update(
+                deltas[index], rules[index] = FUNCTIONS[rule].update(
                     deltas[index], gradients[index], rules[index],
                     lr=0.1, weight_decay=weight_decay, **RULE_OPTIONS[rule], **x_of_rule,
                 )  # fmt: skip

@@ -16,6 +16,7 @@ from nested_learning.objective.loss import cross_entropy
 from nested_learning.objective.next_token import NextToken
 from nested_learning.objective.online import Online, refuse_single_derivatives
 from nested_learning.ops.rules import RULES
+from nested_learning.ops.rules.functions import FUNCTIONS
 
 VOCAB, TOKENS, BATCH = 11, 14, 2
 RULE_OPTIONS = {
@@ -159,8 +160,8 @@ def test_every_rule_writes_once_a_period_by_the_sum_of_its_gradients(rule, gradi
     for index, gradient in enumerate(found):
         zero = torch.zeros_like(gradient[None])
         x = {"x": inputs[index]} if RULES[rule].reads_inputs else {}
-        wanted, _ = RULES[rule].update(
-            zero, gradient[None], RULES[rule].init(zero), lr=0.05, weight_decay=0.1, **RULE_OPTIONS[rule], **x
+        wanted, _ = FUNCTIONS[rule].update(
+            zero, gradient[None], FUNCTIONS[rule].init(zero), lr=0.05, weight_decay=0.1, **RULE_OPTIONS[rule], **x
         )
         assert torch.allclose(after.fast[0].delta[index], wanted, atol=1e-12)
     norm = sum(gradient.square().sum() for gradient in found).sqrt()

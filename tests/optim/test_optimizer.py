@@ -8,7 +8,7 @@ from optim.shipped import SHIPPED, SLOW, give_gradients, group, optim, parameter
 
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.level import Level
-from nested_learning.ops.rules import RULES
+from nested_learning.ops.rules.functions import FUNCTIONS
 from nested_learning.optim.build import build_optimizer
 from nested_learning.optim.optimizer import Optimizer
 
@@ -36,13 +36,13 @@ def test_adamw_equals_the_adamw_of_torch_and_the_readable_rule(device, dtype):
     ours, theirs = parameters(dtype, device), parameters(dtype, device)
     optimizer = build_optimizer(optim(group(weight_decay=0.1)), ours, [], 100, 5)
     reference = torch.optim.AdamW([p for _, p in theirs], lr=0.01, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1)
-    readable = [(p.detach().clone(), RULES["adamw"].init(p.detach())) for _, p in ours]
+    readable = [(p.detach().clone(), FUNCTIONS["adamw"].init(p.detach())) for _, p in ours]
     for step in range(5):
         train(optimizer, ours, [step])
         give_gradients(theirs, step)
         reference.step()
         readable = [
-            RULES["adamw"].update(w, p.grad, state, lr=0.01, weight_decay=0.1, betas=[0.9, 0.95], eps=1e-8)
+            FUNCTIONS["adamw"].update(w, p.grad, state, lr=0.01, weight_decay=0.1, betas=[0.9, 0.95], eps=1e-8)
             for (w, state), (_, p) in zip(readable, theirs, strict=True)
         ]
     for (_, our), (_, their), (w, _) in zip(ours, theirs, readable, strict=True):

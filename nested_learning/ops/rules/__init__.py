@@ -1,30 +1,43 @@
-"""Learning rules: how weights follow a gradient. Pure functions, shared by every memory, level and optimizer.
+"""Update rules: how weights follow a gradient. Memories, levels and optimizers share them.
 
-A rule is a pair of functions, `init(w) -> state` and `(w, g, state, *, lr, weight_decay, ...) -> (w, state)`, that
-change none of their arguments and can be differentiated through. A state is a NamedTuple of tensors with the rows of
-the weights, beside plain integers. These are the readable forms; an optimizer's faster, in-place twins stand in
-`optim/updates.py`. A new rule joins by one entry in `RULES`.
+This table holds what a configuration must know of each rule, and imports no torch. `ops/rules/<name>.py` holds the two
+functions of rule `<name>`: `init_<name>(w) -> state` and `<name>(w, g, state, *, lr, weight_decay, ...) -> (w, state)`.
+They are pure and differentiable. A state is a NamedTuple of tensors with the rows of the weights, and plain integers.
+A new rule is one file and one line in `RULES`; optimizers may have a faster form in `optim/updates.py`.
 """
 
-from nested_learning.ops.rules.adamw import adamw, init_adamw
-from nested_learning.ops.rules.deep_momentum import deep_momentum, init_deep_momentum
-from nested_learning.ops.rules.delta_momentum import delta_momentum, init_delta_momentum
-from nested_learning.ops.rules.dgd import dgd, init_dgd
-from nested_learning.ops.rules.gd import gd, init_gd
-from nested_learning.ops.rules.m3 import init_m3, m3
-from nested_learning.ops.rules.momentum import init_momentum, momentum
-from nested_learning.ops.rules.muon import init_muon, muon
-from nested_learning.ops.rules.preconditioned_momentum import init_preconditioned_momentum, preconditioned_momentum
-from nested_learning.ops.rules.rule import Rule
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    """A rule as configurations see it.
+
+    `keys`: the keywords of its function besides lr and weight_decay, all of which must be configured. `min_rank` 0:
+    every coordinate is updated by itself; 2: the last two dimensions of the weights are a matrix `[out, in]`, the
+    others independent rows. `reads_inputs`: its function has a keyword `x`, the inputs `[*, n, in]` of the linear map.
+    `in_context`: levels of the continuum memory may learn by it while a context is read.
+    """
+
+    keys: tuple[str, ...] = ()
+    min_rank: int = 0
+    reads_inputs: bool = False
+    in_context: bool = False
+
+    @property
+    def asks_for_matrix(self) -> bool:
+        """Say whether a group must say how a parameter of more than two dimensions becomes matrices."""
+        # a rule that reads inputs takes only linear layers, whose weights are matrices already
+        return self.min_rank == 2 and not self.reads_inputs
+
 
 RULES = {
-    "gd": Rule(init_gd, gd),
-    "momentum": Rule(init_momentum, momentum),
-    "preconditioned_momentum": Rule(init_preconditioned_momentum, preconditioned_momentum),
-    "delta_momentum": Rule(init_delta_momentum, delta_momentum, min_rank=2),
-    "deep_momentum": Rule(init_deep_momentum, deep_momentum, min_rank=2),
-    "dgd": Rule(init_dgd, dgd, min_rank=2, reads_inputs=True),
-    "adamw": Rule(init_adamw, adamw),
-    "muon": Rule(init_muon, muon, min_rank=2),
-    "m3": Rule(init_m3, m3, min_rank=2),
+    "gd": Rule(in_context=True),
+    "momentum": Rule(("momentum",), in_context=True),
+    "preconditioned_momentum": Rule(("momentum", "beta", "eps")),
+    "delta_momentum": Rule(("momentum", "erase"), min_rank=2),
+    "deep_momentum": Rule(("memory_lr", "retention"), min_rank=2),
+    "dgd": Rule(("input_decay",), min_rank=2, reads_inputs=True, in_context=True),
+    "adamw": Rule(("betas", "eps"), in_context=True),
+    "muon": Rule(("momentum",), min_rank=2, in_context=True),
+    "m3": Rule(("slow_weight", "slow_every", "eps"), min_rank=2),
 }

@@ -1,4 +1,4 @@
-"""What a learning rule is."""
+"""The types that all rules share."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,14 +9,8 @@ from nested_learning.shapes import Tensor
 Rate = float | Tensor
 
 
-class Rule(NamedTuple):
-    """A rule by its two functions, the least rank of weights it is defined for, and what else it reads.
-
-    `min_rank` 0: every coordinate for itself. `min_rank` 2: the last two dimensions are a matrix `[out, in]`, the
-    others independent rows. `reads_inputs`: `update` has a keyword `x`, the inputs `[*, n, in]` of the linear map.
-    """
+class RuleFunctions(NamedTuple):
+    """A rule's `init(w) -> state` and `update(w, g, state, *, lr, weight_decay, ...) -> (w, state)`."""
 
     init: Callable[..., Any]
     update: Callable[..., Any]
-    min_rank: int = 0
-    reads_inputs: bool = False

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nested_learning.ops.rules import RULES
+from nested_learning.ops.rules.functions import FUNCTIONS
 
 # gradient and loss at the weights of every row, before step t; with the inputs of the rules that read them
 Problem = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor | None]]
@@ -42,7 +42,7 @@ def rates(low: float, high: float) -> list[float]:
 
 def learn(learner: Learner, problem: Problem, start: Tensor, steps: int, lrs: Sequence[float]) -> list[Course]:
     """Optimize with every learning rate of `lrs` from the weights `start`, `[seed, o, i]`; return a course for each."""
-    seeds, rule = len(start), RULES[learner.rule]
+    seeds, rule = len(start), FUNCTIONS[learner.rule]
     w = start.repeat(len(lrs), 1, 1)
     rate = torch.tensor(lrs, dtype=w.dtype).repeat_interleave(seeds)[:, None, None]
     state, losses, path = rule.init(w), [], []
