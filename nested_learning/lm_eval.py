@@ -1,4 +1,4 @@
-"""`python -m nested_learning.lm_eval`: the command line of lm-evaluation-harness, which knows a model `nested`."""
+"""`python -m nested_learning.lm_eval`: the command line of lm-evaluation-harness with the model type `nested`."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,11 +35,11 @@ def main(arguments: Sequence[str]) -> int:
 
 @cache
 def register() -> Any:
-    """Make lm-evaluation-harness know this project's models as `nested`; return their class.
+    """Register this project's models with lm-evaluation-harness as `nested`; return their class.
 
-    Its arguments: `checkpoint`, a run directory or step; `device`, `weights` and `batch_size` as elsewhere;
-    `max_length`, the tokens of a context and what follows, the last ones; and options of the memory policy by their
-    names, such as `memory=memorize` and `memory.steps=2`. Raises ConfigError without the package `lm-eval`.
+    Model arguments: `checkpoint`, a run directory or step; `device`, `weights` and `batch_size` as elsewhere;
+    `max_length`, the last tokens of a context with its continuation; and options of the memory policy by name, such as
+    `memory=memorize` and `memory.steps=2`. Raises ConfigError without the package `lm-eval`.
     """
     from nested_learning.evals.harness.lm import lm_class
 
@@ -67,7 +67,7 @@ def register() -> Any:
                 raise ConfigError("--model_args: give checkpoint=<run directory or checkpoints/step_*>")
             trained = open_trained(Path(str(checkpoint)), device or "auto", weights)
             if trained.tokenizer is None:
-                raise ConfigError(f"{trained.checkpoint}: was trained on data that is no text; it has no tokenizer")
+                raise ConfigError(f"{trained.checkpoint}: was trained on data without text; it has no tokenizer")
             policy = read_policy(str(checkpoint), options)
             super().__init__(
                 lambda rows: Session(trained.model, trained.tokenizer, batch=rows, policy=policy),
@@ -80,9 +80,9 @@ def register() -> Any:
 
 
 def read_policy(checkpoint: str, options: Mapping[str, Any]) -> MemoryConfig:
-    """Return the memory policy that `options` name: `memory` and `memory.<key>`; raise ConfigError for others.
+    """Return the memory policy in `options`, `memory` and `memory.<key>`; raise ConfigError for other keys.
 
-    `checkpoint`: what is evaluated.
+    `checkpoint` is the model that is evaluated.
     """
     unknown = [key for key in options if key != "memory" and not key.startswith("memory.")]
     if unknown:
@@ -95,7 +95,7 @@ def read_policy(checkpoint: str, options: Mapping[str, Any]) -> MemoryConfig:
 
 
 def read_batch_size(value: str | int) -> int:
-    """Return the number of rows; raise ConfigError for `auto`, which would try what fits."""
+    """Return the number of rows; raise ConfigError for `auto`, which is not supported."""
     if (isinstance(value, str) and not value.isdigit()) or int(value) < 1:
         raise ConfigError(f"--batch_size={value}: give a number of 1 or more; it changes no result")
     return int(value)

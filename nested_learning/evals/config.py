@@ -1,4 +1,4 @@
-"""What the options of `evals=` share."""
+"""The base class of the options of `evals=`."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class EvalConfig(ABC):
-    """One option of `evals=`; it is checked without torch."""
+    """One option of `evals=`. It is checked without importing torch."""
 
     name: str
 
     @abstractmethod
     def build(self, data: DataConfig) -> "EvalPack":
-        """Return the pack, for a model that is asked about `data`."""
+        """Return the pack, for a model that is evaluated on `data`."""
 
     def at_least(self, least: int, *keys: str) -> None:
         """Raise ConfigError for the first of `keys` whose value is below `least`."""
@@ -37,11 +37,11 @@ class EvalConfig(ABC):
                     raise ConfigError(f"evals.{self.name}.{key}={word}: must be one of {', '.join(allowed)}")
 
     def file(self, path: str | None, what: str) -> Path:
-        """Return the file or folder `path`, which is `what`; raise DataError where there is none."""
+        """Return the file or folder `path`; raise DataError where it is missing. `what` describes it in the message."""
         if path is None:
             raise DataError(
-                f"evals.{self.name}.path is missing: {what}; give evals.{self.name}.path=<it>; "
-                "docs/how-to.md, Data of evaluations, says where it is to be had"
+                f"evals.{self.name}.path is missing: {what}; set evals.{self.name}.path=<path>; "
+                "docs/how-to.md, Data of evaluations, says where to get it"
             )
         if not Path(path).expanduser().exists():
             raise DataError(f"evals.{self.name}.path={path}: no such file or folder; it should be {what}")

@@ -83,8 +83,8 @@ class EvalContext:
         """Return the tokenizer of the model; raise ConfigError where it has none."""
         if self.tokenizer is None:
             raise ConfigError(
-                f"evals={pack} needs a model that reads text, and this one was trained on data={self.data.name}, "
-                f"whose tokens are no text; evaluate a checkpoint of data=text, or leave {pack} out"
+                f"evals={pack} needs a model that reads text, and a model of data={self.data.name} has no tokenizer; "
+                f"evaluate a checkpoint of data=text, or leave {pack} out"
             )
         return self.tokenizer
 

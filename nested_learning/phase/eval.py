@@ -1,4 +1,4 @@
-"""`phase=eval`: ask a trained model, under a memory policy, and keep the reports in its run directory."""
+"""`phase=eval`: evaluate a trained model under a memory policy and write the reports to its run directory."""
 
 import math
 import time
@@ -33,9 +33,8 @@ def run(config: "Config") -> Result:
     """Run every pack of `evals=` on the model of `checkpoint=` and write `<run>/evals/<pack>.json` (rows, plot).
 
     Model and tokenizer are those of the checkpoint; the data, its seed and the memory policy are those of `config`.
-    Results under `memory=frozen` and with `weights=ema` get names of their own: `<pack>_frozen.json`,
-    `<pack>_ema.json`. Raises ConfigError when there is nothing to run, CheckpointError for a checkpoint that cannot be
-    used.
+    Results under `memory=frozen` and with `weights=ema` have their own names: `<pack>_frozen.json`, `<pack>_ema.json`.
+    Raises ConfigError where there is nothing to run, CheckpointError for a checkpoint that cannot be opened.
     """
     if not config.evals:
         raise ConfigError("evals=[]: nothing to evaluate; use evals=validation or evals=[validation,perplexity]")
@@ -61,7 +60,7 @@ def run(config: "Config") -> Result:
             baseline = report_on(name, pack, online, config, trained)
         report = report_on(name, pack, ctx, config, trained, baseline)
         label = label_of(name, config, ctx)
-        # until both policies are through, so that an interruption costs no answer of either
+        # drafts stay until both policies have finished, so that an interruption loses no answer of either
         for each in (ctx, replace(ctx, policy=MemoryConfig(name="online"))):
             draft_of(label_of(name, config, each), each).unlink(missing_ok=True)
         metrics |= {f"{label}/{figure}": metric.value for figure, metric in report.metrics.items()}
@@ -71,7 +70,7 @@ def run(config: "Config") -> Result:
 def report_on(
     name: str, pack: EvalPack, ctx: EvalContext, config: "Config", trained: Trained, baseline: Report | None = None
 ) -> Report:
-    """Ask `ctx` the examples of a pack, keep the report beside its run, and show it."""
+    """Evaluate one pack, write its report to the run directory, and print it."""
     label, before = label_of(name, config, ctx), fingerprint_parameters(trained.model)
     about_run = about(name, config, trained, ctx) | {"parameters_sha256": before}
     started = time.process_time()
@@ -97,7 +96,7 @@ def report_on(
 
 
 def label_of(pack: str, config: "Config", ctx: EvalContext) -> str:
-    """Return the name of a report: the pack, the policy and the weights where they are not the usual ones, `name=`."""
+    """Return the name of a report: the pack, then the policy and the weights if not the defaults, then `name=`."""
     words = [pack]
     if ctx.policy.name != "online":
         words.append(ctx.policy.name)
@@ -107,17 +106,17 @@ def label_of(pack: str, config: "Config", ctx: EvalContext) -> str:
 
 
 def draft_of(label: str, ctx: EvalContext) -> Path:
-    """Return the file that holds the answers while they are asked for."""
+    """Return the file that collects the answers during an evaluation."""
     return ctx.run / FOLDER / f".{label}.draft.jsonl"
 
 
 def say(line: str) -> None:
-    """Print one line of any length."""
+    """Print one line without wrapping it."""
     Console().print(line, soft_wrap=True, highlight=False)
 
 
 def fingerprint_parameters(model: LanguageModel) -> str:
-    """Return the sha256 of all that was trained."""
+    """Return the SHA-256 of all parameters and buffers."""
     digest = sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
@@ -125,7 +124,7 @@ def fingerprint_parameters(model: LanguageModel) -> str:
 
 
 def save_plot(path: Path, plot: Callable[[Path], None]) -> str:
-    """Have `plot` draw into `path`; say where it is, or what is missing to draw it."""
+    """Call `plot` with `path`; return a line that says where the plot is, or which package is missing."""
     try:
         plot(path)
     except ImportError:
@@ -134,23 +133,23 @@ def save_plot(path: Path, plot: Callable[[Path], None]) -> str:
 
 
 def given(config: "Config") -> Path:
-    """Return the path of `checkpoint=`; raise ConfigError when there is none."""
+    """Return the path of `checkpoint=`; raise ConfigError where it is missing."""
     if config.checkpoint is None:
         raise ConfigError(f"phase={config.phase.name}: give checkpoint=<run directory or checkpoints/step_*>")
     return Path(config.checkpoint)
 
 
 def refuse_other_model(config: "Config", trained: Trained) -> None:
-    """Raise ConfigError when `config` asks for another model than the checkpoint holds."""
+    """Raise ConfigError where `config` has another model than the checkpoint."""
     if config.model != trained.config.model:
         raise ConfigError(
-            f"model={config.model.name}: {trained.checkpoint} holds a {trained.config.model.name} of its own shape; "
-            "leave model= and model.* out, the checkpoint brings them"
+            f"model={config.model.name}: {trained.checkpoint} has a {trained.config.model.name} with its own options; "
+            "leave out model= and model.*, the checkpoint brings them"
         )
 
 
 def about(name: str, config: "Config", trained: Trained, ctx: EvalContext) -> dict[str, Any]:
-    """Say what a report is about: what was asked, of whom, how; no two questions say the same."""
+    """Return what identifies an evaluation: the pack, the checkpoint, the data and the memory policy."""
     return {
         "pack": asdict(config.evals[name]),
         "checkpoint": trained.checkpoint.name,
@@ -167,5 +166,5 @@ def about(name: str, config: "Config", trained: Trained, ctx: EvalContext) -> di
 
 
 def _in_json(value: Any) -> Any:
-    # a threshold that nothing reaches
+    # JSON has no infinity, which is a valid surprise_threshold
     return str(value) if value == math.inf else value

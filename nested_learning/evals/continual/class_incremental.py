@@ -1,4 +1,4 @@
-"""`evals=class_incremental`: classes come task after task, and an answer may be any of those that came so far."""
+"""`evals=class_incremental`: classes arrive task after task; the model chooses among all classes so far."""
 
 import json
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ NAME = "class_incremental"
 
 
 class LabelQuestion(NamedTuple):
-    """Text number `number`, which was not trained on, of task `task` (1, 2, ...), asked after so many tasks.
+    """A test text of task `task` (1, 2, ...), to be labelled after `after` tasks.
 
-    The first `num_labels` labels, in the order in which they came, may be the answer.
+    The candidates are the first `num_labels` labels in the order in which they arrived.
     """
 
     after: int
@@ -36,10 +36,10 @@ class LabelQuestion(NamedTuple):
 
 
 class ClassIncremental:
-    """Asks for the labels of unseen texts after each task of data=classes, among all labels that came so far.
+    """Labels unseen texts after each task of data=classes, among all labels so far.
 
-    The label that costs the fewest nats a token is the answer. `per_label` texts of each label are asked, None for all,
-    `at_once` together; `joint`: the run of a model that learned all tasks at once and was asked too. Source: Nested
+    The answer is the label with the lowest loss per token. There are `per_label` texts of each label (None: all),
+    `at_once` in a batch. `joint` is the evaluated run of a model that learned all tasks at once. Source: Nested
     Learning, arXiv 2512.24695, section 9; splits and tasks as in Momeni et al., arXiv 2412.15563.
     """
 
@@ -52,10 +52,10 @@ class ClassIncremental:
         self.choices: Answers | None = None
 
     def open_source(self, ctx: EvalContext) -> Classes:
-        """Open the data in the tokens of the model. Raises ConfigError for other data, or a model of no text."""
+        """Open the data in the tokens of the model. Raises ConfigError for other data, or without a tokenizer."""
         if not isinstance(ctx.data, ClassesConfig):
             raise ConfigError(
-                f"evals={NAME}: asks about data=classes, not data={ctx.data.name}; train with it, or give "
+                f"evals={NAME} needs data=classes, not data={ctx.data.name}; train with it, or give "
                 "data=classes data.path=<JSON lines with text and label>"
             )
         if ctx.tokenizer is None:
@@ -64,7 +64,7 @@ class ClassIncremental:
         return self.source
 
     def choose_labels(self, starts: Sequence[Session], questions: Sequence[LabelQuestion]) -> list[Record]:
-        """Ask each question of its session, of one row, which has read what comes before the text."""
+        """Choose a label for each question with its session of one row, which has read the text."""
         assert self.source is not None, "examples come before answers"
         labels = [label for task in self.source.tasks for label in task]
         records: list[Record] = []
@@ -77,7 +77,7 @@ class ClassIncremental:
         return records
 
     def answers(self, number: int) -> "Answers":
-        """Return the first `number` labels as answers."""
+        """Return the first `number` labels as candidates."""
         assert self.source is not None, "examples come before answers"
         if self.choices is None or len(self.choices.answers) != number:
             labels = [label for task in self.source.tasks for label in task][:number]
@@ -85,12 +85,12 @@ class ClassIncremental:
         return self.choices
 
     def texts_of(self, questions: Sequence[LabelQuestion]) -> list[Text]:
-        """Return the tokens of what is asked."""
+        """Return the tokens of the texts to label."""
         assert self.source is not None, "examples come before answers"
         return [torch.from_numpy(self.source.format.question(each.text.text)) for each in questions]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return the figures of `transfer`."""
+        """Return the metrics of `transfer`."""
         metrics = transfer(records, [] if self.joint is None else read_joint(Path(self.joint)))
         return Report(
             samples=dict(metrics),
@@ -102,15 +102,13 @@ class ClassIncremental:
 
 
 class TrainedSequence(ClassIncremental):
-    """Tasks are learned by training: of a run, the checkpoint at the end of each task is asked."""
+    """Tasks are learned by training: evaluates the checkpoint at the end of each task."""
 
     def examples(self, ctx: EvalContext) -> list[LabelQuestion]:
-        """Return the questions. Raises ConfigError for checkpoints that are missing, and for memory that would be
-        carried from one of them to the next.
-        """
+        """Return the questions. Raises ConfigError for missing checkpoints, and for memory.reset=carry."""
         if ctx.policy.carries:
             raise ConfigError(
-                f"memory.reset=carry: each checkpoint begins with a memory of its own in evals.{NAME}.mode=weights; "
+                f"memory.reset=carry: in evals.{NAME}.mode=weights the checkpoints share no memory; "
                 f"use memory.reset=per_example, or evals.{NAME}.mode=memory"
             )
         source = self.open_source(ctx)
@@ -124,7 +122,7 @@ class TrainedSequence(ClassIncremental):
         return questions
 
     def answer(self, session: Session, examples: Sequence[LabelQuestion]) -> list[list[Record]]:
-        """Return the row of each question."""
+        """Return the record of each question."""
         records: dict[LabelQuestion, Record] = {}
         for after in dict.fromkeys(each.after for each in examples):
             here = [each for each in examples if each.after == after]
@@ -148,18 +146,18 @@ class TrainedSequence(ClassIncremental):
         path = self.run / checkpoint.FOLDER / f"step_{after * each:08d}"
         if not path.exists():
             raise ConfigError(
-                f"evals={NAME}: {self.run} has no checkpoint of step {after * each}, when {after} tasks were learned; "
-                f"train with save_every={each} keep_every={each} steps={len(self.source.tasks) * each}, or ask with "
+                f"evals={NAME}: {self.run} has no checkpoint of step {after * each}, the end of task {after}; "
+                f"train with save_every={each} keep_every={each} steps={len(self.source.tasks) * each}, or use "
                 f"evals.{NAME}.mode=memory"
             )
         return path
 
 
 class ReadSequence(ClassIncremental):
-    """Nothing is trained: one session reads the training texts with their labels, task after task.
+    """Tasks are read, not trained: one session reads the training texts with their labels, task after task.
 
-    After each task, forks of it are asked; where it studies, the texts of a task are studied in place of reading them.
-    An example is a number of tasks, all that is asked then its answer.
+    After each task, forks of it answer all questions. Under memory=memorize the texts of a task are memorized instead
+    of read. An example is a number of tasks; its answer has the records of all questions after so many tasks.
     """
 
     def __init__(self, per_label: int | None, at_once: int, joint: str | None) -> None:
@@ -167,7 +165,7 @@ class ReadSequence(ClassIncremental):
         self.batch_size = 1
 
     def examples(self, ctx: EvalContext) -> range:
-        """Return how many tasks have been read each time that it is asked."""
+        """Return the numbers of tasks after which questions are answered, from 0."""
         source = self.open_source(ctx)
         self.questions = questions_of(source, self.per_label)
         self.seed = ctx.seed
@@ -176,8 +174,8 @@ class ReadSequence(ClassIncremental):
         return range(len(source.tasks) + 1)
 
     def answer(self, session: Session, examples: Sequence[int]) -> list[list[Record]]:
-        """Return the rows of all questions after so many tasks."""
-        assert len(examples) == 1, "there is one reader"
+        """Return the records of all questions after so many tasks."""
+        assert len(examples) == 1, "there is one session"
         after = examples[0]
         reader, written = self._read_tasks(session, after)
         questions = [each for each in self.questions if each.after == after]
@@ -188,7 +186,7 @@ class ReadSequence(ClassIncremental):
         return [[record | written for record in records]]
 
     def _read_tasks(self, session: Session, after: int) -> tuple[Session, Record]:
-        """Return a session like `session` that has read `after` tasks, and what was written of the last."""
+        """Return a session like `session` that has read `after` tasks, and what was written for the last task."""
         assert self.source is not None, "examples come before answers"
         if self.reader is None or self.done > after:
             self.reader, self.done = session.fork(), 0
@@ -207,19 +205,19 @@ class ReadSequence(ClassIncremental):
 
 
 class Answers:
-    """The first `number` of some answers, from which one is chosen, and what each would cost.
+    """Candidate answers that are scored together.
 
-    What answers begin with is read once, and nobody needs to read their last tokens.
+    A common prefix of several answers is read once, and the last tokens of answers, which predict nothing, not at all.
     """
 
     def __init__(self, answers: Sequence[Text]) -> None:
         self.answers = [tuple(each.tolist()) for each in answers]
-        begun = {answer[:end] for answer in self.answers for end in range(1, len(answer))}
-        # the beginning of another is read with it
-        self.read = sorted(begun - {each[:end] for each in begun for end in range(1, len(each))})
+        prefixes = {answer[:end] for answer in self.answers for end in range(1, len(answer))}
+        # a prefix of a longer prefix is read with it
+        self.read = sorted(prefixes - {each[:end] for each in prefixes for end in range(1, len(each))})
         longest = max(map(len, self.read), default=0)
         self.padded = torch.tensor([[*each, *[0] * (longest - len(each))] for each in self.read], dtype=torch.int64)
-        # where the logits are that predict what follows: first those before anything was read, then row by row
+        # prefix -> the row of logits that predicts its next token: first the logits before any token, then row by row
         where = {
             each[:end]: 1 + row * longest + end - 1
             for row, each in enumerate(self.read)
@@ -231,7 +229,7 @@ class Answers:
         self.owner = torch.tensor([number for number, each in enumerate(self.answers) for _ in each])
 
     def nats(self, session: Session) -> torch.Tensor:
-        """Return the mean nats a token of each answer after what the one row of `session` has read."""
+        """Return the mean nats per token of each answer after what the one row of `session` has read."""
         logits = session.feed(torch.empty(1, 0, dtype=torch.int64))
         if self.read:
             read = session.fork([0] * len(self.read)).read(self.padded)
@@ -242,15 +240,15 @@ class Answers:
 
 
 def questions_of(source: Classes, per_label: int | None) -> list[LabelQuestion]:
-    """Return all that is asked of a sequence: of all tasks so far after each, and of each task before it is learned."""
+    """Return all questions: after each task those of all tasks so far, and those of each task before it is learned."""
     numbered: list[list[tuple[int, LabelledText]]] = []
     number = 0
     for texts in source.texts["validation"]:
-        asked = first_of_each(texts, per_label)
-        numbered.append(list(enumerate(asked, number)))
-        number += len(asked)
+        chosen = first_of_each(texts, per_label)
+        numbered.append(list(enumerate(chosen, number)))
+        number += len(chosen)
     counts = np.cumsum([0, *map(len, source.tasks)]).tolist()
-    # R[0][j] and R[j - 1][j], what forward transfer compares, are of the labels up to j
+    # forward transfer compares R[0][j] with R[j - 1][j]; both choose among the labels up to task j
     before = {(after, task) for task in range(2, len(source.tasks) + 1) for after in (0, task - 1)}
     learned = {(after, task) for after in range(1, len(source.tasks) + 1) for task in range(1, after + 1)}
     return [
@@ -261,8 +259,8 @@ def questions_of(source: Classes, per_label: int | None) -> list[LabelQuestion]:
 
 
 def read_joint(run: Path) -> list[Record]:
-    """Read what a model that learned all tasks at once answered. Raises DataError where it was not asked."""
+    """Return the records of a model that learned all tasks at once. Raises DataError where it was not evaluated."""
     path = run / "evals" / f"{NAME}.jsonl"
     if not path.exists():
-        raise DataError(f"evals.{NAME}.joint={run}: has no {path.name}; ask it first: phase=eval evals={NAME}")
+        raise DataError(f"evals.{NAME}.joint={run}: has no {path.name}; evaluate it first: phase=eval evals={NAME}")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

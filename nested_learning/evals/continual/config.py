@@ -1,4 +1,4 @@
-"""Options of the packs on forgetting."""
+"""Options of the packs that measure forgetting."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class ContinualConfig(EvalConfig):
-    """What weights forget: `num_rows` validation rows of every domain, read with the weights after each of them.
+    """Forgetting in the weights: `num_rows` validation rows of every domain, read with the weights after each domain.
 
     `batch_size` rows are read at once.
     """
@@ -34,9 +34,9 @@ class ContinualConfig(EvalConfig):
 
 @dataclass(kw_only=True)
 class ContinualMemoryConfig(EvalConfig):
-    """What memories forget: `num_streams` readers read `num_rows` rows of every domain, one domain after the other.
+    """Forgetting in the memories: `num_streams` sessions read `num_rows` rows of every domain, domain after domain.
 
-    After each, `val_rows` validation rows of all domains are read; `batch_size` readers work at once.
+    After each domain they read `val_rows` validation rows of all domains; `batch_size` sessions run at once.
     """
 
     num_streams: int
@@ -59,11 +59,11 @@ MODES = ("weights", "memory")
 
 @dataclass(kw_only=True)
 class ClassIncrementalConfig(EvalConfig):
-    """Labels of unseen texts among all classes so far, after each task of data=classes.
+    """Class-incremental learning: label unseen texts among all classes so far, after each task of data=classes.
 
-    `mode`: weights asks the checkpoints of the run; memory, one session that reads the tasks and is not trained.
-    `per_label`: texts of each label that are asked, null for all; `batch_size` at once. `joint`: a run with
-    data.is_joint=true that was asked too, which intransigence is measured against.
+    `mode`: weights, evaluate the checkpoints of the run; memory, one session reads the tasks, without training.
+    `per_label`: test texts of each label, null for all; `batch_size` at once. `joint`: an evaluated run with
+    data.is_joint=true, the reference of intransigence.
     """
 
     mode: str

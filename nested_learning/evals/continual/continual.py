@@ -1,4 +1,4 @@
-"""`evals=continual`: what the weights forget over domains that were learned one after the other."""
+"""`evals=continual`: forgetting in the weights over domains that were learned one after the other."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -25,9 +25,9 @@ from nested_learning.inference.session import Session
 
 
 class CheckpointRow(NamedTuple):
-    """A row of the validation of `domain`, to be read with `weights` as they were in the checkpoint `directory`.
+    """A validation row of `domain`, to be read with the weights of the checkpoint `directory`.
 
-    `stage`: how many domains had been learned by then.
+    `stage` is the number of domains that were learned by then.
     """
 
     stage: int
@@ -40,9 +40,9 @@ class CheckpointRow(NamedTuple):
 class Continual:
     """Reads validation rows of every domain of `data=sequence` with the weights after each domain, kept in the run.
 
-    Reports bits per byte of all of them, and what is made of them: `forgetting_figures`. Of every level of the model
-    also how far it went, `drift/<level>`, and how often its own clock let it be changed, `updates/<level>`. `num_rows`
-    rows of each domain are read, `batch_size` at once, each from an empty state (`resets`: each document of a row).
+    Reports bits per byte of all of them and the metrics of `forgetting_metrics`; for each level of the model also how
+    far its weights moved, `drift/<level>`, and how often it was updated, `updates/<level>`. `num_rows` rows of each
+    domain are read, `batch_size` at once, each from an empty state (with `resets`, each document of a row).
     """
 
     reads_text = False
@@ -51,10 +51,10 @@ class Continual:
         self.num_rows, self.batch_size, self.resets = num_rows, batch_size, resets
 
     def examples(self, ctx: EvalContext) -> list[CheckpointRow]:
-        """Return the questions, in the order in which domains were learned.
+        """Return the rows of all stages, in the order in which domains were learned.
 
-        Raises ConfigError for data that are no sequence and for memories that are to be carried from row to row,
-        CheckpointError where checkpoints were not kept.
+        Raises ConfigError for data that is not a sequence and for memory.reset=carry, CheckpointError where checkpoints
+        were not kept.
         """
         if ctx.policy.carries:
             raise ConfigError(
@@ -88,7 +88,7 @@ class Continual:
         return answers
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return the figures of the matrix and of the levels."""
+        """Return the metrics of the matrix and of the levels."""
         names = list(dict.fromkeys(record["domain"] for record in records))
         matrix = matrix_of(names, records)
         found = forgetting_metrics(names, matrix, paired=False)
@@ -105,19 +105,19 @@ class Continual:
 
 
 def open_domains(ctx: EvalContext, pack: str) -> CombinedSource:
-    """Open the domains that `ctx` is asked about. Raises ConfigError for data that are none."""
+    """Open the domains of the data. Raises ConfigError for data that is not a sequence of domains."""
     source = ctx.open_source()
     if not isinstance(ctx.data, SequenceConfig) or not isinstance(source, CombinedSource):
         raise ConfigError(
-            f"evals={pack}: data={ctx.data.name} is no sequence of domains; use a run that was trained with "
+            f"evals={pack}: data={ctx.data.name} is not a sequence of domains; use a run that was trained with "
             "data=sequence, such as experiment=domain_sequence"
         )
     return source
 
 
 def stages(ctx: EvalContext, names: Sequence[str]) -> list[Path]:
-    """Return the checkpoints of the run before the first domain and after each. Raises CheckpointError for none."""
-    assert isinstance(ctx.data, SequenceConfig), "the data is known by now"
+    """Return the checkpoints before the first domain and after each. Raises CheckpointError for a missing one."""
+    assert isinstance(ctx.data, SequenceConfig), "open_domains has checked the data"
     each = ctx.data.steps_each
     found = [ctx.run / checkpoint.FOLDER / f"step_{stage * each:08d}" for stage in range(len(names) + 1)]
     for stage, directory in enumerate(found):
@@ -130,18 +130,18 @@ def stages(ctx: EvalContext, names: Sequence[str]) -> list[Path]:
     return found
 
 
-def require_same(trained: dict[str, Any], asked: SequenceConfig) -> None:
-    """Raise ConfigError unless domains are asked about as they were learned: in that order, after as many steps."""
+def require_same(trained: dict[str, Any], data: SequenceConfig) -> None:
+    """Raise ConfigError unless the order of domains and the steps of each are those of training."""
     for key in ("name", "order", "steps_each", "segments"):
-        if trained[key] != vars(asked)[key]:
+        if trained[key] != vars(data)[key]:
             raise ConfigError(
-                f"evals=continual: data.{key}={vars(asked)[key]}, but the run was trained with "
+                f"evals=continual: data.{key}={vars(data)[key]}, but the run was trained with "
                 f"data.{key}={trained[key]}; leave it out, the checkpoint brings it"
             )
 
 
 def matrix_of(names: Sequence[str], records: Sequence[Record]) -> Matrix:
-    """Return the bits per byte after each stage, of each domain; a row is a sample."""
+    """Return the bits per byte of each domain after each stage; each record is a sample."""
     cells: dict[tuple[int, str], list[Record]] = {}
     for record in records:
         cells.setdefault((record["stage"], record["domain"]), []).append(record)

@@ -1,4 +1,4 @@
-"""`evals=continual_memory`: what memories forget over domains that one reader reads one after the other."""
+"""`evals=continual_memory`: forgetting in the memories of sessions that read one domain after the other."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from nested_learning.shapes import Int, Tensor
 
 
 class Stream(NamedTuple):
-    """What one reader reads: of each domain some `text`, and the `rows` that it is asked about after every domain."""
+    """The input of one session: a `text` of each domain, and the validation `rows` that it reads after every domain."""
 
     number: int
     text: dict[str, Int[Tensor, " t"]]
@@ -25,11 +25,11 @@ class Stream(NamedTuple):
 
 
 class ContinualMemory:
-    """Readers with a memory of their own read `num_rows` training rows of every domain, one domain after the other.
+    """Independent sessions read `num_rows` training rows of every domain, one domain after the other.
 
-    Weights stay as they are; after each domain a fork reads `val_rows` validation rows of all domains, from their
-    beginning, with what is memorised until then. Under memory=memorize a domain is studied. Reports the figures of
-    `forgetting_figures`, a reader being a sample; all readers are asked about the same rows.
+    The trained weights do not change. After each domain a fork reads `val_rows` validation rows of all domains as new
+    documents, with the memory so far. Under memory=memorize a domain is memorized instead of read. Reports the metrics
+    of `forgetting_metrics`. Each session is one sample; all read the same validation rows.
     """
 
     reads_text = False
@@ -38,13 +38,13 @@ class ContinualMemory:
         self.num_streams, self.num_rows, self.val_rows, self.batch_size = num_streams, num_rows, val_rows, batch_size
 
     def examples(self, ctx: EvalContext) -> list[Stream]:
-        """Return the streams. Raises ConfigError for data that are no sequence."""
+        """Return the streams. Raises ConfigError for data that is not a sequence of domains."""
         source = open_domains(ctx, "continual_memory")
         rows = {name: list(ValidationRows(part, self.val_rows)) for name, part in source.sources.items()}
         return [Stream(number, self.texts(source, number), rows) for number in range(self.num_streams)]
 
     def texts(self, source: CombinedSource, number: int) -> dict[str, Tensor]:
-        """Return what reader `number` reads of each domain: rows that follow each other, the readers evenly spaced."""
+        """Return the text of each domain for session `number`: consecutive rows, with sessions evenly spaced."""
         found = {}
         for name, part in source.sources.items():
             there = part.num_rows("train")
@@ -54,7 +54,7 @@ class ContinualMemory:
         return found
 
     def answer(self, session: Session, examples: Sequence[Stream]) -> list[list[Record]]:
-        """Return for each reader the sums over the rows of each domain, after each domain; and what was written."""
+        """Return for each session the sums over the rows of each domain, after each domain; and what was written."""
         answers: list[list[Record]] = [[] for _ in examples]
         memorized: list[MemorizeResult] = []
         for stage, name in enumerate([None, *examples[0].text]):
@@ -64,13 +64,14 @@ class ContinualMemory:
             for domain, rows in examples[0].rows.items():
                 for answer, stream, sums in zip(answers, examples, evaluate_rows(session, rows), strict=True):
                     answer.append({"stream": stream.number, "stage": stage, "domain": domain} | sums)
+        # the driver reads `memory/...` from the first record of each answer
         if memorized:
             for answer, written in zip(answers, concat_results(memorized).records(), strict=True):
                 answer[0] |= written
         return answers
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return the figures of the matrix."""
+        """Return the metrics of the matrix."""
         names = list(dict.fromkeys(record["domain"] for record in records))
         matrix = matrix_of(names, records)
         return Report(
@@ -83,7 +84,7 @@ class ContinualMemory:
 
 
 def read_or_memorize(session: Session, text: Int[Tensor, "b t"]) -> list[MemorizeResult]:
-    """Have the readers read a text, or study it, then begin another; return what was written, if they study."""
+    """Read a text, or memorize it under memory=memorize; then start a new document. Return what was written."""
     if session.memorizes:
         return [session.memorize(text)]
     session.feed(text)
@@ -92,10 +93,11 @@ def read_or_memorize(session: Session, text: Int[Tensor, "b t"]) -> list[Memoriz
 
 
 def evaluate_rows(session: Session, rows: Sequence[RowToRead]) -> list[dict[str, float]]:
-    """Return the sums over `rows` for each stream of `session`: read side by side, each from its beginning.
+    """Return the sums over `rows` for each row of `session`, with its memory.
 
-    What is written of one row another does not see, nor does `session`.
+    Every validation row is read by a fork of its own: what it writes is seen by no other row, nor by `session`.
     """
+    # all pairs of a session row and a validation row, in one batch
     fork = session.fork([stream for stream in range(session.batch) for _ in rows])
     batch = Batch(*(column.repeat(session.batch, 1) for column in collate([row.row for row in rows])))
     nats, correct = read_only(fork, batch)

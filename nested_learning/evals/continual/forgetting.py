@@ -1,4 +1,4 @@
-"""What is forgotten: the figures of a matrix of bits per byte, of each domain after each domain that was learned."""
+"""Forgetting metrics of a matrix: the bits per byte of each domain after each domain that was learned."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,20 +10,20 @@ from nested_learning.evals.protocol import Grid, Panels
 AXIS = "domains learned"
 
 Lines = dict[str, list[tuple[float, float, float | None]]]
-# (how many domains were learned, the domain that is asked about): what it costs, 0 learned being the beginning
+# (number of domains learned, index of the domain that is evaluated) -> bits per byte; 0 learned is the start
 Matrix = Mapping[tuple[int, int], Samples]
 
 
 def forgetting_metrics(names: Sequence[str], matrix: Matrix, *, paired: bool) -> dict[str, Samples | Metric]:
-    """Return the figures of `matrix`; `names` are those of the domains, in the order in which they were learned.
+    """Return the metrics of `matrix`, in bits per byte; `names` are the domains in the order of learning.
 
-    `bpb/<n>/<domain>`: after n domains, 0 before any. `forgetting/<domain>`: the last one less the least since the
-    domain was learned, 0 or more; `forgetting`: its mean over all domains but the last; `bwt`, backward transfer: how
-    much less they cost at the end than right after they were learned, below 0 where they were forgotten; `fwt`, forward
-    transfer: how much less a domain costs right before it is learned than at the beginning; `learned`: what domains
-    cost right after they were learned; `final`: at the end. With `paired`, sample k is the same reader of every domain,
-    and means are over readers; else the samples of each domain are its own. Source: Lopez-Paz and Ranzato, arXiv
-    1706.08840, section 2, and Chaudhry et al., arXiv 1801.10112, section 3, in terms of losses.
+    `bpb/<n>/<domain>`: after n domains. `forgetting/<domain>`: the final value minus the lowest since the domain was
+    learned, 0 or more; `forgetting`: its mean over all domains but the last. `bwt`, backward transfer: the value right
+    after learning minus the final one, below 0 where a domain was forgotten. `fwt`, forward transfer: the value at the
+    start minus the one right before learning. `learned`: the mean right after learning; `final`: the mean at the end.
+    With `paired`, sample k of every domain is the same session, and means are over sessions; otherwise the domains have
+    independent samples. Source: Lopez-Paz and Ranzato, arXiv 1706.08840, section 2, and Chaudhry et al., arXiv
+    1801.10112, section 3, with losses in place of accuracies.
     """
     last, domains = len(names), range(len(names))
     metrics: dict[str, Samples | Metric] = {
@@ -41,18 +41,18 @@ def forgetting_metrics(names: Sequence[str], matrix: Matrix, *, paired: bool) ->
 
 
 def least(matrix: Matrix, domain: int, last: int) -> int:
-    """Return after how many domains `domain` cost least, from when it was learned on."""
+    """Return the stage with the lowest value of `domain` since it was learned."""
     return min(range(domain + 1, last + 1), key=lambda stage: matrix[stage, domain].metric().value)
 
 
 def less(one: Samples, other: Samples, better: str) -> Samples:
-    """Return by how much `one` is above `other`, over the same samples."""
-    assert list(one.denominators) == list(other.denominators), "the samples are no pairs"
+    """Return `one - other` over the same samples."""
+    assert list(one.denominators) == list(other.denominators), "the samples are not paired"
     return Samples([a - b for a, b in zip(one.numerators, other.numerators, strict=True)], one.denominators, better)
 
 
 def mean(parts: Sequence[Samples], *, paired: bool) -> Samples | Metric:
-    """Return the mean of `figures`: over the readers that they share, or of independent samples."""
+    """Return the mean of `parts`: over the sessions that they share, or over independent samples."""
     better = parts[0].better
     if paired:
         of_each = [
@@ -68,7 +68,7 @@ def mean(parts: Sequence[Samples], *, paired: bool) -> Samples | Metric:
 
 
 def forgetting_curves(names: Sequence[str], matrix: Matrix) -> Panels:
-    """Lay `matrix` out as a line for each domain, over how many were learned."""
+    """Return a line for each domain, over the number of domains learned."""
     lines: Lines = {
         name: [(float(stage), *matrix[stage, domain].metric()[:2]) for stage in range(len(names) + 1)]
         for domain, name in enumerate(names)
@@ -77,7 +77,7 @@ def forgetting_curves(names: Sequence[str], matrix: Matrix) -> Panels:
 
 
 def forgetting_grid(names: Sequence[str], matrix: Matrix) -> Grid:
-    """Lay `matrix` out as a table, to draw it as a heat map."""
+    """Return `matrix` as a grid for a heat map."""
     stages = range(len(names) + 1)
     values = [[matrix[stage, domain].metric().value for domain in range(len(names))] for stage in stages]
     return Grid(AXIS, list(stages), "domain", list(names), values)

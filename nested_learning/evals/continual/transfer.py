@@ -1,7 +1,7 @@
-"""What learning one task after the other does to accuracy: the matrix of all tasks after each, and its figures.
+"""Accuracy metrics of class-incremental learning, from a matrix: each task after each number of learned tasks.
 
-Of a row, `after` is how many tasks were learned, `task` (1, 2, ...) whose classes are asked for, `correct` whether the
-answer was right among `num_choices`, `example` which one was asked.
+Keys of a record: `after`, the number of tasks learned; `task` (1, 2, ...), the task of the text; `example`, its number;
+`correct`, whether the chosen label is right; `num_choices`, the number of candidate labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ from statistics import fmean
 from nested_learning.evals.metrics import Samples
 from nested_learning.evals.protocol import Grid, Panels, Record
 
-# of a matrix: tasks learned, task asked
+# of a matrix: number of tasks learned, task evaluated
 Cell = tuple[int, int]
 Cells = Mapping[Cell, Mapping[int, Record]]
 
 
 def cells_of(records: Sequence[Record]) -> dict[Cell, dict[int, Record]]:
-    """Return the rows of each cell of the matrix by example."""
+    """Return the records of each cell of the matrix, by example."""
     cells: dict[Cell, dict[int, Record]] = {}
     for record in records:
         cells.setdefault((record["after"], record["task"]), {})[record["example"]] = record
@@ -24,13 +24,12 @@ def cells_of(records: Sequence[Record]) -> dict[Cell, dict[int, Record]]:
 
 
 def transfer(records: Sequence[Record], joint: Sequence[Record] = ()) -> dict[str, Samples]:
-    """Return the figures of a sequence of T tasks; R[i][j] is the accuracy on task j after i tasks. Every task counts
-    the same.
+    """Return the metrics of T tasks, each with the same weight; R[i][j] is the accuracy on task j after i tasks.
 
     `accuracy`: the mean of R[T][j]; `learning_accuracy` of R[j][j]; `bwt`, backward transfer, of R[T][j] - R[j][j] over
     j < T; `fwt`, forward transfer, of R[j-1][j] - R[0][j] over j > 1, where j is the last of the classes to choose
-    from; `forgetting` of max R[i][j] - R[T][j] over j <= i < T; `intransigence`, where the rows of a model that learned
-    all tasks at once are given as `joint`, of its accuracy on j less R[j][j]. `accuracy/<i>/<j>` is R[i][j], `seen/<i>`
+    from; `forgetting` of max R[i][j] - R[T][j] over j <= i < T; `intransigence`, where `joint` has the records of a
+    model that learned all tasks at once, of its accuracy on j minus R[j][j]. `accuracy/<i>/<j>` is R[i][j], `seen/<i>`
     the mean of R[i][j] over j <= i. Errors are over examples, not over runs. Source: Lopez-Paz and Ranzato, arXiv
     1706.08840, section 2; Chaudhry et al., arXiv 1801.10112, section 3.
     """
@@ -59,7 +58,7 @@ def transfer(records: Sequence[Record], joint: Sequence[Record] = ()) -> dict[st
 
 
 def curves(metrics: Mapping[str, Samples]) -> Panels:
-    """Return accuracy over the tasks learned: on all classes so far, and on those of each task."""
+    """Return curves of accuracy over the tasks learned: on all classes so far, and on those of each task."""
     panels: Panels = {}
     for name, samples in metrics.items():
         kind, *place = name.split("/")
@@ -97,10 +96,10 @@ def _mean(parts: Sequence[Mapping[int, Record]]) -> Samples:
 
 
 def _difference(pairs: Sequence[tuple[Mapping[int, Record], Mapping[int, Record]]], better: str) -> Samples:
-    """Return the mean over pairs of the accuracy of the first less that of the second, on the same examples."""
+    """Return the mean over pairs of the first accuracy minus the second, on the same examples."""
     numerators, denominators = [], []
     for one, other in pairs:
-        assert one.keys() == other.keys(), "both were asked the same"
+        assert one.keys() == other.keys(), "both have the same examples"
         numerators += [(one[example]["correct"] - other[example]["correct"]) / len(one) for example in one]
         denominators += [1 / len(one)] * len(one)
     return Samples(numerators, denominators, better)

@@ -1,4 +1,4 @@
-"""The weights of a run at its checkpoints: opened one after the other, and how far each level of the model went."""
+"""The weights of a run at its checkpoints: opened one at a time, and how far each level of the model moved."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from nested_learning.inference.memorize import levels_in
 from nested_learning.level import Level
 from nested_learning.nn.language_model import LanguageModel
 
-# what is in no level of the model
+# parameters that belong to no level
 REST = "rest"
 
 
@@ -22,7 +22,7 @@ class Weights:
 
     def __init__(self, model: LanguageModel, kind: str = "model") -> None:
         self.model, self.kind = model, kind
-        # questions go from checkpoint to checkpoint
+        # examples are in the order of checkpoints, so one open checkpoint is enough
         self.at = lru_cache(maxsize=1)(self._open)
 
     def _open(self, directory: Path) -> LanguageModel:
@@ -36,9 +36,9 @@ class Weights:
 
 
 def drift(model: LanguageModel, steps: Sequence[Path]) -> dict[str, list[float]]:
-    """Return how far each level, and the rest of the model, is from where it began, as a share of its norm there.
+    """Return how far each level, and the other parameters, moved, as a fraction of their norm at the start.
 
-    One number for each of the checkpoints `steps`, the first being where it began.
+    There is one number for each of the checkpoints `steps`; the first is the start.
     """
     opened, flat = Weights(model), list[dict[str, torch.Tensor]]()
     for directory in steps:
@@ -50,12 +50,12 @@ def drift(model: LanguageModel, steps: Sequence[Path]) -> dict[str, list[float]]
 
 
 def all_levels(model: LanguageModel) -> list[Level]:
-    """List the levels of `model`, those of every step too."""
+    """List the levels of `model`, including those that learn at every step."""
     return list({module.level.name: module.level for block in model.blocks for module in levels_in(block)}.values())
 
 
 def parts_of(levels: Sequence[Level], names: Iterable[str]) -> dict[str, list[str]]:
-    """Divide the names of parameters into those of each level and the rest."""
+    """Divide parameter names into those of each level and `rest`."""
     found: dict[str, list[str]] = {part: [] for part in [*(level.name for level in levels), REST]}
     for name in names:
         home = next((level.name for level in levels if re.search(level.match, name)), REST)
@@ -64,6 +64,6 @@ def parts_of(levels: Sequence[Level], names: Iterable[str]) -> dict[str, list[st
 
 
 def count_updates(levels: Sequence[Level], directory: Path) -> dict[str, int]:
-    """Return how often the clock of each level was due until a checkpoint: at most once a step."""
+    """Return the number of updates of each level until a checkpoint: at most one per step."""
     progress = checkpoint.read_progress(directory)
     return {level.name: min(progress.step, progress.tokens // max(level.period, 1)) for level in levels}

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class PerplexityConfig(EvalConfig):
     """Bits per byte, loss and perplexity by position, on `num_texts` texts, `batch_size` at once.
 
-    `path`: documents (a file, folder, glob or data set), None for validation rows. `length_factor`: how long texts are,
-    in rows of training; None: documents are read to their end.
+    `path`: documents (a file, folder, glob or data set), None for validation rows. `length_factor`: the length of texts
+    in multiples of a training row; None: documents are read to their end.
     """
 
     path: str | None
@@ -46,7 +46,7 @@ class PerplexityConfig(EvalConfig):
 
 @dataclass(kw_only=True)
 class ValidationConfig(EvalConfig):
-    """Loss, bits per byte and accuracy on the validation rows, as during training; there is nothing to set."""
+    """Loss, bits per byte and accuracy on the validation rows, as during training; there are no options."""
 
     def build(self, data: DataConfig) -> "ValidationPack":
         """Return the pack for `data`."""
@@ -57,9 +57,9 @@ class ValidationConfig(EvalConfig):
 
 @dataclass(kw_only=True)
 class MemoryPackConfig(EvalConfig):
-    """What every memory does along the context: norm, effective rank, surprise, retention, on `num_rows` rows.
+    """Memory statistics along the context: norm, effective rank, surprise, retention, on `num_rows` rows.
 
-    The rows are `length_factor` times as long as those of training; `batch_size` of them are read at once.
+    The rows are `length_factor` times as long as training rows; `batch_size` are read at once.
     """
 
     length_factor: int
@@ -78,9 +78,9 @@ class MemoryPackConfig(EvalConfig):
 
 @dataclass(kw_only=True)
 class TranslationConfig(EvalConfig):
-    """Sentences of the file `path`, each after a lesson in its language; `limit` of them, null for all.
+    """Sentences in the file `path`, each after a lesson in its language; `limit` of them, null for all.
 
-    A translation is `num_tokens` tokens of a line at most; `batch_size` sentences are answered at once.
+    A translation is one line of at most `num_tokens` tokens; `batch_size` sentences are evaluated at once.
     """
 
     path: str | None

@@ -1,4 +1,4 @@
-"""`evals=memory`: what every memory does along the context: norm, effective rank, surprise, retention."""
+"""`evals=memory`: memory statistics along the context: norm, effective rank, surprise, retention."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -15,18 +15,18 @@ from nested_learning.evals.reading import RowToRead, ValidationRows, buckets
 from nested_learning.inference.session import PREFILL_TOKENS, Session
 from nested_learning.nn.telemetry import MemoryStats, level_stats, memory_stats, observing
 
-# figure -> which direction is better; how much a memory holds and keeps is no merit by itself
+# metric -> which direction is better; how much a memory holds and keeps is descriptive only
 METRICS = {"norm": "neither", "rank": "neither", "surprise": "lower", "retention": "neither"}
 
-# memory, figure, and the first and last position of a stretch
+# memory, metric, first and last position of a span
 Key = tuple[str, str, int, int]
 
 
 class MemoryPack:
-    """Reads validation rows from empty states and reports what the memories did, by position in the context.
+    """Reads validation rows from empty states and reports statistics of the memories by position in the context.
 
-    A figure is named such as `read/surprise/32-128`: the mean over tokens of these positions (of norm and rank: the
-    value at the end), over layers and rows; the rows of the report have each layer by itself.
+    A metric has a name such as `read/surprise/32-128`: the mean over the tokens of these positions (norm and rank: the
+    value at their end), over layers and rows. The records have each layer separately.
     """
 
     reads_text = False
@@ -37,16 +37,16 @@ class MemoryPack:
         self.batch_size = batch_size
 
     def examples(self, ctx: EvalContext) -> ValidationRows:
-        """Return the rows. Raises ConfigError for memories that do not write, and for rows that cannot be longer."""
+        """Return the rows. Raises ConfigError for other policies than online, and for rows that cannot be longer."""
         if ctx.policy.name != "online":
             raise ConfigError(
-                f"evals=memory: looks at what the architecture writes by itself, not at memory={ctx.policy.name}; "
+                f"evals=memory: measures the writes of a plain forward pass, not those of memory={ctx.policy.name}; "
                 "use memory=online"
             )
         return ValidationRows(self.open_source(ctx), self.num_rows)
 
     def answer(self, session: Session, examples: Sequence[RowToRead]) -> list[list[Record]]:
-        """Return what was seen of each memory of each layer, stretch by stretch."""
+        """Return the statistics of each memory of each layer, span by span."""
         answers: list[list[Record]] = [[] for _ in examples]
         for start, end, stats in read_with_stats(session, collate([example.row for example in examples])):
             for answer, example, row in zip(answers, examples, by_row(stats), strict=True):
@@ -54,9 +54,9 @@ class MemoryPack:
         return answers
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return the figures by position. Raises ConfigError for a model of which nothing was seen."""
+        """Return the metrics by position. Raises ConfigError for a model without a memory that writes."""
         if not records:
-            raise ConfigError("evals=memory: this model has no memory that writes while it reads; leave memory out")
+            raise ConfigError("evals=memory: this model has no memory that writes in a forward pass; leave memory out")
         samples = samples_by_key(records)
         found = {key: Samples.mean(values, METRICS[key[1]]) for key, values in samples.items()}
         named = {f"{memory}/{figure}/{start}-{end}": each for (memory, figure, start, end), each in found.items()}
@@ -76,7 +76,7 @@ class MemoryPack:
 
 
 def read_with_stats(session: Session, batch: Batch) -> Iterator[tuple[int, int, MemoryStats]]:
-    """Read `batch` stretch by stretch; yield what was seen of each memory of each layer."""
+    """Read `batch` span by span; yield the statistics of each memory of each layer."""
     for start, end in buckets(batch.tokens.shape[1]):
         before = session.state
         with observing(session.model.blocks) as seen:
@@ -87,26 +87,26 @@ def read_with_stats(session: Session, batch: Batch) -> Iterator[tuple[int, int, 
 
 
 def by_row(stats: MemoryStats) -> Iterator[dict[str, Any]]:
-    """Take a look apart into the rows that were read."""
+    """Split statistics into one dict per row."""
     columns = {figure: of_rows.tolist() for figure, of_rows in stats.metrics.items()}
     for row in zip(*columns.values(), strict=True):
         yield {"layer": stats.layer, "memory": stats.level} | dict(zip(columns, row, strict=True))
 
 
 def samples_by_key(records: Sequence[Record]) -> dict[Key, list[float]]:
-    """Return the samples of every figure, one for each row of text: its mean over layers."""
+    """Return the samples of every metric, one for each row: its mean over layers."""
     layers: dict[Key, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         for figure in (name for name in METRICS if name in record):
             layers[record["memory"], figure, record["start"], record["end"]][record["row"]].append(record[figure])
     memories, names = list(dict.fromkeys(key[0] for key in layers)), list(METRICS)
-    # from position to position, then from figure to figure, then from memory to memory
+    # in the order of memories, then metrics, then positions
     keys = sorted(layers, key=lambda key: (memories.index(key[0]), names.index(key[1]), key[2]))
     return {key: [fmean(values) for values in layers[key].values()] for key in keys}
 
 
 def curves(metrics: dict[Key, Metric]) -> Panels:
-    """Lay the figures out as curves over the position in the context, a panel for each figure."""
+    """Return curves over the position in the context, a panel for each metric."""
     panels: Panels = {figure: {} for figure in METRICS}
     for (memory, figure, _, end), metric in metrics.items():
         panels[figure].setdefault(memory, []).append((float(end), metric.value, metric.stderr))

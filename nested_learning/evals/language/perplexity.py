@@ -1,4 +1,4 @@
-"""`evals=perplexity`: what text costs, by position in it, and beyond the length that was trained."""
+"""`evals=perplexity`: loss by position in the context, also beyond the training length."""
 
 import math
 from collections import defaultdict
@@ -11,18 +11,18 @@ from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.evals.reading import buckets, loss_metrics, read_rows
 from nested_learning.inference.session import Session
 
-# the positions that others are compared with begin here, where a text has got going
+# `relative_bpb` compares with the span that begins here, where the first tokens, which are hard, are over
 REFERENCE = 128
 
 
 class Perplexity:
     """Reads long texts from empty states and reports bits per byte, loss, accuracy and perplexity by position.
 
-    The texts are validation rows or, of `path` (a file, folder, glob or data set), documents. They are `length_factor`
-    times as long as the rows of training, longer documents being cut; None: documents are read to their end.
-    `num_texts` of them are read, evenly spaced, `batch_size` at once. A session that studies learns from each piece of
-    a text once it was predicted. Source: perplexity by word as in Rae et al., arXiv 1911.05507; study along a text is
-    dynamic evaluation, Krause et al., arXiv 1709.07432.
+    The texts are validation rows or the documents in `path` (a file, folder, glob or data set). They are
+    `length_factor` times as long as training rows, and longer documents are split; None: documents are read to their
+    end. `num_texts` of them are read, evenly spaced, `batch_size` at once. Under memory=memorize each segment of a text
+    is memorized after it was predicted, which is dynamic evaluation (Krause et al., arXiv 1709.07432). Perplexity by
+    word as in Rae et al., arXiv 1911.05507.
     """
 
     # texts bring their own `end`
@@ -35,8 +35,8 @@ class Perplexity:
     def examples(self, ctx: EvalContext) -> list[TextToRead]:
         """Return the texts.
 
-        Raises ConfigError, DataError for data that is no text or cannot be read, and for texts that there is no room
-        for.
+        Raises ConfigError or DataError for data that is not text or cannot be read, and for texts that do not fit into
+        memory.
         """
         length = None if self.length_factor is None else longer(ctx, self.length_factor)
         if self.path is not None:
@@ -49,11 +49,11 @@ class Perplexity:
         return texts
 
     def answer(self, session: Session, examples: Sequence[TextToRead]) -> list[list[Record]]:
-        """Return the sums over each stretch of each text; texts of one length are read together."""
+        """Return the sums over each span of each text; texts of one length are read together."""
         answers: dict[int, list[Record]] = {}
         for length in {len(text.num_words) for text in examples}:
             places = [place for place, text in enumerate(examples) if len(text.num_words) == length]
-            # what is carried to the next text lies in `session` itself
+            # under memory.reset=carry the session itself must memorize, not a fork of it
             reader = session if len(places) == len(examples) else session.fork(places)
             readings, written = read_rows(reader, [examples[place].row for place in places])
             for place, reading, each in zip(places, readings, written, strict=True):
@@ -68,7 +68,7 @@ class Perplexity:
         return [answers[place] for place in range(len(examples))]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return the figures of whole texts, such as `bpb`, and by position, such as `bpb/32-128`."""
+        """Return the metrics of whole texts, such as `bpb`, and by position, such as `bpb/32-128`."""
         found = text_metrics(whole_texts(records))
         starts = sorted({record["start"] for record in records})
         parts = {start: [record for record in records if record["start"] == start] for start in starts}
@@ -83,7 +83,7 @@ class Perplexity:
 
 
 def whole_texts(records: Sequence[Record]) -> list[Record]:
-    """Add up the stretches of each text."""
+    """Add up the spans of each text."""
     texts: dict[int, Record] = defaultdict(lambda: defaultdict(float))
     for record in records:
         for name in ("nats", "targets", "correct", "text_nats", "bytes", "words"):
@@ -92,7 +92,7 @@ def whole_texts(records: Sequence[Record]) -> list[Record]:
 
 
 def text_metrics(records: Sequence[Record]) -> dict[str, Samples | Metric]:
-    """Return loss, bpb and accuracy, `perplexity` of a token and `word_perplexity`; a row is a sample."""
+    """Return loss, bpb, accuracy, `perplexity` (per token) and `word_perplexity`; each record is a sample."""
     found = loss_metrics(records)
     perplexities: dict[str, Samples | Metric] = {"perplexity": exponential(found["loss"])}
     words = [record["words"] for record in records]
@@ -104,16 +104,16 @@ def text_metrics(records: Sequence[Record]) -> dict[str, Samples | Metric]:
 
 
 def exponential(nats: Samples) -> Metric:
-    """Return e to a mean of nats, with the error that its own makes (delta method); infinite above e^700."""
+    """Return e to the power of a mean of nats, with its standard error (delta method); infinite above e^700."""
     value, stderr, n, better, _ = nats.metric()
     power = math.exp(value) if value < 700 else math.inf
     return Metric(power, None if stderr is None else power * stderr, n, better)
 
 
 def compared(records: Sequence[Record], reference: Sequence[Record]) -> dict[str, Samples | Metric]:
-    """Return `relative_bpb`: by what factor bits per byte are above the `reference`, in texts that have both.
+    """Return `relative_bpb`: bits per byte over those of the `reference`, in texts that have both.
 
-    The error is of pairs: that of the ratio of two ratios, linearised.
+    The standard error is that of the linearised ratio of two paired ratios.
     """
     known = {record["text"]: record for record in reference if record["bytes"]}
     pairs = [(record, known[record["text"]]) for record in records if record["bytes"] and record["text"] in known]

@@ -1,4 +1,4 @@
-"""The texts whose cost is measured: validation rows, or documents of files; and the words in them."""
+"""Texts for evals=perplexity: validation rows, or documents in files, with the number of words in each target."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,23 +14,23 @@ from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.reading import RowToRead, ValidationRows, to_read
 
-# what separates words; the token that ends a document does too
+# bytes that separate words; the token that ends a document does too
 SPACES = np.frombuffer(b" \t\n\r\v\f", dtype=np.uint8)
 
 
 class TextToRead(NamedTuple):
-    """A text to read, and how many words begin in each of its targets."""
+    """A text, and the number of words that begin in each of its targets."""
 
     row: RowToRead
     num_words: NDArray[np.int64]
 
 
 def validation_texts(ctx: EvalContext, length: int, number: int) -> list[TextToRead]:
-    """Return `number` validation rows of `length` tokens, evenly spaced; where documents are read apart, these.
+    """Return `number` validation rows of `length` tokens, evenly spaced, or with `data.boundary=reset` their documents.
 
-    Raises ConfigError for data whose rows cannot be so long.
+    Raises ConfigError for data whose rows cannot have this length.
     """
-    tokenizer = require_tokenizer(ctx)
+    tokenizer = ctx.require_tokenizer("perplexity")
     rows = [each.row for each in ValidationRows(ctx.open_source(seq_len=length), number)]
     if ctx.data.resets:
         rows = [document for row in rows for document in split_row(row)]
@@ -38,31 +38,22 @@ def validation_texts(ctx: EvalContext, length: int, number: int) -> list[TextToR
 
 
 def file_texts(ctx: EvalContext, path: str, length: int | None, number: int) -> list[TextToRead]:
-    """Return `number` texts of the documents in `path`, evenly spaced: `length` tokens of one, None: all of it.
+    """Return `number` texts from the documents in `path`, evenly spaced, of `length` tokens; None: whole documents.
 
-    `path` is a file, a folder, a glob or a data set, as in scripts/prepare_data.py; what is left of a document is a
-    shorter text. Raises ConfigError, DataError where there is none.
+    `path` is a file, a folder, a glob or a data set, as in scripts/prepare_data.py. The last text of a document may be
+    shorter. Raises ConfigError for a model that reads no text, DataError where `path` has none.
     """
-    tokenizer = require_tokenizer(ctx)
+    tokenizer = ctx.require_tokenizer("perplexity")
     documents = [text for each in find_inputs([path]) for text in Reader().read(each.name) if text]
     if not documents:
-        raise DataError(f"evals.perplexity.path={path}: no text there, what was found is empty or not utf-8")
+        raise DataError(f"evals.perplexity.path={path}: no text there; the files are empty or not UTF-8")
     rows = [row for document in documents for row in split_document(document, tokenizer, length)]
     count = min(number, len(rows))
-    return to_texts([rows[place * len(rows) // count] for place in range(count)], tokenizer)
-
-
-def require_tokenizer(ctx: EvalContext) -> Tokenizer:
-    """Return the tokenizer of the model; raise ConfigError where it reads no text."""
-    if ctx.tokenizer is None:
-        raise ConfigError(
-            f"evals=perplexity: the model reads no text, its data={ctx.data.name} is tokens; leave perplexity out"
-        )
-    return ctx.tokenizer
+    return to_texts([rows[number * len(rows) // count] for number in range(count)], tokenizer)
 
 
 def longer(ctx: EvalContext, factor: int) -> int:
-    """Return `factor` times the length of rows in training; raise ConfigError for rows of a fixed length."""
+    """Return `factor` times the length of training rows; raise ConfigError for rows of a fixed length."""
     if not isinstance(ctx.data, PackingConfig):
         raise ConfigError(
             f"evals=perplexity: the rows of data={ctx.data.name} have a fixed length; "
@@ -72,14 +63,14 @@ def longer(ctx: EvalContext, factor: int) -> int:
 
 
 def split_row(row: Row) -> list[Row]:
-    """Take a row apart into its documents, those without a target left out."""
+    """Split a row into its documents, without those that have no target."""
     borders = np.flatnonzero(np.diff(row.documents)) + 1
     parts = [Row(*columns) for columns in zip(*(np.split(column, borders) for column in row), strict=True)]
     return [part for part in parts if (part.targets != IGNORE).any()]
 
 
 def split_document(document: str, tokenizer: Tokenizer, length: int | None) -> list[Row]:
-    """Cut a document, an `end` around it, into rows of `length` tokens: every transition is a target once."""
+    """Split a document, between two `end` tokens, into rows of `length` tokens; each later token is a target once."""
     stream = to_stream([document], tokenizer).astype(np.int64)
     step = len(stream) if length is None else length
     windows = [stream[start : start + step + 1] for start in range(0, len(stream) - 1, step)]
@@ -87,7 +78,7 @@ def split_document(document: str, tokenizer: Tokenizer, length: int | None) -> l
 
 
 def to_texts(rows: Sequence[Row], tokenizer: Tokenizer) -> list[TextToRead]:
-    """Number `rows`, and count the bytes and the words of their targets."""
+    """Return `rows` with their numbers, and the bytes and words of their targets."""
     return [
         TextToRead(to_read(number, row, tokenizer.token_bytes), count_words(row, tokenizer))
         for number, row in enumerate(rows)
@@ -95,7 +86,7 @@ def to_texts(rows: Sequence[Row], tokenizer: Tokenizer) -> list[TextToRead]:
 
 
 def count_words(row: Row, tokenizer: Tokenizer) -> NDArray[np.int64]:
-    """Return how many words begin in each target of `row` [t]; white space or the end of a document separates them."""
+    """Return the number of words that begin in each target of `row` [t]; space or a document end separates words."""
     valid = row.targets != IGNORE
     tokens = np.concatenate([row.tokens[:1], row.targets[valid]])
     is_end = tokens == tokenizer.end

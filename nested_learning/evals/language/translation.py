@@ -1,4 +1,4 @@
-"""`evals=translation`: sentences of a language that nobody knows, after a lesson in it."""
+"""`evals=translation`: translate sentences of a constructed language after a lesson in it."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from nested_learning.inference.session import Session
 
 
 class Sentence(NamedTuple):
-    """A sentence to translate: `prompt` is `lesson` and `question` in one text, `answer` the right translation.
+    """A sentence to translate. `prompt` is `lesson` and `question` in one text; `answer` is the right translation.
 
-    `another`: the next lesson of the file in another language, for controls; `right`: the answer in words.
+    `another` is the next lesson of the file in another language, for controls; `right` is the answer as a string.
     """
 
     number: int
@@ -31,12 +31,12 @@ class Sentence(NamedTuple):
 
 
 class Translation:
-    """Asks `limit` sentences of the file `path` at most, each answered with `num_tokens` tokens of a line at most.
+    """Evaluates at most `limit` sentences of the file `path`; an answer is one line of at most `num_tokens` tokens.
 
-    Figures: `chrf`, the mean chrF of the sentences, `exact`, how many are right, and `bpb`, the bits per byte of the
-    right answer, after lesson and question; and with an ending, when something else was read or studied before: with
-    `_question_only` the lesson was not read, though it was studied where sessions study; then also `_another_lesson`,
-    one in another language was studied, and `_after_another`, one in another language was studied after the right one.
+    Metrics after lesson and question: `chrf`, the mean chrF; `exact`, the fraction of exact matches; `bpb`, the bits
+    per byte of the right answer. A suffix names other conditions. `_question_only`: the lesson is not read, only
+    memorized under memory=memorize. Controls under memory=memorize: `_another_lesson`, a lesson in another language was
+    memorized; `_after_another`, it was memorized after the right one.
     """
 
     reads_text = True
@@ -45,7 +45,7 @@ class Translation:
         self.path, self.batch_size, self.limit, self.num_tokens = path, batch_size, limit, num_tokens
 
     def examples(self, ctx: EvalContext) -> list[Sentence]:
-        """Return the sentences in the tokens of the model. Raises ConfigError, DataError."""
+        """Return the sentences in the tokens of the model. Raises ConfigError or DataError for a bad model or file."""
         judge()
         encode = partial(encode_text, ctx.require_tokenizer("translation"))
         items = read_json_lines(self.path, "context", "continuation")
@@ -81,7 +81,7 @@ class Translation:
         return [[row] for row in rows]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return the figures of each condition."""
+        """Return the metrics of each condition."""
         metrics: dict[str, Samples | Metric] = {}
         for name in [key.removeprefix("chrf") for key in records[0] if key.startswith("chrf")]:
             metrics[f"chrf{name}"] = Samples.mean([record[f"chrf{name}"] for record in records], "higher")
@@ -114,9 +114,9 @@ class Translation:
 
 
 def conditions(session: Session, examples: Sequence[Sentence]) -> tuple[dict[str, list[Session]], list[Record]]:
-    """Return by condition a session of one row for each sentence, before the answer, and what study wrote.
+    """Return by condition a session of one row for each sentence, before the answer, and what was written.
 
-    Where what is studied is there for the next sentence, there are no controls.
+    Under memory.reset=carry there are no controls: memorizing a wrong lesson would spoil the next sentence.
     """
     ready, written = memorize_all(session, [example.lesson for example in examples])
     questions = [(row, example.question) for row, example in enumerate(examples)]
@@ -134,7 +134,7 @@ def conditions(session: Session, examples: Sequence[Sentence]) -> tuple[dict[str
 
 @cache
 def judge() -> Any:
-    """Return what compares a translation with the right one; raise ConfigError without the package `sacrebleu`.
+    """Return the chrF scorer; raise ConfigError without the package `sacrebleu`.
 
     Source: chrF, M. Popovic, WMT 2015.
     """

@@ -1,4 +1,4 @@
-"""`evals=validation`: the figures of validation during training, row by row, so that each has an error bar."""
+"""`evals=validation`: the validation metrics of training, row by row, so that each has a standard error."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from nested_learning.inference.session import Session
 class ValidationPack:
     """Reads the validation rows that training reads and reports loss, bits per byte and accuracy.
 
-    For data that is no text also `sequence_accuracy`: the share of rows without a mistake. `resets`: whether every
+    For data without text also `sequence_accuracy`, the fraction of rows without a mistake. `resets`: whether every
     document of a row is read from an empty state.
     """
 
@@ -34,10 +34,10 @@ class ValidationPack:
         ]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return loss, accuracy and what fits the data."""
+        """Return the metrics that fit the data."""
         found = loss_metrics(records)
         if ctx.tokenizer is None:
             flawless = [float(record["correct"] == record["targets"] > 0) for record in records]
-            asked = [float(record["targets"] > 0) for record in records]
-            found["sequence_accuracy"] = Samples(flawless, asked, "higher")
+            has_target = [float(record["targets"] > 0) for record in records]
+            found["sequence_accuracy"] = Samples(flawless, has_target, "higher")
         return Report(samples=dict(found), records=list(records))

@@ -1,1 +1,1 @@
-"""Packs that ask for a fact in, or after, a long context."""
+"""Packs that ask for a fact in a long context, or after the context is removed."""

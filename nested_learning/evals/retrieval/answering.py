@@ -1,4 +1,4 @@
-"""Answers to a prompt that ends where the answer begins: the likeliest of some, or what the model goes on with."""
+"""Two ways to answer a prompt: choose the likeliest of some candidates, or generate a continuation."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,9 @@ from nested_learning.inference.session import Session
 def read_prompts(
     session: Session, contexts: Sequence[Text], questions: Sequence[Text]
 ) -> tuple[list[Session], list[Record]]:
-    """Read a context and a question in each stream of `session`; return a session of one row for each, after them.
+    """Read a context and a question in each row of `session`; return a session per row, and what was written.
 
-    One that studies does so with the contexts, and finds each question at the beginning of another text; the rows tell
-    what was written.
+    Under memory=memorize the context is memorized instead, and the question begins a new document.
     """
     if not session.memorizes:
         whole = [torch.cat(pair) for pair in zip(contexts, questions, strict=True)]
@@ -29,24 +28,27 @@ def read_prompts(
 
 
 def likeliest_candidate(reader: Session, candidates: Sequence[str], right: int) -> tuple[int, float]:
-    """Return the number of the likeliest of `candidates`, by the sum of its nats, after what the one row of `reader`
-    has read; and the log-probability of number `right`, in nats a token.
+    """Return the index of the likeliest of `candidates` after what the one row of `reader` has read.
+
+    A candidate's likelihood is the sum over its tokens. Also returns the log-probability of candidate `right`, in nats
+    per token.
     """
     words = tokenizer_of(reader)
     scores = score_each(reader, [torch.from_numpy(words.encode(f" {candidate}")) for candidate in candidates])
-    costs = [float(score.nats.sum()) for score in scores]
-    return costs.index(min(costs)), -float(scores[right].nats.mean())
+    nats = [float(score.nats.sum()) for score in scores]
+    return nats.index(min(nats)), -float(scores[right].nats.mean())
 
 
 def generate_greedily(reader: Session, num_tokens: int) -> str:
-    """Return the text of the likeliest tokens, at most `num_tokens`, that come after what the one row of `reader` has
-    read; it ends where the model ends the text.
+    """Return the greedy continuation of what the one row of `reader` has read, at most `num_tokens` tokens.
+
+    It ends where the model generates the `end` token.
     """
     nothing = torch.empty(0, dtype=torch.int64)
     return generate_text(reader.fork(), GenerationRequest(nothing, nothing, (), num_tokens))
 
 
 def tokenizer_of(reader: Session) -> Tokenizer:
-    """Return the tokenizer of a session that has one."""
-    assert reader.tokenizer is not None, "examples are for models that read text"
+    """Return the tokenizer of `reader`, which packs on text require to have one."""
+    assert reader.tokenizer is not None, "the pack has checked that the model reads text"
     return reader.tokenizer

@@ -1,4 +1,4 @@
-"""`evals=babilong`: stories of bAbI in long text, and a question at the end."""
+"""`evals=babilong`: answer questions about bAbI stories whose facts are spread over a long text."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from nested_learning.seeds import derive_seed
 
 
 class StoryQuestion(NamedTuple):
-    """A story told in a text: what is read and asked, and the answers of which one is right."""
+    """A story in a long text (`context`), a question about it, and the candidate answers; `target` is the right one."""
 
     number: int
     task: str
@@ -33,20 +33,20 @@ class StoryQuestion(NamedTuple):
 
 
 class StoryQuestions(Sequence[StoryQuestion]):
-    """The questions of all lengths and tasks; a text is made when it is asked for, the same every time.
+    """The questions of all lengths and tasks. Each text is made when it is indexed, the same every time.
 
-    `places`: the task, the length (0: the facts alone) and the story of each. `reserve`: tokens of a text that are kept
-    for the answer.
+    `cells`: the task, the length (0: the facts alone) and the story of each. `reserve`: tokens of the length that are
+    kept for the answer.
     """
 
     def __init__(
-        self, telling: StoryWriter, places: Sequence[tuple[str, int, Story]], answers: Mapping[str, list[str]],
+        self, writer: StoryWriter, cells: Sequence[tuple[str, int, Story]], answers: Mapping[str, list[str]],
         seed: int, reserve: int,
     ) -> None:  # fmt: skip
-        self.telling, self.places, self.answers, self.seed, self.reserve = telling, places, answers, seed, reserve
+        self.writer, self.cells, self.answers, self.seed, self.reserve = writer, cells, answers, seed, reserve
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.cells)
 
     @overload
     def __getitem__(self, index: int) -> StoryQuestion: ...
@@ -54,23 +54,23 @@ class StoryQuestions(Sequence[StoryQuestion]):
     def __getitem__(self, index: slice) -> list[StoryQuestion]: ...
     def __getitem__(self, index: int | slice) -> "Question | list[Question]":
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        task, length, story = self.places[index]
+            return [self[number] for number in range(*index.indices(len(self)))]
+        task, length, story = self.cells[index]
         rng = np.random.default_rng(derive_seed(self.seed, "babilong", index))
-        # the token that opens every text is one of its tokens
-        context, question = self.telling.write(story, rng, length - 1 - self.reserve if length else None)
+        # one token less: the session begins with the `end` token
+        context, question = self.writer.write(story, rng, length - 1 - self.reserve if length else None)
         texts = torch.from_numpy(context), torch.from_numpy(question)
         return StoryQuestion(index, task, length, *texts, self.answers[task], story.target)
 
 
 class BabilongPack:
-    """Tells `stories`, by task, in texts of all `lengths` (0: the facts alone), and asks `per_cell` of each.
+    """Spreads `stories`, given by task, over texts of all `lengths` (0: the facts alone) and asks `per_cell` questions.
 
-    Figures, by task, also by length, and as a heat map: `accuracy`, the right one of all answers of the task is the
-    likeliest, chance is the share of its most frequent one; `exact`, the answer is in the first sentence of what the
-    model goes on with, `num_generated` tokens at most. Of a session that does not study also `accuracy_no_context`, of
-    the question alone. One that studies does so with the text, and is then asked without it. `books`: the text between
-    the facts, noise where there is none. Source: BABILong, arXiv 2406.10149.
+    Metrics by task, by length, and as heat maps: `accuracy`, the right answer is the likeliest of all answers of the
+    task, where chance is always giving the most frequent one; `exact`, the answer is in the first sentence of the
+    generated continuation of at most `num_generated` tokens. `accuracy_no_context` is the accuracy on the question
+    alone. Under memory=memorize the text is memorized, and the question begins a new document. `books` are the text
+    between the facts; without books it is noise. Source: BABILong, arXiv 2406.10149.
     """
 
     reads_text = True
@@ -88,33 +88,33 @@ class BabilongPack:
         self.per_cell, self.num_generated, self.batch_size = per_cell, num_generated, batch_size
 
     def examples(self, ctx: EvalContext) -> StoryQuestions:
-        """Return the questions; of each task the same stories in all lengths that they fit into.
+        """Return the questions; every length has the same stories of a task, as far as they fit.
 
-        Raises ConfigError for a model that reads no text, or a text that has no room, DataError for a length in which
-        no story can be told.
+        Raises ConfigError for a model that reads no text or a text that does not fit into memory, DataError for a
+        length that is too short for all stories of a task.
         """
         if ctx.tokenizer is None:
             raise ConfigError(
-                f"evals=babilong: a model of data={ctx.data.name} reads no text; ask one that was trained with "
+                f"evals=babilong: a model of data={ctx.data.name} reads no text; use one that was trained with "
                 "data=babilong, or on text"
             )
         require_memory(ctx.model, max(self.lengths), self.batch_size, "evals.babilong.lengths")
-        telling = StoryWriter(ctx.tokenizer, self.books)
-        places = []
+        writer = StoryWriter(ctx.tokenizer, self.books)
+        cells = []
         for length in self.lengths:
             for task, stories in self.stories.items():
                 order = np.random.default_rng(derive_seed(ctx.seed, "babilong", task)).permutation(len(stories))
                 room = length - 1 - self.num_generated
-                fitting = (stories[n] for n in order if not length or telling.min_length(stories[n]) <= room)
-                found = list(islice(fitting, self.per_cell))
-                if not found:
+                fitting = (stories[n] for n in order if not length or writer.min_length(stories[n]) <= room)
+                chosen = list(islice(fitting, self.per_cell))
+                if not chosen:
                     raise DataError(f"evals.babilong.lengths: no story of {task} fits into {length} tokens; use more")
-                places += [(task, length, story) for story in found]
+                cells += [(task, length, story) for story in chosen]
         answers = {task: sorted({story.target for story in stories}) for task, stories in self.stories.items()}
-        return StoryQuestions(telling, places, answers, ctx.seed, self.num_generated)
+        return StoryQuestions(writer, cells, answers, ctx.seed, self.num_generated)
 
     def answer(self, session: Session, examples: Sequence[StoryQuestion]) -> list[list[Record]]:
-        """Return one row of each: the answer that was `chosen`, whether it is `right`, and whether it was `found`."""
+        """Return a record of each example: the `chosen` answer, whether it is `right`, whether it was generated."""
         questions = [each.question for each in examples]
         readers, rows = read_prompts(session, [each.context for each in examples], questions)
         if not session.memorizes:
@@ -125,7 +125,7 @@ class BabilongPack:
         ]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return the figures, the curves over the length, and the heat map."""
+        """Return the metrics, the curves over the length, and the heat maps."""
         report = Report(samples={}, records=list(records), axis="tokens")
         values: dict[str, dict[str, list[float | None]]] = {"accuracy": {}, "exact": {}}
         for task in self.stories:
@@ -152,7 +152,7 @@ class BabilongPack:
         return report
 
     def _answer_one(self, reader: Session, example: StoryQuestion) -> Record:
-        """Ask one question, whose text `reader` has read."""
+        """Answer one question, whose text `reader` has read."""
         text = generate_greedily(reader, self.num_generated).lower()
         chosen = _chosen(reader, example)
         return {

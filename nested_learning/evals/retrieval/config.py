@@ -1,4 +1,4 @@
-"""Options of the packs on facts in or after long contexts."""
+"""Options of the packs on facts in long contexts."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class NeedleConfig(EvalConfig):
-    """Contexts of `num_facts` facts, and a question about one of them, asked without its context.
+    """Contexts of `num_facts` facts, and a question about one of them after the context is removed.
 
-    `num_examples` of them, each with `num_candidates` answers; `batch_size` are asked at once.
+    There are `num_examples` examples with `num_candidates` answers each; `batch_size` are evaluated at once.
     """
 
     num_examples: int
@@ -33,7 +33,7 @@ class NeedleConfig(EvalConfig):
     def __post_init__(self) -> None:
         self.at_least(1, "num_examples", "num_facts", "batch_size")
         self.at_least(2, "num_candidates")
-        # the context of somebody else tells as many
+        # the control context states as many other facts
         for key, most in (("num_facts", len(THINGS) * len(NAMES) // 2), ("num_candidates", len(VALUES))):
             if vars(self)[key] > most:
                 raise ConfigError(f"evals.needle.{key}={vars(self)[key]} must be at most {most}")
@@ -47,9 +47,9 @@ class NeedleConfig(EvalConfig):
 
 @dataclass(kw_only=True)
 class HaystackConfig(EvalConfig):
-    """Prompts of all `lengths` (tokens, the answer's and the beginning of the text included) and `depths` (percent).
+    """Prompts of all `lengths` (tokens, with the first `end` token and the answer) and `depths` (percent).
 
-    `num_examples` of each are asked, `batch_size` at once; the model goes on with at most `num_generated` tokens.
+    There are `num_examples` prompts of each, `batch_size` at once; the model generates at most `num_generated` tokens.
     Numbers have `digits` digits.
     """
 
@@ -62,7 +62,7 @@ class HaystackConfig(EvalConfig):
 
     def __post_init__(self) -> None:
         self.at_least(1, "num_examples", "num_generated", "batch_size")
-        # eight others are drawn beside a number
+        # there must be eight other numbers, as wrong candidates
         self.at_least(2, "digits")
         for key, most in (("lengths", None), ("depths", 100)):
             values: list[int] = vars(self)[key]
@@ -70,7 +70,7 @@ class HaystackConfig(EvalConfig):
                 between = f" between 0 and {most}" if most is not None else ""
                 raise ConfigError(f"evals.{self.name}.{key}={values}: must be one or more numbers{between}")
             if len(set(values)) < len(values):
-                raise ConfigError(f"evals.{self.name}.{key}={values}: each number once")
+                raise ConfigError(f"evals.{self.name}.{key}={values}: must name each number once")
 
     def pack(self, tasks: list[str], books: list[str]) -> "NiahPack":
         """Return the pack of `tasks`; `books` are the texts of an essay haystack."""
@@ -94,12 +94,12 @@ class NiahConfig(HaystackConfig):
             raise ConfigError(f"evals.niah.tasks=[]: name some of {', '.join(TASKS)}")
 
     def build(self, data: DataConfig) -> "NiahPack":
-        """Return the pack. Raises DataError for tasks with essays where `path` has no text."""
+        """Return the pack. Raises DataError for tasks with an essay haystack where `path` has no text."""
         needed = [task for task in self.tasks if ALL_TASKS[task].haystack == "essay"]
         return self.pack(self.tasks, self._books(needed[0]) if needed else [])
 
     def _books(self, task: str) -> list[str]:
-        path = self.file(self.path, f"the books in which {task} hides something, text files")
+        path = self.file(self.path, f"the books of the haystack of {task}, text files")
         return read_books(str(path), "evals.niah.path")
 
 
@@ -113,7 +113,7 @@ def read_books(path: str, option: str) -> list[str]:
 
 @dataclass(kw_only=True)
 class PasskeyConfig(HaystackConfig):
-    """The pass key, hidden in noise."""
+    """A pass key hidden in noise."""
 
     def build(self, data: DataConfig) -> "NiahPack":
         """Return the pack."""
@@ -124,9 +124,9 @@ class PasskeyConfig(HaystackConfig):
 class BabilongPackConfig(EvalConfig):
     """`num_examples` questions of each of bAbI's `tasks` in texts of `lengths` tokens (0: the facts alone).
 
-    `path`: the folder of the tasks; the last share `held_out` of a file's stories is asked, 1: all of them. `books`:
-    the text between the facts, null is noise. The model goes on with at most `num_generated` tokens, which are part of
-    the length; `batch_size` questions are asked at once.
+    `path`: the folder of the tasks. `held_out`: the last fraction of a file's stories, which is evaluated; 1 is all.
+    `books`: the text between the facts; null is noise. The model generates at most `num_generated` tokens, which are
+    part of the length; `batch_size` questions are evaluated at once.
     """
 
     path: str | None
@@ -149,7 +149,7 @@ class BabilongPackConfig(EvalConfig):
             raise ConfigError(f"evals.babilong.held_out={self.held_out}: must be above 0, and at most 1")
 
     def build(self, data: DataConfig) -> "BabilongPack":
-        """Return the pack. Raises DataError for what is no bAbI."""
+        """Return the pack. Raises DataError for files that are not bAbI tasks."""
         from nested_learning.evals.retrieval.babilong import BabilongPack
 
         folder = self.file(self.path, "the folder of bAbI's tasks, qa1_*.txt and so on")

@@ -1,4 +1,4 @@
-"""`evals=needle`: a fact is told, then asked about when it is gone. Who did not memorise it can only guess."""
+"""`evals=needle`: recall a fact after its context is removed. A model that did not memorize it can only guess."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,18 +14,18 @@ from nested_learning.evals.variable_length import Text, score_choices
 from nested_learning.inference.session import Session
 from nested_learning.seeds import derive_seed
 
-# words to tokens; `goes_on`: whether they follow other words
+# encodes words; the flag says whether they follow other words, and so begin with a space
 Encode = Callable[[Sequence[str], bool], Text]
 
-# the conditions under which something else is asked, or something else is right
+# conditions, which are names of metrics: question alone, question in its context, fact changed later
 ACCURACY, IN_CONTEXT, CONTRADICTION = "accuracy", "accuracy_in_context", "contradiction"
 
 
 class Needle(NamedTuple):
-    """An example: the `context`, which tells a fact; the `question`, which does not; the `candidates` to answer it.
+    """An example: a `context` that states a fact, a `question` about it, and the `candidates` to answer with.
 
-    `change` tells that the fact has changed, `elsewhere` tells as many facts about other things; `prompt` is the
-    context and the question in one. `gold` and `changed`: which of the candidates was true, and which is true then.
+    `change` states that the fact has changed; `elsewhere` states as many facts about other things; `prompt` is the
+    context with the question. `gold` and `changed` are the indices of the right candidate before and after the change.
     """
 
     number: int
@@ -40,18 +40,18 @@ class Needle(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the lengths of all that is studied or asked."""
+        """Return the lengths of all texts that are read or memorized; examples of one shape share a batch."""
         return tuple(len(text) for text in (self.context, self.change, self.elsewhere, self.question, self.prompt))
 
 
 class NeedlePack:
-    """Tells and asks in two phases: the context is studied, then the question comes as another text.
+    """Has the model memorize a context, then asks a question in a new document.
 
-    Figures, all over `num_candidates` answers of which the likeliest is taken: `accuracy`, of the question alone, after
-    study where the session studies. Where it does, as controls, `accuracy_wrong_context`, after study of facts about
-    other things; `accuracy_reset`, when all was forgotten after study; `contradiction`, when it was studied later that
-    the fact has changed, and what was said last is right. Where it does not, `accuracy_in_context`, of context and
-    question in one text, which says whether the model could answer at all. `nats`: what the answer cost.
+    The answer is the likeliest of `num_candidates`. `accuracy`: the question alone, after the context was memorized.
+    Controls under memory=memorize: `accuracy_wrong_context`, other facts were memorized; `accuracy_reset`, the memory
+    was cleared; `contradiction`, a change of the fact was memorized later, and the new value counts as right. Under
+    other policies nothing is memorized, and `accuracy_in_context`, where the question follows the context, says whether
+    the model can answer at all. `nats`: the loss of the right answer.
     """
 
     reads_text = True
@@ -66,17 +66,17 @@ class NeedlePack:
         return [self._example(ctx.seed, number, encode) for number in range(self.num_examples)]
 
     def answer(self, session: Session, examples: Sequence[Needle]) -> list[list[Record]]:
-        """Return the row of each example: whether it was `right`, which was `chosen`, what the answer cost."""
+        """Return a record of each example: the `chosen` candidate, whether it is `right`, the nats of the right one."""
         records: dict[int, Record] = {}
         for shape in sorted({example.shape for example in examples}):
-            here = [place for place, example in enumerate(examples) if example.shape == shape]
-            # what is carried on must be studied by the session itself
-            part = session if len(here) == len(examples) else session.fork(here)
-            records |= zip(here, self._evaluate(part, [examples[place] for place in here]), strict=True)
-        return [[records[place]] for place in range(len(examples))]
+            rows = [row for row, example in enumerate(examples) if example.shape == shape]
+            # under memory.reset=carry the session itself must memorize, not a fork of it
+            group = session if len(rows) == len(examples) else session.fork(rows)
+            records |= zip(rows, self._evaluate(group, [examples[row] for row in rows]), strict=True)
+        return [[records[row]] for row in range(len(examples))]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return the figures."""
+        """Return the accuracy under each condition, and the nats of the right answer."""
         chance = 1 / self.num_candidates
         metrics = {
             name.removeprefix("right/"): Samples.mean([record[name] for record in records], "higher", chance)
@@ -87,7 +87,7 @@ class NeedlePack:
         return Report(samples=dict(metrics), records=list(records))
 
     def _evaluate(self, session: Session, examples: Sequence[Needle]) -> list[Record]:
-        """Ask examples of one shape under all conditions; `session` keeps what it studied."""
+        """Evaluate examples of one shape under all conditions; `session` keeps what it memorized."""
         candidates = [example.candidates for example in examples]
         records: list[Record] = [
             {"example": each.number, "gold": each.gold, "changed": each.changed} for each in examples
@@ -96,21 +96,21 @@ class NeedlePack:
         for name, reader in readers.items():
             reader.feed(torch.stack([each.prompt if name == IN_CONTEXT else each.question for each in examples]))
             for record, scores in zip(records, score_choices(reader, candidates), strict=True):
-                costs = [float(score.nats.sum()) for score in scores]
-                chosen = costs.index(min(costs))
+                nats = [float(score.nats.sum()) for score in scores]
+                chosen = nats.index(min(nats))
                 gold = record["changed" if name == CONTRADICTION else "gold"]
                 record |= {f"chosen/{name}": chosen, f"right/{name}": int(chosen == gold)}
                 if name == ACCURACY:
-                    record["nats"] = costs[gold]
+                    record["nats"] = nats[gold]
         return [record | each for record, each in zip(records, written, strict=True)]
 
     def _example(self, seed: int, number: int, encode: Encode) -> Needle:
         rng = np.random.default_rng(derive_seed(seed, "needle", number))
-        told = draw_facts(rng, 2 * self.num_facts)
-        facts, others = told[: self.num_facts], told[self.num_facts :]
+        drawn_facts = draw_facts(rng, 2 * self.num_facts)
+        facts, others = drawn_facts[: self.num_facts], drawn_facts[self.num_facts :]
         fact = facts[int(rng.integers(self.num_facts))]
         drawn = rng.permutation([value for value in VALUES if value != fact.value]).tolist()
-        # the values of the other facts come first: to know what was told, but not of what, does not help
+        # the other facts' values come first among the wrong candidates: knowing which values occurred is not enough
         known = list(dict.fromkeys(other.value for other in facts if other.value != fact.value))
         wrong = list(dict.fromkeys([*known, *drawn]))[: self.num_candidates - 1]
         changed = wrong[min(len(known), len(wrong) - 1)]
@@ -129,7 +129,7 @@ class NeedlePack:
 
 
 def _conditions(session: Session, examples: Sequence[Needle]) -> tuple[dict[str, Session], list[Record]]:
-    """Return a session that is ready for the question under each condition, and what was written for `accuracy`."""
+    """Return by condition a session that is ready for the question, and what was written for `accuracy`."""
     if not session.memorizes:
         return {IN_CONTEXT: session.fork(), ACCURACY: session.fork()}, [{} for _ in examples]
     context = torch.stack([each.context for each in examples])
@@ -150,18 +150,18 @@ def _conditions(session: Session, examples: Sequence[Needle]) -> tuple[dict[str,
 
 
 def words_of(facts: Sequence[Fact]) -> list[str]:
-    """Return the words of a text that tells `facts`."""
+    """Return the words of a text that states `facts`."""
     return [word for fact in facts for word in fact.sentence]
 
 
 def encoder(ctx: EvalContext) -> Encode:
-    """Return what makes tokens of words: the model's tokenizer, or the numbers of data=facts. Raises ConfigError."""
+    """Return the encoder of words: the tokenizer, or the numbers of data=facts. Raises ConfigError without one."""
     tokenizer = ctx.tokenizer
     if tokenizer is None:
         if not isinstance(ctx.data, FactsConfig):
             raise ConfigError(
                 f"evals=needle: a model of data={ctx.data.name} knows no words; "
-                "ask one that was trained on text, or with data=facts, which experiment=needle does"
+                "use one that was trained on text, or with data=facts, which experiment=needle does"
             )
         return lambda words, _: torch.from_numpy(numbers_of(words))
     return lambda words, continues: torch.from_numpy(

@@ -1,4 +1,4 @@
-"""`evals=niah` and `evals=passkey`: what is hidden in a long text is asked for at its end."""
+"""`evals=niah` and `evals=passkey`: retrieve what is hidden in a long context."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, overload
@@ -20,9 +20,7 @@ from nested_learning.seeds import derive_seed
 
 
 class Cell(NamedTuple):
-    """Where a prompt stands in the grid: the task, all tokens of it with those of the answer, and the needle's depth
-    in percent.
-    """
+    """A cell of the grid: the task, the length in tokens with those of the answer, the needle's depth in percent."""
 
     task: str
     length: int
@@ -30,8 +28,9 @@ class Cell(NamedTuple):
 
 
 class Size(NamedTuple):
-    """What is asked: prompts of all `lengths` and `depths` (percent), `per_cell` of each, `num_generated` tokens of
-    which are the answer's.
+    """The size of the grid: all `lengths` and `depths` (percent), with `per_cell` prompts each.
+
+    `num_generated` tokens of each length are for the answer.
     """
 
     lengths: Sequence[int]
@@ -49,7 +48,7 @@ class Example(NamedTuple):
 
 
 class Haystacks(Sequence[Example]):
-    """The prompts of all cells; each is made when it is asked for, the same every time. Short ones come first."""
+    """The prompts of all cells, short ones first. Each is made when it is indexed, the same every time."""
 
     def __init__(self, prompts: Mapping[str, Prompts], size: Size, seed: int) -> None:
         self.prompts, self.size, self.seed = prompts, size, seed
@@ -66,15 +65,15 @@ class Haystacks(Sequence[Example]):
     def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | slice) -> "Example | list[Example]":
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+            return [self[number] for number in range(*index.indices(len(self)))]
         cell = self.cells[index // self.size.per_cell]
         rng = np.random.default_rng(derive_seed(self.seed, "niah", *cell, index % self.size.per_cell))
-        # the token that opens every text is one of its tokens
+        # one token less: the session begins with the `end` token
         prompt = self.prompts[cell.task].make(rng, cell.length - 1, cell.depth / 100, self.size.num_generated)
         return Example(index, cell, prompt)
 
     def require_length(self, option: str) -> None:
-        """Raise DataError where the shortest prompts are too short; `option` is how errors name the pack."""
+        """Raise DataError where the shortest prompts are too short; `option` names the pack in the message."""
         shortest = min(self.size.lengths)
         for task in self.prompts:
             try:
@@ -87,14 +86,13 @@ class Haystacks(Sequence[Example]):
 
 
 class NiahPack:
-    """Reads prompts of needle `tasks`, numbers in them of `digits` digits, and asks.
+    """Reads prompts of needle `tasks`, with numbers of `digits` digits, and asks for the hidden value.
 
-    Figures, all of them also by length, by length and depth, and as a heat map: `accuracy`, the value among nine
-    candidates is the likeliest, by the sum of its nats; `exact`, the share of values that are in what the model goes on
-    with, `num_generated` likeliest tokens at most (RULER's string_match_all); `logprob`, nats a token of the value. Of
-    a session that does not study also `accuracy_no_context`, of the question alone. One that studies does so with the
-    text up to the question, which it is then asked without. `books`: the texts of an essay haystack. Source: RULER,
-    arXiv 2404.06654; the candidates: ours.
+    Metrics, overall, by length, by length and depth, and as heat maps: `accuracy`, the value is the likeliest of nine
+    candidates; `exact`, the fraction of values in the greedy continuation of at most `num_generated` tokens (RULER's
+    string_match_all); `logprob`, nats per token of the value. `accuracy_no_context` is the accuracy on the question
+    alone. Under memory=memorize the context is memorized, and the question begins a new document. `books` are the texts
+    of an essay haystack. Source: RULER, arXiv 2404.06654; scoring candidates is ours.
     """
 
     reads_text = True
@@ -106,13 +104,15 @@ class NiahPack:
         self.tasks = {task: with_digits(ALL_TASKS[task], digits) for task in tasks}
 
     def examples(self, ctx: EvalContext) -> Haystacks:
-        """Return the prompts. Raises ConfigError for a model that reads no text, or a context that has no room,
-        DataError for a length that is too short for a task.
+        """Return the prompts.
+
+        Raises ConfigError for a model that reads no text or a context that does not fit into memory, DataError for a
+        length that is too short for a task.
         """
         tokenizer = ctx.tokenizer
         if tokenizer is None:
             raise ConfigError(
-                f"evals={self.name}: a model of data={ctx.data.name} reads no text; ask one that was trained with "
+                f"evals={self.name}: a model of data={ctx.data.name} reads no text; use one that was trained with "
                 "data=needles, as experiment=niah does, or on text"
             )
         require_memory(ctx.model, max(self.size.lengths), self.batch_size, f"evals.{self.name}.lengths")
@@ -122,8 +122,10 @@ class NiahPack:
         return found
 
     def answer(self, session: Session, examples: Sequence[Example]) -> list[list[Record]]:
-        """Return one row of each: which candidate was `chosen`, whether it is `right`, the share `found` of the values
-        in the `text` that the model goes on with, the `logprob` of the value.
+        """Return a record of each example.
+
+        It holds the `chosen` candidate, whether it is `right`, the `logprob` of the value, the generated `text`, and
+        the fraction of values `found` in it.
         """
         prompts = [each.prompt for each in examples]
         readers, rows = read_prompts(
@@ -140,7 +142,7 @@ class NiahPack:
         ]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return the figures, the curves over the length, and the heat maps."""
+        """Return the metrics, the curves over the length, and the heat maps."""
         report = Report(samples={}, records=list(records), axis="tokens")
         for task in self.tasks:
             here = [record for record in records if record["task"] == task]
@@ -168,7 +170,7 @@ class NiahPack:
             }
 
     def _parts(self, records: Sequence[Record]) -> dict[str, list[Record]]:
-        """Return all rows, those of each length, and those of each cell, by the end of their figures' names."""
+        """Return all records, those of each length and those of each cell, by the suffix of their metrics' names."""
         parts = {"": list(records)}
         parts |= {
             f"/{length}": [record for record in records if record["length"] == length] for length in self.size.lengths
@@ -179,7 +181,7 @@ class NiahPack:
         return parts
 
     def _answer_one(self, reader: Session, example: Example) -> Record:
-        """Ask for the value of one example, whose prompt `reader` has read."""
+        """Answer one example, whose prompt `reader` has read."""
         prompt = example.prompt
         chosen, logprob = likeliest_candidate(reader, prompt.candidates, prompt.right)
         text = generate_greedily(reader.fork(), self.size.num_generated).lower()

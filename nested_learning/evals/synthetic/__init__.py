@@ -1,1 +1,1 @@
-"""Packs for the trained synthetic tasks."""
+"""Packs for models that were trained on a synthetic task."""

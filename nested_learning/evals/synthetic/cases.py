@@ -1,4 +1,4 @@
-"""Rows of a made-up task as examples: harder versions of what was trained, and which tokens the model answers."""
+"""Examples from synthetic tasks: rows of harder versions of the trained task, and the tokens that a model predicts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -17,9 +17,9 @@ T = TypeVar("T")
 
 
 class Case(NamedTuple):
-    """Row `number` of a version of the task; `about` says which version, and is kept with the answer.
+    """Row `number` of a version of the task. `about` identifies the version and is part of the record.
 
-    `other` is another row of the same version.
+    `other` is another row of the same version, for a control.
     """
 
     number: int
@@ -31,13 +31,13 @@ class Case(NamedTuple):
 def draw_cases(ctx: EvalContext, about: Record, num_rows: int, **changes: Any) -> list[Case]:
     """Return `num_rows` validation rows of the data with `changes`.
 
-    Raises ConfigError for rows whose tokens the model does not know.
+    Raises ConfigError where the vocabulary is not the model's.
     """
     source = ctx.open_source(val_rows=num_rows, **changes)
     if source.vocab_size != ctx.model.vocab_size:
         raise ConfigError(
             f"data={ctx.data.name}: its rows have {source.vocab_size} tokens, the model knows "
-            f"{ctx.model.vocab_size}; leave the data.* that change the vocabulary out, the checkpoint brings them"
+            f"{ctx.model.vocab_size}; leave out data.* options that change the vocabulary"
         )
     rows = [[source.row("validation", epoch, number) for number in range(num_rows)] for epoch in (0, 1)]
     return [Case(number, about, *pair) for number, pair in enumerate(zip(*rows, strict=True))]
@@ -46,14 +46,14 @@ def draw_cases(ctx: EvalContext, about: Record, num_rows: int, **changes: Any) -
 def by_version(
     session: Session, cases: Sequence[Case], answer: Callable[[Session, list[Case]], Sequence[T]]
 ) -> list[T]:
-    """Return what `answer` says of each case; those of one version are answered together."""
-    found: dict[int, T] = {}
+    """Return what `answer` returns for each case; cases of one version share a batch."""
+    answers: dict[int, T] = {}
     for about in {tuple(case.about.items()): case.about for case in cases}.values():
-        places = [place for place, case in enumerate(cases) if case.about == about]
-        # what a session carries is in itself and not in its forks
-        part = session if len(places) == len(cases) else session.fork(places)
-        found |= zip(places, answer(part, [cases[place] for place in places]), strict=True)
-    return [found[place] for place in range(len(cases))]
+        rows = [row for row, case in enumerate(cases) if case.about == about]
+        # under memory.reset=carry the session itself must memorize, not a fork of it
+        group = session if len(rows) == len(cases) else session.fork(rows)
+        answers |= zip(rows, answer(group, [cases[row] for row in rows]), strict=True)
+    return [answers[row] for row in range(len(cases))]
 
 
 def stack(rows: Sequence[DataRow]) -> Batch:
@@ -62,15 +62,14 @@ def stack(rows: Sequence[DataRow]) -> Batch:
 
 
 def read_answers(session: Session, tokens: Int[Tensor, "b t"]) -> Int[Tensor, "b t"]:
-    """Read `tokens`; return, on the CPU, the likeliest token after each."""
-    return torch.cat([session.read(piece).argmax(-1).cpu() for piece in tokens.split(PREFILL_TOKENS, 1)], 1)
+    """Read `tokens`; return, on the CPU, the predicted token after each."""
+    return torch.cat([session.read(chunk).argmax(-1).cpu() for chunk in tokens.split(PREFILL_TOKENS, 1)], 1)
 
 
 def answer_along(session: Session, tokens: Int[Tensor, "b t"]) -> tuple[Int[Tensor, "b t"], list[Record]]:
-    """Read `tokens`; return, on the CPU, the likeliest token after each, and what study wrote of each row.
+    """Read `tokens`; return, on the CPU, the predicted token after each, and what each row wrote.
 
-    A session that studies learns from each piece of the text itself once it has answered, never from a target of the
-    task.
+    Under memory=memorize each segment is memorized after it was predicted: its tokens, never the targets of the task.
     """
     if not session.memorizes:
         return read_answers(session, tokens), [{} for _ in tokens]
@@ -79,6 +78,6 @@ def answer_along(session: Session, tokens: Int[Tensor, "b t"]) -> tuple[Int[Tens
 
 
 def marks(answers: Int[Tensor, " t"], targets: Int[Tensor, " t"]) -> list[int]:
-    """Return for each target of a row 1 where it was answered, else 0."""
-    asked = targets != IGNORE
-    return (answers[asked] == targets[asked]).int().tolist()
+    """Return 1 for each target of a row that was predicted, 0 for each that was not."""
+    valid = targets != IGNORE
+    return (answers[valid] == targets[valid]).int().tolist()

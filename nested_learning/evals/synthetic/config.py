@@ -1,4 +1,4 @@
-"""Options of the packs on the synthetic tasks."""
+"""Options of the packs on synthetic tasks."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class RecallPackConfig(EvalConfig):
-    """Harder versions of data=recall: every one of `gaps` (tokens), numbers of `pairs`, and of keys that are `changed`.
+    """Versions of data=recall: all `gaps` (tokens), numbers of `pairs`, and numbers of `changed` keys.
 
-    `gaps`, `pairs`: None is what was trained. `num_rows` of each version; `batch_size` of them are read at once.
+    `gaps`, `pairs`: None is the trained value. There are `num_rows` rows of each version, `batch_size` at once.
     """
 
     gaps: list[int] | None
@@ -44,7 +44,7 @@ class RecallPackConfig(EvalConfig):
 class MadPackConfig(EvalConfig):
     """Test rows of data=mad, of each of `length_factors` times the trained length; compression has one length.
 
-    `num_rows` of each length; `batch_size` of them are read at once.
+    There are `num_rows` rows of each length; `batch_size` are read at once.
     """
 
     length_factors: list[int]
@@ -55,7 +55,7 @@ class MadPackConfig(EvalConfig):
         self.at_least(1, "num_rows", "batch_size")
         if not self.length_factors or min(self.length_factors) < 1:
             raise ConfigError(
-                f"evals.mad.length_factors={self.length_factors}: must be numbers from 1 on, such as [1,2]"
+                f"evals.mad.length_factors={self.length_factors}: must be numbers of at least 1, such as [1,2]"
             )
 
     def build(self, data: DataConfig) -> "Mad":
@@ -67,10 +67,10 @@ class MadPackConfig(EvalConfig):
 
 @dataclass(kw_only=True)
 class FormalPackConfig(EvalConfig):
-    """Words of the language of data=formal in `bins` of lengths, each [shortest, longest]; None is the default of two.
+    """Words of the language of data=formal in `bins` of lengths, each [shortest, longest].
 
-    These are the trained lengths, and from there up to twice the longest. `num_rows` words of each bin; `batch_size` of
-    them are read at once.
+    `bins` None: the trained lengths, and from there up to twice the longest. There are `num_rows` words of each bin;
+    `batch_size` are read at once.
     """
 
     bins: list[list[int]] | None

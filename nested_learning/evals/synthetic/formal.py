@@ -1,4 +1,4 @@
-"""`evals=formal`: words of the trained language without a mistake, at trained lengths and beyond."""
+"""`evals=formal`: accuracy on words of the trained formal language, at trained lengths and beyond."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.evals.synthetic.cases import Case, answer_along, by_version, draw_cases, marks, stack
 from nested_learning.inference.session import Session
 
-# letters: words are drawn as curves by lengths rounded up to a multiple of this
+# curves group words by length, rounded up to a multiple of this
 STEP = 10
 
 
 class Bin(NamedTuple):
-    """The shortest and the longest words of a bin."""
+    """The lengths of the shortest and the longest words of a bin."""
 
     shortest: int
     longest: int
@@ -28,10 +28,10 @@ class Bin(NamedTuple):
 
 
 class Formal:
-    """Asks `num_rows` words of each bin; `bins` None: trained lengths, and from there up to twice the longest.
+    """Evaluates `num_rows` words of each bin; `bins` None: the trained lengths, and up to twice the longest.
 
-    Figures are `sequence_accuracy/<bin>`, the share of words of which every position is right, and `accuracy/<bin>` of
-    positions. Chance is the best that one answer to everything gets. Source: Bhattamishra et al., arXiv 2009.11264.
+    Metrics: `sequence_accuracy/<bin>`, the fraction of words without a mistake, and `accuracy/<bin>` over positions.
+    Chance is always predicting the most frequent target. Source: Bhattamishra et al., arXiv 2009.11264.
     """
 
     reads_text = False
@@ -58,11 +58,11 @@ class Formal:
         return draw_cases(ctx, {"bin": str(bounds)}, self.num_rows, **sizes)
 
     def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Record]]:
-        """Return for each word at which letters the target was answered."""
+        """Return for each word at which letters the target was predicted."""
         return [[row] for row in by_version(session, examples, answer_rows)]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return the figures of every bin."""
+        """Return the metrics of every bin."""
         chances = chances_of(self.examples(ctx))
         metrics: dict[str, Samples | Metric] = {}
         for name, (of_words, of_letters) in chances.items():
@@ -76,7 +76,7 @@ class Formal:
 
 
 def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
-    """Return one JSON row for each of `cases`, which are of one bin."""
+    """Return a record of each of `cases`, which are of one bin."""
     batch = stack([case.row for case in cases])
     answers, written = answer_along(session, batch.tokens)
     return [
@@ -86,7 +86,7 @@ def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
 
 
 def chances_of(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
-    """Return, of each bin, the shares of words and of letters right for who gives the commonest target everywhere."""
+    """Return for each bin the accuracy over words and over letters of always predicting the most frequent target."""
     found = {}
     for name in dict.fromkeys(case.about["bin"] for case in cases):
         words = [case.row.targets[case.row.targets != IGNORE] for case in cases if case.about["bin"] == name]
@@ -98,7 +98,7 @@ def chances_of(cases: Sequence[Case]) -> dict[str, tuple[float, float]]:
 
 
 def by_length(records: Sequence[Record]) -> list[tuple[float, float, float | None]]:
-    """Return the share of words without a mistake over their length."""
+    """Return the fraction of words without a mistake, by length."""
     words: dict[int, list[int]] = {}
     for record in records:
         words.setdefault(-(-len(record["correct"]) // STEP) * STEP, []).append(int(all(record["correct"])))

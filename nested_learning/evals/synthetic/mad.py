@@ -1,4 +1,4 @@
-"""`evals=mad`: the trained task of Mechanistic Architecture Design as MAD tests it, and on longer rows."""
+"""`evals=mad`: the trained task of Mechanistic Architecture Design (MAD) on test rows, also on longer ones."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +15,10 @@ from nested_learning.shapes import Int, Tensor
 
 
 class Mad:
-    """Asks `num_rows` test rows of each of `length_factors` times the trained length, of the task that was trained.
+    """Evaluates the trained task on `num_rows` test rows of each of `length_factors` times the trained length.
 
-    MAD (arXiv 2403.17844) counts the tokens it asks for: `accuracy/<length>`, and beside it the share of rows without a
-    mistake, `sequence_accuracy/<length>`. Compression has an output for each place, so that its rows have one length.
+    Metrics: `accuracy/<length>` over targets, as in MAD (arXiv 2403.17844), and `sequence_accuracy/<length>`, the
+    fraction of rows without a mistake. Compression has one output per position, so its rows have one length.
     """
 
     reads_text = False
@@ -40,11 +40,11 @@ class Mad:
         ]
 
     def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Record]]:
-        """Return for each row which of its targets were answered."""
+        """Return for each row which of its targets were predicted."""
         return [[row] for row in by_version(session, examples, answer_rows)]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return the figures of every length."""
+        """Return the metrics of every length."""
         assert isinstance(ctx.data, MadConfig)
         metrics: dict[str, Samples | Metric] = {}
         points = []
@@ -60,7 +60,7 @@ class Mad:
 
 
 def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
-    """Return one JSON row for each of `cases`, which are of one version."""
+    """Return a record of each of `cases`, which are of one version."""
     batch = stack([case.row for case in cases])
     answers, written = answer_along(session, batch.tokens)
     if cases[0].about["task"] == "compression":
@@ -71,10 +71,7 @@ def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
     ]
 
 
-def reconstruct(session: Session, num_places: int) -> Int[Tensor, "b t"]:
-    """Return, as pairs of place and token, what the output at the last token says of every place.
-
-    Source: objective/reconstruct.py.
-    """
-    logits = session.feed(torch.empty(session.batch, 0, dtype=torch.int64)).cpu().view(session.batch, num_places, -1)
-    return logits.argmax(-1) + torch.arange(num_places) * logits.shape[-1]
+def reconstruct(session: Session, length: int) -> Int[Tensor, "b t"]:
+    """Return the token predicted for every position, encoded with its position as in objective/reconstruct.py."""
+    logits = session.feed(torch.empty(session.batch, 0, dtype=torch.int64)).cpu().view(session.batch, length, -1)
+    return logits.argmax(-1) + torch.arange(length) * logits.shape[-1]

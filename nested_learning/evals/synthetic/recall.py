@@ -1,4 +1,4 @@
-"""`evals=recall`: how far back, how many, and what was told otherwise since: harder versions of the trained recall."""
+"""`evals=recall`: associative recall over longer gaps, with more pairs, and with values that change later."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,13 +15,13 @@ from nested_learning.shapes import Int, Tensor
 
 
 class Recall:
-    """Asks rows of every one of `gaps`, number of `pairs` and number of `changed` keys: `num_rows` of each.
+    """Multi-query associative recall (Zoology, arXiv 2312.04927) across a gap: `num_rows` rows of each version.
 
-    Multi-query associative recall (Zoology, arXiv 2312.04927) across a gap; None in place of `gaps` or `pairs` is what
-    was trained. Figures are `accuracy/<gap>/<pairs>`, of changed keys `<pairs>+<changed>`, and of these also `changed`,
-    the accuracy at such keys, and `stale`, how often their first value is answered.
-    Where the session studies, pairs and noise are studied, and the keys asked when they are gone;
-    `accuracy_wrong_context/...` is what remains when the pairs of another row were studied.
+    A version is one of `gaps`, a number of `pairs`, and a number of `changed` keys; None is the trained value. Metrics:
+    `accuracy/<gap>/<pairs>`; with changed keys `accuracy/<gap>/<pairs>+<changed>`, `changed`, the accuracy at changed
+    keys, and `stale`, how often their first value is predicted. Under memory=memorize the pairs and the gap are
+    memorized, and the queries begin a new document; `accuracy_wrong_context/...` is the control where the pairs of
+    another row were memorized.
     """
 
     reads_text = False
@@ -33,7 +33,7 @@ class Recall:
         self.num_rows, self.batch_size = num_rows, batch_size
 
     def examples(self, ctx: EvalContext) -> list[Case]:
-        """Return the rows. Raises ConfigError for other data, and for more pairs than there are keys."""
+        """Return the rows. Raises ConfigError for other data, and for more pairs than keys."""
         data = ctx.data
         if not isinstance(data, RecallConfig):
             raise ConfigError(
@@ -42,7 +42,7 @@ class Recall:
         every = self.pairs or [data.num_pairs]
         if max(every) > data.num_keys:
             raise ConfigError(
-                f"evals.recall.pairs={every}: the checkpoint knows data.num_keys={data.num_keys} keys; "
+                f"evals.recall.pairs={every}: the checkpoint was trained with data.num_keys={data.num_keys}; "
                 f"use at most {data.num_keys}"
             )
         cells = [
@@ -60,34 +60,34 @@ class Recall:
         return draw_cases(ctx, about, self.num_rows, **sizes, min_pairs=None, num_queries=None)
 
     def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Record]]:
-        """Return for each row which of its queries were answered."""
+        """Return for each row which of its queries were answered correctly."""
         return [[row] for row in by_version(session, examples, answer_rows)]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
-        """Return the accuracy of every version."""
+        """Return the metrics of every version."""
         assert isinstance(ctx.data, RecallConfig)
         chance = 1 / ctx.data.num_values
         metrics: dict[str, Samples | Metric] = {}
         for cell in dict.fromkeys(map(cell_of, records)):
             here = [record for record in records if cell_of(record) == cell]
-            metrics |= {f"{name}/{label(*cell)}": each for name, each in figures_of(here, chance).items()}
+            metrics |= {f"{name}/{label(*cell)}": each for name, each in metrics_of(here, chance).items()}
         return Report(samples=metrics, records=list(records), curves=curves(metrics), axis="gap, tokens of noise")
 
 
 def cell_of(row: Record) -> tuple[int, int, int]:
-    """Return the gap, the number of pairs, and of those that were changed."""
+    """Return the version: the gap, the number of pairs, the number of changed keys."""
     return row["gap"], row["pairs"], row["changed"]
 
 
 def label(gap: int, pairs: int, changed: int) -> str:
-    """Name a version."""
+    """Return the name of a version in metrics."""
     return f"{gap}/{pairs}+{changed}" if changed else f"{gap}/{pairs}"
 
 
 def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
-    """Return one JSON row for each of `cases`, which are of one version."""
+    """Return a record of each of `cases`, which are of one version."""
     batch, other = stack([case.row for case in cases]), stack([case.other for case in cases])
-    # the first key that is asked
+    # the position of the first query
     begin = int((batch.targets[0] != IGNORE).nonzero()[0])
     targets = batch.targets[:, begin:]
     records: list[Record] = [{"row": case.number} | case.about for case in cases]
@@ -112,15 +112,15 @@ def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
 
 
 def first_values(tokens: Int[Tensor, " t"], end: int, asked: Int[Tensor, " n"]) -> Int[Tensor, " q"]:
-    """Return the first value of each key that is asked at the end of `tokens`, where pairs go until `end`."""
+    """Return the first value of each key that is queried at the end of `tokens`; the pairs end before `end`."""
     value_of: dict[int, int] = {}
     for key, value in tokens[:end].view(-1, 2).tolist():
         value_of.setdefault(key, value)
     return torch.tensor([value_of[key] for key in tokens[-len(asked) :: 2].tolist()])
 
 
-def figures_of(records: Sequence[Record], chance: float) -> dict[str, Samples]:
-    """Return the figures of the rows of one version."""
+def metrics_of(records: Sequence[Record], chance: float) -> dict[str, Samples]:
+    """Return the metrics of the records of one version."""
     names = {"accuracy": "correct", "accuracy_wrong_context": "correct_wrong_context"}
     found = {
         name: Samples(
@@ -140,7 +140,7 @@ def figures_of(records: Sequence[Record], chance: float) -> dict[str, Samples]:
 
 
 def curves(metrics: Mapping[str, Samples | Metric]) -> Panels:
-    """Lay accuracies out over the gap, a panel for each figure and a line for each number of pairs."""
+    """Return curves over the gap, a panel for each metric and a line for each number of pairs."""
     panels: Panels = {}
     for name, figure in metrics.items():
         kind, gap, pairs = name.split("/")

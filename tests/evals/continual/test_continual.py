@@ -136,7 +136,9 @@ def test_a_run_that_kept_no_checkpoints_is_refused_with_what_to_do(trained, tmp_
 @pytest.mark.parametrize("pack", [Continual(2, 4, resets=False), ContinualMemory(2, 2, 2, 2)])
 def test_data_that_are_no_sequence_are_refused(trained, tmp_path, pack):
     other = tiny(tmp_path).data
-    with pytest.raises(ConfigError, match=r"evals=continual.*: data=text is no sequence of domains; .* data=sequence"):
+    with pytest.raises(
+        ConfigError, match=r"evals=continual.*: data=text is not a sequence of domains; .* data=sequence"
+    ):
         report_on(pack, ctx(trained, data=other))
 
 

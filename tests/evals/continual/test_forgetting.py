@@ -67,7 +67,7 @@ def test_errors_of_differences_are_those_of_pairs():
 def test_samples_that_are_no_pairs_are_not_subtracted():
     wrong = matrix()
     wrong[3, 0] = Samples([1.0, 1.0], [2, 3], "lower")
-    with pytest.raises(AssertionError, match="no pairs"):
+    with pytest.raises(AssertionError, match="not paired"):
         forgetting_metrics(NAMES, wrong, paired=False)
 
 

@@ -184,7 +184,7 @@ def test_what_cannot_be_asked_is_refused(ctx, tmp_path):
     broken.write_text(json.dumps({"text": "fine"}) + "\n{\n")
     with pytest.raises(ConfigError, match="have a fixed length"):
         report_on(replace(ctx, data=rows))
-    with pytest.raises(ConfigError, match="reads no text"):
+    with pytest.raises(ConfigError, match="has no tokenizer"):
         report_on(replace(ctx, tokenizer=None))
     with pytest.raises(ConfigError, match="no such file"):
         report_on(ctx, str(tmp_path / "nowhere"))

@@ -207,7 +207,7 @@ def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:
         ({"tasks": ["niah_single_4"]}, r"evals\.niah\.tasks=niah_single_4: must be one of niah_single_1"),
         ({"depths": [101]}, r"evals\.niah\.depths=\[101\]: must be one or more numbers between 0 and 100"),
         ({"lengths": []}, r"evals\.niah\.lengths=\[\]: must be one or more"),
-        ({"lengths": [5, 5]}, r"evals\.niah\.lengths=\[5, 5\]: each number once"),
+        ({"lengths": [5, 5]}, r"evals\.niah\.lengths=\[5, 5\]: must name each number once"),
         ({"digits": 1}, r"evals\.niah\.digits=1 must be at least 2"),
     ],
 )

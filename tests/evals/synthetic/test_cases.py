@@ -181,7 +181,7 @@ def test_compression_has_one_length(tmp_path):
         (PACKS["recall"][1], PACKS["formal"][0], "evals=recall: the checkpoint was trained on data=formal"),
         (PACKS["memorization"][1], RECALL, "evals=mad: the checkpoint was trained on data=recall"),
         (PACKS["formal"][1], RECALL, "evals=formal: the checkpoint was trained on data=recall"),
-        (Recall([1], [10], [0], 1, 1), RECALL, r"evals\.recall\.pairs=\[10\]: .* data\.num_keys=9 .* at most 9"),
+        (Recall([1], [10], [0], 1, 1), RECALL, r"evals\.recall\.pairs=\[10\]: .* data\.num_keys=9; use at most 9"),
     ],
 )
 def test_another_task_is_refused_in_one_line(tmp_path, pack, data, problem):
