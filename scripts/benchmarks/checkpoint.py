@@ -133,7 +133,7 @@ def describe(times: Mapping[str, list[tuple[float, float]]], num_bytes: int, num
     base = medians["write and sync"][0]
     rounds = len(times["checkpoint.save"])
     lines = [
-        "# What a checkpoint costs",
+        "# Cost of a checkpoint",
         "",
         f"`{command_line('scripts.benchmarks.checkpoint')}`, commit {commit}. "
         f"{num_parameters:,} parameters with AdamW's state, "

@@ -294,16 +294,16 @@ def main() -> None:
     starts = {line: [apart(given, "--child", "start", *line.split()) for _ in range(given.rounds)] for line in START}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     text = [
-        "# The training core", "",
+        "# The training loop", "",
         f"`python -m scripts.benchmarks.core --steps {given.steps} --rounds {given.rounds}"
         f"{' --nanochat <checkout>' if given.nanochat else ''}`, commit {commit.stdout.strip()}. Width {DIM},",
         f"{LAYERS} layers, {HEADS} heads, vocabulary {VOCAB}, {LENGTH} tokens, {ROWS} rows a step, float32, one CPU",
-        f"thread; median of {given.rounds} rounds in which the subjects take turns. A step is the whole loop; ours has",
-        "its logs (every tenth step, as by default), checks and loader in it.", "",
+        f"thread; median of {given.rounds} rounds in which the loops take turns. A step is the whole loop; ours",
+        "includes its logs (every tenth step, the default), checks and loader.", "",
         "## Speed and memory", "", *rows_of(results), "",
-        "## What the loop adds to a step", "", overhead(results["ours, AdamW"]), "",
-        "## From the command to the end of the first step", "",
-        "| `python train.py ...` | CPU seconds, least of the rounds | of it the validation before | of it the step |",
+        "## Overhead of the loop", "", overhead(results["ours, AdamW"]), "",
+        "## Start-up: from the command to the end of the first step", "",
+        "| `python train.py ...` | CPU seconds, lowest of the rounds | of it validation | of it the first step |",
         "|---|---|---|---|",
         *(start_row(line, min(found, key=lambda each: each["start"])) for line, found in starts.items()), "",
     ]  # fmt: skip

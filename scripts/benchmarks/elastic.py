@@ -171,23 +171,24 @@ def write(args: argparse.Namespace, tables: list[str], costs: dict[str, dict[str
         "# The same bytes at any number of processes",
         "",
         f"Commit {commit.strip()}, `python -m scripts.benchmarks.elastic --kills {args.kills} --rounds {args.rounds}`, "
-        "seed 0, CPU and gloo, one thread a process.",
+        "seed 0, CPU and gloo, one thread per process.",
         "",
         "`world.reduction=deterministic`, Muon + AdamW, dropout 0.1, 40 steps of 8 micro-batches. A killed run resumes "
-        "with another number of processes, from its last checkpoint (every 4 steps). Compared: the first 16 digits of "
-        "the sha256 of all tensors in the last checkpoint, and of all losses and gradient norms in hexadecimal.",
+        "with another number of processes, from its last checkpoint (every 4 steps). The table shows the first 16 "
+        "digits of the sha256 of all tensors in the last checkpoint, and of all losses and gradient norms in "
+        "hexadecimal.",
         "",
         "| model | processes | model and optimizer | losses and gradient norms |",
         "| --- | --- | --- | --- |",
         *tables,
         "",
-        f"All ways of training a model end with the same bytes: **{'yes' if all_same else 'NO'}**.",
+        f"All runs of a model end with the same bytes: **{'yes' if all_same else 'NO'}**.",
         "",
-        "## What it costs in one process",
+        "## Cost in one process",
         "",
-        f"Both reductions in turns, {args.rounds} steps each, batch 16 x 128 in 8 micro-batches, width 128, 4 layers; "
-        "processor milliseconds of a step (median), and the median and quartiles of the ratio of neighbouring steps. "
-        "Bar: 1.10.",
+        f"Both reductions take turns, {args.rounds} steps each; batch 16 x 128 in 8 micro-batches, width 128, 4 "
+        "layers; CPU milliseconds per step (median), and the median and quartiles of the ratio of neighbouring steps. "
+        "Limit: 1.10.",
         "",
         "| model | parameters | fast | deterministic | ratio |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -202,7 +203,7 @@ def write(args: argparse.Namespace, tables: list[str], costs: dict[str, dict[str
 
 
 def main() -> None:
-    """Do what the docstring says."""
+    """Compare the bytes, measure the cost, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--kills", type=int, default=7)

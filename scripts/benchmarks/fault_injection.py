@@ -242,7 +242,7 @@ def describe_end(status: int) -> str:
 
 
 def describe(found: dict[str, Any]) -> list[str]:
-    """Lay out the report."""
+    """Return the lines of the report."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE, text=True).stdout.strip()
     total = sum(sum(workload["points"].values()) for workload in found.values())
     failed = sum(len(workload["wrong"]) for workload in found.values())
@@ -252,7 +252,7 @@ def describe(found: dict[str, Any]) -> list[str]:
         f"`{command_line('scripts.benchmarks.fault_injection')}`, commit {commit}.",
         "",
     ]
-    lines += [line.strip() if line.startswith("A shim") else line for line in (__doc__ or "").splitlines()[5:]]
+    lines += (__doc__ or "").splitlines()[5:]
     lines += ["", f"**{total} points, {failed} failures.**", ""]
     for name, workload in found.items():
         ways = ", ".join(f"{count} {mode}" for mode, count in workload["points"].items())
@@ -262,7 +262,7 @@ def describe(found: dict[str, Any]) -> list[str]:
             f"- operations: {', '.join(f'{count} {each}' for each, count in workload['operations'].items())}",
             f"- points: {ways}; {workload['cpu_seconds']:.0f} CPU-seconds",
             f"- the process ended: {', '.join(f'{each} {count}' for each, count in sorted(workload['ended'].items()))}",
-            f"- it goes on from step: {', '.join(f'{e} {count}' for e, count in sorted(workload['steps'].items()))}",
+            f"- it resumes from step: {', '.join(f'{e} {count}' for e, count in sorted(workload['steps'].items()))}",
             *(f"- **wrong**: {wrong}" for wrong in workload["wrong"][:20]),
             "",
         ]

@@ -70,12 +70,13 @@ def main() -> None:
         print(json.dumps(measure(given.child[0], int(given.child[1]), given.steps)))
         return
     lines = [
-        "# Plans beside measurements", "",
+        "# Plans compared with measurements", "",
         f"`python -m scripts.benchmarks.ladder --steps {given.steps}`. 4 layers, vocabulary {VOCAB}, {LENGTH} tokens,",
-        f"{ROWS} rows, float32, one CPU thread, memories by torch's operators. The rate of the least width plans the",
-        "time of the others, which make more of the same machine; what the process grew by has beside what is planned",
-        "(weights, gradients, optimizer, activations) what single operations need, and the allocator's.", "",
-        "| model | width | CPU seconds of forward and backward | measured / planned | MiB grown | measured / planned |",
+        f"{ROWS} rows, float32, one CPU thread, memories by torch's operators. The speed at the",
+        "smallest width sets the plan of the others, which use the machine better. The growth of the process includes,",
+        "besides the plan (weights, gradients, optimizer, activations), temporary buffers, the allocator's overhead.",
+        "",
+        "| model | width | CPU seconds, forward and backward | measured / planned | growth, MiB | measured / planned |",
         "|---|---|---|---|---|---|",
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -131,13 +131,13 @@ def table(model: str, marks: list[Mark]) -> list[str]:
 
 
 def commit() -> str:
-    """Return the commit that is about to be measured, and whether the files differ from it."""
+    """Return the commit that is checked out, and whether the files differ from it."""
 
-    def ask(*words: str) -> str:
+    def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout.strip()
 
-    changes = ", with uncommitted changes" if ask("status", "--porcelain") else ""
-    return ask("rev-parse", "--short", "HEAD") + changes
+    changes = ", with uncommitted changes" if git("status", "--porcelain") else ""
+    return git("rev-parse", "--short", "HEAD") + changes
 
 
 def write_report(found: dict[str, list[Mark]], options: argparse.Namespace, measured: str) -> None:
@@ -148,8 +148,8 @@ def write_report(found: dict[str, list[Mark]], options: argparse.Namespace, meas
         "# Streaming",
         "",
         f"`{command}`, commit {measured}. Initial weights, random tokens, vocabulary {VOCAB}, one",
-        f"row, one CPU thread, float32; models as they ship{shape}. The stream is read in pieces of {options.piece}",
-        f"tokens, the state carries over. A token is read alone, one a call, on a fork: the mean of {ALONE}.",
+        f"row, one CPU thread, float32; models with their defaults{shape}. A call reads {options.piece}",
+        f"tokens; the state is carried over. Single tokens are read one per call, on a fork: the mean of {ALONE}.",
         "Resident memory is that of the whole process, Python and PyTorch included.",
         "",
     ]

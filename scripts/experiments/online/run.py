@@ -66,7 +66,7 @@ def make_levels(period: int, **context: object) -> list[LevelConfig]:
 
 
 def walk(rows: int, generator: torch.Generator) -> Batch:
-    """Draw rows that follow a permutation of their own, and jump anywhere with probability JUMP."""
+    """Draw rows that each follow their own permutation, and jump to a random symbol with probability JUMP."""
     table = torch.stack([torch.randperm(SYMBOLS, generator=generator) for _ in range(rows)])
     tokens = torch.randint(SYMBOLS, (rows, CHAIN + 1), generator=generator)
     jumps = torch.rand(rows, CHAIN + 1, generator=generator) < JUMP
@@ -132,7 +132,7 @@ def read_twice(trained: LanguageModel, source: Source, context: dict[str, object
 
 
 def cost(rule: str, period: int | None, *, is_through: bool) -> float:
-    """Return CPU seconds of forward and backward of one block whose rows are taught; None: it has no context."""
+    """Return the CPU seconds of forward and backward of one block whose rows write; None: the block does not write."""
     dim, hidden, rows, num_tokens = BLOCK
     options = {"gd": (), "momentum": (("momentum", 0.9),)}[rule]
     clock = None if period is None else Context(period, rule, 1e-3, 0.0, options, "teach", is_through)
@@ -157,7 +157,7 @@ def cost(rule: str, period: int | None, *, is_through: bool) -> float:
 
 
 def row(name: str, runs: list[list[float]]) -> str:
-    """Lay out means and, from two seeds on, standard errors."""
+    """Write means and, with two seeds or more, standard errors."""
     cells = []
     for values in zip(*runs, strict=True):
         error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
@@ -167,19 +167,19 @@ def row(name: str, runs: list[list[float]]) -> str:
 
 def report(seeds: list[int], steps: int) -> list[str]:
     """Run everything; return the lines of the report."""
-    lines = ["## Chains with a table of their own: nats per token along the row", ""]
+    lines = ["## Chains, each row with its own table: nats per token along the row", ""]
     lines += ["| level | first 16 tokens | 1st quarter | 2nd | 3rd | 4th |", "|---|---|---|---|---|---|"]
     for name, context in TRAINED.items():
         lines.append(row(name, [chains(context, seed, steps) for seed in seeds]))
         print(lines[-1], flush=True)
     models = [base(seed, steps) for seed in seeds]
-    lines += ["", "## Text read twice, without training the writes: nats per byte", ""]
+    lines += ["", "## Text read twice, with untrained writes: nats per byte", ""]
     lines += ["| level | first reading | second reading |", "|---|---|---|"]
     for name, context in READ_TWICE.items():
         lines.append(row(name, [read_twice(*model, context) for model in models]))
         print(lines[-1], flush=True)
     plain = cost("gd", None, is_through=False)
-    lines += ["", "## Cost: forward and backward of one block, as a multiple of the block without a context", ""]
+    lines += ["", "## Cost: forward and backward of one block, as a multiple of the block without writes", ""]
     lines += ["| period | gd, first order | momentum, first order | gd, through |", "|---|---|---|---|"]
     for period in (64, 256, 512):
         cells = [("gd", False), ("momentum", False), ("gd", True)]
@@ -190,7 +190,7 @@ def report(seeds: list[int], steps: int) -> list[str]:
 
 
 def main() -> None:
-    """Answer the questions and write the report."""
+    """Run the experiments and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=100)
@@ -201,7 +201,7 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE, text=True).stdout.strip()
     dim, hidden, rows, num_tokens = BLOCK
     lines = [
-        "# Levels that write inside the context",
+        "# Levels that write within the context",
         "",
         f"`{command_line('scripts.experiments.online.run')}`, commit {commit}; mean and standard error over",
         f"{len(options.seeds)} seeds, {options.steps} training steps, one CPU thread.",
