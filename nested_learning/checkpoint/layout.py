@@ -1,4 +1,4 @@
-"""What is where in a checkpoint, and reading it: found, verified, or refused with the way out."""
+"""The files of a checkpoint, and finding, verifying and reading them."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import torch
 import yaml
 
 try:
-    # ten times as fast, and in most wheels
+    # ten times as fast as the loader in Python, but not in every wheel
     from yaml import CSafeDumper as Dumper
     from yaml import CSafeLoader as Loader
 except ImportError:
@@ -25,22 +25,22 @@ LATEST = "latest"
 
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 CONFIG, PROGRESS, CARD, HASHES = "config.yaml", "progress.json", "README.md", "hashes.json"
-# what a directory is called until it is whole
+# prefix of a checkpoint directory until it is complete
 DRAFT = ".draft_"
-# the world of a process that is asked by itself
+# a world of one process, for readers outside of training
 ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run is. Nothing random is in it: data order and every generator are functions of the seed and the step.
+    """How far a run is. It holds no generator state: data order and all random numbers follow from seed and step.
 
-    `seconds`: of training, without validation and saving; `cpu_seconds`: those that this process kept processors busy,
-    all threads added up; `source`, `tokenizer`: fingerprints of the data; `metrics`: the last value of each figure;
-    `best`: the figures of the best validation, by loss; `phases`: seconds by phase; `lost`: seconds that were spent on
-    what was thrown away; `skipped`: the steps, counted from 1, whose batches were left out;
-    `loss_scale`, `scaled_steps`, `overflows`: of float16, the scale of the loss, how many steps went well since it last
-    changed, and how many were left out because it was too large.
+    `seconds`: of training steps, without validation and saving; `cpu_seconds`: CPU time of this process, all threads;
+    `source`, `tokenizer`: fingerprints of the data; `metrics`: the last value of each metric; `best`: the metrics of
+    the validation with the lowest loss; `phases`: seconds by phase; `lost`: seconds of steps that were discarded;
+    `skipped`: the steps, counted from 1, that were skipped after a loss that was not finite; `loss_scale`,
+    `scaled_steps`, `overflows`: of float16, the loss scale, the steps since it last changed, and the steps skipped
+    because it was too large.
     """
 
     step: int = 0
@@ -61,7 +61,7 @@ class Progress:
 
 
 def find(path: Path) -> Path:
-    """Return the checkpoint directory that `path` means: itself, or the latest of a run directory.
+    """Return the checkpoint directory of `path`: itself, or the latest of a run directory.
 
     Raises CheckpointError when there is none.
     """
@@ -74,7 +74,7 @@ def find(path: Path) -> Path:
         )
     target = pointer.parent / pointer.read_text(encoding="utf-8").strip()
     if not target.is_dir() and target.name.startswith(DRAFT):
-        # killed after a draft that `latest` names got its name, and before `latest` was told
+        # the process was killed between renaming the draft that `latest` names and updating `latest`
         target = target.with_name(target.name.removeprefix(DRAFT))
     if not target.is_dir():
         raise CheckpointError(f"{pointer}: names {target.name}, which is missing; {way_out(target)}")
@@ -82,19 +82,19 @@ def find(path: Path) -> Path:
 
 
 def has_checkpoint(run: Path) -> bool:
-    """Say whether `run` has saved a checkpoint."""
+    """Return whether `run` has saved a checkpoint."""
     return (run / FOLDER / LATEST).is_file()
 
 
 def parts_of(file: Path) -> Path:
-    """Return the folder that stands in the place of `file`, of tensors, where each process wrote its parts."""
+    """Return the folder that replaces the tensor file `file` in a sharded checkpoint: one file of each process."""
     return file.with_suffix("")
 
 
 def verify(directory: Path, world: World = ALONE) -> None:
     """Check every file of a checkpoint against its sha256. Raises CheckpointError naming the file.
 
-    Several processes share the files out, and all of them learn what one finds.
+    Several processes divide the files among them, and all raise when one finds damage.
     """
     hashes = read_json(directory / HASHES)
     listed = {name.partition("/")[0] for name in hashes}
@@ -118,7 +118,7 @@ def verify(directory: Path, world: World = ALONE) -> None:
 
 
 def read_progress(directory: Path) -> Progress:
-    """Read how far the run was. Raises CheckpointError when the file is damaged."""
+    """Read progress.json. Raises CheckpointError when the file is damaged."""
     values = read_json(directory / PROGRESS)
     if set(values) != set(Progress.__dataclass_fields__):
         raise CheckpointError(
@@ -128,7 +128,7 @@ def read_progress(directory: Path) -> Progress:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Read the configuration that a checkpoint or run directory was made with, as plain values; it cannot name code."""
+    """Read the configuration that a checkpoint or run directory was made with, as plain values."""
     path = directory / CONFIG
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader)
@@ -145,7 +145,7 @@ def write_config(directory: Path, config: dict[str, Any]) -> None:
 
 
 def way_out(damaged: Path) -> str:
-    """Say what to do about a checkpoint that cannot be used."""
+    """Return what to do about a checkpoint that cannot be used."""
     others = [path for path in steps(damaged.parent) if path.name != damaged.name]
     if others:
         return f"use an older one: resume={others[-1]} to train on, checkpoint={others[-1]} to read"

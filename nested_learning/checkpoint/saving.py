@@ -1,4 +1,4 @@
-"""Writing a checkpoint so that a kill at any moment, or a full disk, leaves one to go on from."""
+"""Writing checkpoints atomically: a kill at any moment, or a full disk, leaves a whole one to resume from."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ from nested_learning.optim.optimizer import Optimizer
 from nested_learning.world.storage import own_file, write_parts
 from nested_learning.world.world import World
 
-# the last one, and the one before in case the disk damages the last; more would fill disks unasked
+# the last checkpoint, and the one before in case the last is damaged on disk
 KEPT = 2
 SHA256_BYTES = 32
 
@@ -56,10 +56,10 @@ def save(
 ) -> Path:
     """Write a checkpoint of `run` and make it the latest; return its directory. All processes must call it.
 
-    A kill at any moment leaves the checkpoint before it in place and named by `latest`. Only the first process writes,
-    unless each holds a part of the parameters: then each writes its part. Older ones than the last two go, but for
-    those of every `keep_every` steps (0: none). Raises CheckpointError on all processes when the disk does not take it;
-    what was written of it is then removed.
+    A kill at any moment leaves the previous checkpoint in place and named by `latest`. Only the first process writes,
+    unless parameters are sharded: then each writes its shards. All but the last two are removed, except those of every
+    `keep_every` steps (0: none). Raises CheckpointError on all processes when the disk is full or fails; the incomplete
+    checkpoint is then removed.
     """
     target = run / FOLDER / f"step_{progress.step:08d}"
     draft = target.with_name(f"{DRAFT}{target.name}")
@@ -86,12 +86,12 @@ def save(
 
 
 def is_kept(step: int, keep_every: int) -> bool:
-    """Say whether the checkpoint of `step` is one of every `keep_every` steps, 0 among them."""
+    """Return whether `keep_every` keeps the checkpoint of `step`; step 0 is one of them."""
     return keep_every > 0 and step % keep_every == 0
 
 
 def tidy(run: Path) -> None:
-    """Remove what a process that was killed left in `run`; only the process that works there may."""
+    """Remove the temporary files of a killed process from `run`; only the process that holds its lock may call this."""
     _remove_drafts(run / FOLDER)
     for path in run.glob(".*.tmp"):
         path.unlink()
@@ -99,14 +99,14 @@ def tidy(run: Path) -> None:
 
 @contextmanager
 def _explained(run: Path, target: Path) -> Iterator[None]:
-    """Tell what the disk did not take, and how to go on, having made room."""
+    """Raise a write error as CheckpointError that says how to resume once there is space."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         with suppress(OSError, CheckpointError):
             _remove_drafts(run / FOLDER)
-        earlier = f"goes on from {find(run).name}" if has_checkpoint(run) else "begins anew"
+        earlier = f"resumes from {find(run).name}" if has_checkpoint(run) else "starts again from step 0"
         raise CheckpointError(
             f"{target}: cannot be written ({reason}); free space on that disk and give the same command again with "
             f"resume={run}: the run {earlier}"
@@ -114,7 +114,7 @@ def _explained(run: Path, target: Path) -> Iterator[None]:
 
 
 def _begin(draft: Path) -> None:
-    """Make the directory `draft` and the folder that it is in, without what a process that was killed left there."""
+    """Make the directory `draft` and its folder, and remove drafts of killed processes."""
     folder = draft.parent
     if not folder.exists():
         folder.mkdir()
@@ -124,13 +124,13 @@ def _begin(draft: Path) -> None:
 
 
 def _finish(draft: Path, target: Path, keep_every: int) -> None:
-    """Give a whole draft its name, make it the latest, and let older ones go."""
+    """Rename the complete draft to its final name, make it the latest, and remove old checkpoints."""
     folder = target.parent
     if target.exists():
-        # a run that goes on from an older checkpoint passes this step again: until the old one is out of the way and
-        # the new one in its place, the new one is found under the name that it has
+        # a run that resumed from an older checkpoint reaches this step again. A directory cannot replace another in one
+        # atomic step, so `latest` first names the draft: a kill between the two renames still leaves it readable
         write_atomic(folder / LATEST, draft.name + "\n")
-        _take_place(draft, target)
+        _replace(draft, target)
     else:
         draft.rename(target)
         sync(folder)
@@ -138,8 +138,8 @@ def _finish(draft: Path, target: Path, keep_every: int) -> None:
     _keep_newest(folder, target, keep_every)
 
 
-def _take_place(draft: Path, target: Path) -> None:
-    """Put `draft` in the place of `target`; called again after a kill, it does what was left to do."""
+def _replace(draft: Path, target: Path) -> None:
+    """Replace the directory `target` by `draft`; called again after a kill, it completes the remaining renames."""
     replaced = target.with_name(f"{DRAFT}replaced")
     if target.exists():
         if replaced.exists():
@@ -150,14 +150,14 @@ def _take_place(draft: Path, target: Path) -> None:
 
 
 def _write_whole(draft: Path, model: dict[str, Tensor], optimizer: dict[str, Tensor]) -> dict[str, str]:
-    """Write each as one file and see it reach the disk; return the sha256 of the files."""
+    """Write model and optimizer as one file each, synced to disk; return the sha256 of the files."""
     with ThreadPoolExecutor() as pool:
         done = []
         for path, tensors in ((draft / MODEL, model), (draft / OPTIMIZER, optimizer)):
             save_file(plain(tensors), path)
-            # safetensors lets only the owner read; a checkpoint is as readable as the rest of the run
+            # safetensors makes files private to their owner; give them the permissions of the run's other files
             path.chmod(draft.stat().st_mode & 0o666)
-            # the disk takes one file while the next is written, and while both are hashed
+            # one file is synced while the next is written, and hashing overlaps with both
             done.append((path.name, pool.submit(sync, path), pool.submit(hash_file, path)))
         for _, synced, _ in done:
             synced.result()
@@ -165,16 +165,16 @@ def _write_whole(draft: Path, model: dict[str, Tensor], optimizer: dict[str, Ten
 
 
 def _write_parts(draft: Path, files: dict[str, dict[str, Tensor]], world: World) -> dict[str, str]:
-    """Write each of `files` as a folder with a file of each process; return the sha256 of them all."""
+    """Write each of `files` as a folder with one file of each process; return the sha256 of all of them."""
     own: list[float] = []
     for name, tensors in files.items():
         file = write_parts(parts_of(draft / name), tensors, world.rank)
-        # who holds no part, of few parameters among many processes, has no file: 32 zeros
+        # a process without shards (few parameters, many processes) has no file and sends 32 zero bytes
         own += bytes(SHA256_BYTES) if file is None else bytes.fromhex(hash_file(file))
     hashes = {}
     for rank, digests in enumerate(world.gather(own)):
-        for place, name in enumerate(files):
-            digest = bytes(int(byte) for byte in digests[place * SHA256_BYTES : (place + 1) * SHA256_BYTES])
+        for index, name in enumerate(files):
+            digest = bytes(int(byte) for byte in digests[index * SHA256_BYTES : (index + 1) * SHA256_BYTES])
             if any(digest):
                 hashes[own_file(parts_of(draft / name), rank).relative_to(draft).as_posix()] = digest.hex()
     return hashes
@@ -188,7 +188,7 @@ def _describe(
     card: str,
     hashes: dict[str, str],
 ) -> None:
-    """Write what is no tensor and the sha256 of all (`hashes`: of tensors, synced), and see it reach the disk."""
+    """Write all other files and the sha256 of all files (`hashes` has those of the tensors), synced to disk."""
     write_config(draft, config)
     if tokenizer is not None:
         tokenizer.save(draft)
@@ -204,22 +204,22 @@ def _describe(
 def _keep_newest(folder: Path, newest: Path, keep_every: int) -> None:
     """Remove all checkpoints but `newest`, those just before it, and those before it of every `keep_every` steps.
 
-    Later ones belong to a future that was given up.
+    Later ones were made before the run resumed from an older checkpoint.
     """
     older = [path for path in steps(folder) if path.name < newest.name]
     kept = {path for path in older if is_kept(int(path.name.removeprefix("step_")), keep_every)}
     for path in set(steps(folder)) - {newest, *older[-(KEPT - 1) :]} - kept:
-        # renamed first: what is half removed must not look like a checkpoint
+        # renamed first, so that a partly removed directory never looks like a checkpoint
         path.rename(folder / f"{DRAFT}{path.name}")
     _remove_drafts(folder)
 
 
 def _remove_drafts(folder: Path) -> None:
-    """Remove what is not whole, or not wanted any more; a draft that `latest` names is whole, and gets its name."""
+    """Remove drafts and temporary files; a draft that `latest` names is complete and gets its final name first."""
     pointer = folder / LATEST
     named = folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else folder
     if named.name.startswith(DRAFT) and named.is_dir():
-        _take_place(named, named.with_name(named.name.removeprefix(DRAFT)))
+        _replace(named, named.with_name(named.name.removeprefix(DRAFT)))
     for path in folder.glob(f"{DRAFT}*"):
         shutil.rmtree(path)
     for path in folder.glob(".*.tmp"):

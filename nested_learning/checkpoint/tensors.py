@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint: which of a model are kept, and how they come back."""
+"""The tensors of a checkpoint: which ones of a model are saved, and loading them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ def fill_model(path: Path, saved: Mapping[str, Tensor], model: nn.Module, option
     check_model(path, saved, model, options)
     for name, tensor in model_tensors(model).items():
         whole = saved[name].to(tensor.device)
-        # what knows of parts takes a second to import
+        # `cut` imports torch.distributed, which takes a second, so it is called for sharded tensors only
         tensor.data.copy_(whole if type(tensor.data) is Tensor else cut(whole, tensor.data))
 
 
@@ -50,7 +50,7 @@ def check_model(path: Path, saved: Mapping[str, Tensor], model: nn.Module, optio
 
 
 def load_averaged(directory: Path, model: nn.Module) -> None:
-    """Put averaged weights in the place of the parameters of `model`, which is filled already; buffers stay.
+    """Replace the parameters of `model` by their moving averages (EMA); buffers stay.
 
     Raises CheckpointError when the run averages none (optim.ema=null).
     """
@@ -68,7 +68,7 @@ def load_averaged(directory: Path, model: nn.Module) -> None:
 
 
 def load_optimizer(directory: Path, optimizer: Optimizer) -> None:
-    """Give `optimizer` its state back; it checks the names itself. Raises CheckpointError when the file is damaged."""
+    """Load the state of `optimizer`, which checks the names. Raises CheckpointError when the file is damaged."""
     path = directory / OPTIMIZER
     if not parts_of(path).is_dir():
         optimizer.load_state_dict(_load_tensors(path))
@@ -80,19 +80,19 @@ def load_optimizer(directory: Path, optimizer: Optimizer) -> None:
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Name every parameter (shared ones once) and every buffer that is meant to be kept."""
+    """Return every parameter (shared ones once) and every persistent buffer by name."""
     kept = model.state_dict(keep_vars=True)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     return {name: tensor for name, tensor in tensors.items() if name in kept}
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return `tensors` as safetensors takes them."""
+    """Return `tensors` detached, contiguous and on the CPU, as safetensors requires."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _described(path: Path) -> dict[str, Tensor]:
-    """Return what the parts in the place of `path` make up, without the numbers."""
+    """Return the tensors that the shards at `path` form, as shapes and dtypes without numbers."""
     try:
         return describe_parts(parts_of(path))
     except (OSError, SafetensorError, ValueError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""Documents read apart: a batch is cut into its documents, each of which begins in a fresh state, for any model."""
+"""Documents of a packed batch as separate rows, each of which starts from a new state, for any model."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""`objective=reconstruct`: tell every token of the row from the output at its last, which has to hold them all."""
+"""`objective=reconstruct`: predict every token of a row from the output at its last token."""
 
 from torch import nn
 
@@ -9,22 +9,22 @@ from nested_learning.objective.protocol import State, Step
 
 
 class Reconstruct:
-    """Cross-entropy of every place's token given the output at the last token (compression of MAD, arXiv 2403.17844).
+    """Cross-entropy of the token at every position given the output at the last token (MAD, arXiv 2403.17844).
 
-    The model's outputs are pairs of place and token, number place * tokens + token, and so are the targets: a share of
-    its head reads each place. MAD has an MLP there that is fed with the place.
+    A logit stands for a pair of position and token, with index position * num_tokens + token, and so do the targets:
+    each position has its own slice of the head. MAD uses an MLP with the position as an input instead.
     """
 
     def __call__(self, model: nn.Module, batch: Batch, state: State) -> Step:
-        """Return the step over `batch`; raise ConfigError where the outputs are no pairs of place and token."""
+        """Return the step over `batch`; raise ConfigError where the logits do not divide into positions."""
         logits, state = model(batch.tokens, state)
-        rows, num_places = batch.tokens.shape
-        if logits.shape[-1] % num_places:
+        rows, num_positions = batch.tokens.shape
+        if logits.shape[-1] % num_positions:
             raise ConfigError(
-                f"objective=reconstruct: a vocabulary of {logits.shape[-1]} is no multiple of rows of {num_places} "
+                f"objective=reconstruct: a vocabulary of {logits.shape[-1]} is no multiple of rows of {num_positions} "
                 "tokens; use data=mad data.task=compression, or objective=next_token"
             )
-        logits = logits[:, -1].view(rows, num_places, -1)
+        logits = logits[:, -1].view(rows, num_positions, -1)
         valid = batch.targets != IGNORE
         targets = (batch.targets % logits.shape[-1]).where(valid, IGNORE)
         nats = cross_entropy(logits, targets)

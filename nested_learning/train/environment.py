@@ -1,4 +1,4 @@
-"""What a run was made with: versions, the state of the code, the command."""
+"""The environment of a run: package versions, git commit and diff, the command."""
 
 import platform
 import shlex
@@ -32,7 +32,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_state() -> dict[str, str] | None:
-    """Return the commit of this code and the diff to it; None where the code is no checkout of its own."""
+    """Return the commit of this code and the diff to it; None outside of a git checkout."""
     root = _git("rev-parse", "--show-toplevel")
     commit = _git("rev-parse", "HEAD")
     if root is None or commit is None or Path(root).resolve() != CODE.resolve():
@@ -45,5 +45,5 @@ def _git(*arguments: str) -> str | None:
         done = subprocess.run(["git", "-C", CODE, *arguments], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    # a diff may hold bytes of any encoding
+    # a diff can contain bytes that are not UTF-8
     return done.stdout.decode(errors="replace").strip()

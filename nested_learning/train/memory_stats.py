@@ -1,4 +1,4 @@
-"""What memories do while validation rows are read: `memory/<memory>/{norm,rank,surprise,retention}`."""
+"""Statistics of memories on validation rows: `memory/<memory>/{norm,rank,surprise,retention}`."""
 
 from collections import defaultdict
 
@@ -13,7 +13,7 @@ from nested_learning.nn.telemetry import MemoryStats, level_stats, memory_stats,
 from nested_learning.objective.protocol import Objective
 from nested_learning.train.precision import autocast
 
-# a look costs two reads of a row: few rows show what they need to
+# the statistics cost two forward passes of each row, so few rows are read
 NUM_ROWS = 2
 
 
@@ -21,11 +21,11 @@ NUM_ROWS = 2
 def observe(
     model: LanguageModel, objective: Objective, source: Source, device: torch.device, dtype: torch.dtype
 ) -> dict[str, float]:
-    """Return the figures of every memory, by its name, as means over layers and `NUM_ROWS` fixed validation rows.
+    """Return the statistics of every memory, by its name, as means over layers and `NUM_ROWS` fixed validation rows.
 
-    `norm` and effective `rank` after the last token, `surprise` and `retention` as means over the tokens; of levels of
-    the continuum memory that learn inside the context the rank, beside what validation says of them. A model without
-    memories gives nothing. Leaves the model as it was.
+    `norm` and effective `rank` after the last token, `surprise` and `retention` as means over tokens. Levels of the
+    continuum memory that learn inside the context have the rank only; validation reports their other metrics. A model
+    without memories gives {}. The model is not changed.
     """
     batch = to(next(validation_batches(source, NUM_ROWS, NUM_ROWS)), device)
     before = model.init_state(len(batch.tokens))

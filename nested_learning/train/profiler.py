@@ -1,4 +1,4 @@
-"""Profiles on demand: chrome traces of single steps, asked for by `profile=` or, while a run trains, by a signal."""
+"""Chrome traces of single training steps, requested with `profile=` or, during a run, with a signal."""
 
 import signal
 import threading
@@ -10,14 +10,14 @@ from types import FrameType
 from torch import profiler
 
 FOLDER = "profile"
-# how many steps `kill -USR2 <process id>` asks for
+# number of steps that `kill -USR2 <process id>` profiles
 ON_SIGNAL = 3
 
 
 class Profiler:
     """Writes `<run>/profile/step_NNNNNNNN_rank_N.json`, which chrome://tracing and ui.perfetto.dev open.
 
-    The first step of a process is never in it: it is spent on things that are done once.
+    The first step of a process is never recorded: it includes one-time work.
     """
 
     def __init__(self, run: Path, rank: int, steps: int) -> None:
@@ -33,7 +33,7 @@ class Profiler:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        """Run step `step`, 1 being the first, and record it where it was asked for."""
+        """Run step `step`, 1 being the first, and record it where requested."""
         if self.asked and self._is_warm and self._running is None:
             self._running, self._left, self.asked = profiler.profile(), self.asked, 0
             self._running.start()
@@ -46,7 +46,7 @@ class Profiler:
                 self.write(step)
 
     def write(self, step: int) -> None:
-        """End the trace, if there is one, and write it under the last step that is in it."""
+        """End the running trace, if any, and write it under the number of its last step."""
         if self._running is None:
             return
         self._running.stop()
@@ -57,10 +57,10 @@ class Profiler:
 
 @contextmanager
 def profiling(run: Path, rank: int, steps: int) -> Iterator[Profiler]:
-    """Yield the profiler of this process, which SIGUSR2 asks too while the context lasts."""
+    """Yield the profiler of this process; SIGUSR2 starts it while the context lasts."""
     made = Profiler(run, rank, steps)
     if threading.current_thread() is not threading.main_thread():
-        # only the main thread may handle signals
+        # Python lets only the main thread install handlers
         yield made
         return
 

@@ -1,4 +1,4 @@
-"""Validation: one reduction over fixed rows, whose result does not depend on how the rows are cut into batches."""
+"""Validation: loss and accuracy over fixed rows, independent of batch size and number of processes."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -22,10 +22,10 @@ from nested_learning.world.world import World
 
 @dataclass
 class Sums:
-    """What validation adds up, in float64: of one batch, or a sum over batches and processes, divided at the end.
+    """Sums of a batch, or over batches and processes, in float64; metrics are their quotients.
 
-    `nats`, `targets`, `correct`: of all valid targets; `rows`, `rows_correct`: of rows with a valid target;
-    `text_nats`, `text_bytes`: of the targets that stand for text, and the utf-8 bytes they stand for.
+    `nats`, `targets`, `correct`: over all valid targets; `rows`, `rows_correct`: rows with a valid target, and those
+    with no wrong one; `text_nats`, `text_bytes`: over targets that are text, with their length in UTF-8 bytes.
     """
 
     nats: float = 0.0
@@ -37,7 +37,7 @@ class Sums:
     text_bytes: float = 0.0
 
     def figures(self, *, of_text: bool) -> dict[str, float]:
-        """Return the means by name: bits per byte for text, the share of flawless rows for a task."""
+        """Return the metrics by name: bits per byte for text, the fraction of fully correct rows for a task."""
         figures = {"val/loss": self.nats / self.targets, "val/accuracy": self.correct / self.targets}
         if of_text:
             return figures | {"val/bpb": self.text_nats / (math.log(2) * self.text_bytes)}
@@ -55,14 +55,14 @@ def validate(
     dtype: torch.dtype = torch.float32,
     resets: bool = False,
 ) -> dict[str, float]:
-    """Return the figures of `model` on `num_rows` fixed validation rows, read by all processes together.
+    """Return the metrics of `model` on `num_rows` fixed validation rows, divided among all processes.
 
     `val/loss` (nats per target), `val/accuracy`, and with a tokenizer `val/bpb` (bits per utf-8 byte, over the targets
-    that stand for text), without one `val/sequence_accuracy`. Where levels write while they read, what they wrote:
-    `val/memory/<level>/{writes,surprise,norm}`. `batch_size` bounds the memory and changes no result but by rounding,
-    and the number of processes none at all.
-    With `resets` every document of a row is read from a fresh state. Of a mixture each source has its share of the
-    rows, and figures of its own, such as `val/<source>/loss`. Draws no random number and leaves the model as it was.
+    that stand for text), without one `val/sequence_accuracy`. For levels with a clock inside the context
+    also `val/memory/<level>/{writes,surprise,norm}`. `batch_size` changes results by rounding only, the number of
+    processes not at all. With `resets` every document of a row starts from a new state. Each source of a mixture has
+    its fraction of the rows, and metrics of its own, such as `val/<source>/loss`. Draws no random number and does not
+    change the model.
     """
     reader = Training(model, objective, resets=resets, evenly=world.is_sharding)
     everything: list[Sums] = []
@@ -81,19 +81,19 @@ def validate(
 
 
 def total(sums: Sequence[Sums], world: World) -> Sums:
-    """Add up the figures of the batches of all processes."""
+    """Add up the sums of the batches of all processes."""
     return Sums(*world.sum([[vars(each)[name] for each in sums] for name in vars(Sums())]))
 
 
 def read_share(
     reader: Training, source: Source, num_rows: int, batch_size: int, world: World, dtype: torch.dtype
 ) -> tuple[list[Sums], dict[str, Mean]]:
-    """Read this process's share of `num_rows` validation rows of one source."""
+    """Read the part of `num_rows` validation rows of one source that belongs to this process."""
     batches = validation_batches(source, num_rows, batch_size, world.rank, world.size)
     token_bytes = None if source.tokenizer is None else torch.from_numpy(source.tokenizer.token_bytes)
     sums, memory = add_up(reader, (to(batch, world.device) for batch in batches), token_bytes, dtype)
     if world.is_sharding and len(sums) * world.size < count_validation_batches(source, num_rows, batch_size):
-        # others have a batch more, for which they need this process's parts of the parameters
+        # other processes have one batch more, and a forward pass of sharded parameters takes all of them
         read(reader, to(next(validation_batches(source, 1, 1)), world.device), dtype)
     return sums, memory
 
@@ -112,8 +112,8 @@ def add_up(
     token_bytes: Int[Tensor, "v"] | None,
     dtype: torch.dtype,
 ) -> tuple[list[Sums], dict[str, Mean]]:
-    """Return the figures of each of `batches`, read by `reader`; and of what memories wrote meanwhile."""
-    # the names are known where there is no batch too
+    """Return the sums of each of `batches`, and the statistics of what they wrote to memories."""
+    # an empty state gives the names, so that a process without batches has the same ones
     found, memory = [], [*memory_metrics(reader.model.init_state(0)).items()]
     for batch in batches:
         step = read(reader, batch, dtype)

@@ -1,4 +1,4 @@
-"""Joining the processes that torchrun started, and parting from them."""
+"""Joining the process group that torchrun started, and leaving it."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ from nested_learning.world.world import World
 
 @contextmanager
 def open_world(device: str, config: WorldConfig | None = None) -> Iterator[World]:
-    """Join the processes that torchrun started (or be alone), and part from them at the end.
+    """Join the processes that torchrun started, or make a world of one, and leave the group at the end.
 
     `device`: auto, cpu, cuda or mps. Raises ConfigError for what this machine lacks, and for a `config` that does not
     fit the number of processes; LostError, out of whatever waits for the others, when one of them is gone.
@@ -35,21 +35,21 @@ def open_world(device: str, config: WorldConfig | None = None) -> Iterator[World
     if place.type == "cuda":
         torch.cuda.set_device(place)
     patience = timedelta(seconds=config.timeout)
-    # a process may open one world after another, and must not find the addresses of the one before
+    # a process may open several worlds in turn; the prefix keeps the keys of an earlier one out of the next
     store, _, _ = next(distributed.rendezvous("env://", rank, size))
     store = distributed.PrefixStore(f"world_{next(_OPENED)}", store)
     distributed.init_process_group(world.backend, store=store, rank=rank, world_size=size, timeout=patience)
-    # its end waits for threads that may wait for Python, which would then wait for it: it must not end with the world
+    # the destructor of a group waits for threads that may wait for the GIL, a deadlock: so groups are kept to the end
     _KEPT.append(distributed.group.WORLD)
     try:
         yield world
     except RuntimeError as error:
-        # gloo has no error of its own, but says where in its source it was
+        # gloo raises plain RuntimeErrors, which name its source files
         if isinstance(error, distributed.DistError) or "/gloo/" in str(error):
             raise LostError(
                 f"process {rank}: another process is gone, or has not answered for world.timeout={config.timeout:g} "
-                "seconds; its own words, if any, stand beside these. Give the same command again, with any number of "
-                "processes: the run goes on from its last checkpoint"
+                "seconds; its own error, if any, is printed next to this one. Give the same command again, with any "
+                "number of processes: the run resumes from its last checkpoint"
             ) from error
         raise
     finally:

@@ -1,4 +1,4 @@
-"""How the gradients of the micro-batches of a batch, read by several processes, become the gradient of the batch."""
+"""Gradient accumulation over micro-batches and processes: fast, or in an order that is always the same."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nested_learning.shapes import Tensor
 
-# numbers that are sent to all processes in one message
+# numbers sent in one message
 MESSAGE = 2**23
 
 Gradients = list[Tensor | None]
@@ -18,7 +18,7 @@ Gradients = list[Tensor | None]
 
 @runtime_checkable
 class Reduction(Protocol):
-    """Makes one gradient. `module` is what is called with a micro-batch, whose loss counts `weight` times."""
+    """Accumulates gradients. Call `module` with a micro-batch and multiply its loss by `weight` before backward."""
 
     module: nn.Module
     weight: float
@@ -33,10 +33,10 @@ class Reduction(Protocol):
 
 
 class Averaged:
-    """Gradients are added as they come, and averaged over processes while the last micro-batch goes backward.
+    """Adds gradients as they arrive, and averages them over processes during the last backward pass (DDP).
 
-    Each process counts its share `weight` times, as many as there are processes. Gradients of sharded parameters
-    (`is_sharded`) are averaged at every micro-batch, so that none is ever kept whole.
+    The average over processes becomes a sum because `weight` is their number. Gradients of sharded parameters
+    (`is_sharded`) are reduced at every micro-batch, so that no process ever holds a whole one.
     """
 
     def __init__(self, training: nn.Module, size: int, device: torch.device, *, is_sharded: bool) -> None:
@@ -46,13 +46,13 @@ class Averaged:
             self.module = DistributedDataParallel(training, device_ids=devices, gradient_as_bucket_view=True)
 
     def micro_batch(self, *, is_last: bool) -> AbstractContextManager[None]:
-        """Keep quiet until the last micro-batch, where whole gradients are kept."""
+        """Suppress communication until the last micro-batch, where DDP keeps whole gradients."""
         if isinstance(self.module, DistributedDataParallel) and not is_last:
             return self.module.no_sync()
         return nullcontext()
 
     def finish(self) -> None:
-        """Do nothing: the last micro-batch has done it."""
+        """Do nothing: the last backward pass has reduced the gradients."""
 
 
 class Node(NamedTuple):
@@ -63,14 +63,13 @@ class Node(NamedTuple):
 
 
 class FixedTree:
-    """Adds the gradients of micro-batches in a tree that depends on their number only, not on who reads them.
+    """Adds the gradients of micro-batches in a tree that depends on their number only, not on the processes.
 
-    The leaves are micro-batches in their order. Two neighbouring nodes of one size are added as soon as both are
-    there, as in a binary counter; at the end what is left is added from the right. A process that reads a span of 2^n
-    micro-batches computes exactly one node of the tree, and every process adds the nodes of all by the same rule:
-    whatever the number of processes, every sum has the same two terms. It costs as many additions as adding in order,
-    and a copy of the gradients for each level of the tree. Source: ours; the order of additions is that of pairwise
-    summation.
+    The leaves are the micro-batches in order. Two neighbouring nodes of one size are added as soon as both exist, as in
+    a binary counter; the nodes that remain at the end are added from the right. A process that reads a span of 2^n
+    micro-batches computes exactly one node of the tree, and every process adds the nodes of all by the same rule: with
+    any number of processes every addition has the same two terms, so the bytes are the same. It takes as many additions
+    as adding in order, and one copy of the gradients for each level of the tree (pairwise summation).
     """
 
     def __init__(self, training: nn.Module, size: int) -> None:
@@ -81,9 +80,9 @@ class FixedTree:
 
     @contextmanager
     def micro_batch(self, *, is_last: bool) -> Iterator[None]:
-        """Take the gradients that the micro-batch leaves; `.grad` must be empty before it, and is after it."""
+        """Move the gradients of the micro-batch from `.grad` into the tree; `.grad` is empty before and after."""
         if not self.nodes:
-            # a step that was given up may have left something
+            # a step that raised an error may have left gradients
             self._clear()
         yield
         gradients = [parameter.grad for parameter in self.parameters]
@@ -96,7 +95,7 @@ class FixedTree:
             gradients = folded(self.nodes).gradients
         else:
             (node,) = self.nodes
-            gradients = self._everywhere(node)
+            gradients = self._sum_over_processes(node)
         self.nodes = []
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -105,15 +104,15 @@ class FixedTree:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _everywhere(self, node: Node) -> Gradients:
-        """Add up the nodes of all processes, each of whole stretches of micro-batches, parameters in messages."""
+    def _sum_over_processes(self, node: Node) -> Gradients:
+        """Return the sum of the nodes of all processes, sent in messages of bounded size."""
         number = torch.tensor([gradient is not None for gradient in node.gradients], device=self.parameters[0].device)
         number = number.to(torch.int64)
         distributed.all_reduce(number)
         known: list[Tensor] = []
         for parameter, gradient, count in zip(self.parameters, node.gradients, number.tolist(), strict=True):
             if count:
-                # adding -0.0 leaves every number as it is, 0.0 would not leave -0.0
+                # a parameter that this process did not use: x + -0.0 is x for every x, while -0.0 + 0.0 is 0.0
                 known.append(torch.full_like(parameter, -0.0) if gradient is None else gradient)
         for message in messages(known):
             own = torch.cat([gradient.flatten() for gradient in message])
@@ -131,7 +130,7 @@ class FixedTree:
 
 
 def grown(nodes: Sequence[Node], node: Node) -> list[Node]:
-    """Return `nodes`, which stand side by side, with one more on their right; nodes of one size become one."""
+    """Return the neighbouring `nodes` with one more on their right; two of one size are merged."""
     nodes = list(nodes)
     while nodes and nodes[-1].size == node.size:
         node = _added(nodes.pop(), node)
@@ -139,7 +138,7 @@ def grown(nodes: Sequence[Node], node: Node) -> list[Node]:
 
 
 def folded(nodes: Sequence[Node]) -> Node:
-    """Add up nodes that are left, from the right."""
+    """Return the sum of the remaining nodes, added from the right."""
     *nodes, node = nodes
     while nodes:
         node = _added(nodes.pop(), node)
@@ -147,7 +146,7 @@ def folded(nodes: Sequence[Node]) -> Node:
 
 
 def messages(tensors: Sequence[Tensor], most: int = MESSAGE) -> Iterator[list[Tensor]]:
-    """Cut a list of tensors into such of one type and at most `most` numbers, or of one tensor."""
+    """Split a list of tensors into lists of one dtype with at most `most` numbers, or with one tensor."""
     message: list[Tensor] = []
     for tensor in tensors:
         is_full = sum(each.numel() for each in message) + tensor.numel() > most
@@ -160,7 +159,7 @@ def messages(tensors: Sequence[Tensor], most: int = MESSAGE) -> Iterator[list[Te
 
 
 def _added(left: Node, right: Node) -> Node:
-    """Add two nodes; the tensors of the left one are overwritten, and the right one's are let go."""
+    """Return the sum of two nodes; the tensors of the left one are overwritten."""
     pairs = [(a, b) for a, b in zip(left.gradients, right.gradients, strict=True) if a is not None and b is not None]
     if pairs:
         torch._foreach_add_([a for a, _ in pairs], [b for _, b in pairs])

@@ -1,4 +1,4 @@
-"""Whether the copies that several processes hold of one tensor are still the same, bit by bit."""
+"""Checks that the replicas of a tensor on several processes are still bitwise equal."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -9,15 +9,15 @@ from nested_learning.errors import ReplicaError
 from nested_learning.shapes import Int, Tensor
 from nested_learning.world.sharding import is_sharded, part
 
-# numbers that are fingerprinted at a time
+# numbers fingerprinted at a time, which bounds the memory
 CHUNK = 2**20
 WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def check(tensors: dict[str, Tensor], num_shards: int, gather: Callable[[Tensor], Tensor]) -> None:
-    """Compare the fingerprints of `tensors`; those that are sharded with the same part on other processes.
+    """Compare the fingerprints of `tensors` over processes; a shard is compared with the replicas of that shard.
 
-    `gather` returns a tensor of every process. Raises ReplicaError, on all processes, naming the first that differs.
+    `gather` stacks a tensor of every process. Raises ReplicaError, on all processes, naming the first that differs.
     """
     if not tensors:
         return
@@ -38,8 +38,8 @@ def check(tensors: dict[str, Tensor], num_shards: int, gather: Callable[[Tensor]
 def fingerprint(tensor: Tensor) -> Int[Tensor, ""]:
     """Return 64 bits that change with any one bit of `tensor`, and with the order of its numbers.
 
-    The bits of each number, as an integer, are multiplied by an odd one of its place and added up modulo 2^64: on any
-    device, and in one pass. Source: ours, after multilinear hashing.
+    The bits of each number, as an integer, are multiplied by an odd factor of its index and added modulo 2^64: integer
+    sums have no rounding, so every device and order gives the same. A multilinear hash.
     """
     bits = tensor.detach().contiguous().view(WHOLE[tensor.element_size()]).flatten()
     total = torch.zeros((), dtype=torch.int64, device=bits.device)
@@ -54,6 +54,6 @@ FACTOR = 0x5851F42D4C957F2D
 
 @lru_cache(maxsize=1)
 def _factors(device: torch.device) -> Tensor:
-    """Return fixed odd numbers, one for each place of a chunk."""
+    """Return fixed odd numbers, one for each index of a chunk."""
     numbers = torch.randint(2**62, (CHUNK,), generator=torch.Generator().manual_seed(0), dtype=torch.int64)
     return (2 * numbers + 1).to(device)

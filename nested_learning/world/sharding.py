@@ -1,4 +1,4 @@
-"""Parameters of which every process holds a part (FSDP2), in one copy or in several (HSDP)."""
+"""Sharded parameters (FSDP2), with one copy over all processes or several copies (HSDP)."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,40 +6,40 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-# the imports inside of functions take half a second, and only training asks
+# imports of torch.distributed are inside the functions: they take half a second, and only sharded training needs them
 
 
 def shard(model: nn.Module, blocks: Sequence[nn.Module], device: str, size: int, num_shards: int) -> None:
-    """Leave this process a part of each parameter of `model`: one of `num_shards`, of which `size` is a multiple.
+    """Keep one of `num_shards` shards of each parameter of `model` on this process; `size` is a multiple of it.
 
-    Each of `blocks` is gathered and let go by itself, and what is outside of them (an embedding that is also the head
-    among it) with the model. States begin in the parameters: `init_state` gathers like a forward pass, and its gradient
-    comes back the same way. Source: PyTorch's fully_shard; ZeRO stage 3, arXiv 1910.02054.
+    Each of `blocks` is gathered and freed by itself, the parameters outside of them (such as a tied embedding) with the
+    model. The initial states of memories are parameters, so `init_state` gathers as a forward pass does, and its
+    gradient is reduced the same way. Source: PyTorch's fully_shard; ZeRO stage 3, arXiv 1910.02054.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    # nobody here changes what a block returns in place, which is what it warns of
+    # the warning is about in-place changes of a block's output, which do not occur here
     warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
     if num_shards == size:
         mesh = init_device_mesh(device, (size,), mesh_dim_names=("shards",))
     else:
         mesh = init_device_mesh(device, (size // num_shards, num_shards), mesh_dim_names=("copies", "shards"))
     for module in (*blocks, model):
-        # also the model: between its calls, parameters are parts, whoever reads or fills them
+        # reshard the root as well, so that between calls every parameter is a shard for checkpoints and the optimizer
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
         register_fsdp_forward_method(module, "init_state")
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
-    """Say whether this process holds a part of `tensor` only."""
+    """Return whether this process holds only a shard of `tensor`."""
     from torch.distributed.tensor import DTensor
 
     return isinstance(tensor, DTensor)
 
 
 def part(tensor: torch.Tensor) -> torch.Tensor:
-    """Return what this process holds of `tensor`."""
+    """Return the shard of `tensor` on this process; any other tensor itself."""
     from torch.distributed.tensor import DTensor
 
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

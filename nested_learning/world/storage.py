@@ -1,6 +1,6 @@
-"""Tensors of which processes hold parts, as files: each writes its own parts, and any number of processes reads them.
+"""Sharded tensors as files: each process writes its own shards, and any number of processes reads them.
 
-The files are safetensors, made by torch.distributed.checkpoint; where a part belongs is in their headers. No pickle.
+The files are safetensors, made by torch.distributed.checkpoint; their headers hold the offset of each shard. No pickle.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# the imports inside of functions take a second, and only sharded checkpoints ask
+# imports of torch.distributed are inside the functions: they take a second, and only sharded checkpoints need them
 
 
 def write_parts(directory: Path, tensors: dict[str, Tensor], rank: int) -> Path | None:

@@ -1,4 +1,4 @@
-"""What one process says to the others."""
+"""The operations between processes: sums, broadcasts, sharding, gradient reduction, replica checks."""
 
 import json
 import math
@@ -14,13 +14,13 @@ from nested_learning.world import replicas, sharding
 from nested_learning.world.config import WorldConfig
 from nested_learning.world.reduction import Averaged, FixedTree, Reduction
 
-# numbers that stand for an exact sum: 3 * 53 bits
+# floats that together represent a sum exactly: 3 * 53 bits
 PARTS = 3
 
 
 @dataclass(frozen=True)
 class World:
-    """This process (`rank` of `size`, `local_rank` on its machine), its device, and how it reaches the others.
+    """This process (`rank` of `size`, `local_rank` on its machine), its device, and its communication with the others.
 
     `config` says how they share the work. With size 1 there is no process group, and every method is a local operation.
     """
@@ -34,7 +34,7 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Say whether this process is the one that writes files and prints."""
+        """Whether this process is the one that writes files and prints."""
         return self.rank == 0
 
     @property
@@ -43,22 +43,22 @@ class World:
         return self.config.num_shards(self.size) > 1
 
     def share_of(self, number: int) -> range:
-        """Return which of `number` things, a multiple of the number of processes, are this process's: one stretch."""
+        """Return the indices, of 0 to `number` - 1, that belong to this process; `size` divides `number`."""
         each = number // self.size
         return range(self.rank * each, (self.rank + 1) * each)
 
     def gather(self, values: Sequence[float]) -> list[list[float]]:
-        """Return the `values` of every process, in float64; all must have as many."""
+        """Return the `values` of every process, in float64; all must pass equally many."""
         if self.size == 1:
             return [[float(value) for value in values]]
         own = torch.tensor(values, dtype=torch.float64, device=self.device)
         return self._gather(own).tolist()
 
     def sum(self, values: Sequence[float | Sequence[float]]) -> list[float]:
-        """Add up `values` over all processes, in one message; each may be several numbers, to be added up as well.
+        """Add up `values` over all processes, in one message; a value may be a sequence, whose numbers are added too.
 
-        A sum is rounded once, at its end, so that it does not show which process had which of the numbers; that holds
-        while they lie within a factor of 2^100 of each other.
+        A sum is exact until it is rounded once, at its end, so that it does not depend on which process had which of
+        the numbers; that holds while they lie within a factor of 2^100 of each other.
         """
         parts = [part for value in values for part in in_parts([value] if isinstance(value, float | int) else value)]
         everywhere = self.gather(parts)
@@ -66,7 +66,7 @@ class World:
         return [add(each) for each in sums]
 
     def share(self, make: Callable[[], str]) -> str:
-        """Call `make` on the first process and return its text on all. So is an error for the user."""
+        """Call `make` on the first process; return its text, or raise its NestedLearningError, on all."""
         if self.size == 1:
             return make()
         kind, text = "", ""
@@ -81,7 +81,7 @@ class World:
         return text
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Add `tensor` up over all processes, where it lies and in its own type."""
+        """Return the sum of `tensor` over all processes, on its device and in its dtype."""
         if self.size == 1:
             return tensor
         total = tensor.clone()
@@ -89,8 +89,8 @@ class World:
         return total
 
     def is_sharded(self, tensor: torch.Tensor) -> bool:
-        """Say whether this process holds a part of `tensor` only, as `shard` leaves it."""
-        # alone nothing is, and asking costs half a second of imports
+        """Return whether this process holds only a shard of `tensor`."""
+        # a single process shards nothing; the import that the check needs takes half a second
         return self.size > 1 and sharding.is_sharded(tensor)
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -109,10 +109,10 @@ class World:
         self.sum([0.0])
 
     def shard(self, model: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
-        """Leave this process a part of each parameter of `model`, in place, with world.parallel=fsdp; return `model`.
+        """With world.parallel=fsdp keep only a shard of each parameter of `model`, in place; return `model`.
 
-        The parameters of each of `blocks` are gathered when it is called, and let go after. Whatever calls `model` must
-        then do so on all processes.
+        The parameters of each of `blocks` are gathered when it is called, and freed afterwards. From then on every call
+        of `model` must be made by all processes.
         """
         if self.is_sharding:
             sharding.shard(model, blocks, self.device.type, self.size, self.config.num_shards(self.size))
@@ -145,13 +145,14 @@ class World:
 
 
 def add(numbers: Sequence[float]) -> float:
-    """Add up, rounding once, whatever the order; infinite numbers give what they give in any order."""
+    """Return the sum, rounded once, so that the order does not matter; infinities and NaN propagate as usual."""
     plain = sum(numbers, start=0.0)
     return math.fsum(numbers) if math.isfinite(plain) else plain
 
 
 def in_parts(numbers: Sequence[float]) -> list[float]:
-    """Return the sum of `numbers` as `PARTS` numbers: the sum rounded, what that left out, and so on."""
+    """Return the sum of `numbers` as `PARTS` floats: the rounded sum, its rounding error, and so on."""
+    # a float64 alone would round here, and what it loses depends on which process has which number
     parts: list[float] = []
     for _ in range(PARTS):
         finite = all(math.isfinite(part) for part in parts)

@@ -139,7 +139,7 @@ def test_parts_of_another_model_are_refused(kept, tmp_path):
 def test_a_disk_that_is_full_for_one_process_stops_all_and_leaves_the_checkpoint_before(tmp_path):
     config = tiny(tmp_path, world__parallel="fsdp", name="a", **GIVEN)
     said = together(fill_the_disk_of_one, 2, config)
-    assert len(set(said)) == 1 and "No space left" in said[0] and f"goes on from {FIRST}" in said[0]
+    assert len(set(said)) == 1 and "No space left" in said[0] and f"resumes from {FIRST}" in said[0]
     folder = tmp_path / "runs" / "a" / "checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == ["latest", FIRST]
     checkpoint.verify(checkpoint.find(tmp_path / "runs" / "a"))
