@@ -63,7 +63,7 @@ def test_a_stage_longer_than_an_epoch_reads_each_epoch_exactly_once() -> None:
     every = sorted(int(t) for i in range(11) for t in source.row("train", 0, i).targets)
     for epoch in range(4):
         assert sorted(chain(*read[22 * epoch : 22 * (epoch + 1)])) == every
-    # the halves of a row do not come one after the other
+    # the two halves of a row are not read one after the other
     neighbours = sum(second[0] == first[-1] + 1 for first, second in pairwise(read))
     assert neighbours < 12
 

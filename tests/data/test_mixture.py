@@ -50,12 +50,12 @@ def test_proportions_converge_to_the_weights_and_are_exact_after_an_epoch(mixtur
 
 
 def test_a_source_is_read_to_its_end_before_it_starts_over_in_another_order(mixture: Mixture) -> None:
-    # in the order in which the mixture gives them out
+    # in the order in which the mixture returns them
     rows = [int(mixture.row("train", 0, index).tokens[0]) for index in range(5_000, 8_000)]
     epochs = [rows[i : i + 7] for i in range(0, 2_996, 7)]
     assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 300
-    # and on from there in the next epoch of the mixture
+    # the next epoch of the mixture continues from there
     following = [int(mixture.row("train", 1, index).tokens[0]) for index in range(5_000, 5_011)]
     assert sorted(rows[2_996:] + following[:3]) == sorted(epochs[0])
 

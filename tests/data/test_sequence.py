@@ -48,7 +48,7 @@ def read_all(source: Source) -> str:
 def test_each_domain_is_read_for_its_steps_before_the_next_begins(tmp_path: Path) -> None:
     source = make_config(tmp_path).build(0)
     read = [letters(source, step) for step in range(4 * STEPS_EACH)]
-    # and after the last the first again
+    # after the last domain the first one again
     assert read == [{letter} for letter in "abca" for _ in range(STEPS_EACH)]
 
 
@@ -61,7 +61,7 @@ def test_the_reverse_order_is_the_reverse_and_the_joint_one_reads_all_at_once(tm
 
 
 def test_a_domain_resumes_where_it_stopped_and_repeats_no_row_before_its_end(tmp_path: Path) -> None:
-    # every row of these is another one
+    # all rows of these sources are different
     for name, first in (("small", 0), ("large", 5000)):
         (tmp_path / f"{name}.txt").write_text("".join(f"{first + number:07}\n" for number in range(20)))
     sources: dict[str, DataConfig] = {name: TextConfig(path=f"{name}.txt") for name in ("small", "large")}

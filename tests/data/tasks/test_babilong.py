@@ -82,7 +82,7 @@ def test_a_story_keeps_its_order_and_has_exactly_the_requested_length(books: lis
         assert len(context) + len(question) == 500
         first, second = (text.index(f" {fact}") for fact in STORY.facts)
         assert first < second
-        # a torn sentence at most comes before
+        # at most one cut sentence precedes
         assert text[first - 1] in ".!" or first < 30
         places.add(first)
         assert ByteTokenizer().decode(question) == "\nWhere is Mary?"

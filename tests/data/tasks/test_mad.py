@@ -69,7 +69,7 @@ def read_motifs(tokens: list[int], num_keys: int, pad: int) -> list[tuple[tuple[
 def test_fuzzy_recall_tests_on_all_tokens_of_values_of_keys_seen_before() -> None:
     repeated = 0
     for tokens, targets in rows(MadConfig(task="fuzzy_recall", vocabulary=8, max_motif=3), "validation"):
-        # what comes last is cut by the shift, its last token is a target only
+        # the shift removes the last token, which is only a target
         whole = [*tokens, targets[-1]]
         expected, value_of = [IGNORE] * len(tokens), {}
         for key, start, end in read_motifs(whole, 3, 7):

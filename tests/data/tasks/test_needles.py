@@ -24,7 +24,7 @@ TOKENIZERS: dict[str, Tokenizer] = {
     "words": all_words(),
     "bpe": train_bpe([BOOK, NOISE], 290),
 }
-# (keys, values of each, asked for) of RULER's synthetic.yaml, and what values look like
+# (keys, values per key, queried keys) of RULER's synthetic.yaml, and the pattern of values
 SHAPES = {
     "niah_single_1": (1, 1, 1, r"\d{7}"),
     "niah_single_2": (1, 1, 1, r"\d{7}"),
@@ -78,12 +78,12 @@ def test_a_task_hides_and_queries_as_many_needles_as_ruler(name: str) -> None:
 
 def test_in_a_haystack_of_needles_every_line_is_one() -> None:
     prompt, text = make("niah_multikey_2", 4000)
-    # the first line is torn
+    # the first line is cut at its beginning
     lines = text.splitlines()[2:]
     assert len(lines) > 20
     assert all(re.fullmatch(r"One of the special magic numbers for [\w-]+ is: \d{7}\.", line) for line in lines)
     assert sum(prompt.values[0] in line for line in lines) == 1
-    # hard to choose from: other values of the same text
+    # hard candidates: other values of the same text
     assert all(candidate in text for candidate in prompt.candidates)
 
 
@@ -112,7 +112,7 @@ def test_nine_distinct_candidates_include_the_correct_one_at_a_random_index() ->
         prompt, _ = make("niah_multiquery", 700, number=number)
         assert len(set(prompt.candidates)) == 9
         assert prompt.candidates[prompt.right] == prompt.values[0]
-        # what is asked for too is never a wrong answer
+        # another queried value is never a wrong candidate
         assert set(prompt.candidates) & set(prompt.values) == {prompt.values[0]}
         places.add(prompt.right)
     assert places == set(range(9))
@@ -136,13 +136,13 @@ def test_the_error_for_a_short_prompt_names_the_least_length() -> None:
 def test_a_haystack_repeats_and_is_split_between_sentences() -> None:
     hay = Haystack(np.array(each) for each in ([1, 2, 3], [4, 5], [6]))
     for number in range(50):
-        pieces = hay.sample(20, [0.0, 0.3, 0.9, 1.0], np.random.default_rng(number))
-        text = np.concatenate(pieces)
-        assert len(text) == 20 and len(pieces) == 5
+        parts = hay.sample(20, [0.0, 0.3, 0.9, 1.0], np.random.default_rng(number))
+        text = np.concatenate(parts)
+        assert len(text) == 20 and len(parts) == 5
         assert set(pairwise(text.tolist())) <= {(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 1)}
-        # nothing comes after the whole, and but for the torn first sentence, all pieces end with one
-        assert len(pieces[-1]) == 0
-        assert all(piece[-1] in (3, 5, 6) for piece in pieces[1:] if len(piece))
+        # the last part is empty at depth 1, and every part ends with a complete sentence, except for the cut first one
+        assert len(parts[-1]) == 0
+        assert all(part[-1] in (3, 5, 6) for part in parts[1:] if len(part))
     hidden = hide([np.array([1]), np.array([2, 3])], [np.array([9])])
     assert hidden.tolist() == [1, 9, 2, 3]
 
@@ -176,7 +176,7 @@ def test_rows_are_filled_with_documents_whose_answers_are_the_targets() -> None:
             asked = targets[targets != IGNORE]
             assert asked[-1] == words.end
             value = words.decode(asked[:-1])
-            # said once by the needle, once by the answer, which the question precedes
+            # once in the needle and once in the answer, which follows the question
             assert text.endswith(f"text is{value}") and text.count(value) == 2
             assert (targets[-len(asked) :] == asked).all()
 
@@ -185,7 +185,7 @@ def test_every_word_of_the_needle_tasks_is_one_token() -> None:
     words = all_words()
     assert words.vocab_size <= 512
     prompt, text = make("niah_single_1", 800, tokenizer="words")
-    # what is read byte by byte are digits, points and the like
+    # only digits, punctuation and the like are encoded byte by byte
     assert not any(chr(token).isalpha() for token in prompt.context.tolist() if token < 256)
     assert "The grass is green." in text
 

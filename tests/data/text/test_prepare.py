@@ -122,7 +122,7 @@ def test_a_kill_before_any_sync_or_rename_leads_to_the_same_bytes(source: str, t
         folder = tmp_path / f"killed_{kill_at}"
         was_killed = run_and_kill(folder, source, kill_at)
         if kill_at % 2:
-            # and again soon after it goes on
+            # killed once more soon after it resumed
             run_and_kill(folder, source, 3)
         make(folder, source, shard_tokens=8000)
         assert contents(folder) == whole, f"killed at {kill_at}"
@@ -154,7 +154,7 @@ def run_and_kill(folder: Path, source: str, kill_at: int) -> bool:
 
 
 def test_the_killed_script_resumes_and_writes_the_same_bytes(tmp_path: Path) -> None:
-    # batches are as large as they are in the script
+    # the script has batches of the real size, so it needs long documents
     words = [f"{i} {document * 40}" for i, document in enumerate(make_documents() * 8)]
     lines = write_lines(tmp_path / "many", words)
     command = [sys.executable, str(SCRIPT), str(tmp_path / "killed"), lines, "--val-fraction", "0.1"]

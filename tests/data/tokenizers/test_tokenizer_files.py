@@ -77,7 +77,7 @@ def test_a_saved_tokenizer_gives_the_same_tokens_in_other_libraries(
     text = every_kind_of_text(code)
     text = text.replace("<|end|>", "")
     assert theirs.encode(text).ids == trained.encode(text).tolist()
-    # only theirs reads the end in the letters of a text
+    # only the other library encodes the name of `end` in a text as that token
     assert theirs.encode("<|end|>").ids == [trained.end]
     assert theirs.decode(theirs.encode("a é\n").ids) == "a é\n"
 
