@@ -1,1 +1,1 @@
-"""What a trained model is asked: one pack of questions per option of `evals=`, each answered by a report."""
+"""Evaluations of a trained model: one pack per option of `evals=`, each with its examples and its report."""

@@ -63,7 +63,7 @@ def run(config: "Config") -> Result:
         # drafts stay until both policies have finished, so that an interruption loses no answer of either
         for each in (ctx, replace(ctx, policy=MemoryConfig(name="online"))):
             draft_of(label_of(name, config, each), each).unlink(missing_ok=True)
-        metrics |= {f"{label}/{figure}": metric.value for figure, metric in report.metrics.items()}
+        metrics |= {f"{label}/{key}": metric.value for key, metric in report.metrics.items()}
     return Result(trained.run, metrics)
 
 

@@ -59,7 +59,7 @@ class MemoryPack:
             raise ConfigError("evals=memory: this model has no memory that writes in a forward pass; leave memory out")
         samples = samples_by_key(records)
         found = {key: Samples.mean(values, METRICS[key[1]]) for key, values in samples.items()}
-        named = {f"{memory}/{figure}/{start}-{end}": each for (memory, figure, start, end), each in found.items()}
+        named = {f"{memory}/{name}/{start}-{end}": each for (memory, name, start, end), each in found.items()}
         metrics = {key: each.metric() for key, each in found.items()}
         return Report(samples=dict(named), records=list(records), curves=curves(metrics))
 
@@ -88,7 +88,7 @@ def read_with_stats(session: Session, batch: Batch) -> Iterator[tuple[int, int, 
 
 def by_row(stats: MemoryStats) -> Iterator[dict[str, Any]]:
     """Split statistics into one dict per row."""
-    columns = {figure: of_rows.tolist() for figure, of_rows in stats.metrics.items()}
+    columns = {name: of_rows.tolist() for name, of_rows in stats.metrics.items()}
     for row in zip(*columns.values(), strict=True):
         yield {"layer": stats.layer, "memory": stats.level} | dict(zip(columns, row, strict=True))
 
@@ -97,8 +97,8 @@ def samples_by_key(records: Sequence[Record]) -> dict[Key, list[float]]:
     """Return the samples of every metric, one for each row: its mean over layers."""
     layers: dict[Key, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        for figure in (name for name in METRICS if name in record):
-            layers[record["memory"], figure, record["start"], record["end"]][record["row"]].append(record[figure])
+        for metric in (name for name in METRICS if name in record):
+            layers[record["memory"], metric, record["start"], record["end"]][record["row"]].append(record[metric])
     memories, names = list(dict.fromkeys(key[0] for key in layers)), list(METRICS)
     # in the order of memories, then metrics, then positions
     keys = sorted(layers, key=lambda key: (memories.index(key[0]), names.index(key[1]), key[2]))
@@ -107,7 +107,7 @@ def samples_by_key(records: Sequence[Record]) -> dict[Key, list[float]]:
 
 def curves(metrics: dict[Key, Metric]) -> Panels:
     """Return curves over the position in the context, a panel for each metric."""
-    panels: Panels = {figure: {} for figure in METRICS}
-    for (memory, figure, _, end), metric in metrics.items():
-        panels[figure].setdefault(memory, []).append((float(end), metric.value, metric.stderr))
+    panels: Panels = {name: {} for name in METRICS}
+    for (memory, name, _, end), metric in metrics.items():
+        panels[name].setdefault(memory, []).append((float(end), metric.value, metric.stderr))
     return panels

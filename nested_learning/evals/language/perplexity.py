@@ -76,7 +76,7 @@ class Perplexity:
         for start, part in parts.items():
             end = max(record["end"] for record in part)
             here = text_metrics(part) | compared(part, parts.get(REFERENCE, []))
-            found |= {f"{name}/{start}-{end}": figure for name, figure in here.items()}
+            found |= {f"{name}/{start}-{end}": each for name, each in here.items()}
             points += [(float(end), *loss_metrics(part)["bpb"].metric()[:2])] if "bpb" in here else []
         curves = {"bits per byte": {ctx.policy.name: points}} if points else {}
         return Report(samples=found, records=list(records), curves=curves)

@@ -111,12 +111,12 @@ def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
     return records
 
 
-def first_values(tokens: Int[Tensor, " t"], end: int, asked: Int[Tensor, " n"]) -> Int[Tensor, " q"]:
+def first_values(tokens: Int[Tensor, " t"], end: int, targets: Int[Tensor, " n"]) -> Int[Tensor, " q"]:
     """Return the first value of each key that is queried at the end of `tokens`; the pairs end before `end`."""
     value_of: dict[int, int] = {}
     for key, value in tokens[:end].view(-1, 2).tolist():
         value_of.setdefault(key, value)
-    return torch.tensor([value_of[key] for key in tokens[-len(asked) :: 2].tolist()])
+    return torch.tensor([value_of[key] for key in tokens[-len(targets) :: 2].tolist()])
 
 
 def metrics_of(records: Sequence[Record], chance: float) -> dict[str, Samples]:
@@ -130,20 +130,20 @@ def metrics_of(records: Sequence[Record], chance: float) -> dict[str, Samples]:
         if key in records[0]
     }
     if "was_changed" in records[0]:
-        asked = [sum(record["was_changed"]) for record in records]
+        num_changed = [sum(record["was_changed"]) for record in records]
         right = [
             sum(a * b for a, b in zip(record["correct"], record["was_changed"], strict=True)) for record in records
         ]
-        found["changed"] = Samples(right, asked, "higher", chance)
-        found["stale"] = Samples([sum(record["stale"]) for record in records], asked, "lower", chance)
+        found["changed"] = Samples(right, num_changed, "higher", chance)
+        found["stale"] = Samples([sum(record["stale"]) for record in records], num_changed, "lower", chance)
     return found
 
 
 def curves(metrics: Mapping[str, Samples | Metric]) -> Panels:
     """Return curves over the gap, a panel for each metric and a line for each number of pairs."""
     panels: Panels = {}
-    for name, figure in metrics.items():
+    for name, each in metrics.items():
         kind, gap, pairs = name.split("/")
-        metric = figure.metric() if isinstance(figure, Samples) else figure
+        metric = each.metric() if isinstance(each, Samples) else each
         panels.setdefault(kind, {}).setdefault(f"{pairs} pairs", []).append((float(gap), metric.value, metric.stderr))
     return panels

@@ -241,7 +241,7 @@ def test_what_cannot_be_asked_is_refused(tmp_path, trained):
     with pytest.raises(ConfigError, match=r"mode=weights .*; use memory.reset=per_example"):
         report_on(TrainedSequence(None, 8, None), subject_of(trained, replace(STUDY, reset="carry")))
     other = replace(subject_of(trained), data=tiny(tmp_path, data="parity").data)
-    with pytest.raises(ConfigError, match="asks about data=classes, not data=parity"):
+    with pytest.raises(ConfigError, match="needs data=classes, not data=parity"):
         report_on(TrainedSequence(None, 8, None), other)
     with pytest.raises(ConfigError, match="reads no text"):
         report_on(ReadSequence(None, 8, None), replace(subject_of(trained), tokenizer=None))

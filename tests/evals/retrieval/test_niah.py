@@ -219,7 +219,7 @@ def test_options_that_cannot_be_are_refused(given: dict[str, Any], problem: str)
 def test_books_are_asked_for_where_a_task_needs_them(tmp_path: Path) -> None:
     for task in TASKS:
         if TASKS[task].haystack == "essay":
-            with pytest.raises(DataError, match=rf"evals\.niah\.path is missing: the books in which {task}"):
+            with pytest.raises(DataError, match=rf"evals\.niah\.path is missing: the books of the haystack of {task}"):
                 niah([task])
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(DataError, match="no text"):
