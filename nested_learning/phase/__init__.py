@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Result:
-    """What a phase hands back: the run directory it worked in (None: none was made), and its final figures by name."""
+    """The result of a phase: its run directory (None when none was created), and its final metrics by name."""
 
     directory: Path | None
     metrics: dict[str, float]

@@ -1,4 +1,4 @@
-"""The parameters of a model by group."""
+"""The table of optimizer groups."""
 
 from nested_learning.optim.optimizer import Optimizer
 
@@ -6,7 +6,7 @@ HEADER = ("group", "rule", "lr", "weight decay", "period", "tensors", "parameter
 
 
 def group_table(optimizer: Optimizer) -> str:
-    """Lay out the optimizer's groups, one a line; the last line is their sum, the model."""
+    """Return the optimizer's groups as a table, one a line; the last line is their total."""
     groups = optimizer.table()
     rows = [HEADER, *(tuple(_cell(value) for value in group) for group in groups)]
     rows.append(

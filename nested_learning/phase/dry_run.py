@@ -1,4 +1,4 @@
-"""`dry_run=true`: what a run would be and cost, known from its configuration; no weights are made, nothing trained."""
+"""`dry_run=true`: sizes, memory, time and price of a run, computed from its configuration without training."""
 
 import os
 from functools import partial
@@ -33,7 +33,7 @@ GB = 1e9
 class Memory(NamedTuple):
     """Bytes on one GPU.
 
-    `gathered`: what FSDP puts together from all GPUs at a time: what is outside of blocks, and two blocks.
+    `gathered`: the parameters that FSDP holds whole at a time: those outside of blocks, and two blocks.
     """
 
     weights: float
@@ -44,12 +44,12 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Return their sum; what an operation needs for itself, and what lies between them, comes on top."""
+        """The sum; temporary buffers of operations and fragmentation come on top."""
         return sum(self)
 
 
 class Outline(NamedTuple):
-    """A run, as far as it is known without weights: `source` is None where the data is not prepared yet."""
+    """The components of a run without numbers: `source` is None where the data is not prepared yet, for `reason`."""
 
     source: Source | None
     reason: str
@@ -60,7 +60,7 @@ class Outline(NamedTuple):
 
 
 def dry_run(config: "Config") -> Result:
-    """Print sizes and costs of the run that `config` asks for; create nothing. Raises NestedLearningError."""
+    """Print sizes and costs of the run of `config`; create no file. Raises NestedLearningError."""
     config.world.check(config.plan.num_gpus)
     run = outline(config)
     costs = [flops(config.model, config.objective, run.vocab_size, stage.seq_len) for stage in run.stages]
@@ -106,7 +106,7 @@ def outline(config: "Config") -> Outline:
     except DataError as error:
         if vocab_size is None:
             raise
-        # as prepared data would be read
+        # prepared data has rows of this length
         reason, seq_len = str(error), vars(config.data)["seq_len"]
     assert vocab_size is not None
     stages = plan_stages(config.stages, config.data.batch_size, seq_len)
@@ -122,13 +122,13 @@ def outline(config: "Config") -> Outline:
 
 
 def _open_source(config: "Config") -> Source:
-    """Open the data, in the tokens of the run that is stacked on, if any."""
+    """Open the data; with `stack_from`, with the tokenizer of that run."""
     tokenizer = None if config.stack_from is None else open_trained(Path(config.stack_from), "cpu").tokenizer
     return config.data.build(config.seed, tokenizer)
 
 
 def num_micro_batches(config: "Config") -> int:
-    """Return how many micro-batches the batch of a step is cut into on the planned GPUs. Raises ConfigError."""
+    """Return the number of micro-batches of a step on the planned GPUs. Raises ConfigError."""
     micro_batches, gpus = config.micro_batches or config.plan.num_gpus, config.plan.num_gpus
     if micro_batches % gpus:
         raise ConfigError(
@@ -139,7 +139,7 @@ def num_micro_batches(config: "Config") -> int:
 
 
 def memory_of(config: "Config", run: Outline) -> Memory:
-    """Return what one of the planned GPUs holds at the end of a forward pass."""
+    """Return the memory of one of the planned GPUs at the end of a forward pass."""
     shards = config.world.num_shards(config.plan.num_gpus)
     weights = sum(parameter.nbytes for parameter in run.model.parameters())
     states = sum(tensor.nbytes for tensor in run.optimizer.state_dict().values())
@@ -154,13 +154,13 @@ def memory_of(config: "Config", run: Outline) -> Memory:
 
 
 def count_tokens(stage: Stage, steps: int) -> int:
-    """Return how many tokens a run of `steps` steps reads in `stage`."""
+    """Return the number of tokens that a run of `steps` steps reads in `stage`."""
     end = steps if stage.end_step is None else min(steps, stage.end_step)
     return max(0, end - stage.first_step) * stage.batch_size * stage.seq_len
 
 
 def price(config: "Config", operations: float) -> tuple[float | None, float | None]:
-    """Return the hours and the dollars of so many operations, None where the GPU's peak in this type is unknown."""
+    """Return hours and dollars for a number of FLOPs, None where the GPU's peak in this dtype is unknown."""
     plan, gpu = config.plan, GPUS[config.plan.gpu]
     fastest = peak(gpu.name, config.dtype)
     if fastest is None:
@@ -170,7 +170,7 @@ def price(config: "Config", operations: float) -> tuple[float | None, float | No
 
 
 def describe_flops(stage: Stage, cost: Flops) -> str:
-    """Say what a token costs in rows of the stage."""
+    """Return a line with the FLOPs of a token in this stage."""
     return (
         f"operations per token: {cost.forward:,.0f} forward, {cost.total:,.0f} forward and backward, in rows of "
         f"{stage.seq_len} tokens"
@@ -178,7 +178,7 @@ def describe_flops(stage: Stage, cost: Flops) -> str:
 
 
 def describe_data(run: Outline) -> str:
-    """Say what is read, or why nothing is."""
+    """Return a line about the data, or why it cannot be read yet."""
     if run.source is None:
         return f"data: not there yet, planned with a vocabulary of {run.vocab_size} (plan.vocab_size): {run.reason}"
     rows = run.source.num_rows("train")
@@ -186,7 +186,7 @@ def describe_data(run: Outline) -> str:
 
 
 def describe_memory(config: "Config", memory: Memory) -> str:
-    """Say what one GPU must hold, and what to do where it cannot."""
+    """Return a line with the memory of one GPU, and what helps where it is not enough."""
     gpu = GPUS[config.plan.gpu]
     parts = ", ".join(f"{name} {value / GB:.2f}" for name, value in memory._asdict().items() if value)
     verdict = "fits" if memory.total < gpu.memory_bytes else _advise(config, memory)
@@ -197,7 +197,7 @@ def describe_memory(config: "Config", memory: Memory) -> str:
 
 
 def _advise(config: "Config", memory: Memory) -> str:
-    """Say what makes a run fit that does not."""
+    """Return what makes a run fit."""
     if memory.activations > memory.total / 2:
         helps = " or recompute=block" if config.recompute == "off" else ""
         return f"does not fit; try micro_batches={2 * num_micro_batches(config)}{helps}"
@@ -205,7 +205,7 @@ def _advise(config: "Config", memory: Memory) -> str:
 
 
 def describe_price(config: "Config", hours: float | None, dollars: float | None) -> str:
-    """Say how long it takes and what it costs, and what was assumed."""
+    """Return a line with time, price and the assumptions."""
     plan, gpu = config.plan, GPUS[config.plan.gpu]
     if hours is None:
         return f"time: the peak of {plan.gpu} in {config.dtype} is not known; try dtype=bfloat16"

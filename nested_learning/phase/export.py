@@ -1,4 +1,4 @@
-"""`phase=export`: write a trained model as a directory to give away."""
+"""`phase=export`: write a trained model as a directory that can be shared."""
 
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from nested_learning.phase.eval import given, refuse_other_model
 
 
 def run(config: Config) -> Result:
-    """Write the model of `checkpoint=` to `phase.to`, by default the folder `export` of its run, and say how to use it.
+    """Write the model of `checkpoint=` to `phase.to`, by default the folder `export` of its run; print how to load it.
 
-    Raises CheckpointError for a checkpoint that cannot be used, ConfigError for a directory that is there already.
+    Raises CheckpointError for a checkpoint that cannot be used, ConfigError where `phase.to` exists.
     """
     assert isinstance(config.phase, ExportConfig)
     trained = open_trained(given(config), "cpu", config.weights)
@@ -34,7 +34,7 @@ def run(config: Config) -> Result:
 
 
 def about(trained: Trained) -> dict[str, Any]:
-    """Say how the model was trained: what its card tells."""
+    """Return how the model was trained, for its model card."""
     progress, config = trained.progress, trained.config
     made = {"step": progress.step, "tokens": progress.tokens, "data": config.data.name, "optim": config.optim.name}
     figures = {name: round(value, 6) for name, value in progress.metrics.items() if name.startswith("val/")}

@@ -1,4 +1,4 @@
-"""`phase=sample`: let a trained model write."""
+"""`phase=sample`: generate text with a trained model."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(config: "Config") -> Result:
-    """Read `prompt=` with the model of `checkpoint=`, draw on as `sampling.*` and `seed` say, and print the text.
+    """Print `prompt=` with the continuation that the model of `checkpoint=` generates, as `sampling.*` and `seed` say.
 
     Raises CheckpointError for a checkpoint that cannot be used, ConfigError for a model that was not trained on text.
     """
@@ -26,7 +26,7 @@ def run(config: "Config") -> Result:
     refuse_other_model(config, trained)
     if trained.tokenizer is None:
         raise ConfigError(
-            f"phase=sample: {trained.checkpoint} has no tokenizer: data={trained.config.data.name} is no text; "
+            f"phase=sample: {trained.checkpoint} has no tokenizer: data={trained.config.data.name} is not text; "
             "use phase=eval"
         )
     session = Session(trained.model, trained.tokenizer, policy=config.memory)

@@ -1,4 +1,4 @@
-"""A run: its directory, which one process at a time works in, and what every part of that process needs to know."""
+"""A run: its directory, the lock on it, and the context that trainer and evaluations share."""
 
 import fcntl
 import json
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LOCK = "lock"
 ENVIRONMENT = "environment.json"
 
-# what may change when a run goes on: where and how it computes, shows and saves; anything else would make another run
+# keys that may change when a run resumes: they do not change what is learned
 FREE = {"name", "out", "resume", "phase", "checkpoint", "prompt", "sampling", "dry_run", "memory", "evals", "logger"}
 FREE |= {"weights", "prompts", "sample_every", "divergence", "profile", "launcher", "plan", "num_workers"}
 FREE |= {"keep_every", "log_every", "save_every", "val_every", "device", "compile", "recompute", "backend"}
@@ -44,7 +44,7 @@ FREE |= {"micro_batches", "world"}
 
 @dataclass(frozen=True)
 class RunContext:
-    """What trainer, evals and phases receive: the run directory, the configuration, the device, the world, the log."""
+    """What the trainer needs to know about its run: directory, configuration, device, processes, log."""
 
     directory: Path
     config: "Config"
@@ -64,20 +64,20 @@ def prepare_process(seed: int, device: torch.device, *, is_elastic: bool = False
     torch.manual_seed(derive_seed(seed, "process"))
     if is_elastic:
         torch.set_num_threads(1)
-        # read when the first matrices are multiplied; without it cuBLAS may add in any order
+        # cuBLAS reads it at its first call; without it matrix products may add in any order
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.set_deterministic_debug_mode("error")
     if device.type == "cpu":
-        # numbers near zero cost a hundred times more than others, and hold nothing
+        # subnormal numbers are a hundred times slower on CPUs, and too small to matter
         torch.set_flush_denormal(True)
-        # `use_deterministic_algorithms` does the same, and first imports the compiler, which takes a second
+        # the same as `use_deterministic_algorithms`, which would import the compiler, a second
         torch.set_deterministic_debug_mode("error")
-        # empty tensors are always written before they are read here; filling them first would only cost time
+        # no code here reads uninitialized memory, so torch need not fill it
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def open_feed(config: "Config", source: Source, world: World) -> Feed:
-    """Return what the steps of a run read on this process. Raises ConfigError for stages that do not fit."""
+    """Return the feed of this process, its batches by step. Raises ConfigError for stages that do not fit."""
     micro_batches = count_micro_batches(config, world)
     stages = plan_stages(config.stages, config.data.batch_size, source.seq_len)
     overfit, num_workers = config.overfit, config.num_workers
@@ -86,7 +86,7 @@ def open_feed(config: "Config", source: Source, world: World) -> Feed:
 
 
 def count_micro_batches(config: "Config", world: World) -> int:
-    """Return how many micro-batches the batch of a step is cut into, over all processes. Raises ConfigError."""
+    """Return the number of micro-batches of a step, summed over processes. Raises ConfigError."""
     if config.micro_batches is None:
         return world.size
     if config.micro_batches % world.size:
@@ -106,7 +106,7 @@ def count_micro_batches(config: "Config", world: World) -> int:
 
 @contextmanager
 def lock_run(config: "Config", world: World) -> Iterator["RunLock"]:
-    """Find the run directory and keep other processes out of it while the context lasts; nothing is created yet.
+    """Find the run directory and lock it while the context lasts; no file is created yet.
 
     Raises ConfigError for a directory that is in use, is no run, holds a run with another configuration, or must not
     be continued (`resume=never`).
@@ -120,9 +120,9 @@ def lock_run(config: "Config", world: World) -> Iterator["RunLock"]:
 
 
 class RunLock:
-    """A run directory, or the intent to make one: `directory` is None for a run that does not exist yet.
+    """The locked directory of a run; `directory` is None for a run that does not exist yet.
 
-    `checkpoint` is where an existing run goes on, None when it begins.
+    `checkpoint` is the one to resume from, None for a run that starts at step 0.
     """
 
     def __init__(self, config: "Config", world: World) -> None:
@@ -133,13 +133,13 @@ class RunLock:
         self._log: Logger = Fanout()
 
     def find(self) -> None:
-        """Find, check and lock the directory if it exists; all processes learn of it."""
+        """Find, check and lock the directory if it exists; the first process does, and tells the others."""
         directory, saved = json.loads(self.world.share(lambda: json.dumps(self._find())))
         self.directory = Path(directory) if directory else None
         self.checkpoint = Path(saved) if saved else None
 
     def open_run(self, start_step: int) -> RunContext:
-        """Make the directory unless it exists, record what the run is made with, open the logs after `start_step`."""
+        """Create the directory unless it exists, write configuration and environment, open the logs at `start_step`."""
         is_new = self.directory is None
         self.directory = Path(self.world.share(lambda: str(self._make())))
         try:
@@ -154,13 +154,13 @@ class RunLock:
         return RunContext(self.directory, config, config.seed, world.device, DTYPES[config.dtype], world, self._log)
 
     def release(self) -> None:
-        """Close the logs and let other processes in."""
+        """Close the logs and release the lock."""
         self._log.close()
         if self._lock is not None:
             os.close(self._lock)
 
     def _find(self) -> tuple[str, str]:
-        """Return the directory and the checkpoint to go on from, "" for none."""
+        """Return the directory and the checkpoint to resume from, "" for none."""
         config = self.config
         asked = Path(config.resume) if config.resume not in ("auto", "never") else None
         directory = self._named() if asked is None else run_directory(asked)
@@ -168,12 +168,12 @@ class RunLock:
             return "", ""
         if asked is not None and config.name not in (None, directory.name):
             raise ConfigError(
-                f"resume={asked} goes on with the run {directory.name}, not name={config.name}; leave name out"
+                f"resume={asked} resumes the run {directory.name}, not name={config.name}; leave name out"
             )
         if config.resume == "never":
-            raise ConfigError(f"resume=never: {directory} exists; give another name=, or resume=auto to go on with it")
+            raise ConfigError(f"resume=never: {directory} exists; give another name=, or resume=auto to resume it")
         if not (directory / LOCK).exists() and any(directory.iterdir()):
-            raise ConfigError(f"name={directory.name}: {directory} exists and is no run; give another name= or out=")
+            raise ConfigError(f"name={directory.name}: {directory} exists and is not a run; give another name= or out=")
         self._take_lock(directory)
         if (directory / checkpoint.CONFIG).exists():
             refuse_changes(directory, checkpoint.read_config(directory), asdict(config))
@@ -195,7 +195,7 @@ class RunLock:
             if directory is None:
                 directory = make_up_directory(out, self.config.model.name)
             elif directory.exists():
-                raise ConfigError(f"{directory} was just made by another process; give another name=")
+                raise ConfigError(f"{directory} was just created by another process; give another name=")
             else:
                 directory.mkdir()
         except OSError as error:
@@ -204,7 +204,7 @@ class RunLock:
         return directory
 
     def _record(self, directory: Path, start_step: int) -> Logger:
-        """Write what the run is made with, and open its logs."""
+        """Write configuration and environment of the run, and open its logs."""
         plain = asdict(self.config)
         checkpoint.tidy(directory)
         checkpoint.write_config(directory, plain)
@@ -238,25 +238,25 @@ def make_up_directory(out: Path, word: str) -> Path:
 
 
 def run_directory(path: Path) -> Path:
-    """Return the run directory of `path`, which is one or is one of its checkpoints. Raises CheckpointError."""
+    """Return the run directory of `path`, a run directory or one of its checkpoints. Raises CheckpointError."""
     if not path.is_dir():
         raise CheckpointError(f"resume={path}: no such directory; give a run, or one of its checkpoints/step_*")
     return path.resolve().parents[1] if path.resolve().parent.name == checkpoint.FOLDER else path
 
 
 def refuse_changes(directory: Path, saved: dict[str, Any], given: dict[str, Any]) -> None:
-    """Raise ConfigError when `given` would make another run than the one in `directory`, by key.
+    """Raise ConfigError, naming the keys, when `given` is not the configuration of the run in `directory`.
 
     Raises CheckpointError when the two were written by versions that know different keys.
     """
     if strange := sorted(_known_to_one(saved, given)):
         shown = ", ".join(strange[:5]) + (" ..." if len(strange) > 5 else "")
         raise CheckpointError(
-            f"{directory} was made by another version of nested_learning, one of the two has no {shown}; go on with "
+            f"{directory} was made by another version of nested_learning, one of the two has no {shown}; resume with "
             f"the version whose commit its run's {ENVIRONMENT} names, or start another run with another name="
         )
     before, now = _flat(saved), _flat(given)
-    # with a fixed order of additions the micro-batches are part of what comes out
+    # deterministic sums depend on the number of micro-batches, so there it may not change
     free = FREE - {"micro_batches"} if now["world.reduction"] == "deterministic" else FREE
     changed = [
         key
@@ -267,12 +267,12 @@ def refuse_changes(directory: Path, saved: dict[str, Any], given: dict[str, Any]
         shown = "; ".join(f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}" for key in changed[:5])
         raise ConfigError(
             f"{directory} was made with another configuration: {shown}{' ...' if len(changed) > 5 else ''}; "
-            "go on with the old values, or start another run with another name="
+            "resume with the old values, or start another run with another name="
         )
 
 
 def _known_to_one(saved: dict[str, Any], given: dict[str, Any]) -> set[str]:
-    """Name the keys that one configuration has and the other does not, though both chose the same options."""
+    """Return the keys that only one of two configurations has, where both chose the same options."""
     strange = (saved.keys() ^ given.keys()) - FREE
     for key in (saved.keys() & given.keys()) - FREE:
         before, now = saved[key], given[key]
@@ -282,7 +282,7 @@ def _known_to_one(saved: dict[str, Any], given: dict[str, Any]) -> set[str]:
 
 
 def write_environment(directory: Path, step: int, device: str) -> None:
-    """Write environment.json; when the run goes on, what earlier processes wrote moves to the list `earlier`."""
+    """Write environment.json; when a run resumes, the entries of earlier processes move to the list `earlier`."""
     path = directory / ENVIRONMENT
     now: dict[str, Any] = {"from_step": step, **describe_environment(device), "earlier": []}
     if path.exists():
@@ -292,13 +292,13 @@ def write_environment(directory: Path, step: int, device: str) -> None:
 
 
 def note_environment(directory: Path, **facts: Any) -> None:
-    """Add to environment.json what was found out after it was written."""
+    """Add `facts` to environment.json."""
     path = directory / ENVIRONMENT
     write_atomic(path, json.dumps(json.loads(path.read_text(encoding="utf-8")) | facts, indent=2) + "\n")
 
 
 def command_to_continue(directory: Path, world_size: int) -> str:
-    """Return the command that goes on with this run: this process's own, with `resume=<directory>`."""
+    """Return the command that resumes this run: that of this process, with `resume=<directory>`."""
     arguments = [argument for argument in sys.argv[1:] if not argument.startswith("resume=")]
     start = program()
     if world_size > 1:
@@ -310,14 +310,14 @@ def command_to_continue(directory: Path, world_size: int) -> str:
 def program() -> list[str]:
     """Return how this process was started, as it is typed here: `python train.py`, `.venv/bin/python train.py`, `nl`.
 
-    A command that is offered must work where it is read, whether or not an environment is active.
+    A printed command must work when pasted, whether or not a virtual environment is active.
     """
     script = sys.argv[0]
     return [_typed(sys.executable), script] if script.endswith(".py") else [_typed(script)]
 
 
 def _typed(path: str) -> str:
-    """Write the path of a program by its name where that is enough, else from the working directory if inside."""
+    """Return a program as its name where PATH finds it, else relative to the working directory if inside."""
     name = Path(path).name
     if shutil.which(name) == path:
         return name
@@ -325,7 +325,7 @@ def _typed(path: str) -> str:
 
 
 def _flat(values: Any, key: str = "") -> dict[str, Any]:
-    """Name every plain value of nested mappings and lists by its full key."""
+    """Return every plain value of nested mappings and lists by its full key."""
     if isinstance(values, dict) and values:
         items: Any = values.items()
     elif isinstance(values, list) and values:

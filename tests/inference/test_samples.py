@@ -80,7 +80,7 @@ def test_a_run_that_goes_on_has_the_samples_of_one_never_stopped(sampled):
 
 
 def test_samples_of_data_that_is_no_text_are_refused_before_anything_is_created(tmp_path):
-    with pytest.raises(ConfigError, match=r"sample_every=2: data=copy is no text.*use sample_every=0"):
+    with pytest.raises(ConfigError, match=r"sample_every=2: data=copy is not text.*use sample_every=0"):
         run(tiny(tmp_path, data="copy", data__length=4, sample_every=2))
     assert not (tmp_path / "runs").exists()
 

@@ -63,7 +63,7 @@ def test_resume_never_refuses_a_run_that_exists(tmp_path):
 def test_a_directory_that_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "runs" / "a").mkdir(parents=True)
     (tmp_path / "runs" / "a" / "letter.txt").write_text("dear")
-    with pytest.raises(ConfigError, match="is no run"):
+    with pytest.raises(ConfigError, match="is not a run"):
         begin(tiny(tmp_path, name="a"))
     assert [path.name for path in (tmp_path / "runs" / "a").iterdir()] == ["letter.txt"]
 
