@@ -1,4 +1,4 @@
-"""Text whose next letter nobody can know: a loss below the logarithm of the letters is a leak."""
+"""On random letters no loss can be below the logarithm of their number; a lower loss means that targets leak."""
 
 import math
 import random
@@ -38,7 +38,7 @@ def make_source(kind: type[PackedText], packing: str) -> PackedText:
 
 
 def letters_only(batch: Batch) -> Batch:
-    """Leave out what may be known: that a document does not end yet."""
+    """Drop the targets that can be predicted: where a document ends."""
     return batch._replace(targets=torch.where(batch.targets < ByteTokenizer.end, batch.targets, IGNORE))
 
 
@@ -62,10 +62,10 @@ def last_loss(model_name: str, source: PackedText, *, resets: bool) -> float:
     ("model", "packing", "resets"),
     [("transformer", "concat", False), ("transformer", "best_fit", True), ("titans_lmm", "concat", True)],
 )
-def test_nobody_knows_the_next_letter(model: str, packing: str, resets: bool) -> None:
+def test_random_letters_cost_the_logarithm_of_their_number(model: str, packing: str, resets: bool) -> None:
     loss = last_loss(model, make_source(PackedText, packing), resets=resets)
     assert math.log(len(LETTERS)) - 0.02 < loss < math.log(len(LETTERS)) + 0.3
 
 
-def test_the_mistake_that_this_is_about_would_be_seen() -> None:
+def test_targets_that_are_not_shifted_are_detected() -> None:
     assert last_loss("transformer", make_source(Unshifted, "concat"), resets=False) < math.log(len(LETTERS)) - 1

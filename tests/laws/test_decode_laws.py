@@ -1,4 +1,4 @@
-"""Reading token by token is reading at once, for every model: in batches, from a file, and in forks."""
+"""Decoding token by token equals one forward pass for every model: in batches, after a saved state, and in forks."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from nested_learning.errors import CheckpointError, ConfigError, DataError
 from nested_learning.inference.session import Session
 
 BATCH, PREFILL, TOKENS = 3, CHUNK + 5, 2 * CHUNK + 3
-# full attention looks back at everything
+# full attention keeps every token
 GROWING = ("transformer", "hope_attention")
 
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -39,7 +39,7 @@ def test_prefill_then_decode_is_one_pass(name):
 
 @every_model
 @pytest.mark.parametrize("num_read", [2 * CHUNK, PREFILL])
-def test_a_saved_session_goes_on_as_if_it_had_never_stopped(name, num_read, tmp_path):
+def test_a_restored_session_continues_as_if_it_had_never_stopped(name, num_read, tmp_path):
     model, tokens = make_model(name), make_tokens(num_read + 5)
     session = Session(model, batch=BATCH)
     session.feed(tokens[:, :num_read])
@@ -66,7 +66,7 @@ def test_a_fork_of_some_rows_reads_them_as_they_were(name):
 
 
 @every_model
-def test_what_one_more_token_needs_does_not_grow(name):
+def test_only_the_state_of_full_attention_grows_with_the_text(name):
     session = Session(make_model(name))
     sizes = []
     for _ in range(3):
@@ -94,13 +94,13 @@ def test_a_file_that_is_no_state_is_refused(tmp_path, contents, problem):
         Session(make_model("lstm")).restore(tmp_path / "state")
 
 
-def test_there_is_nothing_to_save_before_something_was_read(tmp_path):
+def test_a_session_that_has_read_nothing_cannot_be_saved(tmp_path):
     with pytest.raises(ConfigError, match="nothing was read"):
         Session(make_model("lstm")).save(tmp_path / "state")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("rows", [[], [3], [-1]])
-def test_rows_that_are_not_there_are_refused(rows):
-    with pytest.raises(DataError, match="streams 0 to 2"):
+def test_a_fork_of_rows_that_do_not_exist_is_refused(rows):
+    with pytest.raises(DataError, match="rows 0 to 2"):
         Session(make_model("lstm"), batch=BATCH).fork(rows)

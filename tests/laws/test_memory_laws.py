@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from nested_learning import tree
 
-# models that write nothing while they read
+# models in which reading writes nothing
 WITHOUT_MEMORY = ("transformer", "sliding_window", "hope_attention", "cms")
 EVERYTHING = [*(("memory", name) for name in [*MEMORIES, "cms"]), *(("model", name) for name in MODELS)]
 BATCH = 3
@@ -104,7 +104,7 @@ def test_each_of_nine_rows_is_the_same_alone_and_in_the_batch(kind, name):
 
 
 @laws
-def test_another_row_cannot_be_told_from_this_rows_gradient(kind, name):
+def test_the_gradient_of_one_row_does_not_depend_on_another(kind, name):
     module, x = make(kind, name), make_input(kind, 20)
     y, _ = module(x, module.init_state(BATCH))
     ours = torch.autograd.grad(y[0].sin().sum(), list(module.parameters()), allow_unused=True)
@@ -125,12 +125,12 @@ def test_a_later_token_changes_no_earlier_output_to_the_bit(kind, name):
 
 
 @laws
-def test_not_writing_leaves_what_was_memorised_as_it_is(kind, name):
+def test_without_writing_a_memory_stays_as_it_is(kind, name):
     module, x = make(kind, name), make_input(kind, 20)
     _, state = module(x[:, :13], module.init_state(BATCH))
     _, unwritten = module(x[:, 13:], state, write=False)
     before, after = tree.named_leaves(state), tree.named_leaves(unwritten)
-    # windows and caches are context, not memory: they move on, else a frozen reader would lose its place
+    # windows and caches are context, not memory: they move on, or a frozen reader would lose its position
     memories = [path for path in before if ".memory" in path]
     assert all(torch.equal(before[path], after[path]) for path in memories)
     assert bool(memories) == (name not in WITHOUT_MEMORY)
@@ -167,7 +167,7 @@ def test_a_new_context_keeps_the_levels_that_reading_writes():
 
 
 @laws
-def test_reading_without_writing_is_split_invariant_too(kind, name):
+def test_any_cut_gives_the_same_outputs_without_writing(kind, name):
     module, x = make(kind, name), make_input(kind, 20)
     whole, _ = module(x, module.init_state(BATCH), write=False)
     first, state = module(x[:, :7], module.init_state(BATCH), write=False)
@@ -231,7 +231,7 @@ def test_a_state_survives_a_file(kind, name, tmp_path):
     _, state = module(x[:, :9], module.init_state(BATCH))
     save_file({path: leaf.clone() for path, leaf in tree.named_leaves(state).items()}, tmp_path / "state.safetensors")
     reopened = tree.rebuild(state, load_file(tmp_path / "state.safetensors"))
-    # torch's LSTM rounds in another way where a gradient is asked for
+    # torch's LSTM rounds differently where a gradient is required
     assert torch.allclose(module(x[:, 9:], state)[0], module(x[:, 9:], reopened)[0], rtol=0, atol=1e-14)
 
 
@@ -246,7 +246,7 @@ def test_the_first_loss_is_the_logarithm_of_the_vocabulary(name, width):
 
 
 @pytest.mark.parametrize("name", ["titans_lmm", "self_modifying"])
-def test_at_the_start_a_memory_keeps_half_of_what_it_knows_over_64_tokens(name):
+def test_untrained_gates_keep_half_of_a_memory_over_64_tokens(name):
     module = new_memory(name)
     kinds = module.kinds if name == "titans_lmm" else module.design.kinds
     bias = module.gates.bias.unflatten(0, (-1, HEADS)).T if name == "titans_lmm" else module.gate_bias

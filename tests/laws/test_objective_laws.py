@@ -19,16 +19,16 @@ OBJECTIVES = {
     "online_in_chunks": Online(loss=TokenLoss(chunk=5)),
     "reconstruct": Reconstruct(),
 }
-# those that may see the whole row before they answer
+# objectives that see the whole row before they predict
 PARALLEL = (Reconstruct,)
 LEVELS = {
     "plain": [LevelConfig(name="mlp", period=0)],
-    "taught": [
+    "context": [
         LevelConfig(name="fast", period=3, context=ContextConfig(rule="gd", lr=0.05)),
         LevelConfig(name="slow", period=0),
     ],
 }
-# two tokens for each of eight places, for whoever tells places apart
+# two tokens for each of eight positions, for objectives that tell positions apart
 VOCAB = 16
 
 
@@ -55,15 +55,16 @@ def make_batch(rows: int) -> Batch:
     return Batch(tokens, targets, torch.zeros_like(tokens))
 
 
-def piece(batch: Batch, rows: slice) -> Batch:
+def micro_batch(batch: Batch, rows: slice) -> Batch:
     return Batch(*(tensor[rows] for tensor in batch))
 
 
-def test_pieces_of_a_batch_add_up_to_the_batch(objective, model):
+def test_micro_batches_add_up_to_the_batch(objective, model):
     batch = make_batch(5)
     whole = objective(model, batch, model.init_state(5))
     parts = [
-        objective(model, piece(batch, rows), model.init_state(n)) for rows, n in ((slice(0, 2), 2), (slice(2, 5), 3))
+        objective(model, micro_batch(batch, rows), model.init_state(n))
+        for rows, n in ((slice(0, 2), 2), (slice(2, 5), 3))
     ]
     torch.testing.assert_close(sum(part.loss for part in parts), whole.loss)
     assert sum(part.num_targets for part in parts) == whole.num_targets == int((batch.targets != IGNORE).sum())
@@ -72,7 +73,7 @@ def test_pieces_of_a_batch_add_up_to_the_batch(objective, model):
     torch.testing.assert_close(torch.cat([part.nats for part in parts]), whole.nats)
 
 
-def test_what_is_ignored_changes_neither_loss_nor_gradient(objective, model):
+def test_ignored_targets_change_neither_loss_nor_gradient(objective, model):
     batch = make_batch(3)
     nothing = batch._replace(targets=torch.full_like(batch.targets, IGNORE))
     step = objective(model, nothing, model.init_state(3))
@@ -89,7 +90,7 @@ def test_the_loss_reaches_every_parameter(objective, model):
     assert unreached == []
 
 
-def test_loss_and_nats_agree_and_figures_are_sums_in_range(objective, model):
+def test_loss_and_nats_agree_and_metrics_are_sums_in_range(objective, model):
     step = objective(model, make_batch(4), model.init_state(4))
     torch.testing.assert_close(step.nats.sum(), step.loss.detach(), check_dtype=False)
     assert 0 <= step.metrics["correct"] <= step.num_targets
@@ -100,14 +101,14 @@ def test_rows_are_read_as_if_each_were_alone(objective, model):
     batch = make_batch(3)
     together = objective(model, batch, model.init_state(3))
     for row in range(3):
-        alone = objective(model, piece(batch, slice(row, row + 1)), model.init_state(1))
+        alone = objective(model, micro_batch(batch, slice(row, row + 1)), model.init_state(1))
         torch.testing.assert_close(alone.nats, together.nats[row : row + 1], atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("at", [1, 3, 5])
-def test_what_comes_later_changes_nothing_before_to_exactly_zero(objective, model, at):
+def test_a_later_token_changes_no_earlier_loss_to_the_bit(objective, model, at):
     if isinstance(objective, PARALLEL):
-        pytest.skip("answers for every place from the end of the row")
+        pytest.skip("predicts every position from the end of the row")
     batch, changed = make_batch(3), make_batch(3)
     changed.tokens[:, at:] = (changed.tokens[:, at:] + 1) % VOCAB
     # the target of a position is the token after it
