@@ -52,7 +52,7 @@ write_files() {
   done >"$data/classes.jsonl"
 }
 
-# a tokenizer is trained, text becomes shards; a training is killed and goes on; packs of text
+# a tokenizer is trained, text becomes shards; a training run is killed and resumes; packs of text
 text() {
   say shards "$PYTHON" scripts/prepare_data.py "$OUT/shards" nested_learning/evals nested_learning/report \
     --tokenizer bpe --vocab-size 384 --val-fraction 0.3
@@ -117,7 +117,7 @@ wait $others
 say report "$PYTHON" -m nested_learning.report "$OUT" --page "$OUT/report.md"
 say page "$PYTHON" -m nested_learning.report "$OUT/text"
 
-# every pack that there is was asked
+# every pack was evaluated
 for file in configs/evals/*.yaml; do
   pack=$(basename "$file" .yaml)
   case $pack in zeroshot | core | translation) [ -e "$OUT/logs/left_out" ] && continue ;; esac

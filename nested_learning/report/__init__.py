@@ -1,4 +1,4 @@
-"""Reports: what runs found side by side (`sweep.py`), and what happened in one of them (`python -m` on this folder)."""
+"""Reports: comparisons of a sweep's runs, and pages of one run or of many (`python -m nested_learning.report`)."""
 
 from nested_learning.report.plots import HINT, plot_maps, plot_panels
 from nested_learning.report.sweep import (

@@ -1,4 +1,4 @@
-"""`python -m nested_learning.report`: the page of a run, or of what was asked of many runs; `--to`: in another tool."""
+"""`python -m nested_learning.report`: the page of a run, or of the evaluations of many; `--to`: export to a tool."""
 
 import argparse
 import sys

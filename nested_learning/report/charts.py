@@ -1,4 +1,4 @@
-"""Which figures of a run are drawn together, as lines over the steps."""
+"""The charts of a run: which metrics are drawn together, as lines over the steps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from nested_learning.report.plots import Lines
 LOSS, SMOOTHED = "train/loss", "train/loss_ema"
 SECONDS = "perf/seconds/"
 
-# chart -> is this figure in it?
+# chart -> whether it shows the metric with this name
 CHARTS: dict[str, Callable[[str], bool]] = {
     "loss": lambda name: name.endswith(("/loss", "_loss", "/loss_ema")),
     "bits per byte": lambda name: name.endswith("bpb"),
@@ -24,8 +24,8 @@ CHARTS: dict[str, Callable[[str], bool]] = {
 def charts(lines: Sequence[Mapping[str, Any]], total_steps: int) -> dict[str, Lines]:
     """Return the lines of every chart that has any, by its title, from the `lines` of metrics.jsonl.
 
-    A figure is in the first chart that takes it; each figure of memories has a chart of its own, with a line for each
-    memory. The running mean of the loss is there beside the loss.
+    A metric is in the first chart that takes it; each metric of memories has its own chart, with a line for each
+    memory. The loss is drawn together with its running mean.
     """
     points: dict[str, list[tuple[float, float, None]]] = {}
     for line in lines:
@@ -34,16 +34,18 @@ def charts(lines: Sequence[Mapping[str, Any]], total_steps: int) -> dict[str, Li
                 points.setdefault(name, []).append((float(line["step"]), float(value), None))
     if LOSS in points:
         points[SMOOTHED] = smooth(lines, total_steps)
-    found: dict[str, dict[str, Sequence[tuple[float, float, float | None]]]] = {}
+    by_chart: dict[str, dict[str, Sequence[tuple[float, float, float | None]]]] = {}
     for name, each in points.items():
         title = title_of(name)
         if title is not None:
-            found.setdefault(title, {})[name] = each
-    return {title: found[title] for title in [*CHARTS, *sorted(found.keys() - CHARTS.keys())] if title in found}
+            by_chart.setdefault(title, {})[name] = each
+    return {
+        title: by_chart[title] for title in [*CHARTS, *sorted(by_chart.keys() - CHARTS.keys())] if title in by_chart
+    }
 
 
 def title_of(name: str) -> str | None:
-    """Return the title of the chart that the figure `name` is in, None for one that is not drawn."""
+    """Return the title of the chart of the metric `name`, None if it is not drawn."""
     if "memory/" in name and not name.startswith("perf/"):
         return f"memory: {name.rpartition('/')[2]}"
     return next((title for title, takes in CHARTS.items() if takes(name)), None)
@@ -57,7 +59,7 @@ def smooth(lines: Sequence[Mapping[str, Any]], total_steps: int) -> list[tuple[f
 
 
 def time_split(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the seconds of every phase, and those that were lost, until the last line."""
+    """Return the seconds of every phase, and the lost seconds, up to the last line."""
     if not lines:
         return {}
     last = lines[-1]

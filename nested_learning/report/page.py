@@ -1,4 +1,4 @@
-"""The page of one run: what it is, what came out, where the time went, and a plot of everything that was logged."""
+"""The page of one run: its configuration, final metrics, time by phase, and plots of all logged metrics."""
 
 import json
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ SUMMARY, INCIDENT, SAMPLES = "summary.json", "incident.md", "samples.jsonl"
 
 
 def write_page(run: Path) -> Path:
-    """Write `<run>/report/README.md` and its plots; return the page. A run that still trains may be asked too.
+    """Write `<run>/report/README.md` and its plots; return the page. The run may still be training.
 
-    Raises DataError for a directory that is no run, or has logged nothing yet.
+    Raises DataError for a directory that is not a run, or has no log yet.
     """
     lines = read_lines(run / METRICS)
     if not (run / CONFIG).is_file() or not lines:
-        raise DataError(f"{run}: nothing was logged here (no {CONFIG} and {METRICS}); give the directory of a run")
+        raise DataError(f"{run}: no log found (no {CONFIG} and {METRICS}); give the directory of a run")
     config = read_config(run)
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
@@ -46,28 +46,28 @@ def _about(run: Path, config: Mapping[str, Any], last: Mapping[str, Any]) -> lis
     if (run / INCIDENT).exists():
         rows.append(f"Steps that were not finite: [{INCIDENT}](../{INCIDENT}).")
     if not (run / SUMMARY).exists():
-        return [*rows, "The run is not done."]
+        return [*rows, "The run is not finished."]
     summary = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
-    rows += ["", "| figure | at the end | at the best validation |", "| --- | --- | --- |"]
+    rows += ["", "| metric | final | at the best validation |", "| --- | --- | --- |"]
     for name, value in summary["final"].items():
         if name.startswith(("train/", "val/")):
             best = summary["best"].get(name)
-            rows.append(f"| `{name}` | {_figure(value)} | {_figure(best)} |")
+            rows.append(f"| `{name}` | {_metric(value)} | {_metric(best)} |")
     spent = ("parameters", "tokens_per_second", "wall_seconds", "goodput", "peak_memory_bytes")
     return [*rows, "", *(f"- `{name}`: {_amount(summary[name])}" for name in spent)]
 
 
 def _time(split: Mapping[str, float]) -> list[str]:
     wall = sum(split.values())
-    rows = ["## Where the time went", "", "| phase | seconds | share |", "| --- | --- | --- |"]
+    rows = ["## Time by phase", "", "| phase | seconds | fraction |", "| --- | --- | --- |"]
     rows += [f"| {name} | {seconds:.2f} | {seconds / wall:.1%} |" for name, seconds in split.items()]
     return [*rows, f"| wall | {wall:.2f} | |", ""]
 
 
-def _plots(folder: Path, found: Mapping[str, Any], split: Mapping[str, float]) -> list[str]:
+def _plots(folder: Path, charts_of: Mapping[str, Any], split: Mapping[str, float]) -> list[str]:
     plot_bars(folder / "time.png", split, "seconds")
-    shown = ["![time](time.png)", "", "## Figures"]
-    for title, lines in found.items():
+    shown = ["![time](time.png)", "", "## Metrics"]
+    for title, lines in charts_of.items():
         name = f"{title.replace(': ', '_').replace(' ', '_')}.png"
         plot_lines(folder / name, lines, ("step", title))
         shown += ["", f"![{title}]({name})"]
@@ -84,7 +84,7 @@ def _samples(lines: list[dict[str, Any]]) -> list[str]:
     return rows
 
 
-def _figure(value: float | None) -> str:
+def _metric(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 

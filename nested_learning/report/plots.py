@@ -1,4 +1,4 @@
-"""Plots: the one file that knows matplotlib."""
+"""Plots; the only file of the package that imports matplotlib."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ Lines = Mapping[str, Sequence[tuple[float, float, float | None]]]
 def plot_lines(path: Path, lines: Lines, labels: tuple[str, str]) -> None:
     """Draw `lines` into the image `path`, their errors as bands; `labels` are those of the axes.
 
-    Raises ImportError where matplotlib is not installed.
+    Raises ImportError if matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 
@@ -39,12 +39,10 @@ def plot_bars(path: Path, bars: Mapping[str, float], label: str) -> None:
 
 
 def plot_panels(path: Path, panels: Mapping[str, Lines], label: str) -> None:
-    """Draw a panel for each figure in `panels`, one line for each name in it; the band is the standard error.
+    """Draw a panel for each metric in `panels`, one line for each name in it; the band is the standard error.
 
-    What lines mean is said once where it is the same in all panels.
-
-    `label` says what x is, on a scale of doublings unless it begins at 0. Raises ImportError where matplotlib is not
-    installed.
+    There is one legend if it is the same in all panels. `label` names the x axis, which is logarithmic (base 2) unless
+    it starts at 0. Raises ImportError if matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What runs found, side by side: one row a run in results.csv, mean and standard error over seeds in a table; plots."""
+"""The results of a sweep: a row a run in results.csv, means and standard errors over seeds in a table, and plots."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from nested_learning.report.verdicts import Measured, Verdict, compare_all, desc
 
 SUMMARY = "summary.json"
 SEED = "seed"
-# the first that runs have is what settings are compared by; lower is better
+# settings are compared by the first of these that the runs have; lower is better
 CURVES = ("val/bpb", "val/loss")
 # comparisons that are printed; all are in comparisons.csv
 MAX_PRINTED = 10
@@ -24,9 +24,9 @@ MAX_PRINTED = 10
 
 @dataclass(frozen=True)
 class RunResult:
-    """One finished run: its directory, the overrides that set it apart, its final validation figures.
+    """One finished run: its directory, its overrides in the sweep, its final validation metrics.
 
-    `data_order` is the sha256 of what it read in which order, "" where that is not known.
+    data_order: the sha256 of its training data in their order, "" if unknown.
     """
 
     directory: Path
@@ -37,7 +37,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """The runs that differ in their seed only: for each figure the mean and its standard error (None from one run)."""
+    """The runs of a setting, which differ only in their seed: each metric's mean and standard error (None of one)."""
 
     swept: dict[str, str]
     num_runs: int
@@ -88,7 +88,7 @@ def render(summaries: Sequence[Summary]) -> str:
     names = _ordered(name for summary in summaries for name in summary.metrics)
     rows = [[*summaries[0].swept, "runs", *names]]
     for summary in summaries:
-        figures = [_figure(*summary.metrics[name]) if name in summary.metrics else "" for name in names]
+        figures = [_format(*summary.metrics[name]) if name in summary.metrics else "" for name in names]
         rows.append([*summary.swept.values(), str(summary.num_runs), *figures])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
@@ -99,12 +99,12 @@ def render(summaries: Sequence[Summary]) -> str:
 def conclude(directory: Path, results: Sequence[RunResult]) -> None:
     """End a sweep in `directory`: print the table and which settings are apart; say where the files are."""
     print(f"\n{render(summarise(results))}\n")
-    figure = _figure_of(results)
-    verdicts = compare_settings(results, figure)
-    write_comparisons(directory / "comparisons.csv", figure, verdicts)
+    metric = _compared_metric(results)
+    verdicts = compare_settings(results, metric)
+    write_comparisons(directory / "comparisons.csv", metric, verdicts)
     if verdicts:
-        print(f"{figure}, differences with their 95 % intervals, all {len(verdicts)} together:")
-        print(f"{render_verdicts(_worth_printing(verdicts, results, figure))}\n")
+        print(f"{metric}, differences with their 95 % intervals, all {len(verdicts)} together:")
+        print(f"{render_verdicts(_worth_printing(verdicts, results, metric))}\n")
     print(f"every run: {directory / 'results.csv'}; every comparison: {directory / 'comparisons.csv'}")
     try:
         plot(directory / "results.png", results)
@@ -114,24 +114,24 @@ def conclude(directory: Path, results: Sequence[RunResult]) -> None:
         print(f"plot: {directory / 'results.png'}")
 
 
-def compare_settings(results: Sequence[RunResult], figure: str) -> list[Verdict]:
-    """Compare every two settings, which are runs that differ in their seed only, by `figure`."""
+def compare_settings(results: Sequence[RunResult], metric: str) -> list[Verdict]:
+    """Compare every two settings by `metric`; the runs of a setting differ only in their seed."""
     settings = {}
     for label, group in _by_label(results).items():
-        runs = [(result.swept.get(SEED, ""), result) for result in group if figure in result.metrics]
-        settings[_name(label)] = {seed: Measured(run.metrics[figure], run.data_order) for seed, run in runs}
+        runs = [(result.swept.get(SEED, ""), result) for result in group if metric in result.metrics]
+        settings[_name(label)] = {seed: Measured(run.metrics[metric], run.data_order) for seed, run in runs}
     return compare_all(settings)
 
 
-def write_comparisons(path: Path, figure: str, verdicts: Sequence[Verdict]) -> None:
-    """Write one line a comparison: the two settings, the difference of `figure`, its interval, the verdict."""
+def write_comparisons(path: Path, metric: str, verdicts: Sequence[Verdict]) -> None:
+    """Write one line a comparison: the two settings, the difference of `metric`, its interval, the verdict."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["first", "second", "figure", "difference", "low", "high", "num", "kind", "verdict"])
     for each in verdicts:
         low, high = ("", "") if each.interval is None else each.interval
         numbers = [each.difference, low, high, each.num]
-        writer.writerow([each.first, each.second, figure, *numbers, each.kind, describe(each)])
+        writer.writerow([each.first, each.second, metric, *numbers, each.kind, describe(each)])
     write_atomic(path, file.getvalue())
 
 
@@ -140,7 +140,7 @@ def plot(path: Path, results: Sequence[RunResult]) -> None:
 
     Raises ImportError where matplotlib is not installed.
     """
-    curve = _figure_of(results)
+    curve = _compared_metric(results)
     lines = {}
     for label, group in _by_label(results).items():
         points: dict[int, list[float]] = defaultdict(list)
@@ -152,7 +152,7 @@ def plot(path: Path, results: Sequence[RunResult]) -> None:
 
 
 def read_curve(directory: Path, name: str) -> list[tuple[int, float]]:
-    """Return (tokens read, figure) for every line of a run's metrics.jsonl that has the figure `name`."""
+    """Return (tokens, value) for every line of a run's metrics.jsonl that has the metric `name`."""
     lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [(line["tokens"], line[name]) for line in map(json.loads, lines) if name in line]
 
@@ -168,16 +168,16 @@ def _name(label: Iterable[tuple[str, str]]) -> str:
     return " ".join(f"{key}={value}" for key, value in label) or "all runs"
 
 
-def _figure_of(results: Sequence[RunResult]) -> str:
+def _compared_metric(results: Sequence[RunResult]) -> str:
     return next(name for name in CURVES if any(name in result.metrics for result in results))
 
 
-def _worth_printing(verdicts: Sequence[Verdict], results: Sequence[RunResult], figure: str) -> Sequence[Verdict]:
+def _worth_printing(verdicts: Sequence[Verdict], results: Sequence[RunResult], metric: str) -> Sequence[Verdict]:
     """Return all verdicts, or where they are many those about the setting with the lowest mean."""
     if len(verdicts) <= MAX_PRINTED:
         return verdicts
     means = {_name(summary.swept.items()): summary.metrics for summary in summarise(results)}
-    best = min((name for name in means if figure in means[name]), key=lambda name: means[name][figure][0])
+    best = min((name for name in means if metric in means[name]), key=lambda name: means[name][metric][0])
     return [each for each in verdicts if best in (each.first, each.second)]
 
 
@@ -185,5 +185,5 @@ def _ordered(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _figure(mean: float, stderr: float | None) -> str:
+def _format(mean: float, stderr: float | None) -> str:
     return f"{mean:.4f}" if stderr is None else f"{mean:.4f} ± {stderr:.4f}"

@@ -12,7 +12,7 @@ PAIRED, UNPAIRED, TOO_FEW = "paired", "unpaired", "too few runs"
 
 
 class Measured(NamedTuple):
-    """The figure of one run, and the hash of what it read in which order ("": not known)."""
+    """The metric of one run, and the hash of its training data in their order ("": unknown)."""
 
     value: float
     data_order: str

@@ -28,7 +28,7 @@ REPORT = ROOT / "reports" / "training_core.md"
 DIM, LAYERS, HEADS, VOCAB, LENGTH, ROWS = 256, 4, 4, 4096, 256, 4
 # hidden width of the MLP, as model=transformer has it
 HIDDEN = 688
-SUBJECTS = ["plain, AdamW", "ours, AdamW", "ours, Muon and AdamW", "nanochat, its optimizer"]
+LOOPS = ["plain, AdamW", "ours, AdamW", "ours, Muon and AdamW", "nanochat, its optimizer"]
 START = ["model=transformer", "model=transformer data=copy", "model=hope"]
 
 
@@ -207,7 +207,7 @@ def start(lines: list[str]) -> dict[str, Any]:
 
 
 def child(given: argparse.Namespace) -> None:
-    """Measure one subject in this process; print the result as JSON."""
+    """Measure one loop in this process; print the result as JSON."""
     if given.child == "start":
         start(given.lines)
     import torch
@@ -215,18 +215,18 @@ def child(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     match given.child:
         case "plain, AdamW":
-            found = plain(given.steps)
+            result = plain(given.steps)
         case "ours, AdamW":
-            found = ours("adamw", given.steps)
+            result = ours("adamw", given.steps)
         case "ours, Muon and AdamW":
-            found = ours("mixed_muon", given.steps)
+            result = ours("mixed_muon", given.steps)
         case _:
-            found = nanochat(given.nanochat, given.steps)
-    begun = found.pop("begun")
+            result = nanochat(given.nanochat, given.steps)
+    begun = result.pop("begun")
     # the first steps warm caches up, and the last has no beginning after it
     seconds = [after - before for before, after in itertools.pairwise(begun[2:])]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps(found | {"step": statistics.median(seconds), "peak_mib": peak}), flush=True)
+    print(json.dumps(result | {"step": statistics.median(seconds), "peak_mib": peak}), flush=True)
 
 
 def apart(given: argparse.Namespace, *more: str) -> dict[str, Any]:
@@ -241,35 +241,37 @@ def apart(given: argparse.Namespace, *more: str) -> dict[str, Any]:
 
 
 def rows_of(results: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Lay out speed and memory, each beside its ratio to the first subject of the same round."""
-    first = results[SUBJECTS[0]]
+    """Lay out speed and memory, each beside its ratio to the first loop of the same round."""
+    first = results[LOOPS[0]]
     lines = [
         "| | parameters | tokens per CPU-second | x plain loop | peak MiB | x plain loop |",
         "|---|---|---|---|---|---|",
     ]
-    for name, found in results.items():
-        rate = statistics.median(ROWS * LENGTH / each["step"] for each in found)
-        faster = statistics.median(base["step"] / each["step"] for base, each in zip(first, found, strict=True))
-        peak = statistics.median(each["peak_mib"] for each in found)
-        larger = statistics.median(each["peak_mib"] / base["peak_mib"] for base, each in zip(first, found, strict=True))
+    for name, result in results.items():
+        rate = statistics.median(ROWS * LENGTH / each["step"] for each in result)
+        faster = statistics.median(base["step"] / each["step"] for base, each in zip(first, result, strict=True))
+        peak = statistics.median(each["peak_mib"] for each in result)
+        larger = statistics.median(
+            each["peak_mib"] / base["peak_mib"] for base, each in zip(first, result, strict=True)
+        )
         lines.append(
-            f"| {name} | {found[0]['parameters']:,} | {rate:,.0f} | {faster:.2f} | {peak:,.0f} | {larger:.2f} |"
+            f"| {name} | {result[0]['parameters']:,} | {rate:,.0f} | {faster:.2f} | {peak:,.0f} | {larger:.2f} |"
         )
     return lines
 
 
-def overhead(found: list[dict[str, Any]]) -> str:
+def overhead(result: list[dict[str, Any]]) -> str:
     """Say what is neither forward, backward nor optimizer: the loader, counting, checks, the norm, logs."""
-    milliseconds = 1000 * statistics.median(each["overhead"] for each in found)
+    milliseconds = 1000 * statistics.median(each["overhead"] for each in result)
     return (
         f"Loader, counting, the norm of the gradient, finite checks, clocks and logs to console and file take "
         f"{milliseconds:.2f} CPU ms a step: {milliseconds / 100:.1%} of a step of 100 ms."
     )
 
 
-def start_row(line: str, found: dict[str, Any]) -> str:
+def start_row(line: str, result: dict[str, Any]) -> str:
     """Write one start-up as a row of the table."""
-    return f"| `{line}` | {found['start']:.2f} | {found['validation']:.2f} | {found['step']:.2f} |"
+    return f"| `{line}` | {result['start']:.2f} | {result['validation']:.2f} | {result['step']:.2f} |"
 
 
 def main() -> None:
@@ -279,16 +281,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--nanochat", type=Path, help="a checkout; left out without one")
     parser.add_argument("--report", type=Path, default=REPORT)
-    parser.add_argument("--child", choices=[*SUBJECTS, "start"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=[*LOOPS, "start"], help=argparse.SUPPRESS)
     parser.add_argument("lines", nargs="*", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         child(given)
         return
-    subjects = [name for name in SUBJECTS if given.nanochat is not None or not name.startswith("nanochat")]
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in subjects}
+    loops = [name for name in LOOPS if given.nanochat is not None or not name.startswith("nanochat")]
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in loops}
     for _ in range(given.rounds):
-        for name in subjects:
+        for name in loops:
             results[name].append(apart(given, "--child", name))
             print(name, {key: value for key, value in results[name][-1].items() if key != "phases"}, flush=True)
     starts = {line: [apart(given, "--child", "start", *line.split()) for _ in range(given.rounds)] for line in START}
@@ -305,7 +307,7 @@ def main() -> None:
         "## Start-up: from the command to the end of the first step", "",
         "| `python train.py ...` | CPU seconds, lowest of the rounds | of it validation | of it the first step |",
         "|---|---|---|---|",
-        *(start_row(line, min(found, key=lambda each: each["start"])) for line, found in starts.items()), "",
+        *(start_row(line, min(result, key=lambda each: each["start"])) for line, result in starts.items()), "",
     ]  # fmt: skip
     given.report.write_text("\n".join(text), encoding="utf-8")
     print("\n".join(text))

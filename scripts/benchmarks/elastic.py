@@ -58,7 +58,7 @@ def member(config: Config, rank: int, size: int, port: int) -> None:
     from nested_learning.phase.train import run
 
     with Path(os.devnull).open("w") as nowhere:
-        # what is left when a process was killed is told by exit codes
+        # exit codes show which processes were killed
         sys.stdout = sys.stderr = nowhere
         run(config)
 
@@ -78,7 +78,7 @@ def train(config: Config, size: int, kill_after: float | None = None, seed: int 
         each.start()
     metrics, pick = Path(config.out) / str(config.name) / "metrics.jsonl", random.Random(seed)
     if kill_after is not None:
-        # what was logged beyond the last checkpoint is cut off when the run goes on
+        # lines after the last checkpoint are removed when the run resumes
         while num_lines(metrics) < kill_after and any(each.is_alive() for each in members):
             time.sleep(0.002)
         time.sleep(pick.uniform(0, 0.2))
@@ -109,12 +109,12 @@ def digest(run: Path) -> tuple[str, str]:
 
 def same_bytes(model: str, kills: int, folder: Path) -> tuple[list[str], bool]:
     """Train `model` in every way; return rows of the table, and whether all are the same."""
-    found, rows = {}, []
+    results, rows = {}, []
     lines = [*RUN, f"model={model}", f"out={folder}"]
     for size in SIZES:
         train(configure([*lines, f"name={model}_{size}"]), size)
-        found[f"{size}"] = digest(folder / f"{model}_{size}")
-        rows.append(f"| {model} | {size} | {found[f'{size}'][0]} | {found[f'{size}'][1]} |")
+        results[f"{size}"] = digest(folder / f"{model}_{size}")
+        rows.append(f"| {model} | {size} | {results[f'{size}'][0]} | {results[f'{size}'][1]} |")
     config, pick, history, done = configure([*lines, f"name={model}_killed"]), random.Random(model), [], 0
     size = 1
     for number in range(kills):
@@ -125,9 +125,9 @@ def same_bytes(model: str, kills: int, folder: Path) -> tuple[list[str], bool]:
     size = pick.choice([other for other in SIZES if other != size])
     train(config, size)
     history.append(str(size))
-    found["killed"] = digest(folder / f"{model}_killed")
-    rows.append(f"| {model} | {' → '.join(history)} | {found['killed'][0]} | {found['killed'][1]} |")
-    return rows, len(set(found.values())) == 1
+    results["killed"] = digest(folder / f"{model}_killed")
+    rows.append(f"| {model} | {' → '.join(history)} | {results['killed'][0]} | {results['killed'][1]} |")
+    return rows, len(set(results.values())) == 1
 
 
 def overhead(model: str, rounds: int, folder: Path) -> dict[str, float]:
@@ -158,10 +158,10 @@ def overhead(model: str, rounds: int, folder: Path) -> dict[str, float]:
             trainers[kind].train_step(lambda: False)
             seconds[kind].append(time.process_time() - start)
     ratios = [a / b for a, b in zip(seconds["deterministic"], seconds["fast"], strict=True)]
-    found = {kind: 1000 * statistics.median(times) for kind, times in seconds.items()}
+    results = {kind: 1000 * statistics.median(times) for kind, times in seconds.items()}
     quarters = statistics.quantiles(ratios, n=4)
     count = sum(parameter.numel() for parameter in trainers["fast"].model.parameters())
-    return found | {"ratio": quarters[1], "low": quarters[0], "high": quarters[2], "parameters": count}
+    return results | {"ratio": quarters[1], "low": quarters[0], "high": quarters[2], "parameters": count}
 
 
 def write(args: argparse.Namespace, tables: list[str], costs: dict[str, dict[str, float]], all_same: bool) -> None:

@@ -47,7 +47,7 @@ class Point(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a point: how the process ended, the step that was there to go on from, and what was wrong."""
+    """The outcome of a point: how the process ended, the step that the run resumes from, and what was wrong."""
 
     point: Point
     ended: str
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 
 def main() -> None:
-    """Compile the shim, fail every point asked for in a process that has it preloaded, write the report."""
+    """Compile the shim, fail the selected points in a process that has it preloaded, write the report."""
     options = read_arguments()
     compiler = shutil.which("cc")
     if compiler is None or sys.platform != "linux":
@@ -71,12 +71,12 @@ def main() -> None:
         environment = os.environ | {"LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "scripts.benchmarks.fault_injection", "--worker", *sys.argv[1:]]
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    lines = describe(found)
+    results = json.loads(done.stdout.splitlines()[-1])
+    lines = describe(results)
     print("\n".join(lines))
     if options.report != "none":
         Path(options.report).write_text("\n".join(lines) + "\n")
-    if any(workload["wrong"] for workload in found.values()):
+    if any(workload["wrong"] for workload in results.values()):
         sys.exit(1)
 
 
@@ -101,7 +101,7 @@ def work_through(options: argparse.Namespace) -> dict[str, Any]:
         # what every forked process would otherwise import anew; the counter of operations wants the compiler
         for module in ("torch._dynamo", "nested_learning.phase.train"):
             import_module(module)
-    found = {}
+    results = {}
     for name in options.workloads:
         start = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +110,7 @@ def work_through(options: argparse.Namespace) -> dict[str, Any]:
             points = trial.points()
             chosen = points if options.points is None else random.Random(0).sample(points, options.points)
             outcomes = [trial.fail(point) for point in chosen]
-        found[name] = {
+        results[name] = {
             "what": trial.workload.what,
             "operations": Counter(point.operation for point in points if point.mode == "kill"),
             "points": Counter(outcome.point.mode for outcome in outcomes),
@@ -119,7 +119,7 @@ def work_through(options: argparse.Namespace) -> dict[str, Any]:
             "wrong": [f"{outcome.point}: {wrong}" for outcome in outcomes for wrong in outcome.wrong],
             "cpu_seconds": time.process_time() - start + os.times().children_user + os.times().children_system,
         }
-    return found
+    return results
 
 
 class Trial:
@@ -152,7 +152,7 @@ class Trial:
         return points
 
     def fail(self, point: Point) -> Outcome:
-        """Do the work in a process that fails at `point`; say what was found afterwards, and whether it goes on."""
+        """Do the work in a process that fails at `point`; return the state afterwards, and whether the work resumes."""
         self.files.copy(self.template, self.folder)
         status, said = self.run(self.folder, point)
         ended = describe_end(status)
@@ -164,16 +164,16 @@ class Trial:
         step = self.look(wrong)
         again, said = self.run(self.folder, None)
         if again != 0:
-            wrong.append(f"does not go on: {said}")
+            wrong.append(f"does not resume: {said}")
         elif (now := self.files.result(self.workload, self.folder)) != self.expected:
-            wrong.append(f"goes on to something else: {now}")
+            wrong.append(f"resumes to other bytes: {now}")
         folder = self.folder / self.workload.run
         if left := [path.name for path in folder.rglob("*") if ".tmp" in path.name or ".draft" in path.name]:
             wrong.append(f"left behind: {left}")
         return Outcome(point, ended, step, wrong)
 
     def look(self, wrong: list[str]) -> int:
-        """Return the step that there is to go on from, 0 for none, having verified the checkpoints."""
+        """Verify the checkpoints; return the step that the run resumes from, 0 for none."""
         from nested_learning import checkpoint
 
         run = self.folder / self.workload.run
@@ -181,11 +181,11 @@ class Trial:
             if self.workload.before:
                 wrong.append("no checkpoint is named")
             return 0
-        found = checkpoint.find(run)
-        checkpoint.verify(found)
-        step = checkpoint.read_progress(found).step
+        results = checkpoint.find(run)
+        checkpoint.verify(results)
+        step = checkpoint.read_progress(results).step
         if self.workload.before and step not in (*self.workload.before, self.workload.last):
-            wrong.append(f"goes on from step {step}")
+            wrong.append(f"resumes from step {step}")
         if self.workload.name != "run":
             # the one before the save, whichever is named now
             checkpoint.verify(run / "checkpoints" / "step_00000002")
@@ -229,7 +229,7 @@ class Trial:
 
 
 def is_a_way_out(said: str) -> bool:
-    """Say whether `said` is one line that says what is full and how to go on, or, where no run could be made, begin."""
+    """Return whether `said` is one line that names the full disk and how to resume, or to start if there is no run."""
     ways = ("the same command again", "give another out=")
     return said.count("\n") <= 1 and "No space left" in said and any(way in said for way in ways)
 
@@ -241,11 +241,11 @@ def describe_end(status: int) -> str:
     return {0: "done", REFUSED: "refused", BROKEN: "broken"}[os.WEXITSTATUS(status)]
 
 
-def describe(found: dict[str, Any]) -> list[str]:
+def describe(results: dict[str, Any]) -> list[str]:
     """Return the lines of the report."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE, text=True).stdout.strip()
-    total = sum(sum(workload["points"].values()) for workload in found.values())
-    failed = sum(len(workload["wrong"]) for workload in found.values())
+    total = sum(sum(workload["points"].values()) for workload in results.values())
+    failed = sum(len(workload["wrong"]) for workload in results.values())
     lines = [
         "# Checkpoints under fault injection",
         "",
@@ -254,7 +254,7 @@ def describe(found: dict[str, Any]) -> list[str]:
     ]
     lines += (__doc__ or "").splitlines()[5:]
     lines += ["", f"**{total} points, {failed} failures.**", ""]
-    for name, workload in found.items():
+    for name, workload in results.items():
         ways = ", ".join(f"{count} {mode}" for mode, count in workload["points"].items())
         lines += [
             f"## {name}: {workload['what']}",

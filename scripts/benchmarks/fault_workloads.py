@@ -27,7 +27,7 @@ SMALL += ["model=transformer", "model.dim=8", "model.num_layers=1", "model.num_h
 
 @dataclass(frozen=True)
 class Workload:
-    """`prepare(folder)` makes what was there before; `work(folder)` is interrupted, and called again to go on.
+    """`prepare(folder)` makes the initial state; `work(folder)` is interrupted, and called again to resume.
 
     `before` are the steps of checkpoints that there were, `last` is the step that the work ends with, and `run` the
     run directory in the folder.
@@ -111,7 +111,7 @@ def saving(folder: Path) -> Workload:
 
 
 def replacing(folder: Path) -> Workload:
-    """Return the workload of a run that goes on from an older checkpoint and saves a step that is there already."""
+    """Return the workload of a run that resumes from an older checkpoint and saves a step that exists already."""
     first = saving(folder)
     config = config_of(folder)
 

@@ -94,12 +94,12 @@ def main() -> None:
                 str(dim),
             ]
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            rate = rate or found["operations"] / found["seconds"]
-            time_ratio = found["seconds"] / (found["operations"] / rate)
+            measured = json.loads(done.stdout.splitlines()[-1])
+            rate = rate or measured["operations"] / measured["seconds"]
+            time_ratio = measured["seconds"] / (measured["operations"] / rate)
             lines.append(
-                f"| {name} | {dim} | {found['seconds']:.3f} | {time_ratio:.2f} | {found['grown'] / 2**20:,.0f} "
-                f"| {found['grown'] / found['planned']:.2f} |"
+                f"| {name} | {dim} | {measured['seconds']:.3f} | {time_ratio:.2f} | {measured['grown'] / 2**20:,.0f} "
+                f"| {measured['grown'] / measured['planned']:.2f} |"
             )
             print(lines[-1], flush=True)
     (ROOT / "reports" / "ladder.md").write_text("\n".join([*lines, ""]), encoding="utf-8")

@@ -27,7 +27,7 @@ import torch
 
 from nested_learning.ops import cpp
 from nested_learning.report.text import command_line
-from scripts.benchmarks import memory_cases as bench_subjects
+from scripts.benchmarks import memory_cases
 from scripts.benchmarks import memory_streams as bench_streams
 
 REPORT = Path(__file__).parents[2] / "reports" / "performance.md"
@@ -65,23 +65,23 @@ def repeat(run: Callable[[], object], seconds: float) -> Iterator[dict[str, floa
         done += 1
 
 
-def run_once(subject: bench_subjects.Subject, train: bool) -> None:
+def run_once(case: memory_cases.MemoryCase, train: bool) -> None:
     """Run forward, and backward if it trains."""
     with torch.set_grad_enabled(train):
-        y = subject.forward()
+        y = case.forward()
         if train:
-            torch.autograd.grad(y, subject.leaves, torch.ones_like(y), allow_unused=True)
+            torch.autograd.grad(y, case.leaves, torch.ones_like(y), allow_unused=True)
 
 
 def measure(name: str, batch: int, seq_len: int, train: bool, seconds: float) -> dict[str, float]:
-    """Measure one subject in this process; the first run is not counted."""
+    """Measure one case in this process; the first run is not counted."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    # what is loaded once is no memory of the subject's
-    run_once(bench_subjects.SUBJECTS[name][0](1, 2 * bench_subjects.CHUNK), train)
+    # what is loaded once is no memory of the case's
+    run_once(memory_cases.CASES[name][0](1, 2 * memory_cases.CHUNK), train)
     empty = peak_mib()
-    subject = bench_subjects.SUBJECTS[name][0](batch, seq_len)
-    run = partial(run_once, subject, train)
+    case = memory_cases.CASES[name][0](batch, seq_len)
+    run = partial(run_once, case, train)
     run()
     peak = peak_mib() - empty
     a, b = torch.randn(2, PRODUCT, PRODUCT).unbind(0)
@@ -91,7 +91,7 @@ def measure(name: str, batch: int, seq_len: int, train: bool, seconds: float) ->
         products.append(clock(lambda: a @ b)["user"])
     median = {key: statistics.median(each[key] for each in times) for key in ("user", "system", "wall")}
     cpu = statistics.median(each["user"] + each["system"] for each in times)
-    flops = subject.flops * (3 if train else 1)
+    flops = case.flops * (3 if train else 1)
     rate = 2 * PRODUCT**3 / statistics.median(products)
     return median | {"cpu": cpu, "flops": flops, "peak": rate, "mib": peak}
 
@@ -135,12 +135,12 @@ def apart(arguments: list[str]) -> dict[str, float]:
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
-    """List what to measure: (subject, sequence, whether it trains)."""
+    """List what to measure: (case, sequence, whether it trains)."""
     missing = [] if importlib.util.find_spec("titans_pytorch") else ["titans-pytorch"]
     missing += [] if cpp.missing(torch.device("cpu")) is None else ["C++"]
     return [
         (name, seq_len, train)
-        for name, (_, longest, trains) in bench_subjects.SUBJECTS.items()
+        for name, (_, longest, trains) in memory_cases.CASES.items()
         for seq_len in options.sequences
         for train in (True, False)
         if options.only in name and seq_len <= longest and trains >= train
@@ -154,7 +154,7 @@ def middle(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 
 def row(case: Case, own: dict[str, float], attention: dict[str, float] | None) -> str:
-    """Lay one subject out as a row of Markdown."""
+    """Lay one case out as a row of Markdown."""
     name, seq_len, train = case
     tokens = BATCH * seq_len
     share = f"{own['flops'] / 1e9:.2f} | {own['flops'] / own['cpu'] / own['peak']:.0%}" if own["flops"] else "- | -"
@@ -175,13 +175,13 @@ def report(results: dict[Case, dict[str, float]]) -> str:
         "",
         f"`{command_line('scripts.benchmarks.memory')}`, commit {commit}, torch {torch.__version__}.",
         f"Batch {BATCH}, 4 heads of 64,",
-        "chunks of 64, float32, one CPU thread; medians of process CPU time, each subject in processes of its own.",
+        "chunks of 64, float32, one CPU thread; medians of process CPU time, each case in processes of its own.",
         f"Products of {PRODUCT} x {PRODUCT} matrices in the same processes: {statistics.median(peaks):.0f} GFLOP/s",
         f"(median of {min(peaks):.0f} to {max(peaks):.0f}). FLOPs are those of the matrix products of the formulas:",
         "the backward pass is counted twice, what is computed again is not. Peak memory is above that of the process",
         "after 128 tokens. `C++`: backend=cpp; `torch`: backend=eager.",
         "",
-        "| subject | tokens | pass | tokens per CPU-second | x attention | user µs a token | system µs a token "
+        "| case | tokens | pass | tokens per CPU-second | x attention | user µs a token | system µs a token "
         "| wall µs a token | GFLOP | share of peak | peak MiB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -193,7 +193,7 @@ def report(results: dict[Case, dict[str, float]]) -> str:
 
 
 def far_tables(options: argparse.Namespace) -> list[str]:
-    """Measure what a token costs far into a sequence; return the tables, none where `--only` picks subjects."""
+    """Measure what a token costs far into a sequence; return the tables, none where `--only` picks cases."""
     if options.only:
         return []
     has_cpp = cpp.missing(torch.device("cpu")) is None
@@ -205,13 +205,13 @@ def far_tables(options: argparse.Namespace) -> list[str]:
         "",
         "One row, 4 heads: CPU-microseconds of a token, without gradients, after",
     ]
-    lines += ["so many tokens, read in calls of 1,024.", "", f"| subject | {' | '.join(heads)} |", "|---" * 5 + "|"]
+    lines += ["so many tokens, read in calls of 1,024.", "", f"| case | {' | '.join(heads)} |", "|---" * 5 + "|"]
     for name in names:
         costs = middle([apart(["--case", "stream", name]) for _ in range(options.rounds)])
         lines.append(f"| {name} | {' | '.join(f'{cost:,.1f}' for cost in costs.values())} |")
         print(lines[-1], flush=True)
     lines += ["", "Trained on, forward and backward, as one row of so many tokens: microseconds of a token (peak MiB)."]
-    lines += ["", f"| subject | {' | '.join(heads)} |", "|---" * 5 + "|"]
+    lines += ["", f"| case | {' | '.join(heads)} |", "|---" * 5 + "|"]
     for name, depths in LONG.items():
         if has_cpp or "C++" not in name:
             found = [apart(["--seconds", "0", "--case", "long", name, str(depth)]) for depth in depths]
@@ -222,7 +222,7 @@ def far_tables(options: argparse.Namespace) -> list[str]:
         "",
         "One token at a time: microseconds of a token of one row, and KiB of state a row, after so many tokens.",
     ]
-    lines += ["", "| subject | rows | 1,024: µs | KiB | 16,384: µs | KiB |", "|---|---|---|---|---|---|"]
+    lines += ["", "| case | rows | 1,024: µs | KiB | 16,384: µs | KiB |", "|---|---|---|---|---|---|"]
     for name in names:
         # the keys of many long rows fill the machine
         for batch in DECODE_BATCHES[:1] if "attention" in name else DECODE_BATCHES:
@@ -245,7 +245,7 @@ def answer(case: list[str], seconds: float) -> dict[str, float]:
 def main() -> None:
     """Measure, print and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="subjects whose name contains this")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--sequences", nargs="+", type=int, default=SEQUENCES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")

@@ -22,7 +22,7 @@ HEADS, DIM, CHUNK, HIDDEN = 4, 64, 64, 256
 
 
 @dataclass(frozen=True)
-class Subject:
+class MemoryCase:
     """Something to run: `forward()` returns a tensor of `batch * seq_len` tokens; `leaves` get gradients.
 
     `flops`: multiplications and additions of the matrix products of one forward pass, 0 where they are not counted.
@@ -75,7 +75,7 @@ def core_inputs(name: str, batch: int, seq_len: int) -> tuple[list[Tensor], Call
     return [q, k, v], prepare, [logits, *weights]
 
 
-def core(name: str, form: Callable[..., tuple], backend: str, batch: int, seq_len: int) -> Subject:
+def core(name: str, form: Callable[..., tuple], backend: str, batch: int, seq_len: int) -> MemoryCase:
     """Return a memory's core, gates included: from queries, keys, values and logits to what is read."""
     qkv, prepare, others = core_inputs(name, batch, seq_len)
     leaves = [x.requires_grad_() for x in (*qkv, *others)]
@@ -85,7 +85,7 @@ def core(name: str, form: Callable[..., tuple], backend: str, batch: int, seq_le
         gates, memory = prepare(*others)
         return form(Tokens(*qkv, gates), memory, None, design)[0]
 
-    return Subject(forward, leaves, core_flops(name, batch * seq_len) if form is associative else 0.0)
+    return MemoryCase(forward, leaves, core_flops(name, batch * seq_len) if form is associative else 0.0)
 
 
 def per_token_gradients(tokens: Tokens, memory: Memory, _base: None, design: Design) -> tuple[Tensor, Memory]:
@@ -108,30 +108,30 @@ def per_token_gradients(tokens: Tokens, memory: Memory, _base: None, design: Des
     return torch.cat(outputs, 1).unflatten(0, q.shape[:2]), memory
 
 
-def attention_core(batch: int, seq_len: int) -> Subject:
+def attention_core(batch: int, seq_len: int) -> MemoryCase:
     """Return causal softmax attention of the same heads: from queries, keys and values to what is read."""
     qkv, _, _ = core_inputs("attention", batch, seq_len)
     leaves = [x.requires_grad_() for x in qkv]
     flops = 2 * 2 * seq_len / 2 * DIM * HEADS * batch * seq_len
-    return Subject(lambda: F.scaled_dot_product_attention(*qkv, is_causal=True), leaves, flops)
+    return MemoryCase(lambda: F.scaled_dot_product_attention(*qkv, is_causal=True), leaves, flops)
 
 
-def layer_subject(layer: torch.nn.Module, call: Callable[[Tensor], Tensor], batch: int, seq_len: int) -> Subject:
+def layer_case(layer: torch.nn.Module, call: Callable[[Tensor], Tensor], batch: int, seq_len: int) -> MemoryCase:
     """Return a whole layer of width `HEADS * DIM`."""
     x = torch.randn(batch, seq_len, HEADS * DIM, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    return Subject(lambda: call(x), [x, *layer.parameters()], 0.0)
+    return MemoryCase(lambda: call(x), [x, *layer.parameters()], 0.0)
 
 
-def associative_layer(name: str, backend: str, batch: int, seq_len: int) -> Subject:
+def associative_layer(name: str, backend: str, batch: int, seq_len: int) -> MemoryCase:
     """Return our layer around a core."""
     depth = 2 if name == "depth 2" else 1
     kinds = GateKinds("gate", "gate", "gate", 1.0)
     layer = AssociativeMemory(HEADS * DIM, HEADS, 4, core_design(name), kinds, depth, HIDDEN, "learned")
     use_backend(layer, backend, torch.device("cpu"))
-    return layer_subject(layer, lambda x: layer(x, layer.init_state(batch))[0], batch, seq_len)
+    return layer_case(layer, lambda x: layer(x, layer.init_state(batch))[0], batch, seq_len)
 
 
-def titans_pytorch_layer(depth: int, batch: int, seq_len: int) -> Subject:
+def titans_pytorch_layer(depth: int, batch: int, seq_len: int) -> MemoryCase:
     """Return the peer's memory layer; `titans-pytorch` must be installed."""
     from titans_pytorch import MemoryMLP, NeuralMemory
 
@@ -143,7 +143,7 @@ def titans_pytorch_layer(depth: int, batch: int, seq_len: int) -> Subject:
         dim_head=DIM,
         model=MemoryMLP(DIM, depth=depth, expansion_factor=HIDDEN / DIM),
     )
-    return layer_subject(memory, lambda x: memory(x)[0], batch, seq_len)
+    return layer_case(memory, lambda x: memory(x)[0], batch, seq_len)
 
 
 def self_modifying_parts(backend: str, batch: int, seq_len: int) -> tuple[Callable[..., tuple], QKV, Any, Any, Any]:
@@ -157,15 +157,15 @@ def self_modifying_parts(backend: str, batch: int, seq_len: int) -> tuple[Callab
     return self_modifying, views, layer.weights(), layer.init_state(batch).memory, design
 
 
-def self_modifying_core(form: Callable[..., tuple], backend: str, batch: int, seq_len: int) -> Subject:
+def self_modifying_core(form: Callable[..., tuple], backend: str, batch: int, seq_len: int) -> MemoryCase:
     """Return them as something that trains."""
     _, views, base, state, design = self_modifying_parts(backend, batch, seq_len)
     leaves = [x.requires_grad_() for x in views] + tree.leaves(base)
-    return Subject(lambda: form(views, base, state, design)[0], leaves, 0.0)
+    return MemoryCase(lambda: form(views, base, state, design)[0], leaves, 0.0)
 
 
 # name -> (what makes it for (batch, tokens), the longest sequence that takes seconds, whether it trains too)
-SUBJECTS: dict[str, tuple[Callable[[int, int], Subject], int, bool]] = {
+CASES: dict[str, tuple[Callable[[int, int], MemoryCase], int, bool]] = {
     "attention core (SDPA)": (attention_core, 4096, True),
     "matrix, chunk-start, momentum, C++": (partial(core, "chunk-start", associative, "cpp"), 4096, True),
     "matrix, token-exact, momentum, C++": (partial(core, "token-exact", associative, "cpp"), 4096, True),

@@ -13,7 +13,7 @@ from nested_learning import tree
 from nested_learning.ops.associative import associative
 from nested_learning.ops.gates import Gates
 from nested_learning.ops.memory import Tokens
-from scripts.benchmarks import memory_cases as bench_subjects
+from scripts.benchmarks import memory_cases
 
 CALL = 1024
 
@@ -37,10 +37,10 @@ class Stream:
 
 
 def core_stream(name: str, backend: str, batch: int) -> Stream:
-    """Return a core of bench_subjects as a stream."""
-    (q, k, v), prepare, (logits, *weights) = bench_subjects.core_inputs(name, batch, CALL)
+    """Return a core of memory_cases as a stream."""
+    (q, k, v), prepare, (logits, *weights) = memory_cases.core_inputs(name, batch, CALL)
     gates, memory = prepare(logits, *weights)
-    design = replace(bench_subjects.core_design(name), backend=backend)
+    design = replace(memory_cases.core_design(name), backend=backend)
 
     def step(num_tokens: int, state: Any) -> Any:
         q_in, k_in, v_in = (x[:, :, :num_tokens] for x in (q, k, v))
@@ -52,7 +52,7 @@ def core_stream(name: str, backend: str, batch: int) -> Stream:
 
 def attention_stream(batch: int) -> Stream:
     """Return attention with the keys and values of all tokens before as its state."""
-    (q, k, v), _, _ = bench_subjects.core_inputs("attention", batch, CALL)
+    (q, k, v), _, _ = memory_cases.core_inputs("attention", batch, CALL)
 
     def step(num_tokens: int, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         q_in, k_in, v_in = (x[:, :, :num_tokens] for x in (q, k, v))
@@ -66,7 +66,7 @@ def attention_stream(batch: int) -> Stream:
 
 def self_modifying_stream(backend: str, batch: int) -> Stream:
     """Return the memories of HOPE's layer as a stream."""
-    form, views, base, state, design = bench_subjects.self_modifying_parts(backend, batch, CALL)
+    form, views, base, state, design = memory_cases.self_modifying_parts(backend, batch, CALL)
 
     def step(num_tokens: int, state: Any) -> Any:
         here = type(views)(*(x[:, :, :num_tokens] for x in views))

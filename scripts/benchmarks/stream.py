@@ -88,7 +88,7 @@ def stream_apart(model: str, options: argparse.Namespace) -> list[Mark]:
         str(options.tokens),
     ]
     command += ["--piece", str(options.piece), "--set", *options.set]
-    # the package beside this script, installed or not
+    # the package of this checkout, installed or not
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     marks = []
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
@@ -140,7 +140,7 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD") + changes
 
 
-def write_report(found: dict[str, list[Mark]], options: argparse.Namespace, measured: str) -> None:
+def write_report(results: dict[str, list[Mark]], options: argparse.Namespace, measured: str) -> None:
     """Write reports/streaming.md about the commit `measured`."""
     command = command_line("scripts.benchmarks.stream")
     shape = f", with {' '.join(options.set)}" if options.set else ""
@@ -153,7 +153,7 @@ def write_report(found: dict[str, list[Mark]], options: argparse.Namespace, meas
         "Resident memory is that of the whole process, Python and PyTorch included.",
         "",
     ]
-    for model, marks in found.items():
+    for model, marks in results.items():
         lines += table(model, marks)
     REPORT.write_text("\n".join(lines), encoding="utf-8")
     print(f"written: {REPORT.relative_to(ROOT)}")
@@ -174,9 +174,9 @@ def main() -> None:
         return
     # before, not after: others may commit meanwhile
     measured = commit()
-    found = {model: stream_apart(model, options) for model in options.model}
-    if len(found) > 1:
-        write_report(found, options, measured)
+    results = {model: stream_apart(model, options) for model in options.model}
+    if len(results) > 1:
+        write_report(results, options, measured)
 
 
 if __name__ == "__main__":

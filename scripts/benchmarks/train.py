@@ -74,7 +74,7 @@ def measure_apart(model_name: str, seq_len: int, options: argparse.Namespace) ->
 
 
 def table(results: dict[tuple[str, int], dict[str, float]], models: list[str], sequences: list[int]) -> list[str]:
-    """Lay the results out as Markdown: every figure beside its ratio to the first model."""
+    """Return the results as Markdown, with ratios to the first model."""
     lines = [
         f"| model | parameters | sequence | tokens per CPU-second | x {models[0]} | user µs a token | "
         f"system µs a token | peak MiB | x {models[0]} |",

@@ -22,7 +22,7 @@ EVERY = {
     "seed": ("seed", "which examples are drawn"),
     "device": ("device", "auto, cpu, cuda or mps"),
     "weights": ("weights", "model, or ema: the averages that optim.ema made"),
-    "report-name": ("name", "added to the names of the reports, so that they stand beside others"),
+    "report-name": ("name", "added to the file names of the reports, so that they replace no others"),
 }
 MEMORIZE = {
     "memorize-steps": ("memory.steps", "how often a context is read"),
@@ -93,8 +93,8 @@ def parser_of(pack: str, about: str) -> argparse.ArgumentParser:
     parser.add_argument("--memory", choices=["online", "frozen"], help="what memories do while they read")
     for flag, (key, meaning) in EVERY.items():
         parser.add_argument(f"--{flag}", metavar=key.upper(), help=meaning)
-    memorize = parser.add_argument_group("memorization", "asked without it first, on the same examples")
-    memorize.add_argument("--memorize", action="store_true", help="study what may be studied before answering")
+    memorize = parser.add_argument_group("memorization", "memory=online is evaluated too, on the same examples")
+    memorize.add_argument("--memorize", action="store_true", help="memorize the context before the question")
     for flag, (key, meaning) in MEMORIZE.items():
         memorize.add_argument(f"--{flag}", metavar=key.rpartition(".")[2].upper(), help=meaning)
     memorize.add_argument("--memorize-paths", metavar="A,B", help=f"all, titan, or levels such as {CMS}fast")

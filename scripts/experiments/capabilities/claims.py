@@ -79,5 +79,5 @@ def unless_rising(word: str, rise: float) -> str:
 
 
 def count(words: Sequence[str]) -> str:
-    """Say how many of the judgements are which."""
+    """Write how many claims have each verdict."""
     return ", ".join(f"{words.count(word)} {word}" for word in MARKS if word in words)

@@ -114,25 +114,25 @@ def learn(learner: Learner, texts: Texts, seed: int) -> tuple[list[Record], floa
     """Learn the tasks of `texts` one after the other; return the rows of `evals.transfer`, and the CPU seconds."""
     torch.manual_seed(seed)
     started = time.process_time()
-    asked = [texts.bags(part) for part in texts.source.texts["validation"]]
+    validation = [texts.bags(part) for part in texts.source.texts["validation"]]
     kinds = {"memory": memory, "attention": attention}
     make = kinds[learner.kind] if learner.kind in kinds else partial(trained, seed=seed)
     predict, memorize = make(learner, texts)
     num_tasks = len(texts.source.tasks)
-    rows = [] if learner.is_joint else ask(predict, texts, asked, 0)
+    rows = [] if learner.is_joint else predict_all(predict, texts, validation, 0)
     for task in range(1 if learner.is_joint else num_tasks):
         memorize(*texts.train(task, learner))
-        rows += ask(predict, texts, asked, num_tasks if learner.is_joint else task + 1)
+        rows += predict_all(predict, texts, validation, num_tasks if learner.is_joint else task + 1)
     return rows, time.process_time() - started
 
 
-def ask(
-    predict: Callable[[Tensor], Tensor], texts: Texts, asked: list[tuple[Tensor, Tensor]], after: int
+def predict_all(
+    predict: Callable[[Tensor], Tensor], texts: Texts, validation: list[tuple[Tensor, Tensor]], after: int
 ) -> list[Record]:
     """Ask for the labels of unseen texts of all tasks so far, and of the next: the cells that the figures need."""
     counts = [sum(len(task) for task in texts.source.tasks[:number]) for number in range(len(texts.source.tasks) + 1)]
     rows, first = [], 0
-    for task, (bags, labels) in enumerate(asked, 1):
+    for task, (bags, labels) in enumerate(validation, 1):
         if task <= after + 1 or after == 0:
             num_choices = counts[max(after, task)]
             right = predict(bags)[:, :num_choices].argmax(-1) == labels

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
-from nested_learning.phase import eval as asking
+from nested_learning.phase import eval as phase
 from nested_learning.phase import train as training
 
 # five tasks of five classes, which a model of minutes can learn
@@ -32,22 +32,22 @@ def complete(name: str, seed: int, data: Path, out: Path) -> None:
         "data.val_rows=64", *MODELS[name],
     ]  # fmt: skip
     training.run(make_job(open_option_files(None), lines).config)
-    asked = ["phase=eval", f"checkpoint={run}", "evals=class_incremental", "evals.class_incremental.per_label=6"]
-    asking.run(make_job(open_option_files(None), [*asked, "device=cpu"]).config)
+    overrides = ["phase=eval", f"checkpoint={run}", "evals=class_incremental", "evals.class_incremental.per_label=6"]
+    phase.run(make_job(open_option_files(None), [*overrides, "device=cpu"]).config)
     print(f"{time.strftime('%X')} {run.name}: {time.process_time() - started:.0f} CPU seconds", flush=True)
 
 
-def read(seed: int, out: Path) -> None:
-    """Let the model that learned all tasks at once read other labels instead: in one context, and studying them."""
+def evaluate_reading(seed: int, out: Path) -> None:
+    """Evaluate the joint model on other labels that it reads: in one context, and by memorizing them."""
     run = out / f"model-joint-{seed}"
     if not run.exists() or (run / "evals" / "class_incremental_memorize_reading.json").exists():
         return
     started = time.process_time()
-    asked = [
+    overrides = [
         "phase=eval", f"checkpoint={run}", "name=reading", "evals=class_incremental", "device=cpu",
         "evals.class_incremental.mode=memory", "evals.class_incremental.per_label=3",
         "evals.class_incremental.batch_size=16", f"data.order={seed + 100}", "data.texts_per_label=4",
         "memory=memorize", "memory.steps=3", "memory.lr=0.3",
     ]  # fmt: skip
-    asking.run(make_job(open_option_files(None), asked).config)
+    phase.run(make_job(open_option_files(None), overrides).config)
     print(f"{time.strftime('%X')} reading-{seed}: {time.process_time() - started:.0f} CPU seconds", flush=True)

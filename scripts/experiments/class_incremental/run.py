@@ -17,7 +17,7 @@ import torch
 
 from nested_learning.data.tasks.classes import ClassesConfig
 from scripts.experiments.class_incremental.learners import Learner, Texts, learn
-from scripts.experiments.class_incremental.models import MODELS, complete, read
+from scripts.experiments.class_incremental.models import MODELS, complete, evaluate_reading
 from scripts.experiments.class_incremental.report import write_report
 
 ROOT = Path(__file__).parents[3]
@@ -64,7 +64,7 @@ def main() -> None:
                 for name in options.models:
                     complete(name, seed, options.data, options.out)
             if "reading" in options.parts:
-                read(seed, options.out)
+                evaluate_reading(seed, options.out)
     write_report(options.report, options.out, options.seeds)
 
 

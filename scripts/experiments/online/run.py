@@ -102,8 +102,8 @@ def chains(context: dict[str, object], seed: int, steps: int) -> list[float]:
     ).build(SYMBOLS, seed)  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     train(model, lambda _: walk(ROWS, generator), steps)
-    found = nats(model, walk(64, torch.Generator().manual_seed(1000 + seed)))
-    return [found[:, :16].mean().item(), *(part.mean().item() for part in found.chunk(4, dim=1))]
+    losses = nats(model, walk(64, torch.Generator().manual_seed(1000 + seed)))
+    return [losses[:, :16].mean().item(), *(part.mean().item() for part in losses.chunk(4, dim=1))]
 
 
 def base(seed: int, steps: int) -> tuple[LanguageModel, Source]:
@@ -126,9 +126,9 @@ def read_twice(trained: LanguageModel, source: Source, context: dict[str, object
     stack(model, trained)
     tokens = torch.cat([batch.tokens for batch in validation_batches(source, 32, 32)])
     twice = torch.cat([tokens, tokens], dim=1)
-    found = nats(model, Batch(twice[:, :-1], twice[:, 1:], torch.zeros_like(twice[:, 1:])))
+    losses = nats(model, Batch(twice[:, :-1], twice[:, 1:], torch.zeros_like(twice[:, 1:])))
     # without the first token of the second reading, which nothing foretells
-    return [found[:, : tokens.shape[1] - 1].mean().item(), found[:, tokens.shape[1] :].mean().item()]
+    return [losses[:, : tokens.shape[1] - 1].mean().item(), losses[:, tokens.shape[1] :].mean().item()]
 
 
 def cost(rule: str, period: int | None, *, is_through: bool) -> float:

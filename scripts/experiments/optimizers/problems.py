@@ -79,10 +79,10 @@ def tune(
     score: Callable[[Course], Tensor],
 ) -> dict[str, Course]:
     """Return the best course of each name among `learners`, over all learning rates and keywords."""
-    found: dict[str, list[Course]] = {}
+    courses: dict[str, list[Course]] = {}
     for learner in learners:
-        found.setdefault(learner.name, []).extend(learn(learner, problem, start, steps, lrs))
-    return {name: best(courses, score) for name, courses in found.items()}
+        courses.setdefault(learner.name, []).extend(learn(learner, problem, start, steps, lrs))
+    return {name: best(courses, score) for name, courses in courses.items()}
 
 
 def valley(k: float, bend: float, waves: float) -> Problem:

@@ -62,12 +62,12 @@ def curved_valley(figures: Path) -> list[str]:
     for factor in (0.8, 0.9, 0.95):
         for erase in (0.01, 0.1, 1.0):
             learners.append(Learner("delta_momentum", "delta_momentum", {"momentum": factor, "erase": erase}))
-    start, found = torch.tensor([[[-3.5, 2.0]]]), {}
+    start, courses_of = torch.tensor([[[-3.5, 2.0]]]), {}
     for name, shape in VALLEYS.items():
-        found[name] = tune(learners, valley(*shape), start, 500, rates(-3.5, -1), lambda c: steps_to(c, 1e-3))
+        courses_of[name] = tune(learners, valley(*shape), start, 500, rates(-3.5, -1), lambda c: steps_to(c, 1e-3))
     first = next(iter(VALLEYS))
-    plot_valley(figures / "rules_valley.png", found[first], valley(*VALLEYS[first]))
-    wins = sum(courses["delta_momentum"].score < 0.9 * courses["momentum"].score for courses in found.values())
+    plot_valley(figures / "rules_valley.png", courses_of[first], valley(*VALLEYS[first]))
+    wins = sum(courses["delta_momentum"].score < 0.9 * courses["momentum"].score for courses in courses_of.values())
     return [
         "## Delta momentum on the curved valley",
         "",
@@ -77,13 +77,13 @@ def curved_valley(figures: Path) -> list[str]:
             "500 (–: never), with the best of 11 learning rates and up to 9 settings of the other keywords.",
         ),
         "",
-        *table("k, a, ω", found, lambda course: "–" if math.isinf(course.score) else f"{course.score:.0f}"),
+        *table("k, a, ω", courses_of, lambda course: "–" if math.isinf(course.score) else f"{course.score:.0f}"),
         "",
         "![valley](figures/rules_valley.png)",
         "",
         *prose(
-            f"{verdict(wins == len(found), wins > 0)}: delta momentum needs at least a tenth fewer steps than",
-            f"momentum in {wins} of {len(found)} valleys. It erases momentum where the steep walls reverse the",
+            f"{verdict(wins == len(courses_of), wins > 0)}: delta momentum needs at least a tenth fewer steps than",
+            f"momentum in {wins} of {len(courses_of)} valleys. It erases momentum where the steep walls reverse the",
             "gradient, and equals plain momentum on the floor of the valley.",
         ),
         "",
@@ -97,13 +97,13 @@ def changing_gradients(figures: Path) -> list[str]:
         for retention in (0.999, 1.0):
             keywords = {"memory_lr": memory_lr, "retention": retention}
             learners.append(Learner("deep_momentum", "deep_momentum", keywords))
-    found = {}
+    courses_of = {}
     for directions in (1, 2, 4, 8, 16, 32):
         problem, start = changing(directions, SEEDS, 300)
-        found[directions] = tune(learners, problem, start, 300, rates(-2.5, 0), lambda c: c.losses[150:].mean(0))
-    curves = {"": transposed(found)}
+        courses_of[directions] = tune(learners, problem, start, 300, rates(-2.5, 0), lambda c: c.losses[150:].mean(0))
+    curves = {"": transposed(courses_of)}
     plot_curves(figures / "rules_changing.png", curves, "directions", "error", xscale="log")
-    wins = [d for d, courses in found.items() if better(courses, "deep_momentum")]
+    wins = [d for d, courses in courses_of.items() if better(courses, "deep_momentum")]
     return [
         "## Deep momentum on gradients that change",
         "",
@@ -114,12 +114,12 @@ def changing_gradients(figures: Path) -> list[str]:
             f"best of 11 learning rates and up to 4 settings of the other keywords; {SEEDS} seeds.",
         ),
         "",
-        *table("directions", found, scored),
+        *table("directions", courses_of, scored),
         "",
         "![changing](figures/rules_changing.png)",
         "",
         *prose(
-            f"{verdict(len(wins) == len(found), bool(wins))}: deep momentum is better than all others, by more",
+            f"{verdict(len(wins) == len(courses_of), bool(wins))}: deep momentum is better than all others, by more",
             f"than the errors, with {', '.join(map(str, wins)) or 'no number of'} directions. Momentum averages over",
             "time and lags behind; a memory that is queried *with the gradient* averages over similar gradients. Its",
             "16 hidden units are a limit: with 16 directions or more it damps gradients without a benefit.",
@@ -135,16 +135,16 @@ def orthogonal_tasks(figures: Path) -> list[str]:
         m3 = {"slow_every": 10, "eps": eps}
         learners += [Learner("m3", "m3", m3 | {"slow_weight": weight}) for weight in (0.5, 1.0)]
         learners.append(Learner("m3 without slow", "m3", m3 | {"slow_weight": 0.0}))
-    found, fast = {}, {}
+    courses_of, fast = {}, {}
     for name, rounds in (("one turn each", 1), ("four turns each", 4)):
         problem, start, first = tasks(6, 3, 240, rounds)
-        found[name] = tune(learners, problem, start, 240, rates(-2.25, 0.25), lambda c: c.losses[-1])
+        courses_of[name] = tune(learners, problem, start, 240, rates(-2.25, 0.25), lambda c: c.losses[-1])
         if rounds == 1:
             fast = tune(learners, problem, start, 240, rates(-2.25, 0.25), partial(_after_first_turn, first))
             kept = {n: (c.score, float(first(c.path[-1]).mean())) for n, c in fast.items()}
-    plot_losses(figures / "rules_tasks.png", found, (6, 24))
-    wins = sum(better(courses, "m3") for courses in found.values())
-    rows = table("loss of all tasks at the end", found, scored)
+    plot_losses(figures / "rules_tasks.png", courses_of, (6, 24))
+    wins = sum(better(courses, "m3") for courses in courses_of.values())
+    rows = table("loss of all tasks at the end", courses_of, scored)
     rows.append(
         f"| first task, after its turn → at the end | {' | '.join(f'{a:.2f} → {b:.2f}' for a, b in kept.values())} |"
     )
@@ -186,12 +186,14 @@ def correlated_inputs(figures: Path) -> list[str]:
     titles = {"dot": "objective −⟨Wx, y⟩", "l2": "objective ½ ‖Wx − y‖²"}
     panels, tables = {}, []
     for objective, title in titles.items():
-        found = {}
+        courses_of = {}
         for correlation in (0.0, 0.5, 0.8, 0.9, 0.95):
             problem, start = stream(correlation, SEEDS, 300, objective)
-            found[correlation] = tune(learners, problem, start, 300, rates(-2, 2), lambda c: c.losses[150:].mean(0))
-        panels[title] = transposed(found)
-        tables += [f"{title}:", "", *table("correlation", found, scored), ""]
+            courses_of[correlation] = tune(
+                learners, problem, start, 300, rates(-2, 2), lambda c: c.losses[150:].mean(0)
+            )
+        panels[title] = transposed(courses_of)
+        tables += [f"{title}:", "", *table("correlation", courses_of, scored), ""]
     plot_curves(figures / "rules_inputs.png", panels, "correlation with the previous input", "error")
     dot, l2 = panels.values()
     wins = all(dot["dgd"][value].score < dot["gd"][value].score for value in dot["dgd"])
@@ -238,10 +240,10 @@ def better(courses: Mapping[str, Course], name: str) -> bool:
     return all(own.score + own.error < course.score - course.error for course in others)
 
 
-def transposed(found: Mapping[float, Mapping[str, Course]]) -> dict[str, dict[float, Course]]:
+def transposed(courses_of: Mapping[float, Mapping[str, Course]]) -> dict[str, dict[float, Course]]:
     """Return the courses by name first and by value of the varied quantity second."""
-    names = next(iter(found.values()))
-    return {name: {value: courses[name] for value, courses in found.items()} for name in names}
+    names = next(iter(courses_of.values()))
+    return {name: {value: courses[name] for value, courses in courses_of.items()} for name in names}
 
 
 def scored(course: Course) -> str:
@@ -249,11 +251,11 @@ def scored(course: Course) -> str:
     return f"{course.score:.3f} ± {course.error:.3f}" if math.isfinite(course.score) else "–"
 
 
-def table(corner: str, found: Mapping, write) -> list[str]:
+def table(corner: str, courses_of: Mapping, write) -> list[str]:
     """Write courses as a table: a row for each value, a column for each name, the lowest score of a row in bold."""
-    names = list(next(iter(found.values())))
+    names = list(next(iter(courses_of.values())))
     lines = [f"| {corner} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for value, courses in found.items():
+    for value, courses in courses_of.items():
         least = min(course.score for course in courses.values())
         cells = [f"**{write(c)}**" if c.score == least else write(c) for c in (courses[name] for name in names)]
         lines.append(f"| {value} | {' | '.join(cells)} |")
