@@ -145,7 +145,7 @@ def test_a_second_process_is_kept_out_and_told_who_holds_the_run(tmp_path):
 def test_two_locks_of_a_new_name_make_one_run(tmp_path):
     with lock_run(tiny(tmp_path, name="a"), ALONE) as first, lock_run(tiny(tmp_path, name="a"), ALONE) as second:
         first.open_run(0)
-        with pytest.raises(ConfigError, match="just made by another process"):
+        with pytest.raises(ConfigError, match="just created by another process"):
             second.open_run(0)
 
 
