@@ -122,7 +122,7 @@ def test_a_sweep_of_evaluations_leaves_a_report_of_each(run):
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        (["checkpoint=RUN", "memory=memorize", "memory.levels=[titan,fast]"], "it has mlp, titan"),
+        (["checkpoint=RUN", "memory=memorize", "memory.levels=[titan,fast]"], "only mlp, titan"),
         (["checkpoint=RUN", "memory=memorize", "memory.levels=[titan]"], "use memory.levels=[all]"),
         (["checkpoint=RUN", "memory=memorize", "memory.layers=[3]"], "they are 0 to 0"),
         (["checkpoint=RUN", "memory=memorize", "memory.steps=0"], "memory.steps=1"),
@@ -131,7 +131,7 @@ def test_a_sweep_of_evaluations_leaves_a_report_of_each(run):
         (["checkpoint=no/such/run"], "no/such/run"),
         ([], "checkpoint="),
         (["checkpoint=RUN", "evals=[]"], "evals=validation"),
-        (["checkpoint=RUN", "model.dim=32"], "leave model="),
+        (["checkpoint=RUN", "model.dim=32"], "leave out model="),
         (["checkpoint=RUN", "data=recall"], "data=recall"),
         (["checkpoint=RUN", "data.rows=3"], "data.rows"),
     ],

@@ -71,7 +71,8 @@ def test_who_knows_the_lesson_translates_and_who_knows_the_question_alone_does_n
 def test_study_reaches_the_question_that_is_read_alone_and_has_controls(tmp_path):
     path = write(tmp_path, ("Adna", "tebu", "taro"), ("Vaomi", "setima", "blue"))
     pack = Translation(path, 2, None, 2)
-    online, memorized = (values(report_on(pack, ctx(tmp_path, reset=how))) for how in (None, "per_example"))
+    reports = [report_on(pack, ctx(tmp_path, reset=how)) for how in (None, "per_example")]
+    online, memorized = map(values, reports)
     assert online["bpb_question_only"] != pytest.approx(memorized["bpb_question_only"], rel=1e-4)
     different = {memorized[f"bpb{name}"] for name in ("", "_question_only", "_another_lesson", "_after_another")}
     assert len(different) == 4
@@ -81,8 +82,7 @@ def test_study_reaches_the_question_that_is_read_alone_and_has_controls(tmp_path
     session.memorize(alone.another)
     session.feed(alone.question)
     nats = session.score(alone.answer).sum().item()
-    row = report_on(pack, ctx(tmp_path, reset="per_example")).records[0]
-    assert row["nats_another_lesson"] == pytest.approx(nats, rel=1e-4)
+    assert reports[1].records[0]["nats_another_lesson"] == pytest.approx(nats, rel=1e-4)
 
 
 def test_lessons_that_stay_have_no_controls(tmp_path):
