@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +118,9 @@ def test_every_setting_of_the_journal_composes() -> None:
 
 
 @pytest.mark.slow
-def test_everything_works_together_in_three_minutes(tmp_path: Path) -> None:
+def test_everything_works_together(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
     command = ["bash", str(ROOT / "scripts/run_e2e_smoke.sh"), str(tmp_path / "smoke")]
-    started = time.monotonic()
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "all of it works" in done.stdout and time.monotonic() - started < 180
+    assert "all of it works" in done.stdout
