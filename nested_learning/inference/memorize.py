@@ -17,11 +17,17 @@ from nested_learning.errors import ConfigError, DivergedError
 from nested_learning.inference.config import ALL, TITAN, MemorizeConfig
 from nested_learning.level import Context
 from nested_learning.nn.cms import MLPMemory
-from nested_learning.nn.interpolate import MIXERS, blend
+from nested_learning.nn.interpolate import MIXERS, interpolate
 from nested_learning.nn.language_model import Block, BlockState, LanguageModel
-from nested_learning.nn.level_state import LevelState, MLPWeights, norm, start
+from nested_learning.nn.level_state import LevelState, MLPWeights, init_level, norm
 from nested_learning.nn.memory import State
-from nested_learning.nn.online_updates import ask_gradients, taught, to_next, watch, write_gradients
+from nested_learning.nn.online_updates import (
+    level_gradients,
+    require_grad,
+    taught_levels,
+    tokens_to_boundary,
+    write_gradients,
+)
 from nested_learning.ops.memory import Memory
 from nested_learning.ops.telemetry import norm as norm_of
 from nested_learning.shapes import Bool, Float, Int, Tensor
@@ -173,10 +179,10 @@ class Memorizer:
         self, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State, *, continues: bool
     ) -> tuple[Segment, State]:
         """Read one segment, then write it."""
-        needs_gradient = any(level.level.name in self.names for level in taught(state))
+        needs_gradient = any(level.level.name in self.names for level in taught_levels(state))
         # (1) predict the segment; the fast weights require a gradient where a chosen level learns from the loss
         with torch.set_grad_enabled(needs_gradient):
-            watched = watch(state) if needs_gradient else state
+            watched = require_grad(state) if needs_gradient else state
             hidden, after = self.model(tokens, watched, head_fn=lambda x: x)
             logits = self.model.logits(hidden)
             nats = token_nats(logits, targets)
@@ -197,13 +203,13 @@ class Memorizer:
                 return everything
             return fraction if (layer, name) in self.chosen else nothing
 
-        return segment, blend(state, after, fraction_of, TITAN)
+        return segment, interpolate(state, after, fraction_of, TITAN)
 
     def _teach(self, nats: Tensor, targets: Tensor, after: State) -> State:
         """Write the gradient of the loss: of its sum for levels trained to learn in context, of its mean for others."""
-        levels = taught(after)
+        levels = taught_levels(after)
         count = (targets != IGNORE).sum(1).clamp(min=1)[:, None, None]
-        gradients = ask_gradients(nats.sum(), levels)
+        gradients = level_gradients(nats.sum(), levels)
         scaled = [
             gradient if level.level.context is not None else MLPWeights(*(matrix / count for matrix in gradient))
             for level, gradient in zip(levels, gradients, strict=True)
@@ -215,10 +221,14 @@ class Memorizer:
 
         A level changes its weights at the end of its period; a segment that crossed it would mix two versions of them.
         """
-        levels = [level for level in taught(state) if level.level.context is not None]
+        levels = [level for level in taught_levels(state) if level.level.context is not None]
         first, num_tokens = 0, tokens.shape[1]
         while first < num_tokens:
-            ends = [first + to_next(clock.period, level.position + first) for level in levels for clock in level.clocks]
+            ends = [
+                first + tokens_to_boundary(clock.period, level.position + first)
+                for level in levels
+                for clock in level.clocks
+            ]
             end = min([*ends, first + self.config.chunk, num_tokens])
             yield tokens[:, first:end], targets[:, first:end]
             first = end
@@ -282,7 +292,7 @@ def levels_in(block: nn.Module) -> list[MLPMemory]:
 def init_level_state(module: MLPMemory, clock: Context, batch: int) -> LevelState:
     """Return the state of a level before any write, for `batch` rows, with `clock` in place of the level's own."""
     weights = MLPWeights(module.up.weight.detach(), module.down.weight.detach())
-    return start(module.level, (clock,), weights, batch)
+    return init_level(module.level, (clock,), weights, batch)
 
 
 def teach_signal(

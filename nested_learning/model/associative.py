@@ -96,9 +96,9 @@ class MemoryModelConfig(ModelConfig):
             raise ConfigError(f"model.conv_width={self.conv_width} must be at least 1 token")
 
     @property
-    def stretch(self) -> int:
-        """Return how many tokens of a row it takes until the work on them repeats itself."""
-        return math.lcm(super().stretch, self.memory.chunk)
+    def span(self) -> int:
+        """Return the tokens after which the computation on a row repeats itself."""
+        return math.lcm(super().span, self.memory.chunk)
 
     @property
     def hidden_dim(self) -> int:

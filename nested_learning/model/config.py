@@ -68,7 +68,7 @@ class ModelConfig(ABC):
         """Build the model with the initial weights of `seed`."""
 
     @property
-    def stretch(self) -> int:
+    def span(self) -> int:
         """Return how many tokens of a row it takes until the work on them repeats itself: whole chunks and periods."""
         return math.lcm(*(level.period for level in self.levels if level.context is not None))
 

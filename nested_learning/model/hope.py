@@ -34,9 +34,9 @@ class HopeConfig(MemoryModelConfig):
             raise ConfigError("model.memory.norm=true: these memories have no norm; use model.memory.norm=false")
 
     @property
-    def stretch(self) -> int:
-        """Return how many tokens of a row it takes until the work on them repeats itself."""
-        return math.lcm(super().stretch, self.generating_chunk)
+    def span(self) -> int:
+        """Return the tokens after which the computation on a row repeats itself."""
+        return math.lcm(super().span, self.generating_chunk)
 
     def build(self, vocab_size: int, seed: int) -> "LanguageModel":
         """Build the model with the initial weights of `seed`."""

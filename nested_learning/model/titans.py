@@ -37,9 +37,9 @@ class TitansMACConfig(TitansHybridConfig):
             raise ConfigError(f"model.segment={self.segment} must be at least 1 token")
 
     @property
-    def stretch(self) -> int:
-        """Return how many tokens of a row it takes until the work on them repeats itself."""
-        return math.lcm(super().stretch, self.segment)
+    def span(self) -> int:
+        """Return the tokens after which the computation on a row repeats itself."""
+        return math.lcm(super().span, self.segment)
 
     def attended(self, seq_len: int) -> tuple[float, float]:
         """Return how many tokens a token is compared with: those that persist, and twice those of its segment."""

@@ -1,4 +1,4 @@
-"""Continuum memory system: MLP blocks that each learn at a period of their own."""
+"""Continuum memory system: a chain of MLP blocks, each of which is updated with its own period."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, cast
@@ -10,7 +10,15 @@ from torch.nn import functional as F
 from nested_learning.level import Context, Level
 from nested_learning.nn.dropout import residual_dropout
 from nested_learning.nn.full_precision import full_precision
-from nested_learning.nn.level_state import Inputs, LevelState, MLPWeights, note_inputs, read_on, start, write_gradient
+from nested_learning.nn.level_state import (
+    LevelInputs,
+    LevelState,
+    MLPWeights,
+    advance,
+    init_level,
+    record_inputs,
+    write_gradient,
+)
 from nested_learning.nn.norm import RMSNorm
 from nested_learning.ops.swiglu import swiglu, swiglu_gradient
 from nested_learning.shapes import Float, Tensor
@@ -26,12 +34,12 @@ class _Reading(NamedTuple):
 
 
 class MLPMemory(nn.Module):
-    """One level: a SwiGLU block on a normalised input, `down(silu(gate) * up)`; a memory whose weights are the store.
+    """One level: a SwiGLU block on a normalised input, `down(silu(gate) * up)`, whose weights are a memory.
 
-    Its weights are meta-learned; a level with a context clock adds to them what each row has written. A local signal
-    has an objective of its own: asked with `key(z)` it should answer `value(z)`, learned projections of its normalised
-    input, by `½ ‖answer - value‖² / dim` summed over the tokens of a period. What it writes depends on what is read,
-    never on the task. Source: Titans, arXiv 2501.00663, equation 12, with the block's own input as the query.
+    The weights are meta-learned; a level with a context clock adds a change of its own for each row. With a local
+    signal the level has its own objective: mapping `key(z)` to `value(z)`, learned projections of its normalised input
+    z, with the loss `½ ‖MLP(key) - value‖² / dim` summed over the tokens of a period. Its updates then depend on the
+    tokens read, not on the task. Source: Titans, arXiv 2501.00663, equation 12, with the block's own input as query.
     `clocks`: those of its weights, its own first; none: no fast weights.
     """
 
@@ -47,19 +55,19 @@ class MLPMemory(nn.Module):
             self.value = nn.Linear(dim, dim, bias=False)
 
     def init_state(self, batch: int) -> LevelState | None:
-        """Return the state in which no row has written; None when no row ever will."""
+        """Return the state before the first update; None for a level without updates inside the context."""
         if not any(clock.lr for clock in self.clocks):
             return None
-        return start(self.level, self.clocks, MLPWeights(self.up.weight, self.down.weight), batch)
+        return init_level(self.level, self.clocks, MLPWeights(self.up.weight, self.down.weight), batch)
 
     def reset_context(self, state: LevelState | None) -> LevelState | None:
-        """Return the state before another text: all of it was memorised, the unfinished period too."""
+        """Return `state` for a new document: all of it is memory, the sums of the unfinished period too."""
         return state
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: LevelState | None, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], LevelState | None]:
-        """Read the level with the weights of each row. With a local signal every complete period is written."""
+        """Apply the level with the weights of each row. A local signal also updates it after every period."""
         z = self.norm(x)
         if state is None:
             return self._read(z, self._weights(None)).y, None
@@ -67,24 +75,24 @@ class MLPMemory(nn.Module):
             return self._read_and_write(z, state)
         reading = self._read(z, self._weights(state))
         if write:
-            state = note_inputs(state, Inputs(z, reading.hidden))
-        return reading.y, read_on(state, x.shape[1])
+            state = record_inputs(state, LevelInputs(z, reading.hidden))
+        return reading.y, advance(state, x.shape[1])
 
     def _weights(self, state: LevelState | None) -> MLPWeights | None:
-        """Return the weights of each row, None while all rows have the meta-learned ones."""
-        if state is None or state.is_fresh:
+        """Return the weights of each row; None while all rows share the meta-learned ones."""
+        if state is None or state.is_unwritten:
             return None
         delta = state.delta()
         return MLPWeights(self.up.weight + delta.up, self.down.weight + delta.down)
 
     def _read(self, z: Tensor, weights: MLPWeights | None) -> _Reading:
-        # one product with the weights of each row costs less than one with the shared and one with the row's own
+        # one product with base plus change costs less than two products, with the base and with the change
         below = self.up(z) if weights is None else z @ weights.up.mT
         hidden = swiglu(below)
         return _Reading(self.down(hidden) if weights is None else hidden @ weights.down.mT, hidden, below)
 
     def _read_and_write(self, z: Tensor, state: LevelState) -> tuple[Tensor, LevelState]:
-        """Read period by period; each finds the weights that the one before has written."""
+        """Apply and update period by period: each period uses the weights after the update of the one before."""
         outputs, done = [], 0
         keys = F.rms_norm(self.key(z).to(self.up.weight.dtype), z.shape[-1:])
         values = self.value(z)
@@ -92,14 +100,14 @@ class MLPMemory(nn.Module):
             until = min(done + state.tokens_to_write, z.shape[1])
             key, weights = keys[:, done:until], self._weights(state)
             outputs.append(self._read(z[:, done:until], weights).y)
-            answer, hidden, below = self._read(key, weights)
+            output, hidden, below = self._read(key, weights)
             down = self.down.weight if weights is None else weights.down
-            # what is written is computed in the parameters' precision whatever autocast does around it
+            # updates keep the precision of the parameters, also under autocast
             with full_precision(z.device):
-                answer, hidden, below = (x.to(key.dtype) for x in (answer, hidden, below))
-                error = (answer - values[:, done:until]) / z.shape[-1]
+                output, hidden, below = (x.to(key.dtype) for x in (output, hidden, below))
+                error = (output - values[:, done:until]) / z.shape[-1]
                 gradient = swiglu_gradient(key, below, hidden, down, error)
-            state = read_on(note_inputs(state, Inputs(key, hidden)), until - done)
+            state = advance(record_inputs(state, LevelInputs(key, hidden)), until - done)
             state = write_gradient(state, MLPWeights(*gradient))
             done = until
         return torch.cat(outputs, 1), state
@@ -111,13 +119,12 @@ class ContinuumMemory(nn.Module):
     A level of period p changes its weights once every p tokens, by the accumulated gradient of those tokens (Nested
     Learning, arXiv 2512.24695, equation 71). One level of period 0 is the MLP of a Transformer. `variant`:
 
-    - sequential: `y = MLP_k(... MLP_1(x))`, each adding to what it read (equations 70 and 73);
-    - independent: `y = x + Σ scale_l MLP_l(x)`, all reading the same, with a learned weight each (equation 74);
-    - nested: the chain, and the weights that a level starts from are learned by the slower level after it: they move
-      once in the slower one's period, by its rule, and the level starts anew from them (equation 72).
+    - sequential: `y = MLP_k(... MLP_1(x))`, each with a residual (equations 70 and 73);
+    - independent: `y = x + Σ scale_l MLP_l(x)`: all read the same input, with a learned weight each (equation 74);
+    - nested: the chain, and the slower level after a level also learns the weights that this level starts from: they
+      are updated once in the slower one's period, by its rule, and the level's own change is reset (equation 72).
 
-    Arguments: width, the levels from fast to slow, the hidden width of each, the variant, and the share of
-    what each level adds that is dropped in training.
+    `levels` go from fast to slow; `dropout`: the fraction of each level's output that is dropped in training.
     """
 
     def __init__(
@@ -136,21 +143,20 @@ class ContinuumMemory(nn.Module):
         self.dropout = residual_dropout(dropout)
 
     def init_state(self, batch: int) -> CMSState:
-        """Return the state in which no row has written on any level."""
-        # a ModuleDict does not tell what it holds
+        """Return the states of all levels before their first update."""
+        # the values of a ModuleDict are typed as plain modules
         levels = cast(Iterable[MLPMemory], self.levels.values())
         return tuple(level.init_state(batch) for level in levels)
 
     def reset_context(self, state: CMSState) -> CMSState:
-        """Return the state before another text."""
+        """Return the states of all levels for a new document."""
         levels = cast(Iterable[MLPMemory], self.levels.values())
         return tuple(level.reset_context(before) for level, before in zip(levels, state, strict=True))
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: CMSState, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], CMSState]:
-        """Read every level. A local signal writes meanwhile; the task's error, which comes later, writes by
-        `write_gradient`."""
+        """Apply every level. Levels with a local signal update here; taught levels later, by `write_gradient`."""
         y, states = x, []
         for index, (level, before) in enumerate(zip(self.levels.values(), state, strict=True)):
             read, after = level(x if self.is_parallel else y, before, write=write)

@@ -1,4 +1,4 @@
-"""Of what was written between two states, keep a share: the one way in which a write is scaled, chosen or undone."""
+"""Interpolation between two states: keep a fraction of what was written from one to the other."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,60 +12,61 @@ from nested_learning.nn.memory import State
 from nested_learning.ops.memory import Memory
 from nested_learning.shapes import Float, Tensor
 
-# the classes of what mixers memorise
+# the states of mixers that are memories
 MIXERS = (Memory, Cells)
 
 
-def blend(before: State, after: State, share_of: Callable[[int, str], Float[Tensor, " b"]], mixer: str) -> State:
-    """Return the state `after`, but of each write since `before` only the share of its row.
+def interpolate(
+    before: State, after: State, fraction_of: Callable[[int, str], Float[Tensor, " b"]], mixer: str
+) -> State:
+    """Return `before + fraction (after - before)` for every memory, with a fraction for each row.
 
-    `share_of` gives the shares of a level by its layer and name; memories of mixers have the name `mixer`. A share of 0
-    or 1 gives what was before or after, to the bit; above 1 writes are extended. Windows, caches and positions are
-    those of `after`. Source: ours.
+    `fraction_of(layer, name)` gives the fractions of a level; memories of mixers have the name `mixer`. Fractions 0 and
+    1 give `before` and `after` to the bit; above 1 extrapolates. Windows, caches and positions are those of `after`.
     """
     blocks = []
     for layer, (old, new) in enumerate(zip(before, after, strict=True)):
         mixed = new.mixer
         for kind in MIXERS:
-            mixed = blend_nodes(kind, old.mixer, mixed, share_of(layer, mixer))
+            mixed = interpolate_nodes(kind, old.mixer, mixed, fraction_of(layer, mixer))
         levels = tuple(
-            then if now is None else between_levels(then, now, share_of(layer, now.level.name))
+            then if now is None else interpolate_level(then, now, fraction_of(layer, now.level.name))
             for then, now in zip(old.cms, new.cms, strict=True)
         )
         blocks.append(BlockState(mixed, levels))
     return tuple(blocks)
 
 
-def blend_nodes(kind: type, before: State, after: State, share: Float[Tensor, " b"]) -> State:
-    """Return `after`, but of each of its nodes of a `kind` what is `between`."""
+def interpolate_nodes(kind: type, before: State, after: State, fraction: Float[Tensor, " b"]) -> State:
+    """Return `after` with every node of the class `kind` interpolated."""
     olds: Iterator[State] = iter(tree.nodes(kind, before))
-    return tree.map_nodes(kind, lambda node: between(next(olds), node, share), after)
+    return tree.map_nodes(kind, lambda node: interpolate_tensors(next(olds), node, fraction), after)
 
 
-def between(before: State, after: State, share: Float[Tensor, " b"]) -> State:
-    """Return `before + share (after - before)` of every tensor; integers are those of `after`."""
+def interpolate_tensors(before: State, after: State, fraction: Float[Tensor, " b"]) -> State:
+    """Return `before + fraction (after - before)` of every tensor; integers are those of `after`."""
     olds = iter(tree.leaves(before))
-    return tree.map(lambda new: lerp(next(olds), new, share), after)
+    return tree.map(lambda new: lerp(next(olds), new, fraction), after)
 
 
-def between_levels(before: LevelState, after: LevelState, share: Float[Tensor, " b"]) -> LevelState:
-    """Return `between` of what was written; of an unfinished period the rows keep all, or with a share of 0 nothing."""
-    whole = (share > 0).to(share)
+def interpolate_level(before: LevelState, after: LevelState, fraction: Float[Tensor, " b"]) -> LevelState:
+    """Interpolate the changes of a level; a row keeps the sums of its unfinished period, unless its fraction is 0."""
+    whole = (fraction > 0).to(fraction)
     fast = tuple(
         FastWeights(
-            between(old.delta, new.delta, share),
-            between(old.gradient, new.gradient, whole),
+            interpolate_tensors(old.delta, new.delta, fraction),
+            interpolate_tensors(old.gradient, new.gradient, whole),
             new.pending,
-            between(old.rule, new.rule, share),
-            between(old.inputs, new.inputs, whole),
+            interpolate_tensors(old.rule, new.rule, fraction),
+            interpolate_tensors(old.inputs, new.inputs, whole),
         )
         for old, new in zip(before.fast, after.fast, strict=True)
     )
-    # who has written nothing reads with the weights that all rows share
-    writes = after.writes if bool((share > 0).any()) else before.writes
+    # with no write at all, rows read with the shared weights, which is faster
+    writes = after.writes if bool((fraction > 0).any()) else before.writes
     return after._replace(fast=fast, writes=writes)
 
 
-def lerp(old: Tensor, new: Tensor, share: Float[Tensor, " b"]) -> Tensor:
-    """Return `old + share (new - old)`, with a share for each row."""
-    return torch.lerp(old, new, share.to(old).view(-1, *[1] * (old.dim() - 1)))
+def lerp(old: Tensor, new: Tensor, fraction: Float[Tensor, " b"]) -> Tensor:
+    """Return `old + fraction (new - old)`, with a fraction for each row."""
+    return torch.lerp(old, new, fraction.to(old).view(-1, *[1] * (old.dim() - 1)))

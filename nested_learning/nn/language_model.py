@@ -79,7 +79,7 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(vocab_size, dim)
         self.dropout = residual_dropout(dropout)
         self.blocks = nn.ModuleList(blocks)
-        # see nn/recomputing.py
+        # see nn/execution.py
         self.recomputes_blocks = False
         self.norm = RMSNorm(dim)
         self.head = nn.Linear(dim, vocab_size, bias=False)

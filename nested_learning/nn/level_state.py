@@ -1,4 +1,4 @@
-"""What one row has written on one level of the continuum memory, and how a write is made. All of it is a value."""
+"""The state of one level of the continuum memory: each row's change of its weights, and how an update is made."""
 
 from typing import Any, NamedTuple
 
@@ -18,33 +18,33 @@ class MLPWeights(NamedTuple):
     down: Float[Tensor, "b d f"]
 
 
-class Inputs(NamedTuple):
-    """The inputs of the two matrices, for rules that read them: the last ones of a period, zeros before them."""
+class LevelInputs(NamedTuple):
+    """The inputs of the two matrices in the current period, for rules that read them; zeros before its first token."""
 
     up: Float[Tensor, "b n d"]
     down: Float[Tensor, "b n f"]
 
 
 class FastWeights(NamedTuple):
-    """A change of a level's weights that one clock makes.
+    """The change that one clock makes to a level's weights, for each row.
 
-    `delta`: what was written; `gradient`: the sum since the last write, of `pending` pieces; `rule`: the states of the
-    rule for both matrices; `inputs`: those of the same tokens (None: the rule reads none).
+    `delta`: the change; `gradient`: the sum since the last update, of `pending` calls; `rule`: the states of the rule
+    for both matrices; `inputs`: those of the same tokens (None: the rule reads none).
     """
 
     delta: MLPWeights
     gradient: MLPWeights
     pending: int
     rule: tuple[Any, Any]
-    inputs: Inputs | None
+    inputs: LevelInputs | None
 
 
 class LevelState(NamedTuple):
-    """What the rows of a batch have written on one level.
+    """The state of one level for the rows of a batch.
 
     `fast`: one change of the weights for each clock of `clocks`, the level's own first; the others, of slower levels,
     move the weights that it starts from (the nested variant). `position`: tokens read; `writes`: updates made;
-    `surprise`: the norms of the gradients at the writes, added up. `level`: which level it is.
+    `surprise`: the sum of the gradient norms at the updates.
     """
 
     fast: tuple[FastWeights, ...]
@@ -60,56 +60,56 @@ class LevelState(NamedTuple):
         return min(clock.period - self.position % clock.period for clock in self.clocks)
 
     @property
-    def is_fresh(self) -> bool:
-        """Say whether every row still has the meta-learned weights, and nobody asks for the gradient of its own."""
+    def is_unwritten(self) -> bool:
+        """Say whether every row still has the meta-learned weights, and no gradient at its own change is needed."""
         return self.writes == 0 and not self.fast[0].delta.up.requires_grad
 
     def delta(self) -> MLPWeights:
-        """Return all that was written, to be added to the meta-learned weights."""
+        """Return the sum of all changes, to be added to the meta-learned weights."""
         first, *others = (fast.delta for fast in self.fast)
         for each in others:
             first = MLPWeights(first.up + each.up, first.down + each.down)
         return first
 
 
-def start(level: Level, clocks: tuple[Context, ...], weights: MLPWeights, batch: int) -> LevelState:
-    """Return the state in which `batch` rows have written nothing on a level with the meta-learned `weights` [o i]."""
+def init_level(level: Level, clocks: tuple[Context, ...], weights: MLPWeights, batch: int) -> LevelState:
+    """Return the state of `batch` rows before the first update, for a level with the meta-learned `weights` [o i]."""
     zeros = MLPWeights(*(matrix.new_zeros(batch, *matrix.shape) for matrix in weights))
-    fast = tuple(blank(zeros, clock) for clock in clocks)
+    fast = tuple(zero_weights(zeros, clock) for clock in clocks)
     return LevelState(fast, 0, 0, weights.up.new_zeros(batch), level, clocks)
 
 
-def blank(like: MLPWeights, clock: Context) -> FastWeights:
-    """Return fast weights of the shape of `like` on which nothing is written."""
+def zero_weights(like: MLPWeights, clock: Context) -> FastWeights:
+    """Return fast weights of the shape of `like` before the first update."""
     zeros = MLPWeights(*(torch.zeros_like(matrix) for matrix in like))
     rule = FUNCTIONS[clock.rule]
     inputs = None
     if RULES[clock.rule].reads_inputs:
-        inputs = Inputs(*(matrix.new_zeros(len(matrix), clock.period, matrix.shape[2]) for matrix in zeros))
+        inputs = LevelInputs(*(matrix.new_zeros(len(matrix), clock.period, matrix.shape[2]) for matrix in zeros))
     return FastWeights(zeros, zeros, 0, (rule.init(zeros.up), rule.init(zeros.down)), inputs)
 
 
-def read_on(state: LevelState, num_tokens: int) -> LevelState:
-    """Return `state` after `num_tokens` more tokens, of which nothing is written yet."""
+def advance(state: LevelState, num_tokens: int) -> LevelState:
+    """Return `state` with its position advanced by `num_tokens`."""
     return state._replace(position=state.position + num_tokens)
 
 
-def note_inputs(state: LevelState, inputs: Inputs) -> LevelState:
-    """Keep the `inputs` of the tokens just read for the rules that read them."""
+def record_inputs(state: LevelState, inputs: LevelInputs) -> LevelState:
+    """Append the `inputs` of the tokens just read, for the rules that read them."""
     with torch.set_grad_enabled(state.clocks[0].is_through and torch.is_grad_enabled()):
         return state._replace(fast=tuple(_with_inputs(fast, inputs) for fast in state.fast))
 
 
 def write_gradient(state: LevelState, gradient: MLPWeights) -> LevelState:
-    """Add the `gradient` of the tokens just read; where a period is complete, update the weights once by its sum.
+    """Add the `gradient` of the tokens just read; at the end of a period, update the weights once with the sum.
 
-    The tokens must not reach beyond `tokens_to_write`. When a slower clock is due as well, it moves the weights that
-    the level starts from, and the level starts from there anew. Unless the level's gradient is `through`, what is
-    written is a constant to the outer gradient.
+    The tokens must not reach beyond `tokens_to_write`. When a slower clock ends its period too, it moves the weights
+    that the level starts from, and the level's own change is reset to zero. Unless the level's gradient is `through`,
+    the update is a constant to the outer gradient.
     Source: Nested Learning, arXiv 2512.24695, equations 71 and 72 (of the latter the first-order gradient).
     """
     is_through, device = state.clocks[0].is_through, state.surprise.device
-    # what is written stays in the parameters' precision whatever autocast does around it
+    # updates keep the precision of the parameters, also under autocast: many small ones add up
     with torch.set_grad_enabled(is_through and torch.is_grad_enabled()), full_precision(device):
         gradient = MLPWeights(*(matrix.to(state.surprise.dtype) for matrix in gradient))
         fast = tuple(_accumulate(each, gradient) for each in state.fast)
@@ -117,9 +117,13 @@ def write_gradient(state: LevelState, gradient: MLPWeights) -> LevelState:
         if not due:
             return state._replace(fast=fast)
         surprise = norm(fast[0].gradient).detach()
+        # clocks go from fast to slow: the slowest that is due updates, and all faster ones start again from it
         slowest = due[-1]
         fast = (
-            *(blank(each.delta, clock) for each, clock in zip(fast[:slowest], state.clocks[:slowest], strict=True)),
+            *(
+                zero_weights(each.delta, clock)
+                for each, clock in zip(fast[:slowest], state.clocks[:slowest], strict=True)
+            ),
             _update(fast[slowest], state.clocks[slowest]),
             *fast[slowest + 1 :],
         )
@@ -139,15 +143,15 @@ def _accumulate(fast: FastWeights, gradient: MLPWeights) -> FastWeights:
     return fast._replace(gradient=gradient, pending=fast.pending + 1)
 
 
-def _with_inputs(fast: FastWeights, inputs: Inputs) -> FastWeights:
+def _with_inputs(fast: FastWeights, inputs: LevelInputs) -> FastWeights:
     if fast.inputs is None:
         return fast
     kept = (torch.cat([old, new], 1)[:, new.shape[1] :] for old, new in zip(fast.inputs, inputs, strict=True))
-    return fast._replace(inputs=Inputs(*kept))
+    return fast._replace(inputs=LevelInputs(*kept))
 
 
 def _update(fast: FastWeights, clock: Context) -> FastWeights:
-    """Apply the rule of `clock`; the gradient and the inputs begin anew."""
+    """Update once by the rule of `clock`, and reset the gradient and the inputs."""
     rule, options = FUNCTIONS[clock.rule], dict(clock.options)
     matrices, states = [], []
     for index in range(2):
@@ -163,6 +167,6 @@ def _update(fast: FastWeights, clock: Context) -> FastWeights:
         )
         matrices.append(matrix)
         states.append(state)
-    nothing = MLPWeights(*(torch.zeros_like(matrix) for matrix in fast.delta))
-    inputs = None if fast.inputs is None else Inputs(*(torch.zeros_like(x) for x in fast.inputs))
-    return FastWeights(MLPWeights(*matrices), nothing, 0, (states[0], states[1]), inputs)
+    zeros = MLPWeights(*(torch.zeros_like(matrix) for matrix in fast.delta))
+    inputs = None if fast.inputs is None else LevelInputs(*(torch.zeros_like(x) for x in fast.inputs))
+    return FastWeights(MLPWeights(*matrices), zeros, 0, (states[0], states[1]), inputs)

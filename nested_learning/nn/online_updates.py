@@ -1,4 +1,4 @@
-"""Levels that the task's error writes: what rows have written is watched, the gradient of a loss asked for, written."""
+"""Levels that learn from the model's loss: make their changes differentiable, compute gradients, and write them."""
 
 from collections.abc import Sequence
 
@@ -10,55 +10,56 @@ from nested_learning.nn.memory import State
 from nested_learning.shapes import Float, Tensor
 
 
-def taught(state: State) -> list[LevelState]:
-    """List the levels of `state` that the task's error writes."""
+def taught_levels(state: State) -> list[LevelState]:
+    """List the levels of `state` that learn from the gradient of the model's loss."""
     return [level for level in tree.nodes(LevelState, state) if is_taught(level)]
 
 
 def is_taught(level: LevelState) -> bool:
-    """Say whether the task's error writes a level."""
+    """Say whether a level learns from the gradient of the model's loss."""
     return level.clocks[0].signal == "teach"
 
 
-def watch(state: State) -> State:
-    """Make what rows have written on taught levels something that a gradient can be asked for. Source: ours."""
-    return tree.map_nodes(LevelState, _watch, state)
+def require_grad(state: State) -> State:
+    """Let gradients be computed at the changes that rows have made to the weights of taught levels."""
+    return tree.map_nodes(LevelState, _require_grad, state)
 
 
-def ask_gradients(
+def level_gradients(
     loss: Float[Tensor, ""], levels: Sequence[LevelState], *, create_graph: bool = False
 ) -> list[MLPWeights]:
-    """Return the gradient of `loss` at what each row wrote on `levels`, which were watched before the reading."""
+    """Return the gradient of `loss` at the changes of rows on `levels`; call `require_grad` before the forward pass."""
     changes = [matrix for level in levels for matrix in level.fast[0].delta]
     gradients = torch.autograd.grad(loss, changes, retain_graph=True, create_graph=create_graph)
     return [MLPWeights(*pair) for pair in zip(gradients[::2], gradients[1::2], strict=True)]
 
 
 def write_gradients(state: State, gradients: Sequence[MLPWeights]) -> State:
-    """Give every taught level of `state` its gradient of the tokens just read; those that are due are written."""
+    """Add the gradients of the tokens just read to taught levels; update those at the end of a period."""
     given = iter(gradients)
     return tree.map_nodes(
         LevelState, lambda level: write_gradient(level, next(given)) if is_taught(level) else level, state
     )
 
 
-def to_next(period: int, position: int) -> int:
-    """Count the tokens from `position` to the next end of a period."""
+def tokens_to_boundary(period: int, position: int) -> int:
+    """Count the tokens from `position` to the next multiple of `period`, at least 1."""
     return period - position % period
 
 
-def _watch(level: LevelState) -> LevelState:
+def _require_grad(level: LevelState) -> LevelState:
     if not is_taught(level) or level.fast[0].delta.up.requires_grad:
         return level
+    # only the change of the level's own clock: those of slower clocks get their gradient from the same sum
     own = level.fast[0]
-    return level._replace(fast=(own._replace(delta=MLPWeights(*map(_watched, own.delta))), *level.fast[1:]))
+    return level._replace(fast=(own._replace(delta=MLPWeights(*map(_as_leaf, own.delta))), *level.fast[1:]))
 
 
-def _watched(matrix: Tensor) -> Tensor:
+def _as_leaf(matrix: Tensor) -> Tensor:
     leaf = matrix.detach().requires_grad_()
-    # the outer gradient comes by as well, and would stay
+    # the backward pass of the training step reaches this leaf too and would store a gradient nobody reads
     leaf.register_post_accumulate_grad_hook(_drop_gradient)
-    # who counts operations asks of no leaf when its gradient comes
+    # a view: counting of operations in the backward pass hooks tensors that are no leaves
     return leaf.view_as(leaf)
 
 

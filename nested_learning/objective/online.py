@@ -10,7 +10,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from nested_learning import tree
 from nested_learning.data.batch import IGNORE, Batch
 from nested_learning.errors import ConfigError
-from nested_learning.nn.online_updates import ask_gradients, taught, to_next, watch, write_gradients
+from nested_learning.nn.online_updates import (
+    level_gradients,
+    require_grad,
+    taught_levels,
+    tokens_to_boundary,
+    write_gradients,
+)
 from nested_learning.objective.loss import TokenLoss, count
 from nested_learning.objective.protocol import State, Step
 from nested_learning.shapes import Float, Tensor
@@ -44,7 +50,7 @@ class Online:
         scores = []
         with torch.enable_grad():
             for tokens, targets in self._pieces(batch, state):
-                state = watch(state)
+                state = require_grad(state)
                 with _twice_differentiable(state):
                     piece, state = self.loss.read(model, tokens, targets, state)
                 scores.append(piece)
@@ -57,23 +63,27 @@ class Online:
         return Step(loss, valid.sum(), count(right, valid), nats.detach(), state)
 
     def _pieces(self, batch: Batch, state: State) -> Iterator[tuple[Tensor, Tensor]]:
-        levels = taught(state)
+        levels = taught_levels(state)
         done, num_tokens = 0, batch.tokens.shape[1]
         while done < num_tokens:
-            ends = [done + to_next(clock.period, level.position + done) for level in levels for clock in level.clocks]
+            ends = [
+                done + tokens_to_boundary(clock.period, level.position + done)
+                for level in levels
+                for clock in level.clocks
+            ]
             if self.segment is not None:
-                ends.append(done + to_next(self.segment, done))
+                ends.append(done + tokens_to_boundary(self.segment, done))
             until = min([*ends, num_tokens])
             yield batch.tokens[:, done:until], batch.targets[:, done:until]
             done = until
 
     def write(self, loss: Float[Tensor, ""], state: State) -> State:
         """Give every taught level of `state`, which was watched before the reading, its gradient of `loss`."""
-        levels = taught(state)
+        levels = taught_levels(state)
         if not levels:
             return state
         is_through = any(level.clocks[0].is_through for level in levels)
-        gradients = ask_gradients(loss, levels, create_graph=is_through)
+        gradients = level_gradients(loss, levels, create_graph=is_through)
         if is_through and not self._is_checked:
             refuse_single_derivatives([matrix for gradient in gradients for matrix in gradient])
             self._is_checked = True
@@ -98,6 +108,6 @@ def refuse_single_derivatives(gradients: Sequence[Tensor]) -> None:
 
 def _twice_differentiable(state: State) -> AbstractContextManager[None]:
     """Return the context of a forward pass whose gradient may be differentiated: fused attention's cannot."""
-    if any(level.clocks[0].is_through for level in taught(state)):
+    if any(level.clocks[0].is_through for level in taught_levels(state)):
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()

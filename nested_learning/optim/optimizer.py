@@ -14,40 +14,40 @@ from nested_learning.ops.rules import RULES
 from nested_learning.ops.rules.functions import FUNCTIONS
 from nested_learning.optim.average import EMA, Average
 from nested_learning.optim.groups import Group
-from nested_learning.optim.inputs import Inputs, watch
+from nested_learning.optim.inputs import InputSum, record_inputs
 from nested_learning.optim.processes import ALONE, Processes
 from nested_learning.optim.schedule import Extent, ScheduleConfig, factor
 from nested_learning.optim.updates import update
 from nested_learning.shapes import Tensor
 
 
-class Accumulated:
-    """The sum of the gradients that a slow parameter has had since its last update, and their number."""
+class GradientSum:
+    """The sum of a slow parameter's gradients since its last update, and their number."""
 
     def __init__(self, parameter: Tensor) -> None:
         self.sum = torch.zeros_like(parameter)
         self.count = 0
 
     def add(self, gradient: Tensor) -> None:
-        """Take one more gradient in."""
+        """Add a gradient."""
         self.sum += gradient
         self.count += 1
 
     def clear(self) -> None:
-        """Forget all gradients."""
+        """Reset the sum."""
         self.sum.zero_()
         self.count = 0
 
 
 class Optimizer:
-    """Updates the parameters of `groups` in place from their gradients, which the caller has averaged and clipped.
+    """Updates the parameters of `groups` in place, from gradients that the caller has averaged and clipped.
 
-    A group with a period longer than a step adds its gradients up and updates once a period, with their mean; the
-    other groups update at every step. A parameter without a gradient (`.grad` is None) is left alone. The clocks and
-    the hyper-parameters are pure functions of the step: rates follow `schedule` where the group has no other. With
-    `ema` the weights are averaged over the steps beside. Parameters may be sharded among `processes`: a rule of
-    matrices gets them whole, one at a time, and each process keeps its part of the result. Source: the outer clock of
-    Nested Learning, arXiv 2512.24695, equation 71.
+    A group with a period longer than a step sums its gradients and updates once in a period, with their mean; the other
+    groups update at every step. A parameter without a gradient (`.grad` is None) is not changed. Clocks and
+    hyper-parameters are pure functions of the step: learning rates follow `schedule` unless the group has its own. With
+    `ema` a running average of the weights is kept as well. Parameters may be sharded among `processes`: rules of
+    matrices get them whole, one at a time, and each process keeps its part of the result. Source: Nested Learning,
+    arXiv 2512.24695, equation 71 (the outer clock).
     """
 
     def __init__(
@@ -68,28 +68,28 @@ class Optimizer:
         self.processes = processes
         self.tokens_before: TokensBefore = tokens_before or (lambda step: step * tokens_per_step)
         self.states: dict[str, Any] = {}
-        self.accumulated: dict[str, Accumulated] = {}
-        self.inputs: dict[str, Inputs] = {}
+        self.accumulated: dict[str, GradientSum] = {}
+        self.inputs: dict[str, InputSum] = {}
         for group in self.groups:
             for name, parameter in zip(group.names, group.parameters, strict=True):
                 assert name not in self.states, f"parameter {name} is in two groups"
                 part = group.seen(parameter.detach())
-                self.states[name] = self._cut(FUNCTIONS[group.rule].init(processes.whole(part)), part)
+                self.states[name] = self._shard(FUNCTIONS[group.rule].init(processes.whole(part)), part)
                 if RULES[group.rule].reads_inputs:
-                    self.inputs[name] = Inputs(part)
+                    self.inputs[name] = InputSum(part)
                 if group.period > tokens_per_step:
-                    self.accumulated[name] = Accumulated(parameter.detach())
+                    self.accumulated[name] = GradientSum(parameter.detach())
         self.average = None if ema is None else Average(ema, self._named_parameters())
 
-    def watch(self, model: nn.Module) -> None:
-        """Have the layers of `model` show their inputs to the rules that read them; without such rules, do nothing."""
-        watch(model, self.inputs)
+    def record_inputs(self, model: nn.Module) -> None:
+        """Let the layers of `model` record their inputs for the rules that read them."""
+        record_inputs(model, self.inputs)
 
     @torch.no_grad()
     def step(self, step: int) -> None:
         """Make step `step` (0, 1, ...): read every `.grad`, and update the groups that are due."""
         for inputs in self.inputs.values():
-            inputs.agree(self.processes)
+            inputs.all_reduce(self.processes)
         before, after = self.tokens_before(step), self.tokens_before(step + 1)
         for group in self.groups:
             if group.period > self.tokens_per_step:
@@ -100,16 +100,16 @@ class Optimizer:
             self.average.add(self._named_parameters(), step)
 
     def zero_grad(self) -> None:
-        """Drop every gradient."""
+        """Set every gradient to None."""
         for group in self.groups:
             for parameter in group.parameters:
                 parameter.grad = None
 
     def skip(self) -> None:
-        """Leave a step out: drop every gradient, and what layers have read since the step before."""
+        """Skip a step: drop every gradient, and the inputs that layers recorded since the last step."""
         self.zero_grad()
         for inputs in self.inputs.values():
-            inputs.fresh.zero_()
+            inputs.local.zero_()
 
     def lr(self, step: int) -> dict[str, float]:
         """Return the learning rate of every group at `step`, by the group's name."""
@@ -132,18 +132,18 @@ class Optimizer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Have the parameters hold the averaged weights while the context lasts; it needs `ema`."""
+        """Replace the parameters by the averaged weights while the context lasts; requires `ema`."""
         assert self.average is not None, "no weights are averaged"
         with self.average.in_place_of(self._named_parameters()):
             yield
 
     def held(self) -> dict[str, Tensor]:
-        """Return what `state_dict` names, as this process holds it: of sharded tensors its parts. Nothing is sent."""
+        """Return the tensors of `state_dict`; of sharded ones the part of this process, ungathered."""
         slots = self._slots()
         return {key: value if isinstance(value, Tensor) else torch.tensor(value) for key, value in slots.items()}
 
     def table(self) -> list[tuple[str, str, float, float, int, int, int]]:
-        """List of every group: name, rule, lr, weight decay, period, tensors, parameters (which sum to the model)."""
+        """List for every group its name, rule, lr, weight decay, period, number of tensors and number of parameters."""
         return [
             (
                 group.name,
@@ -158,9 +158,9 @@ class Optimizer:
         ]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that the next steps depend on, keyed `<parameter name>/<slot>`; numbers are 0-d tensors.
+        """Return the state of the optimizer, keyed `<parameter name>/<slot>`; numbers are 0-d tensors.
 
-        What is sharded is gathered: the result is that of one process.
+        Sharded tensors are gathered: the result is that of one process.
         """
         slots = {
             key: value if isinstance(value, Tensor) else torch.tensor(value) for key, value in self._slots().items()
@@ -169,14 +169,14 @@ class Optimizer:
 
     @torch.no_grad()
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` returned.
+        """Load the result of `state_dict`.
 
         Raises CheckpointError, changing nothing, unless names, shapes and dtypes agree.
         """
         self.check(tensors)
         for key, value in self._slots().items():
             if isinstance(value, Tensor):
-                value.copy_(self.processes.cut(tensors[key].to(value.device), value))
+                value.copy_(self.processes.shard_like(tensors[key].to(value.device), value))
         self.take_numbers(tensors)
 
     def check(self, tensors: dict[str, Tensor]) -> None:
@@ -184,7 +184,7 @@ class Optimizer:
         _check_same(self._slots(), tensors)
 
     def take_numbers(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what is a plain number here and a tensor in `tensors`, as `held` and `state_dict` return it."""
+        """Load the plain numbers of the state, which `held` and `state_dict` return as 0-d tensors."""
         for name, state in self.states.items():
             counts = {slot: value for slot, value in state._asdict().items() if not isinstance(value, Tensor)}
             self.states[name] = state._replace(**{slot: int(tensors[f"{name}/{slot}"]) for slot in counts})
@@ -192,7 +192,7 @@ class Optimizer:
             accumulated.count = int(tensors[f"{name}/gradient_count"])
 
     def _slots(self) -> dict[str, Any]:
-        """Name all that the next steps depend on: tensors, which may be sharded, and whole numbers."""
+        """Return the state by slot: tensors, which may be sharded, and integers."""
         slots: dict[str, Any] = {}
         for name, state in self.states.items():
             slots |= {f"{name}/{slot}": value for slot, value in state._asdict().items()}
@@ -241,8 +241,8 @@ class Optimizer:
         whole = self.processes.whole
         weights, state = whole(part), tree.map(whole, self.states[name])
         (state,) = self._apply(group, settings, [name], [weights], [whole(gradient)], [state])
-        part.copy_(self.processes.cut(weights, part))
-        self.states[name] = self._cut(state, part)
+        part.copy_(self.processes.shard_like(weights, part))
+        self.states[name] = self._shard(state, part)
 
     def _apply(
         self,
@@ -257,9 +257,9 @@ class Optimizer:
         extra = {"grams": [self._gram(group, name) for name in names]} if RULES[group.rule].reads_inputs else {}
         return update(group.rule, weights, gradients, states, **settings, **extra)
 
-    def _cut(self, state: Any, part: Tensor) -> Any:
-        """Shard a whole state as its parameter is: the tensors that are shaped like it."""
-        return tree.map(lambda leaf: self.processes.cut(leaf, part) if leaf.shape == part.shape else leaf, state)
+    def _shard(self, state: Any, part: Tensor) -> Any:
+        """Shard a whole state like its parameter: those of its tensors that have the parameter's shape."""
+        return tree.map(lambda leaf: self.processes.shard_like(leaf, part) if leaf.shape == part.shape else leaf, state)
 
     def _gram(self, group: Group, name: str) -> Tensor:
         if self.inputs[name].sum[-1] == 0:
@@ -270,10 +270,10 @@ class Optimizer:
         return self.inputs[name].mean()
 
     def _gradients(self, group: Group) -> dict[str, Tensor]:
-        """Return what the group's parameters follow now: their gradients, or the means of those they gathered."""
+        """Return the gradients for the update: those of this step, or the means over the period."""
         if group.period > self.tokens_per_step:
-            found = {name: self.accumulated[name] for name in group.names}
-            return {name: gathered.sum / gathered.count for name, gathered in found.items() if gathered.count}
+            sums = {name: self.accumulated[name] for name in group.names}
+            return {name: each.sum / each.count for name, each in sums.items() if each.count}
         pairs = zip(group.names, group.parameters, strict=True)
         return {name: parameter.grad for name, parameter in pairs if parameter.grad is not None}
 
@@ -285,7 +285,7 @@ def _check_same(expected: dict[str, Any], found: dict[str, Tensor]) -> None:
         )
     if unexpected := sorted(found.keys() - expected.keys()):
         raise CheckpointError(
-            f"optimizer state has {_some(unexpected)} too much: "
+            f"optimizer state has unexpected {_some(unexpected)}: "
             "it was made for other groups, rules, periods or optim.ema"
         )
     for key, value in expected.items():

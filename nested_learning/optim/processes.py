@@ -1,4 +1,4 @@
-"""What an optimizer asks of the processes that train together; `world.World` answers it."""
+"""The interface through which an optimizer uses the processes that train together; `world.World` implements it."""
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -8,37 +8,37 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Processes(Protocol):
-    """Processes that each hold all of a tensor, or a part of it (a tensor then knows which, and is called sharded)."""
+    """Processes that each hold a whole tensor, or a part of it (a sharded tensor, which knows its part)."""
 
     def is_sharded(self, tensor: "Tensor") -> bool:
-        """Say whether `tensor` is only a part here, and knows of which whole."""
+        """Say whether this process holds only a part of `tensor`."""
         ...
 
     def whole(self, tensor: "Tensor") -> "Tensor":
-        """Return the whole of a sharded tensor, gathered from all processes; any other tensor itself."""
+        """Return a sharded tensor gathered from all processes; any other tensor as it is."""
         ...
 
-    def cut(self, whole: "Tensor", like: "Tensor") -> "Tensor":
+    def shard_like(self, whole: "Tensor", like: "Tensor") -> "Tensor":
         """Return `whole` sharded as `like` is, each process keeping its part; `whole` itself when `like` is not."""
         ...
 
     def total(self, tensor: "Tensor") -> "Tensor":
-        """Add `tensor` up over all processes."""
+        """Return the sum of `tensor` over all processes."""
         ...
 
 
 class Alone:
-    """The only process there is: nothing is sharded, and sums are complete."""
+    """A single process: nothing is sharded, and sums are complete."""
 
     def is_sharded(self, tensor: "Tensor") -> bool:
-        """Say no."""
+        """Return False."""
         return False
 
     def whole(self, tensor: "Tensor") -> "Tensor":
         """Return `tensor`."""
         return tensor
 
-    def cut(self, whole: "Tensor", like: "Tensor") -> "Tensor":
+    def shard_like(self, whole: "Tensor", like: "Tensor") -> "Tensor":
         """Return `whole`."""
         return whole
 

@@ -17,7 +17,7 @@ from nested_learning.evals.protocol import EvalContext, EvalPack, Report
 from nested_learning.evals.runner import evaluate
 from nested_learning.hub.open_run import Trained, open_trained
 from nested_learning.inference.config import MemorizeConfig, MemoryConfig
-from nested_learning.nn.backend import use_backend
+from nested_learning.nn.execution import use_backend
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.phase import Result
 from nested_learning.report import HINT, plot_maps, plot_panels

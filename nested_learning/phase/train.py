@@ -19,10 +19,9 @@ from nested_learning.inference.samples import continuation, printable
 from nested_learning.inference.session import Session
 from nested_learning.logger.build import METRICS
 from nested_learning.logger.jsonl import read_lines
-from nested_learning.nn.backend import use_backend
 from nested_learning.nn.dropout import evaluating
+from nested_learning.nn.execution import use_backend, use_recompute
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.nn.recomputing import use_recompute
 from nested_learning.nn.stacking import stack
 from nested_learning.objective.protocol import Objective
 from nested_learning.optim.build import build_optimizer
@@ -119,7 +118,7 @@ def build(config: "Config", world: World) -> Components:
     feed = open_feed(config, source, world)
     named, min_tokens = list(model.named_parameters()), feed.min_step_tokens()
     optimizer = build_optimizer(config.optim, named, model.levels, min_tokens, config.steps, world, feed.tokens_before)
-    optimizer.watch(model)
+    optimizer.record_inputs(model)
     if optimizer.inputs:
         refuse_input_rules(config.compile, is_deterministic=config.world.is_deterministic)
     num_micro_batches, first = feed.num_micro_batches, feed.own_micro_batches[0]

@@ -61,13 +61,13 @@ class Flops(NamedTuple):
 def flops(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_len: int) -> Flops:
     """Return the operations of a token of a model that is trained on rows of `seq_len` tokens by `objective`.
 
-    Layers cost the same, and so do stretches of `model.stretch` tokens after the first two: few of each are counted,
+    Layers cost the same, and so do stretches of `model.span` tokens after the first two: few of each are counted,
     and the others follow.
     """
     if isinstance(objective, LossConfig):
         # logits that are made twice are no work of the model
         objective = replace(objective, chunk=None)
-    counted = short_lengths(model.stretch, seq_len)
+    counted = short_lengths(model.span, seq_len)
     ends = [_of_layers(model, objective, vocab_size, length) for length in counted]
     row = {name: line(counted, [end[name] for end in ends], seq_len) for name in ends[0]}
     width = 4 * model.dim * model.num_layers

@@ -11,8 +11,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from nested_learning import tree
 from nested_learning.data.batch import Batch
+from nested_learning.nn.execution import use_recompute
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.nn.recomputing import use_recompute
 from nested_learning.planning.flops import line, short_lengths
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def activations(
 ) -> Activations:
     """Return what a forward pass over rows of `seq_len` tokens keeps, with torch's own operators.
 
-    It is measured with at most two layers and rows of a few spans of `model.stretch` tokens, and extrapolated: every
+    It is measured with at most two layers and rows of a few spans of `model.span` tokens, and extrapolated: every
     further layer and span adds the same. Kernels for memories keep less than torch's operators. With `recompute=block`
     the backward pass computes the activations of one block at a time again, which are added.
     """
@@ -97,7 +97,7 @@ def _at_depth(model: "ModelConfig", measure: Callable[[int], float]) -> float:
 
 def _at_length(model: "ModelConfig", seq_len: int, measure: Callable[[int], float]) -> float:
     """Return what `measure(seq_len)` would return, from rows of two and three spans where there are more."""
-    lengths = short_lengths(model.stretch, seq_len)
+    lengths = short_lengths(model.span, seq_len)
     return line(lengths, [measure(length) for length in lengths], seq_len)
 
 

@@ -97,7 +97,7 @@ class World:
         """Return the whole of a sharded tensor, gathered from all processes; any other tensor itself."""
         return tensor if self.size == 1 else sharding.whole(tensor)
 
-    def cut(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    def shard_like(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Return `whole` sharded as `like` is, each process keeping its part; `whole` itself when `like` is not.
 
         `whole` must be the same on all processes: nothing is sent.

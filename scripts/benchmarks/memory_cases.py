@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nested_learning import tree
 from nested_learning.nn.associative import AssociativeMemory
-from nested_learning.nn.backend import use_backend
+from nested_learning.nn.execution import use_backend
 from nested_learning.nn.self_modifying import SelfModifyingMemory
 from nested_learning.ops.associative import associative
 from nested_learning.ops.gates import GateKinds, Gates

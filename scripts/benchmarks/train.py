@@ -33,7 +33,7 @@ def measure(model_name: str, seq_len: int, steps: int, backend: str) -> dict[str
 
     from nested_learning.command.compose import make_job
     from nested_learning.config.option_files import open_option_files
-    from nested_learning.nn.backend import use_backend
+    from nested_learning.nn.execution import use_backend
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

@@ -8,7 +8,7 @@ from nested_learning import tree
 from nested_learning.level import Context, Level
 from nested_learning.nn.cms import ContinuumMemory
 from nested_learning.nn.init import initialise
-from nested_learning.nn.level_state import LevelState, MLPWeights, norm, read_on, write_gradient
+from nested_learning.nn.level_state import LevelState, MLPWeights, advance, norm, write_gradient
 from nested_learning.ops.rules import RULES
 from nested_learning.ops.rules.functions import FUNCTIONS
 
@@ -203,7 +203,7 @@ def nested_states(num_tokens: int, gradient: MLPWeights) -> list[LevelState]:
     cms = make_cms(Level("fast", 0, "", fast), Level("slow", 0, "", slow), variant="nested")
     state, states = cms.init_state(BATCH)[0], []
     for _ in range(num_tokens):
-        state = write_gradient(read_on(state, 1), gradient)
+        state = write_gradient(advance(state, 1), gradient)
         states.append(state)
     return states
 

@@ -45,7 +45,7 @@ def make_optimizer(case: str, model: nn.Module, processes: Processes) -> Optimiz
     config = optim(group("matrices", match, rule=rule, weight_decay=0.1, **keys), group("rest"))
     config.ema = 0.9
     optimizer = build_optimizer(config, list(model.named_parameters()), [], 100, STEPS, processes)
-    optimizer.watch(model)
+    optimizer.record_inputs(model)
     return optimizer
 
 

@@ -24,7 +24,7 @@ def layer_and_optimizer(**keys) -> tuple[nn.Linear, Optimizer]:
     torch.manual_seed(0)
     layer = nn.Linear(6, 4, bias=False).double()
     optimizer = build_optimizer(optim(group(rule="dgd", lr=0.1, **keys)), list(layer.named_parameters()), [], 100, 10)
-    optimizer.watch(layer)
+    optimizer.record_inputs(layer)
     return layer, optimizer
 
 
@@ -110,12 +110,12 @@ def test_what_is_read_without_recording_gradients_does_not_count():
 def test_inputs_are_multiplied_in_full_precision_under_autocast():
     layer = nn.Linear(6, 4, bias=False)
     optimizer = build_optimizer(optim(group(rule="dgd", input_decay=0.5)), list(layer.named_parameters()), [], 100, 10)
-    optimizer.watch(layer)
+    optimizer.record_inputs(layer)
     x = inputs(7, seed=1).float()
     with torch.autocast("cpu", torch.bfloat16):
         layer(x)
     seen = optimizer.inputs["weight"]
-    seen.agree(optimizer.processes)
+    seen.all_reduce(optimizer.processes)
     torch.testing.assert_close(seen.mean(), x.mT @ x / 7)
 
 
@@ -125,7 +125,7 @@ def test_a_weight_that_is_no_linear_layers_is_refused():
         optim(group(rule="dgd", input_decay=0.5)), list(convolution.named_parameters()), [], 100, 10
     )
     with pytest.raises(ConfigError, match="weight is not the weight of a linear layer"):
-        optimizer.watch(convolution)
+        optimizer.record_inputs(convolution)
 
 
 def test_a_layer_that_has_read_nothing_is_refused_by_its_name():

@@ -42,5 +42,5 @@ def test_a_world_answers_what_an_optimizer_asks():
     for processes in (world, ALONE):
         assert not processes.is_sharded(tensor)
         assert processes.whole(tensor) is tensor
-        assert processes.cut(tensor, torch.zeros(2, 3)) is tensor
+        assert processes.shard_like(tensor, torch.zeros(2, 3)) is tensor
         assert processes.total(tensor) is tensor

@@ -12,7 +12,7 @@ from nested_learning.config.option_files import open_option_files
 from nested_learning.config.registry import CHOICES
 from nested_learning.config.schema import Config
 from nested_learning.data.batch import Batch
-from nested_learning.nn.recomputing import use_recompute
+from nested_learning.nn.execution import use_recompute
 from nested_learning.planning.flops import parameters_in_products
 from nested_learning.planning.footprint import activations, state_bytes
 

@@ -38,7 +38,7 @@ def make(folder, name="a", **given) -> Trainer:
     optimizer = build_optimizer(
         config.optim, list(model.named_parameters()), model.levels, tokens_per_step, config.steps
     )
-    optimizer.watch(model)
+    optimizer.record_inputs(model)
     saved = checkpoint.find(directory) if checkpoint.has_checkpoint(directory) else None
     progress = start(saved, source, model, optimizer, config.seed, ALONE)
     log = Fanout([JsonlLogger(directory / "metrics.jsonl", progress.step)])

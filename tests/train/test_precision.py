@@ -16,7 +16,7 @@ from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
 from nested_learning.data.batch import Batch
 from nested_learning.errors import ConfigError, DivergedError
-from nested_learning.nn.level_state import MLPWeights, read_on, start, write_gradient
+from nested_learning.nn.level_state import MLPWeights, advance, init_level, write_gradient
 from nested_learning.phase.train import run
 from nested_learning.train.float8 import is_hidden, use_float8
 from nested_learning.train.precision import LossScale, autocast
@@ -100,7 +100,7 @@ def test_what_a_level_writes_is_computed_as_without_autocast():
     gradient = MLPWeights(*(torch.randn(2, *matrix.shape, generator=pick) for matrix in weights))
     written = []
     for dtype in (torch.float32, torch.bfloat16):
-        state = read_on(start(level, (level.context,), weights, 2), level.context.period)
+        state = advance(init_level(level, (level.context,), weights, 2), level.context.period)
         with autocast(CPU, dtype):
             written.append(write_gradient(state, gradient))
     assert torch.equal(written[0].delta().up, written[1].delta().up) and written[0].writes == 1

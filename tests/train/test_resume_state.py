@@ -31,7 +31,7 @@ def parts_of(config: Config, seed: int = 0) -> tuple[Any, Any]:
     """Build a model and an optimizer whose rules see inputs where they want them."""
     model = config.model.build(17, seed)
     optimizer = build_optimizer(config.optim, list(model.named_parameters()), model.levels, 128, 20)
-    optimizer.watch(model)
+    optimizer.record_inputs(model)
     return model, optimizer
 
 

@@ -165,7 +165,7 @@ def trained(learner: Learner, texts: Texts, seed: int) -> tuple[Callable[..., Te
         how, levels = replace(how, groups=how.groups[:1]), []
     parameters = list(model.named_parameters())
     optimizer = build_optimizer(how, parameters, levels, BATCH, 10**6)
-    optimizer.watch(model)
+    optimizer.record_inputs(model)
     order = torch.Generator().manual_seed(seed)
     anchor = Anchor(model)
     step = 0

@@ -40,7 +40,7 @@ from nested_learning.evals.protocol import Record
 from nested_learning.hub.open_run import open_trained
 from nested_learning.inference.config import MemorizeConfig
 from nested_learning.inference.session import Session
-from nested_learning.nn.backend import use_backend
+from nested_learning.nn.execution import use_backend
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.phase.eval import fingerprint_parameters
 from nested_learning.report.text import command_line

@@ -33,7 +33,7 @@ from nested_learning.model.levels import ContextConfig, LevelConfig
 from nested_learning.nn.cms import ContinuumMemory
 from nested_learning.nn.init import initialise
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.nn.online_updates import watch
+from nested_learning.nn.online_updates import require_grad
 from nested_learning.nn.stacking import stack
 from nested_learning.objective.online import Online
 from nested_learning.report.text import command_line
@@ -146,7 +146,7 @@ def cost(rule: str, period: int | None, *, is_through: bool) -> float:
         state, losses, done = block.init_state(rows), [], 0
         while done < num_tokens:
             until = min(done + (period or num_tokens), num_tokens)
-            state = watch(state)
+            state = require_grad(state)
             y, state = block(x[:, done:until], state)
             losses.append(F.mse_loss(y, target[:, done:until], reduction="sum"))
             state = objective.write(losses[-1], state)

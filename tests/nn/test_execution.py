@@ -2,6 +2,7 @@
 
 import multiprocessing
 import resource
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,7 @@ import torch
 from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
 from nested_learning.data.batch import Batch
-from nested_learning.nn.backend import use_backend
-from nested_learning.nn.recomputing import use_recompute
+from nested_learning.nn.execution import change_designs, use_backend, use_recompute
 from nested_learning.ops.recompute import spans
 
 CPU = torch.device("cpu")
@@ -100,3 +100,17 @@ def _step(line, kind, queue) -> None:
 )
 def test_it_takes_less_memory(line, kind, share):
     assert measure(line, kind) < share * measure(line, "off")
+
+
+@pytest.mark.parametrize("name", ["titans_lmm", "hope", "titans_mac"])
+def test_a_change_of_designs_reaches_every_memory_and_changes_nothing_else(name):
+    model = make_job(open_option_files(None), [f"model={name}", *SIZES]).config.model.build(29, seed=0)
+
+    def designs():
+        found = [module.design for module in model.modules() if "design" in vars(module)]
+        return [each for found in found for each in ((found.generating, found.read) if name == "hope" else (found,))]
+
+    before = designs()
+    assert len(before) == (4 if name == "hope" else 2) and not any(design.recompute for design in before)
+    change_designs(model, recompute=True, backend="eager")
+    assert designs() == [replace(design, recompute=True, backend="eager") for design in before]
