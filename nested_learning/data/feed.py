@@ -46,11 +46,12 @@ class Feed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._prefetcher is not None:
-            self._prefetcher.stop()
-        if isinstance(error, RuntimeError):
-            # PyTorch reports a killed worker from a signal handler, so the error may surface anywhere in training
-            with report_killed_worker(self.num_workers):
+        # PyTorch reports a killed worker from a signal handler, so its error may surface anywhere in training, and
+        # while the other workers are stopped
+        with report_killed_worker(self.num_workers):
+            if self._prefetcher is not None:
+                self._prefetcher.stop()
+            if isinstance(error, RuntimeError):
                 raise error
 
     def read(self, step: int) -> list[Batch]:

@@ -66,22 +66,23 @@ def test_prefetching_draws_no_number_from_the_global_generator(source: Source) -
 
 
 class Slow(PackedText):
-    """A slow source that records which process reads a row, and raises at row 12."""
+    """A slow source that records which process reads a row, and raises at row `bad`."""
 
     folder: Path
+    bad: int | None
 
     def row(self, split: str, epoch: int, index: int) -> Row:
         (self.folder / str(os.getpid())).touch()
-        if index == 12:
-            raise DataError("row 12: not to be read; use another")
+        if index == self.bad:
+            raise DataError(f"row {index}: not to be read; use another")
         time.sleep(0.02)
         return super().row(split, epoch, index)
 
 
-def make_slow(folder: Path) -> Slow:
+def make_slow(folder: Path, bad: int | None = None) -> Slow:
     slow = make_source()
     slow.__class__ = Slow
-    slow.folder = folder
+    slow.folder, slow.bad = folder, bad
     return slow
 
 
@@ -103,7 +104,7 @@ def test_a_killed_worker_ends_the_run(tmp_path: Path, waiting: bool) -> None:
 
 def test_an_error_in_a_worker_is_the_error_of_the_source(tmp_path: Path) -> None:
     bad = pytest.raises(DataError, match=r"^row 12: not to be read; use another$")
-    with bad, Feed(make_slow(tmp_path), 0, constant_stages(13, 4), num_workers=1) as feed:
+    with bad, Feed(make_slow(tmp_path, bad=12), 0, constant_stages(13, 4), num_workers=1) as feed:
         feed.read(0)
 
 
