@@ -20,7 +20,7 @@ CHECKED = (
     "ops/test_cpp.py",
     "ops/test_fla.py",
     "ops/test_sampling.py",
-    "ops/test_watch.py",
+    "ops/test_memory_telemetry.py",
     "optim/test_inputs.py",
     "optim/test_settings.py",
 )

@@ -72,11 +72,9 @@ def wait_for_lines(metrics: Path, count: int) -> None:
 
 def test_when_one_process_is_killed_the_others_end_and_the_run_goes_on_with_fewer(tmp_path):
     config = tiny(tmp_path, name="a", steps=8, data__batch_size=6, save_every=2, model__num_layers=1)
-    begun = time.monotonic()
     members, _ = start(run_with_accident, 3, [config], 1, 6, "killed")
     codes = wait(members, 60)
     assert codes[1] == -signal.SIGKILL and codes[0] == codes[2] == 1, codes
-    assert time.monotonic() - begun < 60
     together(run_all, 2, [config])
     directory = tmp_path / "runs" / "a"
     assert [line["step"] for line in trace(directory) if line["split"] == "train"] == list(range(1, 9))
@@ -86,9 +84,8 @@ def test_when_one_process_is_killed_the_others_end_and_the_run_goes_on_with_fewe
 def test_a_process_that_does_not_answer_counts_as_dead_after_the_timeout(tmp_path):
     config = tiny(tmp_path, name="a", data__batch_size=4, world__timeout=3)
     members, _ = start(run_with_accident, 2, [config], 1, 3, "hangs")
-    begun = time.monotonic()
     members[0].join(30)
-    assert members[0].exitcode == 1 and time.monotonic() - begun < 25
+    assert members[0].exitcode == 1
     wait(members, 0)
 
 
