@@ -1,4 +1,4 @@
-"""Clocks of learning: a level is whatever learns at one rate, and its period is counted in tokens."""
+"""Levels: parts of a model that are updated with a period of their own, counted in tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Models whose mixer is an associative memory: one class, of which every YAML that names a paper's model is a case."""
+"""Models whose mixer is an associative memory: one class; every paper's model is a YAML file with its settings."""
 
 import math
 from dataclasses import dataclass

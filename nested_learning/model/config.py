@@ -1,4 +1,4 @@
-"""What the configurations of all models have in common."""
+"""The keys that the configurations of all models share."""
 
 import math
 from abc import ABC, abstractmethod
@@ -24,11 +24,11 @@ def windowed(seq_len: int, window: int) -> tuple[float, float]:
 class ModelConfig(ABC):
     """The keys every model has.
 
-    `dim` is the width, `levels` the levels of the continuum memory (one level is the MLP of a Transformer),
-    `cms` how they are connected (sequential, independent, nested), `expansion` the hidden width of each level as a
-    multiple of `dim`, `tie_embedding` whether the head shares the embedding's weights, `dropout` the share of what the
-    embedding, a mixer or a level adds to the residual stream that is dropped in training, `softcap` a smooth bound on
-    the logits (null: none).
+    `dim` is the width, `levels` the levels of the continuum memory (one level is the MLP of a Transformer), `cms` how
+    they are connected (sequential, independent, nested), `expansion` the hidden width of each level as a multiple of
+    `dim`, `tie_embedding` whether the head shares the embedding's weights, `dropout` the fraction that is dropped in
+    training of what the embedding, a mixer or a level adds to the residual stream, `softcap` a smooth bound on the
+    logits (null: none).
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""`model=lstm`: an LSTM as the sequence mixer, the sanity line beside the memories."""
+"""`model=lstm`: an LSTM as the sequence mixer, a baseline for the memories."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

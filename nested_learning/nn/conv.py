@@ -1,4 +1,4 @@
-"""Depthwise causal convolution over a few tokens: the local view that keys and queries of memories get."""
+"""Depthwise causal convolution over a few tokens, applied to queries, keys and values of memories."""
 
 import functools
 
@@ -28,7 +28,7 @@ class ShortConv(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d"], state: Float[Tensor, "b w d"]
     ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b w d"]]:
-        """Convolve `x`, continued from the window `state`; return the outputs and the next window."""
+        """Convolve `x`, continuing from the window `state`; return the outputs and the next window."""
         width, t = self.weight.shape[0], x.shape[1]
         seen = torch.cat([state.to(x.dtype), x], dim=1)
         parts = (self.weight[j] * seen[:, width - 1 - j : width - 1 - j + t] for j in range(width))

@@ -1,4 +1,4 @@
-"""Residual dropout, and the mode in which a model drops nothing."""
+"""Residual dropout, and evaluation mode, in which nothing is dropped."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 
-def residual_dropout(share: float) -> nn.Module:
-    """Return what is done to everything that is added to the residual stream: a `share` of its numbers becomes zero.
+def residual_dropout(rate: float) -> nn.Module:
+    """Return the dropout that is applied to everything added to the residual stream (arXiv 1207.0580).
 
-    The others are scaled up to the same mean (arXiv 1207.0580). The identity at share 0 and in eval mode; else it draws
-    from torch's global generator, which whoever trains seeds for each piece of a batch.
+    It is the identity with `rate` 0 and in eval mode; otherwise it draws from torch's global generator, which the
+    trainer seeds for each micro-batch.
     """
-    return nn.Dropout(share) if share else nn.Identity()
+    return nn.Dropout(rate) if rate else nn.Identity()
 
 
 @contextmanager

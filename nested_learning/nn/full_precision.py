@@ -1,4 +1,4 @@
-"""Where precision is kept whatever autocast does around it: norms, gates, memories and what is written on them."""
+"""A context without autocast, for norms, gates, memories and their updates."""
 
 from contextlib import AbstractContextManager, nullcontext
 

@@ -1,4 +1,4 @@
-"""The skeleton that all models share: embedding, blocks of a mixer and a continuum memory, norm, head."""
+"""The structure that all models share: embedding, blocks of a mixer and a continuum memory, norm, head."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
@@ -18,7 +18,7 @@ from nested_learning.shapes import Float, Int, Tensor
 
 
 class BlockState(NamedTuple):
-    """The state of one block: of its mixer, and what each row wrote on the levels of its continuum memory."""
+    """The state of one block: that of its mixer, and those of the levels of its continuum memory."""
 
     mixer: State
     cms: CMSState
@@ -27,7 +27,7 @@ class BlockState(NamedTuple):
 class Block(nn.Module):
     """Mix tokens, then channels: `x + mixer(norm(x))`, then the chain of the continuum memory.
 
-    `dropout`: the share of what the mixer adds that is dropped in training.
+    `dropout`: the fraction of the mixer's output that is dropped in training.
     """
 
     def __init__(self, dim: int, mixer: MemoryModule, cms: ContinuumMemory, dropout: float = 0.0) -> None:
@@ -42,13 +42,13 @@ class Block(nn.Module):
         return BlockState(self.mixer.init_state(batch), self.cms.init_state(batch))
 
     def reset_context(self, state: BlockState) -> BlockState:
-        """Return the state before another text."""
+        """Return the state for a new document."""
         return BlockState(self.mixer.reset_context(state.mixer), self.cms.reset_context(state.cms))
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: BlockState, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], BlockState]:
-        """Read `x` on from `state`."""
+        """Apply the block to `x`, continuing from `state`."""
         y, mixer = self.mixer(self.norm(x), state.mixer, write=write)
         x, cms = self.cms(x + self.dropout(y), state.cms, write=write)
         return x, BlockState(mixer, cms)
@@ -57,9 +57,9 @@ class Block(nn.Module):
 class LanguageModel(nn.Module):
     """Tokens to logits, carrying one state per row: `(tokens, state) -> (logits, state)`.
 
-    Arguments: the vocabulary, the blocks, whether the head shares the embedding's weights, the seed of the initial
-    weights, `levels`: the parts of the model that learn more slowly than every step, the share of the embedding that is
-    dropped in training, and `softcap`, which no logit exceeds (None: no bound).
+    Arguments: `levels`: of those with a period the optimizer updates the parameters once in the period;
+    `tie_embedding`: whether the head shares the embedding's weights; `seed` of the initial weights; `dropout`: the
+    fraction of the embedding that is dropped in training; `softcap`: a bound on the logits (None: no bound).
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class LanguageModel(nn.Module):
 
     def init_state(self, batch: int) -> tuple[BlockState, ...]:
         """Return the state of `batch` rows before their first token."""
-        # a ModuleList does not tell what it holds
+        # the items of a ModuleList are typed as plain modules
         blocks = cast(Sequence[Block], self.blocks)
         return tuple(block.init_state(batch) for block in blocks)
 
     def reset_context(self, state: tuple[BlockState, ...]) -> tuple[BlockState, ...]:
-        """Return `state` as another text finds it: what was memorised stays, windows and caches are empty."""
+        """Return `state` for a new document: memories stay, convolution windows and KV caches are emptied."""
         blocks = cast(Sequence[Block], self.blocks)
         return tuple(block.reset_context(before) for block, before in zip(blocks, state, strict=True))
 
@@ -106,10 +106,10 @@ class LanguageModel(nn.Module):
         write: bool = True,
         head_fn: Callable[[Float[Tensor, "b t d"]], Any] | None = None,
     ) -> tuple[Any, tuple[BlockState, ...]]:
-        """Read `tokens` on from `state` and return the logits, [b t v]; `write=False` leaves every memory as it is.
+        """Return the logits [b t v] of `tokens`, continuing from `state`; `write=False` leaves memories unchanged.
 
-        `head_fn` takes the place of `logits`, for a caller who makes a few at a time. It is called here, where all
-        parameters are at hand: outside of a forward pass each process may have a part of them.
+        `head_fn` replaces `logits`, for example for chunked cross-entropy. It runs inside forward so that FSDP
+        parameters are gathered.
         """
         x = self.embedding(tokens)
         x = self.dropout(F.rms_norm(x, x.shape[-1:]))

@@ -1,4 +1,4 @@
-"""The LSTM as a mixer: the sanity line of what a state that is not a matrix, and not read in parallel, can do."""
+"""The LSTM as a mixer: a baseline with a vector state that is computed token by token."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ from nested_learning.shapes import Float, Tensor
 
 
 class Cells(NamedTuple):
-    """What an LSTM has memorised: its output of the last token, and its cells."""
+    """The memory of an LSTM: its output for the last token, and its cells."""
 
     output: Float[Tensor, "b d"]
     cell: Float[Tensor, "b d"]
 
 
 class LSTMState(NamedTuple):
-    """Per row: the memory, which is all there is."""
+    """Per row: the memory; an LSTM has no other state."""
 
     memory: Cells
 
@@ -37,20 +37,20 @@ class LSTM(nn.Module):
         self.output = nn.Linear(dim, dim, bias=False)
 
     def init_state(self, batch: int) -> LSTMState:
-        """Return the state before the first token: nothing memorised."""
+        """Return the state before the first token: zeros."""
         nothing = self.output.weight.new_zeros(batch, self.lstm.hidden_size)
         return LSTMState(Cells(nothing, nothing))
 
     def reset_context(self, state: LSTMState) -> LSTMState:
-        """Return the state before another text: the cells are a memory, and stay."""
+        """Return the state for a new document: the cells are memory and stay."""
         return state
 
     def forward(
         self, x: Float[Tensor, "b t d"], state: LSTMState, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], LSTMState]:
-        """Read `x` token by token; without writing, every token is read from the same state, which stays."""
+        """Apply the LSTM token by token; with `write=False` every token starts from the same state, which stays."""
         rows, cells = x.shape[0], state.memory
-        # the cells stay in the parameters' precision whatever autocast does around them
+        # the cells keep the precision of the parameters, also under autocast
         with full_precision(x.device):
             tokens = x.to(self.output.weight.dtype)
             if write:

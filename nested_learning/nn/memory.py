@@ -1,4 +1,4 @@
-"""The protocol of everything that carries a state along a sequence: memories, attention, blocks, whole models."""
+"""The protocol of modules with a state along the sequence: memories, attention, blocks, whole models."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,11 +9,11 @@ State = Any
 
 @runtime_checkable
 class MemoryModule(Protocol):
-    """`(x, state) -> (y, state)`: the state is a value, batch first, one private copy per row. Source: ours.
+    """`(x, state) -> (y, state)`: the state is a value, batch first, with a private copy for each row.
 
-    The laws that hold for every implementation (`tests/laws/test_memory_laws.py`): any cut of `t` gives the same
-    outputs and state; rows are independent; causal to exactly 0.0; `write=False` leaves what was memorised as it is
-    (windows and positions, which are not memory, move on); outer gradients reach every parameter.
+    Laws that hold for every implementation (`tests/laws/test_memory_laws.py`): any split of `t` into calls gives the
+    same outputs and state; rows are independent; causal to exactly 0.0; `write=False` leaves memories unchanged
+    (windows and positions, which are not memory, advance); outer gradients reach every parameter.
     """
 
     def init_state(self, batch: int) -> State:
@@ -21,11 +21,11 @@ class MemoryModule(Protocol):
         ...
 
     def reset_context(self, state: State) -> State:
-        """Return `state` as another text finds it: what was memorised stays, what is context is empty."""
+        """Return `state` for a new document: memories stay, the context (windows, caches, positions) is emptied."""
         ...
 
     def __call__(
         self, x: Float[Tensor, "b t d"], state: State, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t d"], State]:
-        """Read `x` on from `state`; return the outputs and the state after the last token."""
+        """Return the outputs for `x`, continuing from `state`, and the state after the last token."""
         ...

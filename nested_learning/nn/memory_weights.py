@@ -1,4 +1,4 @@
-"""Where the memories of a layer start: meta-learned weights, shared by all rows, one set a head."""
+"""The initial weights of a layer's memories: meta-learned, shared by all rows, one set per head."""
 
 from itertools import pairwise
 
@@ -10,10 +10,10 @@ from nested_learning.ops.memory import Weights
 
 
 class MemoryWeights(nn.Module):
-    """The weights `[h in out]`, a layer each, of a memory from `num_inputs` to `num_outputs` over `depth` layers.
+    """The weights `[h in out]` of each of the `depth` layers of a memory from `num_inputs` to `num_outputs`.
 
-    `start` is the map it begins as: "identity", which of a deep memory its residual is, or "zero". Either way the last
-    of several layers is zero, and the hidden ones are drawn; "drawn" draws them all, for a norm has no answer to zero.
+    `start` is the map it is initialized to: "identity" (for a deep memory, by its residual) or "zero". With several
+    layers the last is zero and the others are random. "drawn" makes all random: a norm has no gradient at zero.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class MemoryWeights(nn.Module):
             layer.copy_(torch.randn(layer.shape, generator=generator) * layer.shape[-2] ** -0.5)
 
     def weights(self) -> Weights:
-        """Return the weights, a layer each."""
+        """Return the weights of every layer."""
         return tuple(self.layers)
 
     def of_rows(self, batch: int) -> Weights:

@@ -1,4 +1,4 @@
-"""Persistent memory: learned tokens before the first one, the same whatever is read."""
+"""Persistent memory: learned tokens before the first token, independent of the input."""
 
 from torch import nn
 from torch.nn import functional as F

@@ -1,4 +1,4 @@
-"""Queries, keys and values: three views of the input that a memory layer works with."""
+"""Projections of the input to queries, keys and values, with short convolutions."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Windows(NamedTuple):
 
 
 class QKVProjections(nn.Module):
-    """`silu(conv(x W))` for queries, keys and values, cut into heads (Titans, arXiv 2501.00663, equation 11).
+    """`silu(conv(x W))` for queries, keys and values, split into heads (Titans, arXiv 2501.00663, equation 11).
 
     The convolutions are those of section 4.4. Arguments: width, heads, and the width of the convolutions.
     """

@@ -1,4 +1,4 @@
-"""Level stacking: the levels of a continuum memory begin with the MLPs of a trained model."""
+"""Level stacking: initialize the levels of a continuum memory with the MLPs of a trained model."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from nested_learning.nn.cms import MLPMemory
 from nested_learning.nn.language_model import Block, LanguageModel
 
 IN_A_LEVEL = re.compile(r"(blocks\.\d+\.cms\.levels)\.(\w+)\.(.+)")
-# what a model of several levels has beyond the matrices and norms of one: it keeps its initial value
+# parameters that only a model of several levels has: they keep their initial values
 BEYOND = re.compile(r"\.cms\.(scale|levels\.\w+\.(key|value)\.weight)$")
 
 
@@ -21,9 +21,9 @@ BEYOND = re.compile(r"\.cms\.(scale|levels\.\w+\.(key|value)\.weight)$")
 def stack(model: LanguageModel, trained: LanguageModel) -> None:
     """Give `model`, in place, the weights of `trained`, a model like it with one level in each block.
 
-    The slowest level of a block gets the block's MLP. The others get it with `down` zero: they begin as the identity,
-    on hidden units that mean something, and their first update moves `down`. So the model answers what `trained`
-    does, to the bit, as long as no level writes, in each variant of the continuum memory.
+    The slowest level of a block gets the block's MLP. The others get it with `down` zero: they start as the identity on
+    trained hidden units, and their first update changes `down`. So the model has the outputs of `trained`, to the bit,
+    until a level updates, in each variant of the continuum memory.
     Raises ConfigError when `trained` has several levels or the two do not fit.
     Source: Nested Learning, arXiv 2512.24695, section 7.3; the identity is ours.
     """

@@ -1,4 +1,4 @@
-"""The running average of the weights: often the better model, and never what is trained."""
+"""The running average of the weights, for evaluation; training continues from the weights themselves."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ EMA = "ema"
 
 
 class Average:
-    """An exponential mean of the weights over the steps, which keeps `decay` of itself at each.
+    """An exponential moving average of the weights over the steps, with the factor `decay`.
 
-    It is the mean over the steps that there were, without a share of the initial weights: the bias of a mean that
-    begins at zero is divided out as in Adam (arXiv 1412.6980, section 3), here by the share of a new value, so that
-    what is kept are weights at any time. Source: Polyak and Juditsky, SIAM J. Control Optim. 30(4), 1992.
+    The bias of an average that starts at zero is corrected as in Adam (arXiv 1412.6980, section 3), here in the weight
+    of each new value: the average is usable after any step and holds nothing of the initial weights.
+    Source: Polyak and Juditsky, SIAM J. Control Optim. 30(4), 1992.
     """
 
     def __init__(self, decay: float, parameters: Mapping[str, Tensor]) -> None:
@@ -22,10 +22,10 @@ class Average:
         self.weights = {name: parameter.clone() for name, parameter in parameters.items()}
 
     def add(self, parameters: Mapping[str, Tensor], step: int) -> None:
-        """Take in the weights after `step` (0, 1, ...)."""
-        share = (1 - self.decay) / (1 - self.decay ** (step + 1))
+        """Add the weights after `step` (0, 1, ...)."""
+        fraction = (1 - self.decay) / (1 - self.decay ** (step + 1))
         for name, parameter in parameters.items():
-            self.weights[name].lerp_(parameter, share)
+            self.weights[name].lerp_(parameter, fraction)
 
     @contextmanager
     def in_place_of(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:

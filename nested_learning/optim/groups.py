@@ -1,4 +1,4 @@
-"""Which parameter learns by which rule at which clock: a partition of the model, checked to cover it."""
+"""Optimizer groups: which parameter is updated by which rule and how often; a partition of the model, checked."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Schedules: pure functions of how far a run is, so that there is nothing to save or to restore."""
+"""Schedules: pure functions of the progress of a run, so that there is no state to save or restore."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ UNITS = ("share", "steps", "tokens")
 
 
 class Extent(NamedTuple):
-    """So much of a run: optimizer steps, and the tokens that they read, over all processes."""
+    """A length of a run: optimizer steps, and the tokens that they read over all processes."""
 
     steps: int
     tokens: int

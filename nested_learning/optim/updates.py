@@ -1,4 +1,4 @@
-"""The rules of `ops/rules` applied to many parameters at once, in place: what an optimizer spends its time in."""
+"""The rules of `ops/rules` applied to many parameters at once, in place: the fast path of the optimizer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-// A matrix memory that reads a sequence, and the gradient of that: ops/matrix.py, fused for each row and head.
+// A matrix memory over a sequence, forward and backward: ops/matrix.py, fused for each row and head.
 //
 // Chunk by chunk, everything between the inputs and the outputs stays in the cache. The forward pass keeps the state
 // [W; S] of every chunk's start; the backward pass computes a chunk again from it. In the names below: e, the errors,
@@ -17,7 +17,7 @@
 namespace nested {
 namespace {
 
-// What ops/cpp.py hands over, in this order.
+// The numbers that ops/fused.py:sizes passes, in this order.
 struct Sizes {
   int64_t rows, heads, tokens, inputs, outputs, chunk, place, erasures, stale, base_answers, read_token, threads;
   int64_t chunks() const { return (place + tokens + chunk - 1) / chunk; }
