@@ -139,7 +139,7 @@ def test_without_writing_a_memory_stays_as_it_is(kind, name):
 def source_of(path):
     """Return where a new context takes the leaf `path` from: a path of the old state, or None for an empty context."""
     # the weights that a chunk is read from, and those that a segment of `mac` recalls from, start as the memory is
-    path = path.replace(".reference", ".weight").replace(".found", ".long_term.memory.weight")
+    path = path.replace(".reference", ".weight").replace(".start_weights", ".long_term.memory.weight")
     return path if ".memory" in path else None
 
 
