@@ -1,4 +1,4 @@
-"""Errors for the person at the keyboard: one line that says what, where, what is allowed, and what fixes it."""
+"""Errors in the user's input: one line with the problem, the key, what is allowed, and the override that fixes it."""
 
 
 class NestedLearningError(Exception):
@@ -32,4 +32,4 @@ class LostError(NestedLearningError):
 
 
 class DivergedError(NestedLearningError):
-    """Training or reading left the finite numbers: says where, and what still is good."""
+    """A loss or gradient that is not finite: the message names the step and the last good checkpoint."""

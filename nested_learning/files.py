@@ -1,4 +1,4 @@
-"""Files that are whole or absent: whatever moment the machine stops, a reader finds the old contents or the new."""
+"""Atomic file writes: after a crash at any moment a reader finds the old contents or the new."""
 
 import os
 from hashlib import sha256
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write `text` (utf-8) to `path`: a temporary file beside it, synced, then renamed over it."""
+    """Write `text` (utf-8) to `path`: a temporary file next to it, synced, then renamed over it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     draft.write_text(text, encoding="utf-8")
     sync(draft)

@@ -19,16 +19,16 @@ from nested_learning.errors import ConfigError, SweepError
 from nested_learning.launcher.protocol import Task
 from nested_learning.launcher.serial import SerialConfig
 
-# what the names of runs are made of; anything else would need quotes on the next command line
+# characters of run names; others would need quotes on a command line
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.+")
 # evaluations of several write into the directories of several runs
 CHECKPOINT = "checkpoint"
-# letters of a name, which file systems end at 255
+# characters of a name; file systems allow 255
 MAX_NAME = 120
 
 
 def run_sweep(jobs: Sequence[Job], run: Callable[[Config], object], name: str) -> None:
-    """Run every job that is not done yet; one that fails is told, and the others go on.
+    """Run every job that is not done yet; one that fails is reported, and the others continue.
 
     Runs of `phase=train` go into the folder <out>/<name=, or else `name`>, where results.csv, the table and a plot
     compare them. Raises ConfigError before the first job when names would clash or a run is there that was made with
@@ -94,7 +94,7 @@ def place(jobs: Sequence[Job], folder: Path, trains: bool = True) -> list[Job]:
 
 
 def run_name(swept: dict[str, str]) -> str:
-    """Name a run after the overrides that set it apart."""
+    """Return a run name made of the overrides of the sweep."""
     name = "_".join(f"{_plain(key)}-{_plain(value)}" for key, value in swept.items()) or "run"
     if len(name) <= MAX_NAME:
         return name
@@ -106,7 +106,7 @@ def is_finished(config: Config) -> bool:
     directory = directory_of(config)
     if not directory.exists():
         return False
-    # torch: only where there is something to compare
+    # imports torch, so only where there is a run to compare with
     from nested_learning import checkpoint
     from nested_learning.train.run import refuse_changes
 
@@ -139,7 +139,7 @@ def gather(jobs: Sequence[Job], folder: Path) -> list[report.RunResult]:
 
 
 def directory_of(config: Config) -> Path:
-    """Return the run directory of a job that has its place."""
+    """Return the run directory of a job."""
     assert config.name is not None, "place() names every run"
     return Path(config.out) / config.name
 

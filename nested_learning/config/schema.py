@@ -1,4 +1,4 @@
-"""The whole configuration of a run as typed values, checked once: after `load` nobody looks a key up.
+"""The whole configuration of a run as typed values, checked once: after `load` no code looks a key up by name.
 
 A configuration class lives in the folder of what it configures, most often in its `config.py`. Defaults stand in
 `configs/`; where a class repeats one, a test holds them equal. This module must not import torch, so that a mistyped
@@ -184,7 +184,7 @@ def read_model(values: Any) -> ModelConfig:
 
 
 def first_line(error: Exception) -> str:
-    """Return what another library's many-lined message says first."""
+    """Return the first line of another library's error message."""
     return str(error).strip().split("\n")[0]
 
 

@@ -1,4 +1,4 @@
-"""Open what was trained: from a run directory to a model that answers, with the configuration that made it."""
+"""Open a trained run: its model, tokenizer and configuration from a run directory or checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -25,14 +25,14 @@ def job_command(path: Path) -> list[str]:
 
 
 def job_environment(**values: str) -> dict[str, str]:
-    """Return this process's environment with `values`, in which the package is found wherever the job works."""
+    """Return this process's environment with `values`, in which the package can be imported from any directory."""
     package = str(Path(__file__).parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | values
 
 
 def describe_end(status: int, log: Path) -> str:
-    """Say how a job ended that left `status`, "" where all went well: its own last word, or which signal took it."""
+    """Return how a job with exit `status` ended: the error it printed or the signal, "" for success."""
     if status == 0:
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []

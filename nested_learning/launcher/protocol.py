@@ -1,4 +1,4 @@
-"""What a launcher is given, and what it says about each job."""
+"""The interface of launchers: tasks in, outcomes out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Task:
 
 
 class Outcome(NamedTuple):
-    """How a job ended: `error` is one line, "" where all went well."""
+    """How a job ended: `error` is one line, "" for success."""
 
     task: Task
     error: str
@@ -34,5 +34,5 @@ class LauncherConfig(Protocol):
         ...
 
     def launch(self, tasks: Sequence[Task], folder: Path) -> Iterator[Outcome]:
-        """Run `tasks`, yielding each as it ends, however it ends; what is noted down goes into `folder`."""
+        """Run `tasks`, yielding each as it ends, however it ends; files of the launcher go into `folder`."""
         ...

@@ -19,7 +19,7 @@ class SerialConfig:
         """Always works."""
 
     def launch(self, tasks: Sequence[Task], folder: Path) -> Iterator[Outcome]:
-        """Run `tasks` in order. A job that fails for any reason does not keep the next one from its turn."""
+        """Run `tasks` in order. A job that fails does not stop the next ones."""
         for task in tasks:
             print(task.title, flush=True)
             yield Outcome(task, _attempt(task))
@@ -30,7 +30,7 @@ def _attempt(task: Task) -> str:
         task.run()
     except NestedLearningError as error:
         return str(error)
-    # out of memory, a bug that only one model has: the jobs that follow are worth as much as before
+    # one job out of memory, or with a bug of one model, must not stop the jobs after it
     except Exception as error:  # noqa: BLE001
         traceback.print_exc()
         return f"{type(error).__name__}: {error}"

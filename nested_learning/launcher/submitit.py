@@ -26,7 +26,7 @@ POLL = {"slurm": 10.0, "local": 0.2}
 
 @dataclass(kw_only=True)
 class SubmititConfig:
-    """What a job asks the cluster for; `configs/launcher/submitit.yaml` says what each key means.
+    """The resources of a job; `configs/launcher/submitit.yaml` says what each key means.
 
     With several processes (`nodes` times `tasks_per_node`) a job is what torchrun would start, without torchrun.
     """
@@ -70,7 +70,7 @@ class SubmititConfig:
             )
 
     def launch(self, tasks: Sequence[Task], folder: Path) -> Iterator[Outcome]:
-        """Submit `tasks` and wait for them; those that are in the queue from before are waited for, not sent again."""
+        """Submit `tasks` and wait for them; those already in the queue are not submitted again."""
         from submitit.helpers import as_completed, environment_variables
 
         place = folder / FOLDER
@@ -149,18 +149,18 @@ class Work:
         return _end_of(self._process)
 
     def checkpoint(self) -> Any:
-        """Time is up, or the place is wanted: let the run save and stop, and ask to be put back into the queue."""
+        """Called at the time limit or on preemption: let the run save and stop, and requeue the job."""
         from submitit.helpers import DelayedSubmission
 
         if self._process is not None:
-            # the first process tells the others, and all save the same step
+            # the processes agree on the step to stop after, and all save it
             self._process.terminate()
             _end_of(self._process)
         return DelayedSubmission(Work(self.command))
 
 
 def _end_of(process: "subprocess.Popen[bytes]") -> int:
-    """Wait for `process`, in looks: a signal may have to wait for it too, inside this wait, which a lock forbids."""
+    """Poll `process` to its end: `wait` holds a lock that a signal handler, which waits as well, could not take."""
     while (status := process.poll()) is None:
         time.sleep(POLL["local"])
     return status

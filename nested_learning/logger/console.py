@@ -1,4 +1,4 @@
-"""Figures for the person at the terminal: a live table where there is one, plain dense lines in a file or pipe."""
+"""Metrics on standard output: a live table on a terminal, one line per log in a file or pipe."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ class PlainConsole:
         print("  ".join(parts), flush=True)
 
     def rewind(self, step: int) -> None:
-        """Do nothing: what was printed stays."""
+        """Do nothing: printed lines stay."""
 
     def close(self) -> None:
-        """Nothing to close: standard output is not ours."""
+        """Do nothing: standard output stays open."""

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, the record that resume, reports and people read."""
+"""metrics.jsonl: one JSON object per line."""
 
 import json
 import math
@@ -14,7 +14,7 @@ class JsonlLogger:
     """Appends a line per log to a file, flushed at once: `step`, `tokens`, `split`, then the names."""
 
     def __init__(self, path: Path, start_step: int = 0) -> None:
-        """Open `path` for a run that goes on after `start_step`, 0 being a run that begins.
+        """Open `path` for a run that continues after `start_step`, 0 for a new one.
 
         Lines of later steps are dropped, and so is a line that a kill cut short: those steps run again and write the
         same figures, so that the trace is that of a run never stopped.
@@ -27,7 +27,7 @@ class JsonlLogger:
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, step: int, values: Mapping[str, Value]) -> None:
-        """Write one line; a number that is not finite becomes null, since JSON has no other word for it."""
+        """Write one line; a number that is not finite becomes null, since JSON has no such number."""
         first = {"step": step} | {name: values[name] for name in ("tokens", "split") if name in values}
         line = {name: _finite(value) for name, value in (first | dict(values)).items()}
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
@@ -45,7 +45,7 @@ class JsonlLogger:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a file that `JsonlLogger` writes or wrote; one that a kill cut short is none of them.
+    """Return the lines of a file of `JsonlLogger`, without a last one that a kill cut short.
 
     Without a file there are none.
     """

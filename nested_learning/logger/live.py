@@ -1,4 +1,4 @@
-"""The live view of a run on a terminal: one table over its whole width, written again at every log."""
+"""The live view of a run on a terminal: a table that is redrawn at every log."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ PANEL = 36
 
 
 class LiveConsole:
-    """Keeps one live table of the latest figures; validations are printed above it and stay.
+    """Shows one live table of the latest metrics; validations are printed above it and stay.
 
     `history`: the lines that earlier processes logged, so that the running mean goes on where it was.
     """
@@ -34,7 +34,7 @@ class LiveConsole:
         self._live.start()
 
     def log(self, step: int, values: Mapping[str, Value]) -> None:
-        """Write the table again; print a line above it when the figures are not of training."""
+        """Redraw the table; print validations as a line above it."""
         self._take(step, values)
         console = self._live.console
         if "split" in values and values["split"] != "train":
@@ -49,7 +49,7 @@ class LiveConsole:
         self._live.stop()
 
     def view(self, width: int) -> RenderableType:
-        """Return the table of the latest figures: as many panels side by side as `width` has room for."""
+        """Return the table of the latest metrics: as many panels next to each other as fit into `width`."""
         total, figures = self._clock.total_steps, self._figures
         head = Table.grid(padding=(0, 2), expand=True)
         head.add_column(no_wrap=True)
@@ -76,7 +76,7 @@ class LiveConsole:
 
 
 def panels_of(figures: Mapping[str, Value]) -> list[list[tuple[str, ...]]]:
-    """Return the rows of each panel: losses and the optimizer; where the time went; what memories do."""
+    """Return the rows of each panel: losses and the optimizer; where the time went; memory statistics."""
     names = [LOSS, SMOOTHED, *(name for name in figures if name.startswith("val/") and name.count("/") == 1)]
     names += [name for name in figures if name.startswith("optim/")]
     return [
@@ -87,7 +87,7 @@ def panels_of(figures: Mapping[str, Value]) -> list[list[tuple[str, ...]]]:
 
 
 def time_split(figures: Mapping[str, Value]) -> list[tuple[str, ...]]:
-    """Return the share of every phase in the wall, the largest first, and the peak of memory."""
+    """Return the fraction of wall time of every phase, the largest first, and the peak memory."""
     if WALL not in figures or not float(figures[WALL]):
         return []
     wall = float(figures[WALL])
@@ -99,7 +99,7 @@ def time_split(figures: Mapping[str, Value]) -> list[tuple[str, ...]]:
 
 
 def memories(figures: Mapping[str, Value]) -> list[tuple[str, ...]]:
-    """Return a row for each memory or level, a column for each of its figures."""
+    """Return a row for each memory or level, a column for each of its metrics."""
     found: dict[str, dict[str, str]] = {}
     for name, value in figures.items():
         if name.startswith("memory/") and name.count("/") == 2:

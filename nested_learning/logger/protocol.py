@@ -1,4 +1,4 @@
-"""What a logger is, what it is opened with, and how several become one."""
+"""The interface of loggers, and two that wrap others: several as one, and one that may fail."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Logger(Protocol):
-    """Takes the figures of a step, such as `train/loss`, beside `tokens` (read so far) and `split`."""
+    """Records the metrics of a step, such as `train/loss`, with `tokens` (read so far) and `split`."""
 
     def log(self, step: int, values: Mapping[str, Value]) -> None:
         """Record `values` as of optimizer step `step`."""
         ...
 
     def rewind(self, step: int) -> None:
-        """Go on after `step`, which the run goes back to: later steps are made, and logged, again."""
+        """Drop what was logged after `step`, to which the run returns: later steps are logged again."""
         ...
 
     def close(self) -> None:
-        """Write out everything and let go; nothing is logged afterwards."""
+        """Flush and close; nothing is logged afterwards."""
         ...
 
 
@@ -54,7 +54,7 @@ class LoggerConfig(Protocol):
 
 
 class Fanout:
-    """One logger that hands everything to several, in order; of none, it is silent: every rank but the first."""
+    """Several loggers as one; with none it is silent, as on every rank but the first."""
 
     def __init__(self, loggers: Sequence[Logger] = ()) -> None:
         self.loggers = tuple(loggers)
@@ -65,7 +65,7 @@ class Fanout:
             logger.log(step, values)
 
     def rewind(self, step: int) -> None:
-        """Have every logger go on after `step`."""
+        """Rewind every logger to `step`."""
         for logger in self.loggers:
             logger.rewind(step)
 
@@ -76,7 +76,7 @@ class Fanout:
 
 
 class Guarded:
-    """A logger that may fail without stopping the run: the first failure is told on stderr and turns it off."""
+    """A logger that may fail without stopping the run: the first failure is printed on stderr and turns it off."""
 
     def __init__(self, name: str, open_logger: Callable[[], Logger]) -> None:
         """Open the logger, guarded too, except for a ConfigError: that is for the user, before anything is trained."""
@@ -103,12 +103,12 @@ class Guarded:
             return action()
         except ConfigError:
             raise
-        # a tracking service fails in ways that no list holds, and none of them is worth a training run
+        # a tracking service can fail in any way, and none of them should stop a training run
         except Exception as error:  # noqa: BLE001
             self._logger = None
             reason = str(error).strip().split("\n")[0]
             print(
-                f"warning: logger={self.name} failed and is off for the rest of this run, which goes on: "
+                f"warning: logger={self.name} failed and is off for the rest of this run, which continues: "
                 f"{type(error).__name__}: {reason}",
                 file=sys.stderr,
             )

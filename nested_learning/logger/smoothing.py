@@ -1,4 +1,4 @@
-"""A running mean for the eye; nothing is ever decided by it, and metrics.jsonl has the values as they are."""
+"""A running mean for display only; metrics.jsonl has the unsmoothed values."""
 
 import math
 
@@ -7,7 +7,7 @@ HALF_LIFE = 0.02
 
 
 class Smoothed:
-    """An exponential mean in which a value counts half as much `half_life` tokens later; it has no bias to a start."""
+    """An exponential mean, without bias to its first value; a value counts half as much after `half_life` tokens."""
 
     def __init__(self, half_life: float) -> None:
         self.half_life = half_life
@@ -15,7 +15,7 @@ class Smoothed:
         self._tokens = 0
 
     def add(self, tokens: int, value: float) -> float:
-        """Take in the `value` after `tokens`, which counts for all tokens since the one before; return the mean."""
+        """Add the `value` after `tokens`, weighted by the tokens since the last one; return the mean."""
         keep = math.exp2((self._tokens - tokens) / self.half_life)
         self._sum = keep * self._sum + (1 - keep) * value
         self._weight = keep * self._weight + (1 - keep)

@@ -37,7 +37,7 @@ class TensorboardLogger:
         self._writer.flush()
 
     def rewind(self, step: int) -> None:
-        """Begin another event file, which hides what the one before has after `step`."""
+        """Start another event file, which hides the entries of the last one after `step`."""
         self._writer.close()
         self._writer = _import()(self._folder, purge_step=step + 1)
 

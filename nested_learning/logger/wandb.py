@@ -27,7 +27,7 @@ class WandbConfig:
 
 
 class WandbLogger:
-    """Sends figures to one W&B run, whose files and id lie in the run directory."""
+    """Sends metrics to one W&B run, whose files and id are in the run directory."""
 
     def __init__(self, config: WandbConfig, run: LoggedRun) -> None:
         wandb = _import()
@@ -43,7 +43,7 @@ class WandbLogger:
             # our console says where the run is; W&B's own banner would break the live line
             settings=wandb.Settings(silent=True, console="off"),
         )
-        # figures are drawn over our step: W&B's own only counts calls, and refuses to go back after a resume
+        # plot over our step: W&B's own counts calls, and refuses smaller numbers after a resume
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
@@ -53,7 +53,7 @@ class WandbLogger:
         self._run.log(numbers | {"step": step})
 
     def rewind(self, step: int) -> None:
-        """Do nothing: W&B forgets nothing, and the steps that are made again give the figures that it has."""
+        """Do nothing: W&B cannot delete entries; repeated steps log the same values again."""
 
     def close(self) -> None:
         """Finish the W&B run: upload, or leave it in the run directory for `wandb sync`."""

@@ -1,4 +1,4 @@
-"""Figures in few characters, and the time that is left."""
+"""Metrics in few characters, and the remaining time."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ THROUGHPUT, MFU = "perf/tokens_per_second", "perf/mfu"
 
 
 class Clock:
-    """Estimates the seconds that are left from the pace since it was made."""
+    """Estimates the remaining seconds from the pace since it was created."""
 
     def __init__(self, total_steps: int, start_step: int, now: Callable[[], float] = time.monotonic) -> None:
         self.total_steps = total_steps
@@ -29,7 +29,7 @@ class Clock:
 
 
 def describe(values: Mapping[str, Value]) -> list[str]:
-    """Return `name value` for every figure worth a place on a line, the pace last."""
+    """Return `name value` for the main metrics, and the throughput last."""
     is_training = "split" not in values or values["split"] == "train"
     # what is spent, the rates of single groups, and what memories do at a validation are in metrics.jsonl
     unshown = ("perf/", "optim/lr/") if is_training else ("perf/", "memory/")
@@ -38,19 +38,19 @@ def describe(values: Mapping[str, Value]) -> list[str]:
 
 
 def pace(values: Mapping[str, Value]) -> list[str]:
-    """Return how fast it goes: tokens per second, and the share of the device's peak where it is known."""
+    """Return tokens per second, and the MFU where it is known."""
     shown = [f"{thousands(float(values[THROUGHPUT]))} tok/s"] if THROUGHPUT in values else []
     mfu = values.get(MFU)
     return shown + ([f"mfu {mfu:.1%}"] if isinstance(mfu, float) else [])
 
 
 def number(value: Value) -> str:
-    """Write a figure in few characters: four significant digits, whole numbers and words as they are."""
+    """Format a value: four significant digits; integers and text unchanged."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def thousands(value: float | int) -> str:
-    """Write a large figure with k, M or G: 12345 -> 12.3k."""
+    """Format a large number with k, M or G: 12345 -> 12.3k."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.1f}{unit}"

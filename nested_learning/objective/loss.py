@@ -1,4 +1,4 @@
-"""What the prediction of a token costs, and what training adds to it: all logits at once, or a few at a time."""
+"""Cross-entropy of tokens with its regularizers, from all logits at once or chunk by chunk."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -1,4 +1,4 @@
-"""`objective=online`: read the row piece by piece; the task's error of each piece writes levels before the next."""
+"""`objective=online`: read a row in segments; the gradient of the loss of each updates levels before the next."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -91,7 +91,7 @@ class Online:
 
 
 def refuse_single_derivatives(gradients: Sequence[Tensor]) -> None:
-    """Raise ConfigError when what made the `gradients` cannot be differentiated once more. Source: ours."""
+    """Raise ConfigError when what made the `gradients` cannot be differentiated once more."""
     seen, waiting = set(), [gradient.grad_fn for gradient in gradients]
     while waiting:
         node = waiting.pop()

@@ -1,4 +1,4 @@
-"""What an objective is: a model, a batch and a state give a loss, its figures, and the next state."""
+"""The interface of objectives: model, batch and state give a loss, its metrics, and the next state."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -11,7 +11,7 @@ State = Any
 
 
 class Step(NamedTuple):
-    """What reading one batch gave. Everything is a sum, so that micro-batches of a batch simply add up. Source: ours.
+    """What reading one batch gave. Everything is a sum, so that micro-batches of a batch simply add up.
 
     `loss`: what is differentiated, the nats of the valid targets and what training adds to them; `num_targets`: how
     many they are;
@@ -28,7 +28,7 @@ class Step(NamedTuple):
 
 @runtime_checkable
 class Objective(Protocol):
-    """Reads a batch on from `state` and says how well; `model` is anything called as `model(tokens, state)`."""
+    """Returns the loss of a batch read from `state`; `model` is anything called as `model(tokens, state)`."""
 
     def __call__(self, model: nn.Module, batch: Batch, state: State) -> Step:
         """Return the step; the caller divides its loss by the valid targets of the whole global batch."""

@@ -1,4 +1,4 @@
-"""What is trained: a model under its objective, as one module, so that whatever wraps a module sees the whole pass."""
+"""Model and objective as one module, so that DDP and hooks wrap the whole forward pass."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from nested_learning.objective.protocol import Objective, Step
 
 
 class Training(nn.Module):
-    """`batch -> Step`: every row of a batch is read from a fresh state, with `resets` every document. Source: ours.
+    """`batch -> Step`: every row of a batch is read from a fresh state, with `resets` every document.
 
     `evenly`: make as many passes over the model for every batch, even if there is nothing to read: needed where
     processes hold the parameters together, and each has to be there when another asks.
@@ -26,7 +26,7 @@ class Training(nn.Module):
         self.resets, self.evenly = resets, evenly
 
     def forward(self, batch: Batch) -> Step:
-        """Read `batch` and say how well; `Step.loss` is a sum, which the caller divides."""
+        """Return the step over `batch`; `Step.loss` is a sum, which the caller divides."""
         if not self.resets:
             return self._read(batch)
         parts = cut(batch, evenly=self.evenly)
@@ -37,7 +37,7 @@ class Training(nn.Module):
 
 
 def add(batch: Batch, parts: Sequence[Part], steps: Sequence[Step]) -> Step:
-    """Add up what reading the `parts` of `batch` gave; every document counts as a row. Source: ours."""
+    """Add up what reading the `parts` of `batch` gave; every document counts as a row."""
     metrics = {name: sum((step.metrics[name] for step in steps[1:]), value) for name, value in steps[0].metrics.items()}
     loss = sum((step.loss for step in steps[1:]), steps[0].loss)
     num_targets = sum((step.num_targets for step in steps[1:]), steps[0].num_targets)

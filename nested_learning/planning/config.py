@@ -1,4 +1,4 @@
-"""What a run is planned for: which GPUs, how many, what share of them it is assumed to use, what they cost."""
+"""The GPUs that `dry_run=true` plans with."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from nested_learning.typed import did_you_mean
 
 @dataclass(kw_only=True)
 class PlanConfig:
-    """What `dry_run=true` plans with; nothing of it has any effect on training.
+    """The assumptions of `dry_run=true`; they have no effect on training.
 
-    `mfu` is the share of the GPU's peak that training is assumed to reach, `price` the dollars an hour of one GPU
+    `mfu` is the fraction of the GPU's peak that training is assumed to reach, `price` the dollars an hour of one GPU
     (null: the table's), `vocab_size` the vocabulary to plan with where the data is not prepared yet (null: that is an
     error).
     """

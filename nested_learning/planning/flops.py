@@ -1,8 +1,8 @@
-"""The operations that a model needs for a token, known from its configuration alone: nothing is computed.
+"""The FLOPs of a model for a token, computed from its configuration without numbers.
 
-Counted are the multiplications and additions (two for a pair) of matrix products, and of triangular systems, whose
-share in memories is not small; nothing else is, as is the custom. Linear maps and memories are counted on the meta
-device, as torch would compute them; softmax attention follows from what a token sees.
+Only the multiplications and additions (two for a pair) of matrix products are counted, as is usual, and those of
+triangular systems, which matter in memories. Linear maps and memories are counted on the meta device, as torch would
+compute them; softmax attention follows from the number of tokens that a token attends to.
 """
 
 from collections import Counter
@@ -175,7 +175,7 @@ def parameters_in_products(model: torch.nn.Module) -> int:
 def utilisation(known: Flops, tokens_per_second: float, most: float | None) -> dict[str, float | None]:
     """Return the MFU, by both conventions, of a run whose devices could make `most` operations a second together.
 
-    None where nobody knows that number: 0 would be a claim. What is recomputed does not count.
+    None where the peak is unknown. Recomputed activations do not count.
     """
     if most is None:
         return {"mfu_12": None, "mfu_causal": None}
@@ -186,7 +186,7 @@ def utilisation(known: Flops, tokens_per_second: float, most: float | None) -> d
 
 
 def most_operations(device: torch.device, dtype: str, number: int) -> float | None:
-    """Return the operations a second of `number` devices like this one in `dtype` (see `peaks.py`); None: unknown."""
+    """Return the peak FLOP/s of `number` devices like this one in `dtype` (see `hardware.py`), None where unknown."""
     if device.type != "cuda":
         return None
     if dtype == "float32" and torch.get_float32_matmul_precision() != "highest":

@@ -1,4 +1,4 @@
-"""What devices could compute at most: the share that a run reaches of it is its MFU (model FLOPs utilisation)."""
+"""Peak FLOP/s, memory and price of devices; the fraction of the peak that a run reaches is its MFU."""
 
 import re
 from typing import NamedTuple
@@ -51,7 +51,7 @@ PEAKS: list[tuple[str, dict[str, float]]] = [
 def peak(device_name: str, dtype: str) -> float | None:
     """Return the most operations a second of a device in `dtype`; None where it is not known, as of any CPU.
 
-    `device_name`: as its driver says it (`torch.cuda.get_device_name()`), or a part of that such as "H100"; `dtype`:
+    `device_name`: as its driver reports it (`torch.cuda.get_device_name()`), or a part of that such as "H100"; `dtype`:
     float32, tfloat32, bfloat16, float16 or float8. Source: the makers' data sheets.
     """
     found = next((by_dtype for pattern, by_dtype in PEAKS if re.search(pattern, device_name)), None)
