@@ -1,6 +1,6 @@
-"""Nested Learning: everything that learns is weights, a learning rule and a clock.
+"""Nested Learning: optimizers and memories share one interface: weights, an update rule and a period.
 
-`python train.py` trains a run, `from nested_learning import Session` reads it; `NestedModel` opens what it exported.
+`python train.py` trains a run, `Session` generates text with it, `NestedModel` opens an exported one.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ __all__ = ["NestedModel", "Session", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a class on first use: both need torch, and a mistyped command must answer before torch is loaded."""
+    """Import a class on first use: both need torch, and a mistyped command must fail before torch is loaded."""
     if name == "NestedModel":
         from nested_learning.hub.pretrained import NestedModel
 

@@ -24,11 +24,11 @@ class SweepError(NestedLearningError):
 
 
 class ReplicaError(NestedLearningError):
-    """Processes that train together no longer hold the same numbers: says which tensor of which processes."""
+    """Replicas on several processes that are no longer equal; the message names the tensor and the processes."""
 
 
 class LostError(NestedLearningError):
-    """Another process of the run is gone, or does not answer."""
+    """Another process of the run has died or does not respond."""
 
 
 class DivergedError(NestedLearningError):

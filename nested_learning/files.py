@@ -24,9 +24,9 @@ def sync(path: Path) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """Return the sha256 of the contents of `path`, read in pieces of 1 MiB."""
+    """Return the sha256 of the contents of `path`, read in blocks of 1 MiB."""
     digest = sha256()
     with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()

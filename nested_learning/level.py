@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# the tokens that the first n optimizer steps read, over all processes: what clocks in tokens are read from
+# number of optimizer steps -> tokens that they read, over all processes
 TokensBefore = Callable[[int], int]
 
 
@@ -14,7 +14,7 @@ class Context:
 
     `rule` (of `ops/rules`), `lr`, `weight_decay` and `options` (the rule's other keywords) make the update. `signal` is
     the error it follows: "teach", the gradient of the task's loss, or "local", that of an objective of the level.
-    `is_through`: the outer gradient flows through the updates; else they are constants to it.
+    `is_through`: the outer gradient flows through the updates; otherwise they are constants to it.
     """
 
     period: int
@@ -41,7 +41,7 @@ class Level:
 
 
 def is_due(period: int, tokens_before: int, tokens_after: int) -> bool:
-    """Say whether a level steps when the tokens read grow from `tokens_before` to `tokens_after`.
+    """Return whether a level steps when the number of tokens read grows from `tokens_before` to `tokens_after`.
 
     True when a multiple of `period` lies in (tokens_before, tokens_after], and always for period 0, so that a
     period that is no multiple of the tokens of a step keeps its average rate.

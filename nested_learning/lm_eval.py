@@ -38,7 +38,7 @@ def register() -> Any:
     """Register this project's models with lm-evaluation-harness as `nested`; return their class.
 
     Model arguments: `checkpoint`, a run directory or step; `device`, `weights` and `batch_size` as elsewhere;
-    `max_length`, the last tokens of a context with its continuation; and options of the memory policy by name, such as
+    `max_length`, the most tokens of a context and its continuation; and options of the memory policy by name, such as
     `memory=memorize` and `memory.steps=2`. Raises ConfigError without the package `lm-eval`.
     """
     from nested_learning.evals.harness.lm import lm_class
@@ -47,7 +47,7 @@ def register() -> Any:
     from lm_eval.api.registry import register_model
 
     class Nested(base):  # type: ignore[misc, valid-type]
-        """A checkpoint behind the interface of lm-evaluation-harness."""
+        """A checkpoint with the interface of lm-evaluation-harness."""
 
         def __init__(
             self,
@@ -67,7 +67,7 @@ def register() -> Any:
                 raise ConfigError("--model_args: give checkpoint=<run directory or checkpoints/step_*>")
             trained = open_trained(Path(str(checkpoint)), device or "auto", weights)
             if trained.tokenizer is None:
-                raise ConfigError(f"{trained.checkpoint}: was trained on data without text; it has no tokenizer")
+                raise ConfigError(f"{trained.checkpoint}: has no tokenizer, since its data is not text; use phase=eval")
             policy = read_policy(str(checkpoint), options)
             super().__init__(
                 lambda rows: Session(trained.model, trained.tokenizer, batch=rows, policy=policy),
@@ -80,17 +80,21 @@ def register() -> Any:
 
 
 def read_policy(checkpoint: str, options: Mapping[str, Any]) -> MemoryConfig:
-    """Return the memory policy in `options`, `memory` and `memory.<key>`; raise ConfigError for other keys.
+    """Return the memory policy that the keys `memory` and `memory.<key>` of `options` describe.
 
-    `checkpoint` is the model that is evaluated.
+    `checkpoint` is the model that is evaluated. Raises ConfigError for other keys.
     """
     unknown = [key for key in options if key != "memory" and not key.startswith("memory.")]
     if unknown:
         raise ConfigError(
-            f"--model_args: no argument {unknown[0]}; there are checkpoint, device, weights, max_length, memory and "
+            f"--model_args: no argument {unknown[0]}; allowed: checkpoint, device, weights, max_length, memory and "
             "memory.<key>"
         )
-    lines = ["phase=eval", f"checkpoint={checkpoint}", *(f"{key}={_written(value)}" for key, value in options.items())]
+    lines = [
+        "phase=eval",
+        f"checkpoint={checkpoint}",
+        *(f"{key}={_as_override(value)}" for key, value in options.items()),
+    ]
     return make_job(open_option_files(None), lines).config.memory
 
 
@@ -101,9 +105,9 @@ def read_batch_size(value: str | int) -> int:
     return int(value)
 
 
-def _written(value: Any) -> str:
+def _as_override(value: Any) -> str:
     if isinstance(value, list):
-        return f"[{','.join(map(_written, value))}]"
+        return f"[{','.join(map(_as_override, value))}]"
     return "null" if value is None else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Operations on states: nested tuples whose leaves are tensors (rows first), beside plain integers and None."""
+"""Operations on states: nested tuples whose leaves are tensors (batch first), integers and None."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -17,26 +17,26 @@ def map(fn: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
 
 
 def leaves(tree: Tree) -> list[Tensor]:
-    """List the tensors of `tree`, in a fixed order."""
+    """Return the tensors of `tree`, in a fixed order."""
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def named_leaves(tree: Tree) -> dict[str, Tensor]:
-    """Name every tensor of `tree` by its path, such as `.blocks[0].memory.weight`."""
+    """Return every tensor of `tree` under its path, such as `.blocks[0].memory.weight`."""
     pairs, _ = pytree.tree_flatten_with_path(tree)
     return {pytree.keystr(path): leaf for path, leaf in pairs if isinstance(leaf, Tensor)}
 
 
 def named_integers(tree: Tree) -> dict[str, int]:
-    """Name every integer of `tree` by its path, such as `.blocks[0].position`."""
+    """Return every integer of `tree` under its path, such as `.blocks[0].position`."""
     pairs, _ = pytree.tree_flatten_with_path(tree)
     return {pytree.keystr(path): leaf for path, leaf in pairs if isinstance(leaf, int)}
 
 
 def rebuild(template: Tree, named: Mapping[str, Tensor | int]) -> Tree:
-    """Return `template` with the tensors of `named` (the names of `named_leaves`) in the place of its own.
+    """Return `template` with its tensors replaced by those of `named` (keys as in `named_leaves`).
 
-    Integers stay those of the template unless `named` has them too.
+    Integers are replaced where `named` has them.
     """
 
     def chosen(path: tuple[Any, ...], leaf: Any) -> Any:
@@ -57,13 +57,13 @@ def select_rows(tree: Tree, index: Tensor) -> Tree:
 
 
 def nodes(kind: type[Node], tree: Tree) -> list[Node]:
-    """List the subtrees of `tree` of the class `kind`, such as a NamedTuple, in a fixed order."""
-    found = pytree.tree_leaves(tree, is_leaf=lambda node: isinstance(node, kind))
-    return [node for node in found if isinstance(node, kind)]
+    """Return the subtrees of `tree` of the class `kind`, such as a NamedTuple, in a fixed order."""
+    leaves_and_nodes = pytree.tree_leaves(tree, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in leaves_and_nodes if isinstance(node, kind)]
 
 
 def map_nodes(kind: type[Node], fn: Callable[[Node], Node], tree: Tree) -> Tree:
-    """Return `tree` with `fn` applied to every subtree of the class `kind`; all else stays as it is."""
+    """Return `tree` with `fn` applied to every subtree of the class `kind`; everything else stays as it is."""
     return pytree.tree_map(
         lambda node: fn(node) if isinstance(node, kind) else node, tree, is_leaf=lambda node: isinstance(node, kind)
     )

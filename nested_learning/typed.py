@@ -1,4 +1,4 @@
-"""Plain YAML values to typed ones: every key must be known and present, every value of the declared type."""
+"""Convert plain YAML values to typed ones: no unknown or missing key, every value of the declared type."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -21,7 +21,7 @@ EXAMPLES: dict[type, tuple[str, str]] = {
 
 
 class MisfitError(ConfigError):
-    """A value that does not fit its declaration; `key` is its full name, for whoever can tell where it came from."""
+    """A value that does not fit its declaration; `key` is its full name, from which a caller can look up its origin."""
 
     def __init__(self, key: str, problem: str, fix: str) -> None:
         super().__init__(f"{key}{problem}; {fix}")
@@ -64,7 +64,7 @@ def convert_dataclass(value: Any, kind: Any, key: str, special: dict[str, Choose
         if name not in known:
             raise unknown_key(key, str(name), list(known))
     for name, field in known.items():
-        full = join(key, name)
+        full = full_key(key, name)
         if name in value:
             built[name] = (
                 special[name](value[name], full) if name in special else convert(value[name], hints[name], full)
@@ -75,32 +75,32 @@ def convert_dataclass(value: Any, kind: Any, key: str, special: dict[str, Choose
 
 
 def unknown_key(parent: str, name: str, known: Sequence[str]) -> MisfitError:
-    """Make the error for a key `name` that `parent` ("" for the root) does not have."""
+    """Return the error for a key `name` that `parent` ("" for the root) does not have."""
     inside = f"keys of {parent}" if parent else "keys"
     return MisfitError(
-        join(parent, name), ": no such key", f"{did_you_mean(name, known, parent)}{inside}: {', '.join(known)}"
+        full_key(parent, name), ": no such key", f"{did_you_mean(name, known, parent)}{inside}: {', '.join(known)}"
     )
 
 
 def did_you_mean(word: str, known: Sequence[str], parent: str = "") -> str:
-    """Return "did you mean X? " for the known word nearest to `word`, or "" when none is near."""
+    """Return "did you mean X? " for the known word most similar to `word`, or "" when none is similar."""
     near = get_close_matches(word, known, n=1)
-    return f"did you mean {join(parent, near[0])}? " if near else ""
+    return f"did you mean {full_key(parent, near[0])}? " if near else ""
 
 
 def check_at_least(key: str, value: float | int, least: float | int) -> None:
-    """Raise ConfigError unless `value`, which the configuration has as `key`, is `least` or more."""
+    """Raise ConfigError unless the value of `key` is `least` or more."""
     if not value >= least:
         raise ConfigError(f"{key}={value} must be at least {least}; for example {key}={least}")
 
 
 def check_one_of(key: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise ConfigError unless `value`, which the configuration has as `key`, is one of `allowed`."""
+    """Raise ConfigError unless the value of `key` is one of `allowed`."""
     if value not in allowed:
         raise ConfigError(f"{key}={value}: no such {key}; {did_you_mean(value, allowed)}allowed: {', '.join(allowed)}")
 
 
-def join(parent: str, name: str) -> str:
+def full_key(parent: str, name: str) -> str:
     """Return the full name of key `name` of `parent`."""
     return f"{parent}.{name}" if parent else name
 
@@ -110,8 +110,8 @@ def _convert_optional(value: Any, kind: Any, key: str) -> Any:
     if value is None and NoneType in kinds:
         return None
     options = [option for option in kinds if option is not NoneType]
-    fitting = [option for option in options if (get_origin(option) or option) is type(value)]
-    return convert(value, [*fitting, *options][0], key)
+    matching = [option for option in options if (get_origin(option) or option) is type(value)]
+    return convert(value, [*matching, *options][0], key)
 
 
 def _name(name: Any, key: str) -> str:
@@ -134,7 +134,7 @@ def _override(key: str, kind: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Write a value as it is typed."""
+    """Write a value as it is typed on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return " ".join(repr(value).split())

@@ -1,4 +1,4 @@
-"""What a command takes over from the run that it reads or begins with, unless the command line says otherwise."""
+"""Defaults from another run: the settings of `checkpoint=`, `branch_from=` or `stack_from=` that a command keeps."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -8,47 +8,48 @@ import yaml
 
 from nested_learning.errors import CheckpointError
 
-# what the model is, and what it was trained on and for; everything else is about this command, not about that run
-INHERITED = ("model", "optim", "data", "objective", "seed", "stages")
-# what a model that begins with the weights of another does not share with it; all else that both have is its shape
-OWN = ("name", "levels", "cms", "dropout")
+# keys that describe the model and its training; all other keys belong to the command
+RUN_KEYS = ("model", "optim", "data", "objective", "seed", "stages")
+# keys of a model that do not change the shapes of its weights
+SHAPELESS_KEYS = ("name", "levels", "cms", "dropout")
 
 
-def inherit(given: dict[str, Any], typed: Collection[str], origin: str = "checkpoint") -> dict[str, Any]:
-    """Return `given`, a composed configuration with the key `origin`, with the INHERITED keys of the run it names.
+def use_run_defaults(composed: dict[str, Any], typed: Collection[str], origin: str = "checkpoint") -> dict[str, Any]:
+    """Return the configuration `composed` with the RUN_KEYS of the run that its key `origin` names.
 
-    `typed` are the keys of the command line. A group chosen there (`data=text`) counts as a whole; single keys of it
-    (`data.val_rows`) are laid over those of the run. Raises CheckpointError when there is no run.
+    `typed` are the keys of the command line, which win. A group chosen there (`data=text`) is kept as a whole; single
+    keys of it (`data.val_rows`) replace those of the run. Raises CheckpointError when there is no run.
     """
-    saved = _read(origin, given)
-    result = dict(given)
-    for key in INHERITED:
+    saved = _read_run_config(origin, composed)
+    result = dict(composed)
+    for key in RUN_KEYS:
         if key in typed or key not in saved:
             continue
         result[key] = saved[key]
         for name in typed:
             if name.startswith(f"{key}."):
-                # of a list such as model.levels[0], the whole list
-                result = _lay_over(result, given, name.partition("[")[0].split("."))
+                # model.levels[0] replaces the whole list
+                result = _replace_at(result, composed, name.partition("[")[0].split("."))
     return result
 
 
-def inherit_shape(given: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
-    """Return `given`, a composed configuration with `stack_from`, with the shape of the model of the run it names.
+def use_run_shape(composed: dict[str, Any], typed: Collection[str]) -> dict[str, Any]:
+    """Return the configuration `composed` with the model's shape from the run that `stack_from` names.
 
-    Keys of the command line stay as they are: what does not fit is refused with the weights. Raises CheckpointError
-    when there is no run.
+    Keys of the command line (`typed`) win; a shape that does not fit is refused later, when the weights are loaded.
+    Raises CheckpointError when there is no run.
     """
-    saved, model = _read("stack_from", given), given["model"]
+    saved, model = _read_run_config("stack_from", composed), composed["model"]
     if not isinstance(saved.get("model"), dict):
-        raise CheckpointError(f"stack_from={given['stack_from']}: its config.yaml has no model; give another run")
-    taken = [key for key in model if key in saved["model"] and key not in OWN and f"model.{key}" not in typed]
-    return given | {"model": model | {key: saved["model"][key] for key in taken}}
+        raise CheckpointError(f"stack_from={composed['stack_from']}: its config.yaml has no model; give another run")
+    shared = [key for key in model if key in saved["model"] and key not in SHAPELESS_KEYS]
+    shape = {key: saved["model"][key] for key in shared if f"model.{key}" not in typed}
+    return composed | {"model": model | shape}
 
 
-def _read(key: str, given: dict[str, Any]) -> dict[str, Any]:
+def _read_run_config(key: str, composed: dict[str, Any]) -> dict[str, Any]:
     """Read the config.yaml of the run directory or checkpoint that `key` names; both have one."""
-    path = Path(given[key])
+    path = Path(composed[key])
     file = path / "config.yaml"
     if not file.is_file():
         raise CheckpointError(f"{key}={path}: no run here; give a run directory or one of its checkpoints/step_*")
@@ -61,9 +62,12 @@ def _read(key: str, given: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _lay_over(values: Any, given: Any, names: list[str]) -> Any:
-    """Return `values` with what `given` has at the place `names`, or on the way there where `values` has no mapping."""
-    if not names or not isinstance(values, dict):
-        return given
-    name, *rest = names
-    return values | {name: _lay_over(values[name], given[name], rest) if name in values else given[name]}
+def _replace_at(values: Any, source: Any, path: list[str]) -> Any:
+    """Return `values` with the entry at `path` taken from `source`.
+
+    Where `values` has no mapping on the way, the whole entry of `source` at that depth is taken.
+    """
+    if not path or not isinstance(values, dict):
+        return source
+    name, *rest = path
+    return values | {name: _replace_at(values[name], source[name], rest) if name in values else source[name]}

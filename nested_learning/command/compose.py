@@ -1,7 +1,7 @@
-"""From command-line overrides to composed configurations, with every complaint in our words and on one line.
+"""From command-line overrides to composed configurations; every error is one line that names the fix.
 
-Overrides are checked against the option files before Hydra sees them, and every `key=value` is handed over in its
-forced form: a key that nobody knows then reaches `config.load`, which alone knows what is allowed.
+Overrides are checked against the option files before Hydra sees them. Every `key=value` is passed to Hydra as
+`++key=value`, which it accepts for unknown keys too: `load_config` then refuses them and lists the allowed ones.
 """
 
 import json
@@ -19,29 +19,29 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nested_learning.command.checkpoint_defaults import inherit, inherit_shape
+from nested_learning.command.checkpoint_defaults import use_run_defaults, use_run_shape
 from nested_learning.config.option_files import ROOT, OptionFiles
 from nested_learning.config.registry import LISTED
-from nested_learning.config.schema import Config, first_line, load
+from nested_learning.config.schema import Config, first_line, load_config
 from nested_learning.errors import ConfigError
 from nested_learning.typed import did_you_mean
 
-# keys whose values are the user's own words
+# keys whose values are free text
 FREE_TEXT = ("prompt",)
-# of a sweep file: overrides that belong together, by name, and the key that a job is told apart by
+# in a sweep file: named sets of overrides, and the key under which a job shows the name of its set
 VARIANTS, VARIANT = "variants", "variant"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One configuration to run, and the overrides of the sweep that set it apart from the others."""
+    """One configuration to run, and the overrides that distinguish it from the other jobs of the sweep."""
 
     config: Config
     swept: dict[str, str]
 
 
 def make_job(files: OptionFiles, lines: Sequence[str]) -> Job:
-    """Compose and validate the one configuration that the overrides `lines` ask for; raise ConfigError."""
+    """Compose and validate the one configuration that the overrides `lines` describe; raise ConfigError."""
     overrides = parse(files, lines)
     for line, override in overrides.items():
         if override.is_sweep_override():
@@ -54,7 +54,7 @@ def make_job(files: OptionFiles, lines: Sequence[str]) -> Job:
 def make_jobs(files: OptionFiles, lines: Sequence[str]) -> list[Job]:
     """Compose and validate every combination of the swept values, the last key changing fastest; raise ConfigError.
 
-    The variants of a sweep file, each some overrides under a name, are one more key, `variant`, and the last.
+    The variants of a sweep file (named sets of overrides) act as one more swept key, `variant`, which comes last.
     """
     lines, variants = _expand(files, lines)
     overrides = parse(files, lines)
@@ -84,14 +84,14 @@ def parse(files: OptionFiles, lines: Sequence[str]) -> dict[str, Override]:
 
 
 def _take_literally(line: str) -> str:
-    """Quote the value of a key that holds free text: commas, brackets and outer spaces in it mean themselves."""
+    """Quote the value of a key that holds free text, so that commas, brackets and outer spaces have no meaning."""
     key, equals, value = line.partition("=")
     is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     if not equals or key.lstrip("+") not in FREE_TEXT or is_quoted:
         return line
-    # "${" would be a reference; backslashes count in front of that and of a quote, and stand for themselves elsewhere
-    escaped = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), escaped)
+    # OmegaConf resolves "${" unless it is escaped; backslashes are doubled before it and before a quote, nowhere else
+    escaped = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
+    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + (r"\'" if match[2] else ""), escaped)
     return f"{key}='{escaped}'"
 
 
@@ -107,21 +107,21 @@ def _parse_line(line: str) -> Override:
 
 
 def _check(files: OptionFiles, line: str, override: Override) -> None:
-    """Refuse what a configuration never needs, and options that do not exist."""
+    """Raise ConfigError for syntax of Hydra that this project does not use, and for options that do not exist."""
     key = override.key_or_group
     if not key:
         raise ConfigError(f"{line}: no key; write key=value, such as steps=100")
     if key.replace("/", ".").split(".")[0] == "hydra":
         raise ConfigError(f"{line}: Hydra's own settings are fixed; the run directory is out=<folder> name=<name>")
     if override.is_delete():
-        raise ConfigError(f"{line}: no key can be left out; set it: {key}=<value>")
+        raise ConfigError(f"{line}: a key cannot be deleted; set it: {key}=<value>")
     if override.package is not None:
-        raise ConfigError(f"{line}: a group has one place; write {key}=<option>")
+        raise ConfigError(f"{line}: a group has one fixed package; write {key}=<option>")
     options = files.options(key)
     if "/" in key and not options:
         raise ConfigError(f"{key}: no such group; allowed: {', '.join(files.groups())}")
     if options and override.is_add():
-        raise ConfigError(f"{line}: the group {key} is always there; write {line.lstrip('+')}")
+        raise ConfigError(f"{line}: the group {key} is always set; write {line.lstrip('+')}")
     if options and not override.is_sweep_override():
         for name in _check_option(key, override.value(), options):
             files.read(f"{key}/{name}")
@@ -147,9 +147,9 @@ def _values(line: str, override: Override) -> list[str]:
 
 
 def _expand(files: OptionFiles, lines: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Put the `key: values` of the file sweep/<name>.yaml in the place of `sweep=<name>`; the command line wins.
+    """Replace `sweep=<name>` by the `key: values` of the file sweep/<name>.yaml; the command line wins.
 
-    Also returns the overrides of its `variants`, by name.
+    Also returns the overrides of the file's `variants`, by name.
     """
     given = {line.partition("=")[0] for line in lines}
     expanded: list[str] = []
@@ -162,13 +162,13 @@ def _expand(files: OptionFiles, lines: Sequence[str]) -> tuple[list[str], dict[s
         _check_option(key, name, files.options(key))
         content = files.read(f"sweep/{name}")
         for variant, values in content.pop(VARIANTS, {}).items():
-            variants[variant] = [f"{changed}={_written(value)}" for changed, value in values.items()]
+            variants[variant] = [f"{changed}={_override_syntax(value)}" for changed, value in values.items()]
         expanded += [f"{swept}={values}" for swept, values in content.items() if swept not in given]
     return expanded, variants
 
 
-def _written(value: Any) -> str:
-    """Write what a YAML file says as an override says it; a text that is the whole value stands for itself."""
+def _override_syntax(value: Any) -> str:
+    """Write a value of a YAML file in the syntax of overrides; a text that is the whole value stays unquoted."""
 
     def inner(part: Any) -> str:
         if isinstance(part, dict):
@@ -176,7 +176,7 @@ def _written(value: Any) -> str:
         if isinstance(part, list):
             return "[" + ",".join(map(inner, part)) + "]"
         if isinstance(part, str):
-            # backslashes stand for themselves but in front of a quote
+            # a backslash is literal except before a quote
             return "'" + part.replace("'", r"\'") + "'"
         return json.dumps(part)
 
@@ -195,10 +195,10 @@ def _load(files: OptionFiles, overrides: Mapping[str, Override]) -> Config:
     values: Any = OmegaConf.to_container(composed)
     origin = "branch_from" if trains else "checkpoint"
     if isinstance(values[origin], str):
-        composed = OmegaConf.create(inherit(values, list(keys.values()), origin))
+        composed = OmegaConf.create(use_run_defaults(values, list(keys.values()), origin))
     elif trains and isinstance(values["stack_from"], str):
-        composed = OmegaConf.create(inherit_shape(values, list(keys.values())))
-    return load(composed, lambda key: _origin(files, typed, choices, key))
+        composed = OmegaConf.create(use_run_shape(values, list(keys.values())))
+    return load_config(composed, lambda key: _origin(files, typed, choices, key))
 
 
 def _compose(files: OptionFiles, lines: list[str]) -> Any:
@@ -210,14 +210,14 @@ def _compose(files: OptionFiles, lines: list[str]) -> Any:
     except MissingConfigException as error:
         raise ConfigError(f"{error.missing_cfg_file}: no such option file; {first_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(first_line(error).replace("Error merging override ++", "no such place: ")) from error
+        raise ConfigError(first_line(error).replace("Error merging override ++", "no such key: ")) from error
     except (yaml.YAMLError, OSError) as error:
-        # a file that an option file builds on
+        # raised for a file that an option file lists under `defaults`
         raise ConfigError(f"an option file cannot be read: {' '.join(str(error).split())}") from error
 
 
 def _origin(files: OptionFiles, typed: Sequence[str], choices: Any, key: str) -> str:
-    """Name where `key` came from: the command line (the keys `typed` there), or the option file that sets it."""
+    """Return where `key` was set: on the command line (whose keys are `typed`), or in which option file."""
     if any(f"{key}.".startswith(f"{given}.") or given.startswith(f"{key}.") for given in typed):
         return "on the command line"
     group, _, rest = key.partition(".")

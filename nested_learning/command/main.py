@@ -1,6 +1,6 @@
-"""The command line: one configuration or a sweep of them, checked whole before anything is made or trained.
+"""The command line: one configuration or a sweep, checked completely before any file is created.
 
-Bad input is one line on stderr and exit status 2, in about a second: torch is imported by the phase, after the checks.
+Bad input prints one line on stderr and exits with status 2, in about a second: torch is imported only afterwards.
 """
 
 import errno
@@ -23,12 +23,12 @@ from nested_learning.launcher.parent import signal_on_parent_death
 from nested_learning.version import __version__
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
-# seconds
+# seconds that other processes wait before they print an error
 PATIENCE = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line (`sys.argv` by default) asks for; return the exit status."""
+    """Run the command line `arguments` (default: `sys.argv`); return the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         _dispatch(arguments)
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(str(interrupt) or "interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # whoever read our output has seen enough, as in `--help | head`
+        # the reader closed the pipe, as in `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
@@ -76,8 +76,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 
 def _run_job(file: Path) -> None:
-    """Run the configuration in `file`, as a launcher asks this process to."""
-    # as Ctrl-C does: what it trains is saved first
+    """Run the configuration in `file`, as a launcher starts it."""
+    # SIGTERM stops training as Ctrl-C does: after a checkpoint
     signal_on_parent_death(signal.SIGTERM)
     config = from_yaml(file)
     if config.phase.trains and config.name is not None and os.environ.get("RANK", "0") == "0":
@@ -92,7 +92,7 @@ class _Flags(ArgumentParser):
 
 
 def _read_flags(arguments: Sequence[str]) -> Namespace:
-    """Read the flags, Hydra's own ones as far as they make sense here; the rest are overrides."""
+    """Parse the flags, among them those of Hydra that make sense here; all other arguments are overrides."""
     parser = _Flags(prog="train.py", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--help", "-h", action="store_true")
@@ -114,7 +114,7 @@ def _read_flags(arguments: Sequence[str]) -> Namespace:
 
 
 def _hand_to_hydra(files: OptionFiles, flags: Namespace) -> None:
-    """Let Hydra answer what it answers best: --help, --cfg, --info and shell completion. It runs no job."""
+    """Let Hydra print --help, --cfg, --info and shell completion. It runs no job."""
     import hydra
 
     first, *others = (str(folder) for folder in files.folders)
@@ -126,7 +126,7 @@ def _hand_to_hydra(files: OptionFiles, flags: Namespace) -> None:
     try:
         hydra.main(version_base="1.3", config_path=first, config_name=ROOT)(lambda _config: None)()
     except SystemExit as done:
-        # after --help Hydra leaves the program, with status 0
+        # Hydra exits with status 0 after --help
         if done.code:
             raise
     finally:
@@ -136,8 +136,8 @@ def _hand_to_hydra(files: OptionFiles, flags: Namespace) -> None:
 def _say(line: str) -> None:
     """Write one line on stderr.
 
-    Of a distributed run the first process speaks; what another one has to say is usually the same, and its end would
-    have the launcher stop the first before it has spoken. So it waits, and is heard only when it failed alone.
+    In a distributed run all processes usually fail with the same error, and torchrun stops the others as soon as one
+    exits. So processes other than the first wait before they print: they are heard only if they failed alone.
     """
     if os.environ.get("RANK", "0") != "0":
         time.sleep(PATIENCE)

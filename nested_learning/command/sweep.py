@@ -1,7 +1,7 @@
 """A sweep: checked configurations, run into one folder, and the table that compares them.
 
-Nothing about a sweep is kept but what its runs leave behind. So the same command given again, whatever had stopped it,
-skips the runs that are done, goes on with those that are not, and ends with the same table.
+A sweep has no state of its own besides the files of its runs. The same command, given again after any interruption,
+skips finished runs, resumes the others, and ends with the same table.
 """
 
 import fcntl
@@ -19,9 +19,9 @@ from nested_learning.errors import ConfigError, SweepError
 from nested_learning.launcher.protocol import Task
 from nested_learning.launcher.serial import SerialConfig
 
-# characters of run names; others would need quotes on a command line
+# characters allowed in run names; others would need quotes on a command line
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.+")
-# evaluations of several write into the directories of several runs
+# sweeping over this key evaluates several runs, each in its own directory
 CHECKPOINT = "checkpoint"
 # characters of a name; file systems allow 255
 MAX_NAME = 120
@@ -30,21 +30,21 @@ MAX_NAME = 120
 def run_sweep(jobs: Sequence[Job], run: Callable[[Config], object], name: str) -> None:
     """Run every job that is not done yet; one that fails is reported, and the others continue.
 
-    Runs of `phase=train` go into the folder <out>/<name=, or else `name`>, where results.csv, the table and a plot
-    compare them. Raises ConfigError before the first job when names would clash or a run is there that was made with
-    another configuration, and SweepError at the end when jobs failed.
+    Runs of `phase=train` go into the folder <out>/<config.name, or else `name`>, with results.csv, a table and a plot
+    that compare them. Raises ConfigError before the first job when names would clash or a run directory holds a run
+    with another configuration, and SweepError at the end when jobs failed.
     """
     _check(jobs)
     first = jobs[0].config
     launcher, folder = first.launcher, Path(first.out) / (first.name or name)
     trains = first.phase.trains and not first.dry_run
-    jobs = place(jobs, folder, trains)
+    jobs = assign_directories(jobs, folder, trains)
     finished = [trains and is_finished(job.config) for job in jobs]
     tasks = []
     for index, (job, is_done) in enumerate(zip(jobs, finished, strict=True)):
         title = f"job {index + 1} of {len(jobs)}: {' '.join(f'{key}={value}' for key, value in job.swept.items())}"
         if is_done:
-            _say(f"{title}: finished already")
+            _print_first(f"{title}: finished already")
         else:
             tasks.append(_task(job, title, run))
     failures = {}
@@ -52,32 +52,29 @@ def run_sweep(jobs: Sequence[Job], run: Callable[[Config], object], name: str) -
         for outcome in launcher.launch(tasks, folder):
             if outcome.error:
                 failures[outcome.task.name] = outcome.error
-                _say(f"{outcome.task.title}: failed: {outcome.error}")
+                _print_first(f"{outcome.task.title}: failed: {outcome.error}")
             if trains:
-                gather(jobs, folder)
+                collect_results(jobs, folder)
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"{interrupt or 'interrupted'}; the sweep goes on with its own command") from interrupt
-    if trains and (results := gather(jobs, folder)) and _is_first():
+        raise KeyboardInterrupt(f"{interrupt or 'interrupted'}; the same command resumes the sweep") from interrupt
+    if trains and (results := collect_results(jobs, folder)) and _is_first():
         report.conclude(folder, results)
     if failures:
-        told = "; ".join(f"{name}: {error}" for name, error in failures.items())
-        raise SweepError(f"{len(failures)} of {len(jobs)} jobs failed; the same command tries them again: {told}")
+        errors = "; ".join(f"{name}: {error}" for name, error in failures.items())
+        raise SweepError(f"{len(failures)} of {len(jobs)} jobs failed; the same command tries them again: {errors}")
 
 
 def sweep_name(lines: Sequence[str]) -> str:
-    """Return a name for the sweep that the overrides `lines` ask for: the same for the same ones in any order.
-
-    How jobs are launched makes no other sweep.
-    """
+    """Return the name of the sweep with the overrides `lines`, in any order; launcher settings do not change it."""
     lines = sorted(line for line in lines if not line.startswith("launcher"))
     return f"sweep_{sha256(json.dumps(lines).encode()).hexdigest()[:12]}"
 
 
-def place(jobs: Sequence[Job], folder: Path, trains: bool = True) -> list[Job]:
+def assign_directories(jobs: Sequence[Job], folder: Path, trains: bool = True) -> list[Job]:
     """Return the jobs as runs inside `folder`, each named after its own overrides, such as `seed-0_model-hope`.
 
-    Each is one job and launches no others. Jobs that train nothing stay where they are; evaluations of one checkpoint
-    are told apart by the names of their reports.
+    Each becomes a single job with launcher=serial. Jobs that do not train keep their directory; evaluations of one
+    checkpoint get different report names.
     """
     named: dict[str, Job] = {}
     for job in jobs:
@@ -87,22 +84,22 @@ def place(jobs: Sequence[Job], folder: Path, trains: bool = True) -> list[Job]:
         config = replace(job.config, launcher=SerialConfig(name="serial"))
         if trains:
             config = replace(config, out=str(folder), name=name)
-        elif config.phase.name == "eval" and (asked := {key: job.swept[key] for key in job.swept if key != CHECKPOINT}):
-            config = replace(config, name=run_name(asked))
+        elif config.phase.name == "eval" and (others := {k: v for k, v in job.swept.items() if k != CHECKPOINT}):
+            config = replace(config, name=run_name(others))
         named[name] = Job(config, job.swept)
     return list(named.values())
 
 
 def run_name(swept: dict[str, str]) -> str:
     """Return a run name made of the overrides of the sweep."""
-    name = "_".join(f"{_plain(key)}-{_plain(value)}" for key, value in swept.items()) or "run"
+    name = "_".join(f"{_plain_characters(key)}-{_plain_characters(value)}" for key, value in swept.items()) or "run"
     if len(name) <= MAX_NAME:
         return name
     return f"{name[:MAX_NAME]}-{sha256(json.dumps(swept).encode()).hexdigest()[:12]}"
 
 
 def is_finished(config: Config) -> bool:
-    """Say whether the run that `config` asks for is there and done. Raises ConfigError when another one is there."""
+    """Return whether the run of `config` is complete. Raises ConfigError when its directory holds another run."""
     directory = directory_of(config)
     if not directory.exists():
         return False
@@ -117,7 +114,7 @@ def is_finished(config: Config) -> bool:
 
 
 def wait_for_others(directory: Path) -> None:
-    """Return once no process works in the run `directory`: one of a sweep that was killed may still be at it."""
+    """Wait until no process holds the run `directory`: a job of a killed sweep may still be training in it."""
     lock = directory / "lock"
     if not lock.exists():
         return
@@ -125,14 +122,14 @@ def wait_for_others(directory: Path) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _say(f"{directory} is in use by process {lock.read_text().strip()}: waiting for it")
+            _print_first(f"{directory} is in use by process {lock.read_text().strip()}: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def gather(jobs: Sequence[Job], folder: Path) -> list[report.RunResult]:
-    """Read what the runs that are done found, in the order of `jobs`, and write it to results.csv."""
-    done = [(directory_of(job.config), job.swept) for job in jobs]
-    results = [report.read_run(where, swept) for where, swept in done if (where / report.SUMMARY).exists()]
+def collect_results(jobs: Sequence[Job], folder: Path) -> list[report.RunResult]:
+    """Read the results of the finished runs, in the order of `jobs`, and write them to results.csv."""
+    runs = [(directory_of(job.config), job.swept) for job in jobs]
+    results = [report.read_run(directory, swept) for directory, swept in runs if (directory / report.SUMMARY).exists()]
     if results and _is_first():
         report.write_csv(folder / "results.csv", results)
     return results
@@ -140,7 +137,7 @@ def gather(jobs: Sequence[Job], folder: Path) -> list[report.RunResult]:
 
 def directory_of(config: Config) -> Path:
     """Return the run directory of a job."""
-    assert config.name is not None, "place() names every run"
+    assert config.name is not None, "assign_directories() names every run"
     return Path(config.out) / config.name
 
 
@@ -171,10 +168,10 @@ def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _say(line: str) -> None:
+def _print_first(line: str) -> None:
     if _is_first():
         print(line, flush=True)
 
 
-def _plain(text: str) -> str:
+def _plain_characters(text: str) -> str:
     return "".join(letter if letter in PLAIN else "-" for letter in text).strip("-")

@@ -1,4 +1,4 @@
-"""The YAML files that options are made of: which there are, which one wins, and which one a key came from."""
+"""The YAML files of options: which exist, and which file a key was set in."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ import yaml
 from nested_learning.errors import ConfigError
 
 PACKAGE = Path(__file__).parents[1]
-# the file that everything is composed into
+# the root configuration
 ROOT = "train"
-# inside the package when it was installed from a wheel, beside it in a checkout
+# inside the package when installed from a wheel, next to it in a checkout
 SHIPPED = next(folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir())
 
 
 @dataclass(frozen=True)
 class OptionFiles:
-    """The folders that hold option files: the shipped ones, then the user's own; no option is in two of them."""
+    """The folders that hold option files: the shipped folder, then the user's own; no option is in both."""
 
     folders: tuple[Path, ...]
 
     def groups(self) -> list[str]:
-        """Name the groups."""
+        """Return the names of the groups."""
         return sorted({path.parent.name for folder in self.folders for path in folder.glob("*/*.yaml")})
 
     def options(self, group: str) -> list[str]:
-        """Name the options of `group`, "" for the root; empty when there is no such group."""
+        """Return the names of the options of `group` ("" for the root); an unknown group has none."""
         return sorted({path.stem for folder in self.folders for path in (folder / group).glob("*.yaml")})
 
     def find(self, name: str) -> Path | None:
@@ -42,33 +42,34 @@ class OptionFiles:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            # yaml names line and column, over several lines
+            # yaml's message spans several lines
             raise ConfigError(f"{shown(path)}: not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):
             raise ConfigError(f"{shown(path)}: must hold `key: value` lines, the first of them `name: <option>`")
         return content
 
     def origin(self, key: str, chosen: Mapping[str, str]) -> str:
-        """Name the file that `key` came from, "" when it cannot be known.
+        """Return the file that sets `key`, "" when it is unknown.
 
-        `chosen` maps an option file such as `model/hope` to the key its content stands under ("" for the root), the
-        file that wins first. A key that none of them has is said to come from the file it should be in.
+        `chosen` maps an option file such as `model/hope` to the key that its content is merged under ("" for the root),
+        in order of precedence. For a key that is in none of them, return the file that should have it.
         """
-        home = ""
+        expected = ""
         for name, package in chosen.items():
             path = self.find(name)
             if path is None or not (package == "" or f"{key}.".startswith(f"{package}.")):
                 continue
             if _holds(self.read(name), key[len(package) :].strip(".").split(".")):
                 return shown(path)
-            home = home or (shown(path) if package else "")
-        return home
+            expected = expected or (shown(path) if package else "")
+        return expected
 
 
 def open_option_files(config_dir: str | None) -> OptionFiles:
     """Return the shipped option files and those of `config_dir`.
 
-    Raises ConfigError when it is no folder, and when a file has the name of a shipped one, which it would not replace.
+    Raises ConfigError when it is no folder, and when it has a file with the name of a shipped one: files cannot replace
+    shipped ones.
     """
     if config_dir is None:
         return OptionFiles((SHIPPED,))
@@ -77,12 +78,12 @@ def open_option_files(config_dir: str | None) -> OptionFiles:
         raise ConfigError(f"--config-dir {config_dir}: no such folder; give one with files such as model/mine.yaml")
     for path in [*folder.glob("*.yaml"), *folder.glob("*/*.yaml")]:
         if (SHIPPED / path.relative_to(folder)).exists():
-            raise ConfigError(f"{shown(path)}: there is a shipped file of this name; give this one another name")
+            raise ConfigError(f"{shown(path)}: a shipped file has this name; rename this one")
     return OptionFiles((SHIPPED, folder))
 
 
 def shown(path: Path) -> str:
-    """Write a path as the user would: from the working directory when it lies inside."""
+    """Write a path relative to the working directory when it lies inside."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 

@@ -43,7 +43,7 @@ from nested_learning.objective.config import NextTokenConfig, OnlineConfig, Reco
 from nested_learning.optim.config import OptimConfig
 from nested_learning.phase.config import ExportConfig, PhaseConfig, TrainPhaseConfig
 
-# which class the `name` in a group's values stands for
+# the configuration class of each option, by group and by the option's `name`
 CHOICES: dict[str, dict[str, type]] = {
     "model": {
         "transformer": TransformerConfig,
@@ -115,5 +115,5 @@ CHOICES: dict[str, dict[str, type]] = {
     "launcher": {"serial": SerialConfig, "joblib": JoblibConfig, "submitit": SubmititConfig},
     "logger": {"wandb": WandbConfig, "tensorboard": TensorboardConfig},
 }
-# groups of which a run takes any number of options, by name
+# groups of which a run can have any number of options
 LISTED = ("evals", "logger")

@@ -1,8 +1,8 @@
-"""The whole configuration of a run as typed values, checked once: after `load` no code looks a key up by name.
+"""The whole configuration of a run as typed values, checked once by `load_config`.
 
-A configuration class lives in the folder of what it configures, most often in its `config.py`. Defaults stand in
-`configs/`; where a class repeats one, a test holds them equal. This module must not import torch, so that a mistyped
-key is reported at once.
+A configuration class is in the folder of what it configures, usually in its `config.py`. Defaults are in `configs/`;
+where a class repeats one, a test checks that they are equal. This module must not import torch, so that a mistyped key
+is reported at once.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from nested_learning.optim.config import OptimConfig
 from nested_learning.phase.config import PhaseConfig
 from nested_learning.planning.config import PlanConfig
 from nested_learning.train.divergence.policy import POLICIES as DIVERGENCES
-from nested_learning.typed import MisfitError, check_at_least, check_one_of, convert_dataclass, did_you_mean, join
+from nested_learning.typed import MisfitError, check_at_least, check_one_of, convert_dataclass, did_you_mean, full_key
 from nested_learning.world.config import WorldConfig
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -44,7 +44,7 @@ Origin = Callable[[str], str]
 
 @dataclass(kw_only=True)
 class Config:
-    """Everything a run is made of, on one screen; `configs/train.yaml` says what each key means."""
+    """All settings of a run; `configs/train.yaml` says what each key means."""
 
     model: ModelConfig
     optim: OptimConfig
@@ -120,16 +120,14 @@ class Config:
     def _check_training(self) -> None:
         if self.checkpoint is not None:
             raise ConfigError(
-                f"checkpoint={self.checkpoint} is for phase=eval, sample and export; to train on give "
-                f"resume={self.checkpoint}, to begin with its weights stack_from={self.checkpoint}"
+                f"checkpoint={self.checkpoint} is for phase=eval, sample and export; to resume "
+                f"training give resume={self.checkpoint}, to start from its weights stack_from={self.checkpoint}"
             )
         if self.branch_from is not None and self.stack_from is not None:
-            raise ConfigError(
-                f"branch_from={self.branch_from}: the model has the weights of that run; leave stack_from out"
-            )
+            raise ConfigError(f"branch_from={self.branch_from}: the weights come from that run; leave stack_from out")
         if self.weights != "model":
             raise ConfigError(
-                f"weights={self.weights} is for phase=eval, sample and export; what is trained is weights=model"
+                f"weights={self.weights} is for phase=eval, sample and export; training updates weights=model"
             )
         self.objective.check(self.model.levels)
         if self.world.is_deterministic and self.micro_batches is None:
@@ -139,46 +137,46 @@ class Config:
             )
         if self.world.parallel == "fsdp" and any(level.is_taught_through for level in self.model.levels):
             raise ConfigError(
-                "world.parallel=fsdp: cannot gather parameters for a second derivative, which gradient=through of a "
-                "level with signal=teach takes; use gradient: first_order, or world.parallel=ddp"
+                "world.parallel=fsdp: cannot gather parameters for second derivatives, which a level with "
+                "signal=teach and gradient=through needs; use gradient: first_order, or world.parallel=ddp"
             )
         if self.compile != "off" and any(level.is_taught for level in self.model.levels):
             raise ConfigError(
-                f"compile={self.compile}: a compiled model gives its gradient once, and levels that write ask for it "
-                "first; use compile=off"
+                f"compile={self.compile}: a compiled graph can be differentiated only once, and levels with "
+                "signal=teach differentiate it before the backward pass; use compile=off"
             )
 
 
-def load(composed: Any, origin: Origin = lambda _key: "") -> Config:
+def load_config(composed: Any, origin: Origin = lambda _key: "") -> Config:
     """Turn the composed Hydra configuration into typed values.
 
-    `origin(full key)` names the file or command line that a key came from, "" when it is not known. Raises ConfigError
-    for an unknown or missing key, a value of the wrong type, an unknown option name, or a value that makes no sense.
+    `origin(full key)` returns the file or command line that set a key, "" when it is unknown. Raises ConfigError for an
+    unknown or missing key, a value of the wrong type or out of range, and an unknown option name.
     """
     try:
         values = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
-    return _read(values, origin)
+    return _convert(values, origin)
 
 
 def to_yaml(config: Config) -> str:
-    """Write `config` as the text of a run directory's config.yaml, which `from_yaml` reads back to an equal one."""
+    """Return `config` as the text of a run directory's config.yaml; `from_yaml` reads an equal one back."""
     return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
 
 
 def from_yaml(path: Path) -> Config:
     """Read a run's config.yaml as strictly as the command line is read; raise ConfigError with the file's name."""
     try:
-        # no interpolation is resolved: a prompt may hold "${"
+        # interpolations are not resolved: a prompt may contain "${"
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the directory of a run") from error
-    return _read(values, lambda _key: str(path))
+    return _convert(values, lambda _key: str(path))
 
 
 def read_model(values: Any) -> ModelConfig:
-    """Turn the plain values of a model's options into their class; raise ConfigError as `load` does."""
+    """Turn the plain values of a model's options into their class; raise ConfigError as `load_config` does."""
     model: ModelConfig = _choose("model", values, "model")
     return model
 
@@ -188,14 +186,14 @@ def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _read(values: Any, origin: Origin) -> Config:
+def _convert(values: Any, origin: Origin) -> Config:
     special = {group: _chooser(group) for group in CHOICES if group not in LISTED}
     special |= {group: _list_chooser(group) for group in LISTED}
     try:
         return convert_dataclass(values, Config, "", special)
     except MisfitError as misfit:
-        place = origin(misfit.key)
-        raise ConfigError(f"{misfit.key}{misfit.problem}{f' ({place})' if place else ''}; {misfit.fix}") from misfit
+        source = origin(misfit.key)
+        raise ConfigError(f"{misfit.key}{misfit.problem}{f' ({source})' if source else ''}; {misfit.fix}") from misfit
 
 
 def _chooser(group: str) -> Callable[[Any, str], Any]:
@@ -204,20 +202,20 @@ def _chooser(group: str) -> Callable[[Any, str], Any]:
 
 def _list_chooser(group: str) -> Callable[[Any, str], Any]:
     return lambda value, key: {
-        name: _choose(group, item, join(key, name)) for name, item in _mapping(value, key).items()
+        name: _choose(group, item, full_key(key, name)) for name, item in _mapping(value, key).items()
     }
 
 
 def _choose(group: str, value: Any, key: str) -> Any:
-    """Build the class that the `name` in a group's values stands for."""
+    """Build the configuration class of an option from its values, whose `name` chooses the class."""
     options = CHOICES[group]
     if "name" not in _mapping(value, key):
-        raise MisfitError(f"{key}.name", ": missing", f"each option of {group} says its name: {', '.join(options)}")
+        raise MisfitError(f"{key}.name", ": missing", f"every option of {group} has a name: {', '.join(options)}")
     name = value["name"]
     if not isinstance(name, str) or name not in options:
         fix = f"{did_you_mean(str(name), list(options))}allowed: {', '.join(options)}"
         raise MisfitError(f"{key}.name", f"={name}: no such {group}", fix)
-    # the sources of a mixture are options themselves
+    # the sources of a mixture are options of data too
     special = {"sources": _list_chooser(group)} if group == "data" else None
     return convert_dataclass(value, options[name], key, special)
 

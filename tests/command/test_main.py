@@ -1,4 +1,4 @@
-"""The command line: every mistake is answered in one line, before anything is made; a sweep is checked whole."""
+"""The command line: every error is one line, before any file is created; all jobs of a sweep are checked first."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from nested_learning.config.option_files import open_option_files
 
 ROOT = Path(__file__).parents[2]
 
-# what is typed, and words that the one line must hold: the key, and what helps
+# a command line, and words that its error must contain: the key and the fix
 MISTAKES = {
     "an option that does not exist": ("model=hoep", ["model=hoep", "did you mean hope?", "transformer"]),
     "an option among several": ("evals=[validation,nope]", ["evals=nope", "perplexity"]),
@@ -69,7 +69,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("typed, words", MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_answered_in_one_line_and_leaves_nothing(
+def test_an_error_is_one_line_and_creates_no_file(
     typed: str, words: list[str], empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status = cli.main(typed.split())
@@ -102,7 +102,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("content, words", FILES.values(), ids=FILES)
-def test_a_mistake_in_a_users_file_is_answered_with_the_name_of_the_file(
+def test_an_error_in_a_users_file_names_the_file(
     content: str, words: list[str], empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (empty_folder / "my" / "model").mkdir(parents=True)
@@ -136,7 +136,7 @@ def test_a_mistake_in_a_users_file_is_answered_with_the_name_of_the_file(
         " é=\n",
     ],
 )
-def test_a_prompt_is_taken_word_by_word(prompt: str) -> None:
+def test_a_prompt_reaches_the_configuration_unchanged(prompt: str) -> None:
     assert make_job(open_option_files(None), [f"prompt={prompt}"]).config.prompt == prompt
 
 
@@ -147,11 +147,13 @@ def test_a_users_own_option_is_one_of_its_group(empty_folder: Path, capsys: pyte
     assert "memory:\n  name: frozen\n" in capsys.readouterr().out
 
 
-def test_a_users_file_cannot_hide_behind_a_shipped_one(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_users_file_with_the_name_of_a_shipped_one_is_refused(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (empty_folder / "my" / "memory").mkdir(parents=True)
     (empty_folder / "my" / "memory" / "online.yaml").write_text("name: frozen\n")
     assert cli.main(["--config-dir", "my"]) == 2
-    assert capsys.readouterr().err.startswith("error: my/memory/online.yaml: there is a shipped file of this name")
+    assert capsys.readouterr().err.startswith("error: my/memory/online.yaml: a shipped file has this name")
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -161,20 +163,20 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("typed", ["model=hoep", "model.dmi=3", "--fast"])
-def test_a_process_ends_a_mistake_with_status_2_and_without_traceback(typed: str, empty_folder: Path) -> None:
+def test_a_process_exits_with_status_2_and_without_traceback_on_an_error(typed: str, empty_folder: Path) -> None:
     done = run(typed, cwd=empty_folder)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert list(empty_folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("typed", [["model.dmi=3"], ["-m", "seed=0,1", "steps=0"], ["--help"], ["--cfg", "job"]])
-def test_torch_is_not_loaded_to_answer_a_mistake_or_a_question(typed: list[str], empty_folder: Path) -> None:
+def test_torch_is_not_imported_for_an_error_or_for_help(typed: list[str], empty_folder: Path) -> None:
     code = f"import sys; from nested_learning.command.main import main; main({typed}); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=120, check=False)
     assert done.returncode == 0
 
 
-def test_other_ranks_leave_the_first_one_time_to_complain(
+def test_other_ranks_give_the_first_one_time_to_print_its_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slept: list[float] = []

@@ -1,5 +1,5 @@
-"""Sweeps: every job is checked before the first begins; a job that fails or dies takes no other with it; the same
-command goes on where it was stopped; what came out stands side by side at the end.
+"""Sweeps: every job is checked before the first starts; a job that fails or is killed does not stop the others; the
+same command resumes a sweep; a table compares the results at the end.
 """
 
 import csv
@@ -15,7 +15,7 @@ import pytest
 
 from nested_learning.command import main as cli
 from nested_learning.command.compose import Job, make_jobs
-from nested_learning.command.sweep import place, run_name, run_sweep, sweep_name
+from nested_learning.command.sweep import assign_directories, run_name, run_sweep, sweep_name
 from nested_learning.config.option_files import open_option_files
 from nested_learning.config.schema import Config
 from nested_learning.errors import ConfigError, DataError, SweepError
@@ -24,12 +24,12 @@ TINY = ["experiment=smoke", "model=transformer", "device=cpu", "steps=2", "save_
 
 
 def jobs(*lines: str) -> list[Job]:
-    """Make the jobs of a sweep."""
+    """Return the jobs of a sweep."""
     return make_jobs(open_option_files(None), lines)
 
 
 def in_new_process(lines: list[str]) -> ForkServerProcess:
-    """Give the command `lines` in a process that comes up at once: the server it forks from knows torch."""
+    """Run the command `lines` in a process that starts fast: the server it forks from has imported torch."""
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["nested_learning.phase.train", "torch._dynamo"])
     process = server.Process(target=_command, args=(lines,))
@@ -51,7 +51,7 @@ def test_every_combination_is_a_job_the_last_key_changing_fastest() -> None:
     ]
 
 
-def test_a_sweep_file_stands_for_its_lines_and_the_command_line_wins() -> None:
+def test_a_sweep_file_gives_overrides_and_the_command_line_wins() -> None:
     made = jobs("sweep=models", "seed=range(5,7)", "steps=3")
     assert {job.swept["seed"] for job in made} == {"5", "6"}
     assert {job.config.model.name for job in made} == {"transformer", "titans_lmm", "hope", "hope_attention"}
@@ -77,7 +77,7 @@ def test_variants_of_a_sweep_file_are_one_more_key_and_may_set_any_others(tmp_pa
     wide, slow = made[0].config.model, made[1].config.model
     assert (wide.name, wide.dim, wide.num_heads) == ("transformer", 32, 2)
     assert [(level.name, level.period) for level in slow.levels] == [("fast", 0), ("slow", 64)]
-    # one file, one meaning: what a variant sets is not set beside it
+    # a key that a variant sets cannot be set on the command line as well
     with pytest.raises(ConfigError, match=r"model\.dim: given twice"):
         make_jobs(files, ["sweep=mine", "model.dim=16"])
 
@@ -88,7 +88,7 @@ def test_the_same_command_is_the_same_sweep_however_its_jobs_are_launched() -> N
     assert name != sweep_name(["seed=0,2", "steps=2"])
 
 
-def test_only_one_process_each_may_do_the_jobs_of_other_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_shares_its_processes_with_the_serial_launcher_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="torchrun"):
         run_sweep(jobs("seed=0,1", "launcher=joblib"), lambda _config: None, "s")
@@ -102,7 +102,7 @@ def test_a_launcher_is_for_sweeps_and_is_not_swept_over(capsys: pytest.CaptureFi
 
 
 def test_runs_are_named_after_their_overrides_and_never_twice(tmp_path: Path) -> None:
-    made = place(jobs("out=a,a/", "resume=x,'x '"), tmp_path)
+    made = assign_directories(jobs("out=a,a/", "resume=x,'x '"), tmp_path)
     names = [job.config.name for job in made]
     assert names == ["out-a_resume-x", "out-a_resume-x+", "out-a_resume-x++", "out-a_resume-x+++"]
     assert {job.config.out for job in made} == {str(tmp_path)}
@@ -131,7 +131,9 @@ def test_a_sweep_trains_every_job_and_compares_them(empty_folder: Path, capsys: 
     assert sorted(path.name for path in empty_folder.iterdir()) == ["runs"]
 
 
-def test_jobs_that_fail_are_told_and_the_others_go_on(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_that_fail_are_reported_and_the_others_continue(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ran = []
 
     def run(config: Config) -> None:
@@ -148,12 +150,12 @@ def test_jobs_that_fail_are_told_and_the_others_go_on(empty_folder: Path, capsys
     assert "job 2 of 4: seed=1: failed: gone" in capsys.readouterr().out
     rows = csv.DictReader(Path("runs/half/results.csv").read_text().splitlines())
     assert [row["seed"] for row in rows] == ["0", "3"]
-    # the same command tries those again that failed, and no other
+    # the same command runs only the failed jobs again
     run_sweep(jobs(*TINY, "seed=0,1,2,3", "name=half"), lambda config: ran.append(config.seed), "s")
     assert ran == [0, 1, 2, 3, 1, 2]
 
 
-def test_bad_input_of_every_job_is_status_2_and_leaves_nothing(
+def test_bad_input_of_every_job_is_status_2_and_creates_no_file(
     empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status = cli.main(["-m", "data=text", "data.path=nope,nothing"])
@@ -163,7 +165,7 @@ def test_bad_input_of_every_job_is_status_2_and_leaves_nothing(
     assert list(empty_folder.iterdir()) == []
 
 
-def test_a_run_that_was_made_with_another_configuration_stops_the_sweep_before_it_begins(
+def test_a_sweep_does_not_start_when_a_run_has_another_configuration(
     empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["-m", *TINY, "seed=0,2", "name=s"]) == 0
@@ -173,7 +175,7 @@ def test_a_run_that_was_made_with_another_configuration_stops_the_sweep_before_i
     assert ran == []
 
 
-def test_a_sweep_that_is_killed_goes_on_with_its_command_to_the_same_table(
+def test_a_killed_sweep_resumes_with_its_command_to_the_same_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def command(out: str) -> list[str]:
@@ -196,9 +198,9 @@ def test_a_sweep_that_is_killed_goes_on_with_its_command_to_the_same_table(
         json.loads((run / "environment.json").read_text()) for run, is_done in zip(runs, done, strict=True) if is_done
     ]
     assert cli.main(command("killed")) == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("job ")]
-    # skipped, gone on with, begun
-    assert [line.endswith("finished already") for line in told] == done
+    titles = [line for line in capsys.readouterr().out.splitlines() if line.startswith("job ")]
+    # skipped, resumed, started
+    assert [line.endswith("finished already") for line in titles] == done
     now = [json.loads((run / "environment.json").read_text()) for run in runs]
     assert now[: len(began)] == began
     assert [each["from_step"] > 0 for each in now] == [
@@ -210,6 +212,6 @@ def test_a_sweep_that_is_killed_goes_on_with_its_command_to_the_same_table(
         assert (folder / file).read_bytes() == (whole / file).read_bytes()
 
 
-def test_a_dry_sweep_leaves_nothing(empty_folder: Path) -> None:
+def test_a_dry_sweep_creates_no_file(empty_folder: Path) -> None:
     assert cli.main(["-m", *TINY, "dry_run=true", "seed=0,1"]) == 0
     assert list(empty_folder.iterdir()) == []

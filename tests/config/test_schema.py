@@ -1,4 +1,4 @@
-"""Configurations: every option composes, is complete, is read, and trains; what is written is read back the same."""
+"""Configurations: every option composes, has all its keys, is read back from its file unchanged, and trains."""
 
 import ast
 import subprocess
@@ -28,7 +28,7 @@ PACKAGE = Path(config.__file__).parents[1]
 FILES = open_option_files(None)
 OPTIONS = [(group, option) for group in CHOICES for option in FILES.options(group)]
 DOMAINS = ("shakespeare_1600", "political_1788", "novel_1853", "wikipedia_2016", "python_2023")
-# what an option cannot do without, where nothing can be shipped
+# overrides that an option needs because its data is not shipped
 NEEDED = {
     ("data", "text"): "data.path=text.py",
     ("data", "babilong"): "data.path=en-10k",
@@ -62,21 +62,26 @@ def load(*lines: str) -> Config:
 
 
 def spell(group: str, option: str) -> str:
-    """Write the override that chooses an option."""
+    """Return the override that chooses an option."""
     return f"{group}=[{option}]" if group in LISTED else f"{group}={option}"
 
 
 def compose(group: str, option: str) -> Config:
-    """Compose the default configuration with one other option; the run that eval and sample read need not exist."""
+    """Compose the default configuration with one other option."""
     needed = NEEDED[group, option].split() if (group, option) in NEEDED and group != "phase" else []
     return load(spell(group, option), *needed)
 
 
 @pytest.mark.parametrize("group, option", [each for each in OPTIONS if each[0] != "phase"])
-def test_every_option_composes_into_its_own_class(group: str, option: str) -> None:
-    loaded = vars(compose(group, option))[group]
-    chosen = loaded[option] if group in LISTED else loaded
+def test_every_option_composes_into_its_class_and_is_read_back_from_its_file(
+    group: str, option: str, tmp_path: Path
+) -> None:
+    composed = compose(group, option)
+    of_group = vars(composed)[group]
+    chosen = of_group[option] if group in LISTED else of_group
     assert (type(chosen), chosen.name) == (CHOICES[group][option], option)
+    (tmp_path / "config.yaml").write_text(config.to_yaml(composed))
+    assert config.from_yaml(tmp_path / "config.yaml") == composed
 
 
 def test_every_group_has_its_options_and_every_option_its_class() -> None:
@@ -121,7 +126,7 @@ def test_the_defaults_of_the_world_are_those_of_its_file() -> None:
 
 
 def classes(kind: Any) -> Iterator[type]:
-    """Name every dataclass that a field of `kind` can hold."""
+    """Yield every dataclass that a field of `kind` can hold."""
     if is_dataclass(kind) and isinstance(kind, type):
         yield kind
         for hint in get_type_hints(kind).values():
@@ -139,7 +144,7 @@ def test_every_key_is_read_somewhere() -> None:
     }
     options = [option for group in CHOICES.values() for option in group.values()]
     known = {field.name for option in [Config, *options] for kind in classes(option) for field in fields(kind)}
-    # groups of an optimizer, and levels, hand all that their rule reads over at once
+    # optimizer groups and levels pass the keys of their rule on as a whole
     assert known - read - {key for rule in RULES.values() for key in rule.keys} == set()
 
 
@@ -159,7 +164,7 @@ def test_every_key_is_read_somewhere() -> None:
         ("logger=wandb", lambda c: list(c.logger) == ["wandb"]),
     ],
 )
-def test_an_override_reaches_its_place(line: str, read: Any) -> None:
+def test_an_override_sets_its_key(line: str, read: Any) -> None:
     assert not read(load()) or line == "evals=[]"
     assert read(load(line))
 
@@ -168,13 +173,6 @@ def test_an_override_wins_over_an_experiment_and_that_over_the_options() -> None
     assert load().steps != load("experiment=smoke").steps
     assert load("experiment=smoke", "steps=7").steps == 7
     assert load("experiment=smoke").model.dim == FILES.read("experiment/smoke")["model"]["dim"]
-
-
-@pytest.mark.parametrize("group, option", [each for each in OPTIONS if each[0] != "phase"])
-def test_a_configuration_is_read_back_from_its_file_as_it_was(group: str, option: str, tmp_path: Path) -> None:
-    before = compose(group, option)
-    (tmp_path / "config.yaml").write_text(config.to_yaml(before))
-    assert config.from_yaml(tmp_path / "config.yaml") == before
 
 
 @pytest.mark.parametrize("prompt", ["${seed}", "1e3", "null", "???x", "a: b\n\tc #", "'\"\\"])
@@ -210,7 +208,7 @@ def test_a_file_is_read_as_strictly_as_the_command_line(tmp_path: Path) -> None:
         (["x"], str | list[str] | None, ["x"]),
     ],
 )
-def test_values_that_fit_are_taken_as_they_are(value: Any, kind: type | UnionType, result: Any) -> None:
+def test_values_of_the_declared_type_are_kept_as_they_are(value: Any, kind: type | UnionType, result: Any) -> None:
     converted = convert(value, kind, "key")
     assert (converted, type(converted)) == (result, type(result))
 
@@ -228,24 +226,24 @@ def test_values_that_fit_are_taken_as_they_are(value: Any, kind: type | UnionTyp
         ({1: 2}, dict[str, int], "key.1: a name must be text"),
     ],
 )
-def test_values_that_do_not_fit_are_never_cast(value: Any, kind: type, words: str) -> None:
+def test_values_of_another_type_are_never_cast(value: Any, kind: type, words: str) -> None:
     with pytest.raises(ConfigError) as raised:
         convert(value, kind, "key")
     assert words in str(raised.value)
 
 
-def test_the_configuration_is_free_of_torch() -> None:
+def test_composing_a_configuration_does_not_import_torch() -> None:
     modules = "nested_learning, nested_learning.config.schema, nested_learning.command.compose"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
 
 
-# tokens have to be prepared first: data/test_tokens.py
+# data=tokens needs prepared shards: tests/data/text/test_tokens.py
 TRAINED = [
     *(["model=transformer", f"data={data}"] for data in FILES.options("data") if data != "tokens"),
     *(["model=titans_lmm", "data=copy", f"memory={memory}"] for memory in ("online", "frozen")),
 ]
-# every model and optimizer also goes through a kill in test_resume_matrix.py
+# tests/train/test_resume_matrix.py also kills and resumes every model and optimizer
 ALSO_TRAINED = [
     *(["data=copy", f"model={model}"] for model in FILES.options("model")),
     *(["data=copy", "model=hope", f"optim={optim}"] for optim in FILES.options("optim")),
