@@ -76,7 +76,7 @@ def save(
     hashes: dict[str, str] = {}
     if world.is_sharding:
         with _explained(run, target):
-            hashes = _write_parts(draft, {MODEL: model_tensors(model), OPTIMIZER: optimizer.held()}, world)
+            hashes = _write_parts(draft, {MODEL: model_tensors(model), OPTIMIZER: optimizer.local_tensors()}, world)
     else:
         first(lambda: hashes.update(_write_whole(draft, model_tensors(model), optimizer.state_dict())))
     card = _card(model, config, progress)

@@ -74,9 +74,9 @@ def load_optimizer(directory: Path, optimizer: Optimizer) -> None:
         optimizer.load_state_dict(_load_tensors(path))
         return
     optimizer.check(_described(path))
-    held = optimizer.held()
-    _fill_from_parts(path, held)
-    optimizer.take_numbers(held)
+    local = optimizer.local_tensors()
+    _fill_from_parts(path, local)
+    optimizer.load_integers(local)
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:

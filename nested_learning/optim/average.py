@@ -5,15 +5,15 @@ from contextlib import contextmanager
 
 from nested_learning.shapes import Tensor
 
-# what the averaged weights of a parameter are called in the state of an optimizer: <parameter>/ema
+# the averaged weights of a parameter are in the optimizer's state as <parameter>/ema
 EMA = "ema"
 
 
 class Average:
     """An exponential moving average of the weights over the steps, with the factor `decay`.
 
-    The bias of an average that starts at zero is corrected as in Adam (arXiv 1412.6980, section 3), here in the weight
-    of each new value: the average is usable after any step and holds nothing of the initial weights.
+    Its bias towards the initial value is corrected as in Adam (arXiv 1412.6980, section 3): the average can be used
+    after any step and does not include the initial weights.
     Source: Polyak and Juditsky, SIAM J. Control Optim. 30(4), 1992.
     """
 
@@ -21,8 +21,9 @@ class Average:
         self.decay = decay
         self.weights = {name: parameter.clone() for name, parameter in parameters.items()}
 
-    def add(self, parameters: Mapping[str, Tensor], step: int) -> None:
-        """Add the weights after `step` (0, 1, ...)."""
+    def update(self, parameters: Mapping[str, Tensor], step: int) -> None:
+        """Include the weights after `step` (0, 1, ...) in the average."""
+        # Adam's division by (1 - decay^n), folded into the factor of the new value: the first value replaces all
         fraction = (1 - self.decay) / (1 - self.decay ** (step + 1))
         for name, parameter in parameters.items():
             self.weights[name].lerp_(parameter, fraction)

@@ -10,8 +10,8 @@ from nested_learning.errors import ConfigError
 from nested_learning.ops.rules import RULES
 from nested_learning.optim.schedule import Extent, ScheduleConfig
 
-# how a rule of matrices sees a parameter of more dimensions: the last two as the matrix and the others as a batch of
-# matrices, or the first as rows and all others as columns, as in a convolution
+# how a rule of matrices treats a parameter of more than two dimensions: as a batch of matrices, in the last two
+# dimensions; or as one matrix with the first dimension as rows and all others as columns, as for a convolution
 MATRICES = ("batch", "flatten")
 RULE_KEYS = sorted({"matrix", *(key for rule in RULES.values() for key in rule.keys)})
 # keys that a schedule cannot scale: a pair, and a count
@@ -19,7 +19,7 @@ UNSCHEDULED = ("betas", "slow_every")
 
 
 class Allowed(NamedTuple):
-    """The values that a key may have: in words, and as a test."""
+    """The values that a key may have: the end of "must ...", and a test."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -41,13 +41,13 @@ ALLOWED: dict[str, Allowed] = {
 
 @dataclass(kw_only=True)
 class GroupConfig:
-    """The parameters in whose name the regular expression `match` is found and that have `min_rank` dimensions or more.
+    """The parameters whose name the regular expression `match` matches and that have `min_rank` dimensions or more.
 
-    `period` is in tokens: the group updates once in so many, with the mean of the gradients since its last update;
-    0 is every step, and null leaves it to the levels that the model declares. `matrix` is for the rules of matrices:
-    of a parameter of more than two dimensions, `batch` takes the last two as the matrix, and `flatten` the first
-    against all others. `schedules` gives a hyper-parameter a course over the run: any number that the rule reads, and
-    `lr`, which otherwise follows the schedule of all groups.
+    `period` is in tokens: the group updates once per period, with the mean of the gradients since its last update;
+    0 is every step, and null takes the periods of the levels that the model declares. `matrix` is for the rules of
+    matrices: of a parameter of more than two dimensions, `batch` takes the last two as the matrix, and `flatten` the
+    first against all others. `schedules` gives a hyper-parameter a schedule of its own: any number that the rule reads,
+    and `lr`, which otherwise follows the schedule of all groups.
     """
 
     name: str
@@ -71,7 +71,7 @@ class GroupConfig:
     schedules: dict[str, ScheduleConfig] = field(default_factory=dict)
 
     def options(self) -> dict[str, float | list[float]]:
-        """Return the keys that the rule reads beside lr and weight_decay, with their values."""
+        """Return the keys that the rule reads besides lr and weight_decay, with their values."""
         return {key: vars(self)[key] for key in RULES[self.rule].keys}
 
     def check(self, where: str) -> None:
@@ -82,7 +82,7 @@ class GroupConfig:
             re.compile(self.match)
         except re.error as error:
             raise ConfigError(
-                f"{where}.match={self.match!r} of group {self.name} is no regular expression: {error}"
+                f"{where}.match={self.match!r} of group {self.name} is not a regular expression: {error}"
             ) from None
         for key, allowed in ALLOWED.items():
             value = vars(self)[key]
@@ -95,7 +95,7 @@ class GroupConfig:
         for key, schedule in self.schedules.items():
             if key not in allowed_keys:
                 raise ConfigError(
-                    f"{where}.schedules.{key}: no number of group {self.name} that a schedule could change; "
+                    f"{where}.schedules.{key}: group {self.name} has no such number to schedule; "
                     f"allowed: {', '.join(allowed_keys)}"
                 )
             schedule.check(f"{where}.schedules.{key}")
@@ -120,11 +120,11 @@ class GroupConfig:
 
 @dataclass(kw_only=True)
 class OptimConfig:
-    """An ordered list of groups, of which the first that matches a parameter takes it; a schedule; the clipping norm.
+    """An ordered list of groups (a parameter goes to the first that matches it), a schedule, the clipping norm.
 
-    `schedule` is the course of every learning rate that has none of its own. `clip` bounds the norm of all gradients
-    together (null: measured, not bounded). `ema` is what the running average of the weights keeps of itself at a step
-    (null: none is made). Raises ConfigError.
+    `schedule` is that of every learning rate without one of its own. `clip` bounds the norm of all gradients together
+    (null: measured, not bounded). `ema` is the decay of the running average of the weights (null: no average).
+    Raises ConfigError.
     """
 
     name: str

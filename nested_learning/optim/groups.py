@@ -1,4 +1,4 @@
-"""Optimizer groups: which parameter is updated by which rule and how often; a partition of the model, checked."""
+"""Optimizer groups: a partition of the parameters that says by which rule, and how often, each is updated."""
 
 import re
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ class Group:
     """Parameters that share a rule, a learning rate, a weight decay and a clock (`period` in tokens, 0 = every step).
 
     `options` are the other keywords of the rule in `ops/rules`; `names` and `parameters` run in parallel. `flatten`
-    says whether the rule sees a parameter as its first dimension against all others. `schedules`: the course that a
-    hyper-parameter takes over the run, where it has one of its own.
+    says whether the rule works on a parameter flattened to two dimensions, the first against all others. `schedules`:
+    those of hyper-parameters that have one of their own.
     """
 
     name: str
@@ -36,8 +36,8 @@ class Group:
     flatten: bool
     schedules: dict[str, ScheduleConfig]
 
-    def seen(self, tensor: Tensor) -> Tensor:
-        """Return a parameter, or what has its shape, as the rule sees it; both share their memory."""
+    def rule_view(self, tensor: Tensor) -> Tensor:
+        """Return a view of a parameter, or of a tensor of its shape, in the shape that the rule works on."""
         return tensor.flatten(1) if self.flatten else tensor
 
 
@@ -47,14 +47,14 @@ def partition(
     """Give every parameter to the first group that takes it, and split each group by the clocks of `levels`.
 
     The parameters of group g that a level l matches form a group of their own, `g/l`, with the period of l, unless g
-    has a period itself. Raises ConfigError when a parameter, a group or a level is left over, or a rule cannot take a
-    parameter's rank. Source: ours.
+    has a period itself. Raises ConfigError when a parameter has no group, a group or a level has no parameter, or a
+    rule needs more dimensions than a parameter has.
     """
     members: list[list[NamedParameter]] = [[] for _ in configs]
     for name, parameter in named_parameters:
         members[_first_match(configs, name, parameter)].append((name, parameter))
-    for index, (config, found) in enumerate(zip(configs, members, strict=True)):
-        if not found:
+    for index, (config, taken) in enumerate(zip(configs, members, strict=True)):
+        if not taken:
             raise ConfigError(
                 f"optim.groups.{index}.match={config.match!r}: group {config.name} takes no parameter of this model; "
                 f"change the expression or delete the group"
@@ -66,7 +66,7 @@ def partition(
                 f"level {level.name} of the model matches no parameter: its expression is {level.match!r}"
             )
     return [
-        group for config, found in zip(configs, members, strict=True) for group in _split(config, found, clocks, levels)
+        group for config, taken in zip(configs, members, strict=True) for group in _split(config, taken, clocks, levels)
     ]
 
 
@@ -88,20 +88,20 @@ def _first_match(configs: Sequence[GroupConfig], name: str, parameter: Parameter
 
 
 def _clock(levels: Sequence[Level], name: str) -> Level | None:
-    found = [level for level in levels if re.search(level.match, name)]
-    if len(found) > 1:
-        raise ConfigError(f"parameter {name} belongs to two levels of the model: {[level.name for level in found]}")
-    return found[0] if found else None
+    matching = [level for level in levels if re.search(level.match, name)]
+    if len(matching) > 1:
+        raise ConfigError(f"parameter {name} belongs to two levels of the model: {[level.name for level in matching]}")
+    return matching[0] if matching else None
 
 
 def _split(
-    config: GroupConfig, found: list[NamedParameter], clocks: dict[str, Level | None], levels: Sequence[Level]
+    config: GroupConfig, taken: list[NamedParameter], clocks: dict[str, Level | None], levels: Sequence[Level]
 ) -> list[Group]:
     if config.period is not None:
-        return [_group(config, config.name, config.period, found)]
+        return [_group(config, config.name, config.period, taken)]
     groups = []
     for level in (None, *levels):
-        members = [(name, parameter) for name, parameter in found if clocks[name] == level]
+        members = [(name, parameter) for name, parameter in taken if clocks[name] == level]
         if members and level is None:
             groups.append(_group(config, config.name, 0, members))
         elif members and level is not None:

@@ -1,4 +1,4 @@
-"""The inputs of linear layers, for rules that read them: recorded by hooks, summed into one matrix per layer."""
+"""The inputs of linear layers, for rules that read them: hooks record them and sum `xᵀ x` per layer."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -30,6 +30,7 @@ class InputSum:
     @torch.no_grad()
     def add(self, x: Float[Tensor, "... i"]) -> None:
         """Add inputs of this process."""
+        # autocast would compute the product in half precision
         with full_precision(x.device):
             rows = x.flatten(0, -2).to(self.local.dtype)
             self.local[:-1] += (rows.mT @ rows).flatten()
@@ -37,6 +38,7 @@ class InputSum:
 
     def all_reduce(self, processes: Processes) -> None:
         """Add the local sums of all processes."""
+        # the local part is cleared, so that a step's inputs are reduced once however long the period is
         self.sum += processes.total(self.local)
         self.local.zero_()
 
@@ -63,6 +65,7 @@ def record_inputs(model: nn.Module, inputs: dict[str, InputSum]) -> None:
 
 
 def _record(inputs: InputSum, _module: nn.Module, arguments: tuple[Any, ...]) -> None:
+    # a pass without gradients is validation or generation, and adds nothing to the gradient either
     if torch.is_grad_enabled():
         inputs.add(arguments[0])
 

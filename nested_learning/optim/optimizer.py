@@ -1,4 +1,4 @@
-"""The optimizer: every group follows its rule, at its own clock and learning rate."""
+"""The optimizer: each group of parameters has its own update rule, period and learning rate."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,9 +45,9 @@ class Optimizer:
     A group with a period longer than a step sums its gradients and updates once in a period, with their mean; the other
     groups update at every step. A parameter without a gradient (`.grad` is None) is not changed. Clocks and
     hyper-parameters are pure functions of the step: learning rates follow `schedule` unless the group has its own. With
-    `ema` a running average of the weights is kept as well. Parameters may be sharded among `processes`: rules of
-    matrices get them whole, one at a time, and each process keeps its part of the result. Source: Nested Learning,
-    arXiv 2512.24695, equation 71 (the outer clock).
+    `ema` a running average of the weights is kept as well. Parameters may be sharded among `processes`: a rule that
+    needs whole matrices gets them gathered, one at a time, and each process keeps its part of the result. Source:
+    Nested Learning, arXiv 2512.24695, equation 71 (the outer clock).
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class Optimizer:
         for group in self.groups:
             for name, parameter in zip(group.names, group.parameters, strict=True):
                 assert name not in self.states, f"parameter {name} is in two groups"
-                part = group.seen(parameter.detach())
+                part = group.rule_view(parameter.detach())
+                # a state may have other shapes than its parameter, so it is made from the whole one and then sharded
                 self.states[name] = self._shard(FUNCTIONS[group.rule].init(processes.whole(part)), part)
                 if RULES[group.rule].reads_inputs:
                     self.inputs[name] = InputSum(part)
@@ -88,6 +89,7 @@ class Optimizer:
     @torch.no_grad()
     def step(self, step: int) -> None:
         """Make step `step` (0, 1, ...): read every `.grad`, and update the groups that are due."""
+        # also where no group is due: checkpoints hold the sums over all processes, not the local ones
         for inputs in self.inputs.values():
             inputs.all_reduce(self.processes)
         before, after = self.tokens_before(step), self.tokens_before(step + 1)
@@ -97,7 +99,7 @@ class Optimizer:
             if is_due(group.period, before, after):
                 self._update(group, self.settings(group, step))
         if self.average is not None:
-            self.average.add(self._named_parameters(), step)
+            self.average.update(self._named_parameters(), step)
 
     def zero_grad(self) -> None:
         """Set every gradient to None."""
@@ -117,18 +119,19 @@ class Optimizer:
 
     def settings(self, group: Group, step: int) -> dict[str, Any]:
         """Return the hyper-parameters of `group` at `step`: each value times the factor of its schedule, if any."""
+        # the rate of a step is that of its end: the first step of a warmup then has a rate above zero
         done, run = (Extent(steps, self.tokens_before(steps)) for steps in (step + 1, self.total_steps))
         values: dict[str, Any] = {"lr": group.lr, "weight_decay": group.weight_decay, **group.options}
         schedules = {"lr": self.schedule} | group.schedules
         return values | {key: values[key] * factor(schedule, done, run) for key, schedule in schedules.items()}
 
-    def figures(self, step: int) -> dict[str, float]:
-        """Return `optim/lr`, the largest of all groups, and `optim/<key>/<group>` of all that follows a schedule."""
-        figures = {"optim/lr": max(self.lr(step).values())}
+    def metrics(self, step: int) -> dict[str, float]:
+        """Return `optim/lr`, the largest of all groups, and `optim/<key>/<group>` for each scheduled value."""
+        metrics = {"optim/lr": max(self.lr(step).values())}
         for group in self.groups:
             settings = self.settings(group, step)
-            figures |= {f"optim/{key}/{group.name}": settings[key] for key in ("lr", *group.schedules)}
-        return figures
+            metrics |= {f"optim/{key}/{group.name}": settings[key] for key in ("lr", *group.schedules)}
+        return metrics
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -137,8 +140,8 @@ class Optimizer:
         with self.average.in_place_of(self._named_parameters()):
             yield
 
-    def held(self) -> dict[str, Tensor]:
-        """Return the tensors of `state_dict`; of sharded ones the part of this process, ungathered."""
+    def local_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of `state_dict` without gathering: of a sharded one, the part of this process."""
         slots = self._slots()
         return {key: value if isinstance(value, Tensor) else torch.tensor(value) for key, value in slots.items()}
 
@@ -160,12 +163,9 @@ class Optimizer:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state of the optimizer, keyed `<parameter name>/<slot>`; numbers are 0-d tensors.
 
-        Sharded tensors are gathered: the result is that of one process.
+        Sharded tensors are gathered, so that the result does not depend on the number of processes.
         """
-        slots = {
-            key: value if isinstance(value, Tensor) else torch.tensor(value) for key, value in self._slots().items()
-        }
-        return {key: self.processes.whole(value) for key, value in slots.items()}
+        return {key: self.processes.whole(value) for key, value in self.local_tensors().items()}
 
     @torch.no_grad()
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
@@ -177,14 +177,14 @@ class Optimizer:
         for key, value in self._slots().items():
             if isinstance(value, Tensor):
                 value.copy_(self.processes.shard_like(tensors[key].to(value.device), value))
-        self.take_numbers(tensors)
+        self.load_integers(tensors)
 
     def check(self, tensors: dict[str, Tensor]) -> None:
         """Raise CheckpointError unless `tensors` have the names, shapes and dtypes of `state_dict`."""
         _check_same(self._slots(), tensors)
 
-    def take_numbers(self, tensors: dict[str, Tensor]) -> None:
-        """Load the plain numbers of the state, which `held` and `state_dict` return as 0-d tensors."""
+    def load_integers(self, tensors: dict[str, Tensor]) -> None:
+        """Load the integers of the state, which `local_tensors` and `state_dict` return as 0-d tensors."""
         for name, state in self.states.items():
             counts = {slot: value for slot, value in state._asdict().items() if not isinstance(value, Tensor)}
             self.states[name] = state._replace(**{slot: int(tensors[f"{name}/{slot}"]) for slot in counts})
@@ -217,10 +217,11 @@ class Optimizer:
                 self.accumulated[name].add(parameter.grad)
 
     def _update(self, group: Group, settings: dict[str, Any]) -> None:
-        gradients = {name: group.seen(gradient) for name, gradient in self._gradients(group).items()}
+        gradients = {name: group.rule_view(gradient) for name, gradient in self._gradients(group).items()}
         parameters = zip(group.names, group.parameters, strict=True)
-        parts = {name: group.seen(parameter.detach()) for name, parameter in parameters if name in gradients}
-        # a rule of single coordinates works on any part of a tensor; one of matrices needs them whole, one at a time
+        parts = {name: group.rule_view(parameter.detach()) for name, parameter in parameters if name in gradients}
+        # an element-wise rule works on any shard; a rule of matrices needs whole ones, gathered one at a time to save
+        # memory
         if RULES[group.rule].min_rank > 0 and any(self.processes.is_sharded(part) for part in parts.values()):
             for name in gradients:
                 self._update_sharded(group, settings, name, parts[name], gradients[name])
@@ -238,6 +239,7 @@ class Optimizer:
         self, group: Group, settings: dict[str, Any], name: str, part: Tensor, gradient: Tensor
     ) -> None:
         """Gather one parameter, its gradient and its state; update them; keep this process's part."""
+        # every process computes the same update of the whole matrix, then keeps its own shard of it
         whole = self.processes.whole
         weights, state = whole(part), tree.map(whole, self.states[name])
         (state,) = self._apply(group, settings, [name], [weights], [whole(gradient)], [state])
@@ -278,21 +280,21 @@ class Optimizer:
         return {name: parameter.grad for name, parameter in pairs if parameter.grad is not None}
 
 
-def _check_same(expected: dict[str, Any], found: dict[str, Tensor]) -> None:
-    if missing := sorted(expected.keys() - found.keys()):
+def _check_same(expected: dict[str, Any], loaded: dict[str, Tensor]) -> None:
+    if missing := sorted(expected.keys() - loaded.keys()):
         raise CheckpointError(
             f"optimizer state lacks {_some(missing)}: it was made for other groups, rules, periods or optim.ema"
         )
-    if unexpected := sorted(found.keys() - expected.keys()):
+    if unexpected := sorted(loaded.keys() - expected.keys()):
         raise CheckpointError(
             f"optimizer state has unexpected {_some(unexpected)}: "
             "it was made for other groups, rules, periods or optim.ema"
         )
     for key, value in expected.items():
         tensor = value if isinstance(value, Tensor) else torch.tensor(value)
-        if (tensor.shape, tensor.dtype) != (found[key].shape, found[key].dtype):
+        if (tensor.shape, tensor.dtype) != (loaded[key].shape, loaded[key].dtype):
             raise CheckpointError(
-                f"optimizer state {key} is {found[key].dtype} of shape {tuple(found[key].shape)}, "
+                f"optimizer state {key} is {loaded[key].dtype} of shape {tuple(loaded[key].shape)}, "
                 f"not {tensor.dtype} of shape {tuple(tensor.shape)}"
             )
 

@@ -11,7 +11,7 @@ UNITS = ("share", "steps", "tokens")
 
 
 class Extent(NamedTuple):
-    """A length of a run: optimizer steps, and the tokens that they read over all processes."""
+    """A part of a run: a number of optimizer steps, and the tokens that they read over all processes."""
 
     steps: int
     tokens: int
@@ -19,12 +19,12 @@ class Extent(NamedTuple):
 
 @dataclass(kw_only=True)
 class ScheduleConfig:
-    """The course of a number over a run, as a factor on its value: a linear warmup, then one of four kinds.
+    """A factor on a hyper-parameter over a run: a linear warmup, then one of four kinds.
 
-    `constant` keeps the value. `cosine` and `linear` fall from it to `final` times the value over the rest of the run.
+    `constant` keeps the value. `cosine` and `linear` fall from it to `final` times the value by the end of the run.
     `wsd` (warmup, stable, decay) keeps it and falls linearly to `final` times the value over the last `decay` of the
-    run. A warmup rises from `start` times the value. `warmup` and `decay` are shares of the run's steps, so that they
-    fit a run of any length, or with `unit` numbers of steps, or of tokens.
+    run. A warmup rises from `start` times the value. `unit` is that of `warmup` and `decay`: `share` of the run's
+    steps, which fits a run of any length, `steps`, or `tokens`.
     """
 
     kind: str
@@ -64,19 +64,19 @@ class ScheduleConfig:
         whole = {"share": 1, "steps": run.steps, "tokens": run.tokens}[self.unit]
         if used > whole:
             length = "the whole run" if self.unit == "share" else f"the run's {whole} {self.unit}"
-            key, rest = ("decay", whole - self.warmup) if self.warmup < whole else ("warmup", whole)
+            key, most = ("decay", whole - self.warmup) if self.warmup < whole else ("warmup", whole)
             raise ConfigError(
                 f"{where}.warmup={self.warmup:g} and {where}.decay={self.decay:g} exceed {length}: "
-                f"try {where}.{key}={rest:g}"
+                f"try {where}.{key}={most:g}"
             )
 
 
 def factor(schedule: ScheduleConfig, done: Extent, run: Extent) -> float:
-    """Return the factor at the step after which `done` of the whole `run` is done.
+    """Return the factor of a step; `done` is the part of the whole `run` that is complete after it.
 
-    The first step of a warmup over n steps has 1/n with `start: 0`, so that no step is lost, and its last has 1; the
-    last step of a decay has `final` exactly, and a step beyond the run has what the last one had. Source: wsd is Hu et
-    al., arXiv 2404.06395, section 4; cosine is Loshchilov and Hutter, arXiv 1608.03983, equation 5.
+    With `start: 0` the first step of a warmup over n steps has the factor 1/n, not 0, which would waste the step; the
+    last has 1. The last step of a decay has `final` exactly, and so has every step beyond the run. Source: wsd is Hu
+    et al., arXiv 2404.06395, section 4; cosine is Loshchilov and Hutter, arXiv 1608.03983, equation 5.
     """
     at, end = (done.tokens, run.tokens) if schedule.unit == "tokens" else (done.steps, run.steps)
     if schedule.unit == "share":

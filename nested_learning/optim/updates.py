@@ -1,4 +1,9 @@
-"""The rules of `ops/rules` applied to many parameters at once, in place: the fast path of the optimizer."""
+"""The rules of `ops/rules` applied in place to many parameters at once: the fast path of the optimizer.
+
+Names say how: `fused_` calls one kernel of torch, `foreach_` a few kernels over lists of tensors, `batched_` stacks
+matrices of one shape, `gram_` reads `xᵀ x` in place of the inputs x. `tests/laws/test_rule_laws.py` compares each with
+the rule that it replaces.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,8 +29,8 @@ def update(
 ) -> list[State]:
     """Make one update of every parameter in place, by the fast path where the rule has one; return the new states.
 
-    `keywords` are those of the rule; a rule that reads inputs gets their `grams` (`xᵀ x`) in their place. The tensors
-    of the old states may be overwritten. Source: ours.
+    `keywords` are those of the rule; a rule that reads inputs gets their `grams` (`xᵀ x`) instead. The tensors of the
+    old states may be overwritten.
     """
     if rule in FAST:
         return FAST[rule](parameters, gradients, states, **keywords)
@@ -35,7 +40,7 @@ def update(
 def naive_update(
     rule: str, parameters: Sequence[Tensor], gradients: Sequence[Tensor], states: Sequence[State], **keywords: Any
 ) -> list[State]:
-    """Do the same as `update` with the rule's readable form, one parameter after another. Source: ours."""
+    """Do the same as `update` with the rule's readable form, one parameter after another."""
     new_states = []
     for parameter, gradient, state in zip(parameters, gradients, states, strict=True):
         weights, new_state = FUNCTIONS[rule].update(parameter, gradient, state, **keywords)
@@ -55,6 +60,7 @@ def fused_adamw(
     eps: float,
 ) -> list[AdamWState]:
     """Make an AdamW update by the kernel of `torch.optim.AdamW(fused=True)`. Source: ops/rules/adamw.py."""
+    # the kernel adds 1 to these counts in place; the state keeps plain integers, which need no synchronisation to read
     counts = torch.tensor([state.num_updates for state in states], dtype=torch.float32).to(parameters[0].device)
     torch_adamw(
         list(parameters),
@@ -75,7 +81,7 @@ def fused_adamw(
     return [state._replace(num_updates=state.num_updates + 1) for state in states]
 
 
-def together_gd(
+def foreach_gd(
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
     states: Sequence[GDState],
@@ -89,7 +95,7 @@ def together_gd(
     return list(states)
 
 
-def together_momentum(
+def foreach_momentum(
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
     states: Sequence[MomentumState],
@@ -117,19 +123,20 @@ def gram_dgd(
     input_decay: float,
     grams: Sequence[Tensor],
 ) -> list[DGDState]:
-    """Make a DGD update from `xᵀ x`, all that it needs of the inputs however many they were.
+    """Make a DGD update from `xᵀ x`, which is all that the rule needs of the inputs.
 
-    The system to solve has the width of the input, where that of the readable form has as many equations as there are
-    inputs. Source: ops/rules/dgd.py.
+    The system to solve has as many equations as the input has features; that of the readable form has as many as there
+    are inputs. Source: ops/rules/dgd.py.
     """
-    together_gd(parameters, gradients, [GDState() for _ in states], lr=lr, weight_decay=weight_decay)
+    # `(w - lr g) (I + lr xᵀ x)⁻¹`: first gradient descent, then the solve, from the right
+    foreach_gd(parameters, gradients, [GDState() for _ in states], lr=lr, weight_decay=weight_decay)
     for parameter, gram in zip(parameters, grams, strict=True):
         system = torch.eye(len(gram), dtype=gram.dtype, device=gram.device) + lr * input_decay * gram
         parameter.copy_(torch.linalg.solve(system, parameter, left=False))
     return list(states)
 
 
-def stacked_muon(
+def batched_muon(
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
     states: Sequence[MuonState],
@@ -141,6 +148,7 @@ def stacked_muon(
     """Make a Muon update with one Newton-Schulz iteration for all matrices of one shape. Source: ops/rules/muon.py."""
     means = [state.momentum for state in states]
     torch._foreach_lerp_(means, list(gradients), 1 - momentum)
+    # Nesterov: one more step of the running mean, with the same gradient
     aheads = torch._foreach_lerp(list(gradients), means, momentum)
     torch._foreach_mul_(list(parameters), 1 - lr * weight_decay)
     for parameter, step in zip(parameters, _orthogonal(aheads), strict=True):
@@ -148,7 +156,7 @@ def stacked_muon(
     return list(states)
 
 
-def stacked_m3(
+def batched_m3(
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
     states: Sequence[M3State],
@@ -160,11 +168,13 @@ def stacked_m3(
     eps: float,
 ) -> list[M3State]:
     """Make an M3 update with one Newton-Schulz iteration for all matrices of one shape. Source: ops/rules/m3.py."""
+    # the slow momentum takes the gradients before this one, so it is updated before the new gradient is added
     due = [state for state in states if state.num_updates > 0 and state.num_updates % slow_every == 0]
     for state in due:
         state.slow.add_(state.waiting)
         state.waiting.zero_()
     for state, step in zip(due, _orthogonal([state.slow for state in due]), strict=True):
+        # reused until the slow momentum changes again
         state.slow_step.copy_(step)
     torch._foreach_mul_(list(parameters), 1 - lr * weight_decay)
     torch._foreach_add_([state.waiting for state in states], list(gradients))
@@ -177,21 +187,22 @@ def stacked_m3(
 
 
 def _orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Orthogonalise many matrices, those of one shape in one iteration."""
+    """Orthogonalise many matrices; those of one shape and dtype are stacked and share one iteration."""
+    # layers repeat a few shapes: a few large batches of products instead of many small ones
     members: dict[tuple[torch.Size, torch.dtype], list[int]] = {}
     for index, matrix in enumerate(matrices):
         members.setdefault((matrix.shape, matrix.dtype), []).append(index)
-    found: dict[int, Tensor] = {}
+    orthogonal: dict[int, Tensor] = {}
     for indices in members.values():
-        found |= zip(indices, newton_schulz(torch.stack([matrices[i] for i in indices])).unbind(), strict=True)
-    return [found[index] for index in range(len(matrices))]
+        orthogonal |= zip(indices, newton_schulz(torch.stack([matrices[i] for i in indices])).unbind(), strict=True)
+    return [orthogonal[index] for index in range(len(matrices))]
 
 
 FAST: dict[str, Callable[..., list[State]]] = {
-    "gd": together_gd,
-    "momentum": together_momentum,
+    "gd": foreach_gd,
+    "momentum": foreach_momentum,
     "dgd": gram_dgd,
     "adamw": fused_adamw,
-    "muon": stacked_muon,
-    "m3": stacked_m3,
+    "muon": batched_muon,
+    "m3": batched_m3,
 }

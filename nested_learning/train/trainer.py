@@ -132,7 +132,7 @@ class Trainer:
             self.logged = self.progress.tokens, self.progress.seconds
             return self.train_step(stop_requested)
         metrics = {"train/loss": loss, "optim/grad_norm": norm} | means(memory, self.world)
-        metrics |= self.optimizer.figures(step)
+        metrics |= self.optimizer.metrics(step)
         metrics |= clipped(self.progress.metrics, step, is_clipped=self.exceeds_clip(norm))
         self.scale.note(is_overflow=is_overflow)
         metrics |= self.scale.figures()
@@ -280,7 +280,7 @@ class Trainer:
     def check_replicas(self) -> None:
         """Compare the replicas of all processes. Raises ReplicaError for the first tensor that differs."""
         if self.world.size > 1:
-            self.world.check_replicas(dict(self.model.named_parameters()) | self.optimizer.held())
+            self.world.check_replicas(dict(self.model.named_parameters()) | self.optimizer.local_tensors())
 
     def save(self) -> None:
         """Write a checkpoint of this step; every process must call this."""

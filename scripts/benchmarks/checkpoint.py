@@ -60,7 +60,7 @@ def measure(folder: Path, options: argparse.Namespace) -> list[str]:
     model = config.model.build(VOCAB, 0)
     optimizer = build_optimizer(config.optim, list(model.named_parameters()), model.levels, 1024, 100)
     # of numbers that no disk compresses, as after training
-    for tensor in optimizer.held().values():
+    for tensor in optimizer.local_tensors().values():
         if tensor.is_floating_point():
             tensor.normal_(generator=torch.Generator().manual_seed(0))
     files = {"model": checkpoint.model_tensors(model), "optimizer": optimizer.state_dict()}

@@ -1,4 +1,4 @@
-"""The shipped optimizers, and a small model to give them."""
+"""The shipped optimizers, and the parameters of a small model for them."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def shipped(name: str) -> OptimConfig:
 
 
 def group(name: str = "all", match: str = ".*", rule: str = "adamw", **keys) -> GroupConfig:
-    """Make a group with the usual values of everything that is not given."""
+    """Make a group; keys that are not given have the usual values."""
     options = {"adamw": {"betas": [0.9, 0.95], "eps": 1e-8}, "muon": {"momentum": 0.95, "matrix": "batch"}}
     usual = {"lr": 0.01, "weight_decay": 0.0} | options.get(rule, {})
     return GroupConfig(name=name, match=match, rule=rule, **usual | keys)
@@ -68,7 +68,7 @@ def give_gradients(named_parameters: list[tuple[str, Parameter]], step: int) -> 
 
 
 def show_inputs(optimizer: Optimizer, step: int) -> None:
-    """Show the optimizer what its layers might have read in `step`, if its rules ask for it."""
+    """Give the optimizer random inputs of its layers for `step`, if its rules read inputs."""
     generator = torch.Generator().manual_seed(2000 + step)
     for inputs in optimizer.inputs.values():
         inputs.add(torch.randn(5, inputs.width, generator=generator).to(inputs.sum))

@@ -18,7 +18,7 @@ def flat_gradient(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
     return torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
 
 
-def test_a_norm_above_the_bound_comes_down_to_it_in_the_same_direction():
+def test_a_norm_above_the_bound_is_scaled_down_to_it_in_the_same_direction():
     parameters = parameters_with_gradients()
     before = flat_gradient(parameters)
     norm = clip_gradients(parameters, 0.5)
@@ -36,7 +36,7 @@ def test_without_a_bound_or_below_it_the_norm_is_measured_and_nothing_changes(bo
     assert torch.equal(flat_gradient(parameters), before)
 
 
-def test_a_norm_that_is_not_finite_is_returned_for_the_caller_to_stop():
+def test_a_norm_that_is_not_finite_is_returned_to_the_caller():
     parameters = parameters_with_gradients()
     parameters[0].grad[0, 0] = torch.inf
     assert not clip_gradients(parameters, 1.0).isfinite()

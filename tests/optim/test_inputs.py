@@ -1,4 +1,4 @@
-"""Rules that read inputs get those of their layers, through hooks that are there only when such a rule is."""
+"""Rules that read inputs get those of their layers; a model without such a rule has no hooks."""
 
 import pytest
 import torch
@@ -58,11 +58,11 @@ def test_the_optimizer_makes_the_update_of_the_rule_on_the_inputs_of_the_layer()
     torch.testing.assert_close(layer.weight.detach(), by_hand(w, x), atol=1e-12, rtol=0)
 
 
-def test_gradients_accumulated_over_pieces_read_the_inputs_of_all_pieces():
+def test_gradients_accumulated_over_micro_batches_read_the_inputs_of_all_of_them():
     layer, optimizer = layer_and_optimizer(input_decay=0.5)
     w, x = layer.weight.detach().clone(), inputs(8, seed=1)
-    for piece in x.split(2):
-        backward(layer, piece, 8)
+    for micro_batch in x.split(2):
+        backward(layer, micro_batch, 8)
     optimizer.step(0)
     torch.testing.assert_close(layer.weight.detach(), by_hand(w, x), atol=1e-12, rtol=0)
 
@@ -95,7 +95,7 @@ def test_a_slow_group_reads_the_inputs_of_its_whole_period_also_across_a_saved_s
     torch.testing.assert_close(layer.weight.detach(), expected, atol=1e-12, rtol=0)
 
 
-def test_what_is_read_without_recording_gradients_does_not_count():
+def test_inputs_of_a_pass_without_gradients_are_not_recorded():
     layer, optimizer = layer_and_optimizer(input_decay=0.5)
     w, x = layer.weight.detach().clone(), inputs(7, seed=1)
     with torch.no_grad():
@@ -119,7 +119,7 @@ def test_inputs_are_multiplied_in_full_precision_under_autocast():
     torch.testing.assert_close(seen.mean(), x.mT @ x / 7)
 
 
-def test_a_weight_that_is_no_linear_layers_is_refused():
+def test_a_weight_of_another_kind_of_layer_is_refused():
     convolution = nn.Conv1d(3, 4, 2, bias=False)
     optimizer = build_optimizer(
         optim(group(rule="dgd", input_decay=0.5)), list(convolution.named_parameters()), [], 100, 10
@@ -128,13 +128,13 @@ def test_a_weight_that_is_no_linear_layers_is_refused():
         optimizer.record_inputs(convolution)
 
 
-def test_a_layer_that_has_read_nothing_is_refused_by_its_name():
+def test_a_layer_without_recorded_inputs_is_named_in_the_error():
     layer, optimizer = layer_and_optimizer(input_decay=0.5)
     layer.weight.grad = torch.ones_like(layer.weight)
     with pytest.raises(ConfigError, match="the layer of weight has read none"):
         optimizer.step(0)
 
 
-def test_a_compiled_model_shows_no_inputs_and_is_refused(tmp_path):
+def test_a_rule_that_reads_inputs_refuses_a_compiled_model(tmp_path):
     with pytest.raises(ConfigError, match="try compile=off"):
         run(tiny(tmp_path, optim="dgd", compile="full"))

@@ -1,4 +1,4 @@
-"""The optimizer follows its rules at their clocks, agrees with torch's, and goes on from a saved state bit for bit."""
+"""The optimizer applies rules at their periods, agrees with torch's, and resumes from a saved state bit for bit."""
 
 from collections.abc import Sequence
 
@@ -83,7 +83,7 @@ def test_muon_equals_the_muon_of_torch_in_float32(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(8, 3, 4), (5, 2, 3, 3)])
-def test_a_convolution_is_flattened_to_the_matrix_that_the_muon_of_torch_would_be_given(shape):
+def test_a_flattened_convolution_is_updated_as_its_matrix_by_the_muon_of_torch(shape):
     start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.flatten(1).clone())
     optimizer = build_optimizer(optim(group(rule="muon", matrix="flatten")), [("convolution", ours)], [], 100, 3)
@@ -98,7 +98,7 @@ def test_a_convolution_is_flattened_to_the_matrix_that_the_muon_of_torch_would_b
 
 
 @pytest.mark.parametrize("rule", ["muon", "m3", "delta_momentum", "deep_momentum"])
-def test_a_batch_of_matrices_and_a_flattened_one_are_different_readings(rule):
+def test_a_batch_of_matrices_and_a_flattened_matrix_are_updated_differently(rule):
     keys = {
         "m3": {"slow_weight": 0.5, "slow_every": 2, "eps": 0.1},
         "delta_momentum": {"momentum": 0.9, "erase": 1.0},
@@ -148,7 +148,7 @@ def test_a_group_updates_exactly_once_a_period(period, tokens_per_step, updates)
     assert moved == list(updates)
 
 
-def test_a_period_is_counted_in_the_tokens_that_were_read_where_steps_differ():
+def test_a_period_counts_the_tokens_that_were_read_where_steps_differ():
     named = parameters()
     # three steps of 100 tokens, then steps of 300
     optimizer = build_optimizer(
@@ -182,7 +182,7 @@ def test_a_slow_group_steps_with_the_mean_of_the_gradients_since_its_last_update
         torch.testing.assert_close(our, their, atol=1e-12, rtol=0)
 
 
-def test_a_level_of_the_model_keeps_still_between_its_updates_while_the_rest_learns():
+def test_a_level_of_the_model_does_not_change_between_its_updates_while_others_learn():
     named = parameters()
     optimizer = build_optimizer(shipped("mixed_muon"), named, [SLOW], 100, 6)
     before = snapshot(named)
@@ -195,7 +195,7 @@ def test_a_level_of_the_model_keeps_still_between_its_updates_while_the_rest_lea
 
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("stop", [1, 2, 4])
-def test_a_saved_state_goes_on_bit_for_bit_in_the_middle_of_a_period(name, stop):
+def test_a_saved_state_resumes_bit_for_bit_in_the_middle_of_a_period(name, stop):
     levels = [Level("slow", 250, SLOW.match)]
     whole, first = parameters(), parameters()
     optimizer = build_optimizer(shipped(name), whole, levels, 100, 8)
@@ -208,8 +208,8 @@ def test_a_saved_state_goes_on_bit_for_bit_in_the_middle_of_a_period(name, stop)
     resumed = build_optimizer(shipped(name), second, levels, 100, 8)
     resumed.load_state_dict(saved)
     train(resumed, second, range(stop, 8))
-    for (key, expected), (_, found) in zip(whole, second, strict=True):
-        assert torch.equal(expected, found), key
+    for (key, expected), (_, actual) in zip(whole, second, strict=True):
+        assert torch.equal(expected, actual), key
     for key, expected in optimizer.state_dict().items():
         assert torch.equal(expected, resumed.state_dict()[key]), key
 
@@ -231,11 +231,11 @@ def test_every_part_of_the_saved_state_matters(device):
     expected = finish(None)
     keys = build_optimizer(shipped("mixed_muon"), parameters(), levels, 100, 8).state_dict()
     for key in keys:
-        found = finish(key)
-        assert any(not torch.equal(expected[name], found[name]) for name in expected), key
+        changed = finish(key)
+        assert any(not torch.equal(expected[name], changed[name]) for name in expected), key
 
 
-def test_loading_is_strict_and_changes_nothing_when_it_refuses():
+def test_loading_a_state_that_does_not_fit_is_refused_and_changes_nothing():
     optimizer = build_optimizer(shipped("mixed_muon"), parameters(), [SLOW], 100, 8)
     good = {key: tensor.clone() for key, tensor in optimizer.state_dict().items()}
     key = "blocks.0.mixer.query.weight/momentum"
@@ -255,7 +255,7 @@ def test_loading_is_strict_and_changes_nothing_when_it_refuses():
 
 
 @pytest.mark.parametrize("period", [0, 250])
-def test_a_parameter_without_a_gradient_is_left_alone(period):
+def test_a_parameter_without_a_gradient_does_not_change(period):
     named = parameters()
     optimizer = build_optimizer(optim(group(weight_decay=0.1, period=period)), named, [], 100, 6)
     before, (name, parameter) = snapshot(named), named[2]
@@ -280,7 +280,7 @@ def test_the_rate_follows_the_schedule_in_every_group_alike():
     assert set(optimizer.lr(7).values()) == {0.0}
 
 
-def test_a_step_is_made_at_the_rate_of_the_schedule():
+def test_a_step_uses_the_rate_of_the_schedule():
     slow, fast = parameters(torch.float64), parameters(torch.float64)
     train(build_optimizer(optim(group(lr=0.01), warmup=0.5), slow, [], 100, 8), slow, [1])
     train(build_optimizer(optim(group(lr=0.005)), fast, [], 100, 8), fast, [1])
@@ -288,7 +288,7 @@ def test_a_step_is_made_at_the_rate_of_the_schedule():
         torch.testing.assert_close(our, their, atol=1e-14, rtol=0)
 
 
-def test_the_table_sums_to_the_model_and_says_each_clock():
+def test_the_table_counts_all_parameters_and_lists_each_period():
     named = parameters()
     rows = build_optimizer(shipped("mixed_muon"), named, [SLOW], 100, 8).table()
     assert sum(row[-1] for row in rows) == sum(parameter.numel() for _, parameter in named)
@@ -296,7 +296,7 @@ def test_the_table_sums_to_the_model_and_says_each_clock():
     assert ("matrices/slow", "muon", 0.01, 0.1, 300, 1, 72) in rows
 
 
-def test_gradients_are_dropped():
+def test_zero_grad_sets_gradients_to_none():
     named = parameters()
     give_gradients(named, 0)
     build_optimizer(optim(group()), named, [], 100, 8).zero_grad()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from optim.learn_together import compare_all
+from optim.train_in_processes import compare_all
 from together import together
 
 from nested_learning.optim.processes import ALONE, Processes
@@ -16,17 +16,17 @@ RULES = [
 
 @pytest.fixture(scope="module")
 def results():
-    """Train by every rule in two processes, once for all tests; return how far they are from one."""
+    """Train by every rule in two processes, once for all tests; return the differences to one process."""
     return together(compare_all, 2, RULES)[0]
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 @pytest.mark.parametrize("rule", RULES)
 def test_two_processes_learn_what_one_learns(rule, kind, results):
-    found = results[f"{kind}/{rule}"]
-    assert found["moved"] > 1e-3
-    assert found["weights"] < 1e-9
-    assert found["state"] < 1e-9
+    result = results[f"{kind}/{rule}"]
+    assert result["moved"] > 1e-3
+    assert result["weights"] < 1e-9
+    assert result["state"] < 1e-9
 
 
 @pytest.mark.parametrize("rule", ["momentum", "adamw", "muon", "m3", "muon_flatten"])
@@ -35,7 +35,7 @@ def test_the_state_of_a_sharded_parameter_is_sharded_too(rule, results):
     assert results[f"ddp/{rule}"]["sharded"] == 0
 
 
-def test_a_world_answers_what_an_optimizer_asks():
+def test_a_world_implements_the_interface_that_optimizers_use():
     world = World(0, 1, 0, torch.device("cpu"), "gloo")
     assert isinstance(world, Processes) and isinstance(ALONE, Processes)
     tensor = torch.ones(2, 3)

@@ -1,4 +1,4 @@
-"""A schedule is a pure function of how far the run is, with known values at known steps and no jumps."""
+"""A schedule is a pure function of the progress of a run, with known values at known steps and no jumps."""
 
 import math
 from itertools import pairwise
@@ -77,7 +77,7 @@ def test_the_last_step_has_the_final_rate_exactly(kind, final, steps):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_first_step_of_a_warmup_over_n_steps_has_one_nth_and_the_last_all(kind):
+def test_the_first_of_n_warmup_steps_has_one_nth_of_the_value_and_the_last_all(kind):
     schedule = ScheduleConfig(kind=kind, warmup=0.25, decay=0.2, final=0.0)
     assert at(schedule, 0, 80) == 1 / 20
     assert at(schedule, 19, 80) == 1.0
@@ -85,7 +85,7 @@ def test_the_first_step_of_a_warmup_over_n_steps_has_one_nth_and_the_last_all(ki
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("start", [0.0, 0.3])
-def test_there_is_no_jump_no_fall_in_the_warmup_and_no_rise_after_it(kind, start):
+def test_the_factor_rises_in_the_warmup_and_falls_after_it_without_jumps(kind, start):
     schedule = ScheduleConfig(kind=kind, warmup=0.1, decay=0.2, final=0.0, start=start)
     factors = [at(schedule, step, 1000) for step in range(1000)]
     assert max(abs(after - before) for before, after in pairwise(factors)) <= 1 / 100 + 1e-12
@@ -111,7 +111,7 @@ def test_without_decay_wsd_stays_at_the_peak():
     assert {at(schedule, step, 10) for step in range(10)} == {1.0}
 
 
-def test_until_its_decay_a_course_in_steps_does_not_depend_on_the_length_of_the_run():
+def test_before_its_decay_a_schedule_in_steps_does_not_depend_on_the_length_of_the_run():
     keys = {"kind": "wsd", "warmup": 5.0, "unit": "steps", "final": 0.0}
     short, long = ScheduleConfig(decay=10.0, **keys), ScheduleConfig(decay=30.0, **keys)
     assert [at(short, step, 40) for step in range(30)] == [at(long, step, 100) for step in range(30)]
@@ -130,7 +130,7 @@ def test_until_its_decay_a_course_in_steps_does_not_depend_on_the_length_of_the_
         ({"unit": "tokens", "warmup": math.inf}, "optim.schedule.warmup=inf must be a whole number of tokens"),
     ],
 )
-def test_a_schedule_that_makes_no_sense_is_refused_by_its_key(changed, message):
+def test_an_invalid_schedule_is_refused_with_its_key(changed, message):
     with pytest.raises(ConfigError, match=message):
         ScheduleConfig(**WSD | changed).check("optim.schedule")
 
@@ -149,5 +149,5 @@ def test_a_warmup_and_a_decay_longer_than_the_run_are_refused(keys, message):
         ScheduleConfig(final=0.0, **keys).check_fits(Extent(100, 100 * TOKENS), "optim.schedule")
 
 
-def test_a_decay_that_is_not_used_may_be_of_any_length():
+def test_a_decay_that_the_kind_does_not_read_may_have_any_length():
     ScheduleConfig(kind="cosine", warmup=0.5, decay=0.6, final=0.0).check_fits(Extent(1, 1), "optim.schedule")

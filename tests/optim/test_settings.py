@@ -21,8 +21,8 @@ def scheduled() -> Optimizer:
 
 
 def values(optimizer: Optimizer, key: str, name: str = "matrices") -> list[float]:
-    (found,) = [each for each in optimizer.groups if each.name == name]
-    return [optimizer.settings(found, step)[key] for step in range(8)]
+    (group,) = [each for each in optimizer.groups if each.name == name]
+    return [optimizer.settings(group, step)[key] for step in range(8)]
 
 
 def test_any_number_of_a_group_follows_a_schedule_of_its_own():
@@ -39,7 +39,7 @@ def test_a_level_of_the_model_has_the_schedules_of_its_group():
         assert values(optimizer, key, "matrices/slow") == values(optimizer, key)
 
 
-def test_rates_keep_their_ratio_but_for_a_group_with_a_schedule_of_its_own():
+def test_rates_keep_their_ratio_except_for_a_group_with_a_schedule_of_its_own():
     optimizer = scheduled()
     assert values(optimizer, "lr", "rest") == pytest.approx([0.2 * lr for lr in values(optimizer, "lr")], rel=1e-12)
     own = group("matrices", lr=0.5, min_rank=2)
@@ -49,7 +49,7 @@ def test_rates_keep_their_ratio_but_for_a_group_with_a_schedule_of_its_own():
     assert values(optimizer, "lr", "rest") == [0.1] * 8
 
 
-def test_what_is_scheduled_is_what_the_rule_gets():
+def test_a_rule_is_called_with_the_scheduled_values():
     ours, theirs = ([(n, p) for n, p in parameters(torch.float64) if p.dim() == 2] for _ in range(2))
     falling = group(rule="muon", weight_decay=0.1)
     falling.schedules = {"weight_decay": FALL, "momentum": RISE}
@@ -67,7 +67,7 @@ def test_what_is_scheduled_is_what_the_rule_gets():
     assert all(torch.equal(our, their) for (_, our), (_, their) in zip(ours, theirs, strict=True))
 
 
-def test_after_a_resume_every_number_of_every_group_is_what_it_was():
+def test_a_resumed_run_has_the_same_hyper_parameters():
     optimizer, resumed = scheduled(), scheduled()
     resumed.load_state_dict(optimizer.state_dict())
     for step in (5, 0, 7, 3, 3):
@@ -75,9 +75,9 @@ def test_after_a_resume_every_number_of_every_group_is_what_it_was():
             assert optimizer.settings(before, step) == resumed.settings(after, step)
 
 
-def test_figures_name_the_largest_rate_and_all_that_follows_a_schedule():
+def test_metrics_are_the_largest_rate_and_each_scheduled_value():
     optimizer = scheduled()
-    assert optimizer.figures(7) == pytest.approx(
+    assert optimizer.metrics(7) == pytest.approx(
         {
             "optim/lr": 0.25,
             "optim/lr/matrices": 0.25,
@@ -98,7 +98,7 @@ def test_only_a_number_that_the_rule_reads_has_a_schedule(key):
         optim(group(schedules={key: FALL}))
 
 
-def test_a_mistaken_schedule_of_a_group_is_refused_by_its_key():
+def test_an_invalid_schedule_of_a_group_is_refused_with_its_key():
     with pytest.raises(ConfigError, match=r"^optim.groups.0.schedules.eps.final=2.0"):
         optim(group(schedules={"eps": ScheduleConfig(kind="linear", final=2.0)}))
     with pytest.raises(ConfigError, match=r"^optim.groups.0.schedules.lr.warmup=4 .* the run's 3 steps"):
@@ -111,7 +111,7 @@ def averaging(decay: float | None = 0.9) -> tuple[Optimizer, list[tuple[str, tor
     return build_optimizer(config, named, [SLOW], 100, 8), named
 
 
-def test_the_average_is_the_debiased_mean_of_the_weights_after_each_step_by_hand():
+def test_the_average_is_the_debiased_mean_of_the_weights_after_each_step():
     optimizer, named = averaging()
     total, weight = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in named}, 0.0
     for step in range(6):
@@ -126,7 +126,7 @@ def test_the_average_is_the_debiased_mean_of_the_weights_after_each_step_by_hand
             assert all(torch.equal(optimizer.state_dict()[f"{name}/ema"], p.detach()) for name, p in named)
 
 
-def test_parameters_hold_the_average_for_a_while_and_are_then_what_they_were():
+def test_parameters_are_the_average_inside_the_context_and_the_trained_ones_after_it():
     optimizer, named = averaging()
     for step in range(3):
         give_gradients(named, step)
@@ -140,7 +140,7 @@ def test_parameters_hold_the_average_for_a_while_and_are_then_what_they_were():
     assert all(torch.equal(optimizer.state_dict()[f"{name}/ema"], average[name]) for name, _ in named)
 
 
-def test_averaging_changes_nothing_that_is_trained():
+def test_averaging_does_not_change_training():
     finals = []
     for decay in (None, 0.9):
         optimizer, named = averaging(decay)
@@ -151,7 +151,7 @@ def test_averaging_changes_nothing_that_is_trained():
     assert all(map(torch.equal, *finals))
 
 
-def test_an_average_goes_on_from_its_saved_state_bit_for_bit_and_is_not_made_up():
+def test_an_average_resumes_from_its_saved_state_bit_for_bit_and_its_absence_is_refused():
     whole, named = averaging()
     for step in range(6):
         give_gradients(named, step)
@@ -175,7 +175,7 @@ def test_an_average_goes_on_from_its_saved_state_bit_for_bit_and_is_not_made_up(
 
 
 @pytest.mark.parametrize("ema", [0.0, 1.0, -0.5, float("nan")])
-def test_an_average_keeps_a_share_of_itself(ema):
+def test_the_decay_of_an_average_lies_between_0_and_1(ema):
     config = optim(group())
     config.ema = ema
     with pytest.raises(ConfigError, match=r"optim.ema="):

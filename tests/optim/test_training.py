@@ -1,4 +1,4 @@
-"""Every shipped optimizer trains small models at the rates it is shipped with."""
+"""Every shipped optimizer trains small models at its shipped rates."""
 
 import pytest
 from optim.shipped import SHIPPED

@@ -136,7 +136,7 @@ def find_what_differs(config: Config) -> dict[str, str]:
             found[kind] = compared(made)
             weight = dict(made.model.named_parameters())["blocks.0.mixer.query.weight"].detach()
             if kind == "ddp":
-                slot = made.optimizer.held()["embedding.weight/mean"]
+                slot = made.optimizer.local_tensors()["embedding.weight/mean"]
                 found["ddp, state"] = compared(made, slot if world.rank == 1 else None)
                 found["ddp, weights"] = compared(made, weight if world.rank == 3 else None)
             else:

@@ -1,6 +1,6 @@
-"""What two processes run for `test_processes.py`: learn by a rule alone, replicated and sharded, and compare.
+"""What two processes run for `test_processes.py`: train, replicated and sharded, and compare with one process.
 
-A case is a rule, with `_flatten` or `_slow` behind it for a flattened matrix or a period of two steps.
+A case is a rule; the suffix `_flatten` flattens the matrices, `_slow` sets a period of two steps.
 """
 
 import torch
@@ -28,7 +28,7 @@ STEPS, STOP, ROWS = 6, 3, 8
 
 
 def make_model() -> nn.Module:
-    """Make a model whose first dimensions two processes cannot share evenly; of one they share, one has nothing."""
+    """Make a model with first dimensions that two processes cannot split evenly; of one, a process has no rows."""
     torch.manual_seed(0)
     parts = nn.Conv1d(4, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(24, 5), nn.Tanh(), nn.Linear(5, 1)
     return nn.Sequential(*parts).double()
@@ -50,7 +50,7 @@ def make_optimizer(case: str, model: nn.Module, processes: Processes) -> Optimiz
 
 
 def train(replica: nn.Module, optimizer: Optimizer, steps: range, rank: int = 0, size: int = 1) -> None:
-    """Train on this process's share of the rows; the mean over processes of its gradients is that of all rows."""
+    """Train on this process's rows; the mean of the gradients over processes is the gradient of all rows."""
     for step in steps:
         generator = torch.Generator().manual_seed(step)
         x = torch.randn(ROWS, 4, 6, generator=generator, dtype=torch.float64).chunk(size)[rank]
@@ -64,14 +64,14 @@ def weights(model: nn.Module, world: World) -> dict[str, torch.Tensor]:
     return {name: world.whole(parameter.detach()).clone() for name, parameter in model.named_parameters()}
 
 
-def difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
-    """Return the largest difference of two numbers in one place."""
-    assert found.keys() == expected.keys()
-    return max(float((found[key].double() - expected[key].double()).abs().max()) for key in expected)
+def difference(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Return the largest absolute difference of two elements."""
+    assert actual.keys() == expected.keys()
+    return max(float((actual[key].double() - expected[key].double()).abs().max()) for key in expected)
 
 
 def compare(case: str, kind: str, world: World) -> dict[str, float]:
-    """Learn alone and together, from a saved state when sharded; say how far that moved, and how far it is apart."""
+    """Train in one process and in two, sharded ones with a saved state in between; return the differences."""
     alone, model = make_model(), make_model()
     reference = make_optimizer(case, alone, ALONE)
     train(alone, reference, range(STEPS))
