@@ -17,12 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from nested_learning.data.batch import Batch
-from nested_learning.objective.config import LossConfig
+from nested_learning.objective.config import LossConfig, ReconstructConfig
 from nested_learning.planning.hardware import peak
 
 if TYPE_CHECKING:
     from nested_learning.model.config import ModelConfig
-    from nested_learning.objective.config import NextTokenConfig, OnlineConfig, ReconstructConfig
+    from nested_learning.objective.config import NextTokenConfig, OnlineConfig
 
     AnyObjective = NextTokenConfig | OnlineConfig | ReconstructConfig
 
@@ -61,13 +61,13 @@ class Flops(NamedTuple):
 def flops(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_len: int) -> Flops:
     """Return the operations of a token of a model that is trained on rows of `seq_len` tokens by `objective`.
 
-    Layers cost the same, and so do stretches of `model.span` tokens after the first two: few of each are counted,
-    and the others follow.
+    Layers cost the same, and so do spans of `model.span` tokens after the first two: few of each are counted, and the
+    others follow.
     """
     if isinstance(objective, LossConfig):
         # logits that are made twice are no work of the model
         objective = replace(objective, chunk=None)
-    counted = short_lengths(model.span, seq_len)
+    counted = row_lengths(model.span, seq_len, objective)
     ends = [_of_layers(model, objective, vocab_size, length) for length in counted]
     row = {name: line(counted, [end[name] for end in ends], seq_len) for name in ends[0]}
     width = 4 * model.dim * model.num_layers
@@ -82,10 +82,15 @@ def flops(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_
     )
 
 
-def short_lengths(stretch: int, seq_len: int) -> list[int]:
-    """Return the row lengths to measure: two and three spans of `stretch` tokens and the remainder, or `seq_len`."""
-    spans, remainder = divmod(seq_len, stretch)
-    return [seq_len] if spans <= 3 else [2 * stretch + remainder, 3 * stretch + remainder]
+def row_lengths(span: int, seq_len: int, objective: "AnyObjective | None" = None) -> list[int]:
+    """Return the row lengths to measure: two and three spans of `span` tokens and the remainder, or `seq_len`.
+
+    The logits of `objective=reconstruct` are divided by the positions of a row, so that only whole rows can be measured.
+    """
+    spans, remainder = divmod(seq_len, span)
+    if spans <= 3 or isinstance(objective, ReconstructConfig):
+        return [seq_len]
+    return [2 * span + remainder, 3 * span + remainder]
 
 
 def line(x: list[int], y: list[float], at: int) -> float:

@@ -13,7 +13,7 @@ from nested_learning import tree
 from nested_learning.data.batch import Batch
 from nested_learning.nn.execution import use_recompute
 from nested_learning.nn.language_model import LanguageModel
-from nested_learning.planning.flops import line, short_lengths
+from nested_learning.planning.flops import line, row_lengths
 
 if TYPE_CHECKING:
     from nested_learning.model.config import ModelConfig
@@ -50,6 +50,7 @@ def activations(
     further layer and span adds the same. Kernels for memories keep less than torch's operators. With `recompute=block`
     the backward pass computes the activations of one block at a time again, which are added.
     """
+    lengths = row_lengths(model.span, seq_len, objective)
     numbers = [1, 2] if recompute == "block" else _few_layers(model)
     # fake tensors have the shapes and dtypes of CPU tensors, autocast included, but no numbers; all measurements share
     # one mode, so that each model is built once
@@ -59,7 +60,7 @@ def activations(
         def kept(num_layers: int, num_rows: int, recompute: str) -> float:
             built = models[num_layers]
             use_recompute(built, recompute)
-            return _at_length(model, seq_len, lambda length: _kept(built, objective, length, num_rows, dtype))
+            return _at_length(lengths, seq_len, lambda length: _kept(built, objective, length, num_rows, dtype))
 
         def of_rows(num_rows: int) -> float:
             total = _at_depth(model, lambda num_layers: kept(num_layers, num_rows, recompute))
@@ -72,6 +73,7 @@ def activations(
 
 def state_bytes(model: "ModelConfig", vocab_size: int, seq_len: int) -> tuple[float, float]:
     """Return the bytes of a row's state before the first token, and after `seq_len` tokens."""
+    lengths = row_lengths(model.span, seq_len)
     # the meta device keeps shapes only, which is all that is counted, and is several times faster than fake tensors
     with torch.device("meta"), torch.no_grad():
         models = {number: replace(model, num_layers=number).build(vocab_size, seed=0) for number in _few_layers(model)}
@@ -81,7 +83,9 @@ def state_bytes(model: "ModelConfig", vocab_size: int, seq_len: int) -> tuple[fl
             return float(tree.nbytes(state))
 
         first = _at_depth(model, lambda number: float(tree.nbytes(models[number].init_state(1))))
-        last = _at_depth(model, lambda number: _at_length(model, seq_len, lambda length: read(models[number], length)))
+        last = _at_depth(
+            model, lambda number: _at_length(lengths, seq_len, lambda length: read(models[number], length))
+        )
     return first, last
 
 
@@ -95,9 +99,8 @@ def _at_depth(model: "ModelConfig", measure: Callable[[int], float]) -> float:
     return line(numbers, [measure(number) for number in numbers], model.num_layers)
 
 
-def _at_length(model: "ModelConfig", seq_len: int, measure: Callable[[int], float]) -> float:
-    """Return what `measure(seq_len)` would return, from rows of two and three spans where there are more."""
-    lengths = short_lengths(model.span, seq_len)
+def _at_length(lengths: list[int], seq_len: int, measure: Callable[[int], float]) -> float:
+    """Return what `measure(seq_len)` would return, from rows of the given `lengths`."""
     return line(lengths, [measure(length) for length in lengths], seq_len)
 
 

@@ -15,6 +15,7 @@ from nested_learning.config.registry import CHOICES
 from nested_learning.data.batch import Batch
 from nested_learning.objective.config import NextTokenConfig
 from nested_learning.planning.flops import Flops, flops, most_operations, parameters_in_products, utilisation
+from nested_learning.planning.footprint import activations
 from nested_learning.planning.hardware import PEAKS, peak
 
 VOCAB = 61
@@ -164,3 +165,14 @@ def test_peaks_are_known_by_name_and_type_and_else_not_at_all():
     assert peak("NVIDIA L40S", "bfloat16") != peak("NVIDIA L4", "bfloat16")
     for name, by_dtype in PEAKS:
         assert list(by_dtype.values()) == sorted(by_dtype.values()), name
+
+
+def test_reconstruct_is_counted_on_whole_rows_whose_positions_divide_the_logits():
+    lines = ["objective=reconstruct", "data=mad", "data.task=compression", "data.length=32"]
+    config = configure("transformer", (16, 2, 2, 32, 2), *lines)
+    length, vocab_size = 32, 512
+    known = flops(config.model, config.objective, vocab_size, length)
+    # the head and everything else are those of next_token on the same row
+    assert known.head == flops(config.model, NEXT, vocab_size, length).head
+    assert known.linear == flops(config.model, NEXT, vocab_size, length).linear
+    assert activations(config.model, config.objective, vocab_size, length, torch.float32).row > 0
