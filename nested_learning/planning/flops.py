@@ -85,7 +85,7 @@ def flops(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_
 def row_lengths(span: int, seq_len: int, objective: "AnyObjective | None" = None) -> list[int]:
     """Return the row lengths to measure: two and three spans of `span` tokens and the remainder, or `seq_len`.
 
-    The logits of `objective=reconstruct` are divided by the positions of a row, so that only whole rows can be measured.
+    `objective=reconstruct` divides its logits by the positions of a row, so that only whole rows can be measured.
     """
     spans, remainder = divmod(seq_len, span)
     if spans <= 3 or isinstance(objective, ReconstructConfig):
