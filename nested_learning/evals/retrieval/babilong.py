@@ -52,7 +52,7 @@ class StoryQuestions(Sequence[StoryQuestion]):
     def __getitem__(self, index: int) -> StoryQuestion: ...
     @overload
     def __getitem__(self, index: slice) -> list[StoryQuestion]: ...
-    def __getitem__(self, index: int | slice) -> "Question | list[Question]":
+    def __getitem__(self, index: int | slice) -> StoryQuestion | list[StoryQuestion]:
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         task, length, story = self.cells[index]

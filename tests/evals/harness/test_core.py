@@ -196,7 +196,7 @@ def test_what_cannot_be_asked_is_said(tmp_path):
         Core(folder, ["pica"], 4, None).examples(ctx(tmp_path))
     with pytest.raises(DataError, match="for the task hellaswag_zeroshot"):
         Core(tmp_path / "empty", None, 4, None).examples(ctx(tmp_path))
-    with pytest.raises(ConfigError, match="no text"):
+    with pytest.raises(ConfigError, match="needs a model that reads text"):
         Core(folder, ["copa"], 4, None).examples(ctx(tmp_path, tokenizer=None))
 
 

@@ -191,7 +191,7 @@ def test_what_cannot_be_asked_is_said(tmp_path):
         ZeroShotConfig(path=None, **(options | {"tasks": []}))
     with pytest.raises(ConfigError, match=r"leave evals\.zeroshot\.path"):
         ZeroShotConfig(path="icl", **(options | {"official": True}))
-    with pytest.raises(ConfigError, match="no text"):
+    with pytest.raises(ConfigError, match="needs a model that reads text"):
         pack(tmp_path, ["copa"]).examples(ctx(tmp_path, tokenizer=None))
     with pytest.raises(DataError, match=r"has no copa\.jsonl"):
         pack(tmp_path, ["copa"]).examples(ctx(tmp_path))
