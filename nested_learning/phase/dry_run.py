@@ -18,6 +18,7 @@ from nested_learning.optim.build import build_optimizer
 from nested_learning.optim.optimizer import Optimizer
 from nested_learning.phase import Result
 from nested_learning.phase.cost import group_table
+from nested_learning.planning.config import PlanConfig
 from nested_learning.planning.flops import Flops, flops
 from nested_learning.planning.footprint import activations, state_bytes
 from nested_learning.planning.hardware import GPUS, peak
@@ -55,6 +56,7 @@ class Outline(NamedTuple):
     reason: str
     vocab_size: int
     stages: list[Stage]
+    num_micro_batches: int
     model: LanguageModel
     optimizer: Optimizer
 
@@ -69,7 +71,10 @@ def dry_run(config: "Config") -> Result:
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     before, after = state_bytes(config.model, run.vocab_size, run.stages[-1].seq_len)
     memory = memory_of(config, run)
-    hours, dollars = price(config, per_token * sum(tokens))
+    plan = config.plan
+    hours, dollars = price(plan, config.dtype, per_token * sum(tokens))
+    fits = memory.total < GPUS[plan.gpu].memory_bytes
+    verdict = "fits" if fits else advise(memory, run.num_micro_batches, config.recompute)
     lines = [
         group_table(run.optimizer),
         f"parameters: {parameters:,}",
@@ -78,12 +83,12 @@ def dry_run(config: "Config") -> Result:
         resolve(config.backend, pick_device(config.device))[1],
         describe_data(run),
         f"a run of {config.steps} steps reads {sum(tokens):,} tokens",
-        describe_memory(config, memory),
-        describe_price(config, hours, dollars),
+        f"{describe_memory(plan, config.world.parallel, memory)}: {verdict}",
+        describe_price(plan, config.dtype, hours, dollars),
     ]
     if os.environ.get("RANK", "0") == "0":
         print("\n".join(lines), flush=True)
-    figures = {
+    metrics = {
         "parameters": float(parameters),
         "tokens": float(sum(tokens)),
         "state_bytes_per_row": before,
@@ -94,7 +99,7 @@ def dry_run(config: "Config") -> Result:
         "memory_bytes": memory.total,
     }
     known = {"hours": hours, "dollars": dollars}
-    return Result(None, figures | {name: value for name, value in known.items() if value is not None})
+    return Result(None, metrics | {name: value for name, value in known.items() if value is not None})
 
 
 def outline(config: "Config") -> Outline:
@@ -110,15 +115,16 @@ def outline(config: "Config") -> Outline:
         reason, seq_len = str(error), vars(config.data)["seq_len"]
     assert vocab_size is not None
     stages = plan_stages(config.stages, config.data.batch_size, seq_len)
+    number = num_micro_batches(config.micro_batches, config.plan.num_gpus)
     for stage in stages:
-        check_micro_batches(stage, num_micro_batches(config))
+        check_micro_batches(stage, number)
     with torch.device("meta"):
         model = config.model.build(vocab_size, config.seed)
         named, least = list(model.named_parameters()), min(stage.batch_size * stage.seq_len for stage in stages)
         optimizer = build_optimizer(
             config.optim, named, model.levels, least, config.steps, tokens_before=partial(tokens_before, stages)
         )
-    return Outline(source, reason, vocab_size, stages, model, optimizer)
+    return Outline(source, reason, vocab_size, stages, number, model, optimizer)
 
 
 def _open_source(config: "Config") -> Source:
@@ -127,15 +133,15 @@ def _open_source(config: "Config") -> Source:
     return config.data.build(config.seed, tokenizer)
 
 
-def num_micro_batches(config: "Config") -> int:
-    """Return the number of micro-batches of a step on the planned GPUs. Raises ConfigError."""
-    micro_batches, gpus = config.micro_batches or config.plan.num_gpus, config.plan.num_gpus
-    if micro_batches % gpus:
+def num_micro_batches(configured: int | None, num_gpus: int) -> int:
+    """Return the number of micro-batches of a step: `configured`, None for one on each GPU. Raises ConfigError."""
+    number = configured or num_gpus
+    if number % num_gpus:
         raise ConfigError(
-            f"micro_batches={micro_batches}: must be a multiple of the GPUs, plan.num_gpus={gpus}; "
-            f"use micro_batches={max(1, round(micro_batches / gpus)) * gpus}"
+            f"micro_batches={number}: must be a multiple of the GPUs, plan.num_gpus={num_gpus}; "
+            f"use micro_batches={max(1, round(number / num_gpus)) * num_gpus}"
         )
-    return micro_batches
+    return number
 
 
 def memory_of(config: "Config", run: Outline) -> Memory:
@@ -149,7 +155,7 @@ def memory_of(config: "Config", run: Outline) -> Memory:
     kept = []
     for stage in run.stages:
         one = activations(config.model, config.objective, run.vocab_size, stage.seq_len, dtype, config.recompute)
-        kept.append(one.of(stage.batch_size // num_micro_batches(config)))
+        kept.append(one.of(stage.batch_size // run.num_micro_batches))
     return Memory(weights / shards, weights / shards, states / shards, gathered, max(kept))
 
 
@@ -159,14 +165,18 @@ def count_tokens(stage: Stage, steps: int) -> int:
     return max(0, end - stage.first_step) * stage.batch_size * stage.seq_len
 
 
-def price(config: "Config", operations: float) -> tuple[float | None, float | None]:
+def price(plan: PlanConfig, dtype: str, operations: float) -> tuple[float | None, float | None]:
     """Return hours and dollars for a number of FLOPs, None where the GPU's peak in this dtype is unknown."""
-    plan, gpu = config.plan, GPUS[config.plan.gpu]
-    fastest = peak(gpu.name, config.dtype)
+    fastest = peak(GPUS[plan.gpu].name, dtype)
     if fastest is None:
         return None, None
     hours = operations / (fastest * plan.mfu * plan.num_gpus) / 3600
-    return hours, hours * plan.num_gpus * (gpu.dollars_per_hour if plan.price is None else plan.price)
+    return hours, hours * plan.num_gpus * hourly_rate(plan)
+
+
+def hourly_rate(plan: PlanConfig) -> float:
+    """Return the dollars for an hour of one GPU."""
+    return GPUS[plan.gpu].dollars_per_hour if plan.price is None else plan.price
 
 
 def describe_flops(stage: Stage, cost: Flops) -> str:
@@ -185,32 +195,28 @@ def describe_data(run: Outline) -> str:
     return f"data: {rows:,} training rows of {run.source.seq_len} tokens, vocabulary {run.vocab_size}"
 
 
-def describe_memory(config: "Config", memory: Memory) -> str:
-    """Return a line with the memory of one GPU, and what helps where it is not enough."""
-    gpu = GPUS[config.plan.gpu]
+def describe_memory(plan: PlanConfig, parallel: str, memory: Memory) -> str:
+    """Return a line with the memory of one GPU, by what it holds."""
     parts = ", ".join(f"{name} {value / GB:.2f}" for name, value in memory._asdict().items() if value)
-    verdict = "fits" if memory.total < gpu.memory_bytes else _advise(config, memory)
     return (
-        f"memory of each of {config.plan.num_gpus} {config.plan.gpu} in GB ({config.world.parallel}): {parts}; "
-        f"together {memory.total / GB:.2f} of {gpu.memory_bytes / GB:.0f}: {verdict}"
+        f"memory of each of {plan.num_gpus} {plan.gpu} in GB ({parallel}): {parts}; "
+        f"together {memory.total / GB:.2f} of {GPUS[plan.gpu].memory_bytes / GB:.0f}"
     )
 
 
-def _advise(config: "Config", memory: Memory) -> str:
-    """Return what makes a run fit."""
+def advise(memory: Memory, num_micro_batches: int, recompute: str) -> str:
+    """Return what makes a run fit that needs more memory than a GPU has."""
     if memory.activations > memory.total / 2:
-        helps = " or recompute=block" if config.recompute == "off" else ""
-        return f"does not fit; try micro_batches={2 * num_micro_batches(config)}{helps}"
+        helps = " or recompute=block" if recompute == "off" else ""
+        return f"does not fit; try micro_batches={2 * num_micro_batches}{helps}"
     return "does not fit; try world.parallel=fsdp, or more GPUs (plan.num_gpus)"
 
 
-def describe_price(config: "Config", hours: float | None, dollars: float | None) -> str:
+def describe_price(plan: PlanConfig, dtype: str, hours: float | None, dollars: float | None) -> str:
     """Return a line with time, price and the assumptions."""
-    plan, gpu = config.plan, GPUS[config.plan.gpu]
     if hours is None:
-        return f"time: the peak of {plan.gpu} in {config.dtype} is not known; try dtype=bfloat16"
-    rate = gpu.dollars_per_hour if plan.price is None else plan.price
+        return f"time: the peak of {plan.gpu} in {dtype} is not known; try dtype=bfloat16"
     return (
         f"time: {hours:,.2f} hours on {plan.num_gpus} {plan.gpu}, {dollars:,.2f} dollars; assumed: {plan.mfu:.0%} of "
-        f"the peak in {config.dtype} (plan.mfu), {rate:g} dollars an hour for each (plan.price)"
+        f"the peak in {dtype} (plan.mfu), {hourly_rate(plan):g} dollars an hour for each (plan.price)"
     )
