@@ -81,7 +81,7 @@ def test_a_branch_leaves_its_origin_alone_and_counts_on(origin: Path, tmp_path: 
     [
         ({"steps": 4}, ConfigError, r"has made 4 of steps=4 already; give more, such as steps=8"),
         ({"steps": 5, "data__tokenizer": "bpe", "data__vocab_size": 300}, CheckpointError, "another tokenizer"),
-        ({"steps": 5, "optim__ema": "null"}, CheckpointError, r"has .*/ema.* too much"),
+        ({"steps": 5, "optim__ema": "null"}, CheckpointError, r"unexpected .*/ema"),
         ({"steps": 5, "model__dim": 32}, CheckpointError, "made for another model"),
         ({"steps": 5, "optim": "muon"}, CheckpointError, "made for other groups"),
     ],
