@@ -227,10 +227,10 @@ def _remove_drafts(folder: Path) -> None:
 
 
 def _card(model: nn.Module, config: dict[str, Any], progress: Progress) -> str:
-    figures = "".join(f"| {name} | {value:.6g} |\n" for name, value in sorted(progress.metrics.items()))
+    rows = "".join(f"| {name} | {value:.6g} |\n" for name, value in sorted(progress.metrics.items()))
     return (
         f"# {config['model']['name']}, step {progress.step}\n\n"
         f"{sum(p.numel() for p in model.parameters())} parameters, trained on {progress.tokens} tokens of "
         f"data={config['data']['name']} (sha256 {progress.source[:12]}) with seed {progress.seed}. "
-        f"The whole configuration is in `{CONFIG}`.\n\n| figure | value |\n| --- | --- |\n{figures}"
+        f"The whole configuration is in `{CONFIG}`.\n\n| metric | value |\n| --- | --- |\n{rows}"
     )

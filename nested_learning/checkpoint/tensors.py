@@ -11,12 +11,12 @@ from nested_learning.checkpoint.layout import CONFIG, MODEL, OPTIMIZER, parts_of
 from nested_learning.errors import CheckpointError
 from nested_learning.optim.average import EMA
 from nested_learning.optim.optimizer import Optimizer
-from nested_learning.world.sharding import cut
+from nested_learning.world.sharding import shard_like
 from nested_learning.world.storage import describe_parts, read_parts
 
 
 def load_model(directory: Path, model: nn.Module) -> None:
-    """Fill `model`, in place. Raises CheckpointError naming what is missing, too much, or of another shape."""
+    """Fill `model`, in place. Raises CheckpointError naming tensors that are missing, unknown, or of another shape."""
     path, options = directory / MODEL, directory / CONFIG
     if not parts_of(path).is_dir():
         fill_model(path, _load_tensors(path), model, options)
@@ -30,12 +30,12 @@ def fill_model(path: Path, saved: Mapping[str, Tensor], model: nn.Module, option
     check_model(path, saved, model, options)
     for name, tensor in model_tensors(model).items():
         whole = saved[name].to(tensor.device)
-        # `cut` imports torch.distributed, which takes a second, so it is called for sharded tensors only
-        tensor.data.copy_(whole if type(tensor.data) is Tensor else cut(whole, tensor.data))
+        # `shard_like` imports torch.distributed, which takes a second, so it is called for sharded tensors only
+        tensor.data.copy_(whole if type(tensor.data) is Tensor else shard_like(whole, tensor.data))
 
 
 def check_model(path: Path, saved: Mapping[str, Tensor], model: nn.Module, options: Path) -> None:
-    """Raise CheckpointError, naming the file of its `options`, unless `saved` in `path` is what `model` is made of."""
+    """Raise CheckpointError, naming the file of its `options`, unless `saved` in `path` has the tensors of `model`."""
     wanted = model_tensors(model)
     problems = [f"{name} is missing" for name in wanted.keys() - saved.keys()]
     problems += [f"{name} is unknown to the model" for name in saved.keys() - wanted.keys()]

@@ -14,7 +14,7 @@ from nested_learning.data.loader import validation_row
 from nested_learning.data.source import Row, Source
 from nested_learning.evals.metrics import Samples
 from nested_learning.inference.session import PREFILL_TOKENS, Session
-from nested_learning.objective.documents import read_apart
+from nested_learning.objective.documents import read_documents
 from nested_learning.shapes import Bool, Float, Int, Tensor
 
 # where the first spans of positions end, in tokens; after the last of these, every span is as long as all before it
@@ -89,7 +89,7 @@ def read_rows(
     batch = collate([example.row for example in examples])
     written: list[dict[str, float]] = [{} for _ in examples]
     if resets:
-        nats, correct = read_apart(batch, lambda part: read_batch(open_like(session, len(part.tokens)), part)[:2])
+        nats, correct = read_documents(batch, lambda part: read_batch(open_like(session, len(part.tokens)), part)[:2])
     else:
         nats, correct, written = read_batch(session, batch)
     valid = batch.targets != IGNORE

@@ -1,1 +1,1 @@
-"""Trained models that leave or enter: opening runs, exported directories, Hugging Face."""
+"""Open trained runs; export models to directories and open those, also with Hugging Face transformers."""

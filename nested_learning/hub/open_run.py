@@ -14,9 +14,9 @@ from nested_learning.world.joining import pick_device
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A checkpoint, opened: `run` is its run directory (the checkpoint itself when it stands alone).
+    """A checkpoint, opened: `run` is its run directory, or the checkpoint itself when it was moved out of one.
 
-    `config` is what the run was made with, `tokenizer` None for data that is no text, `model` in eval mode.
+    `config` is the run's, `tokenizer` is None for data that is not text, `model` is in eval mode.
     """
 
     run: Path
@@ -30,11 +30,11 @@ class Trained:
 def open_trained(path: Path, device: str, weights: str = "model") -> Trained:
     """Open the checkpoint `path`, or the latest of the run directory `path`, on `device`: auto, cpu, cuda or mps.
 
-    `weights`: model, those that were trained, or ema, their average. Every file is checked against its hash first.
+    `weights`: "model" for the trained weights, "ema" for their average. Every file is checked against its hash first.
     Raises CheckpointError when the checkpoint is missing or damaged, or has no average, ConfigError when it was made
     with options that this version does not have, or the device is not there.
     """
-    place = pick_device(device)
+    torch_device = pick_device(device)
     if not path.is_dir():
         raise CheckpointError(
             f"checkpoint={path}: no such directory; give a run directory or one of its checkpoints/step_*"
@@ -43,7 +43,7 @@ def open_trained(path: Path, device: str, weights: str = "model") -> Trained:
     checkpoint.verify(directory)
     saved = read_config(directory)
     tokenizer = open_tokenizer(directory) if (directory / FILE_NAME).exists() else None
-    # a task without a tokenizer is made, not read: asking it for its vocabulary costs nothing
+    # a task without a tokenizer is generated, so building it to get its vocabulary reads no file
     vocab_size = saved.data.build(saved.seed).vocab_size if tokenizer is None else tokenizer.vocab_size
     model = saved.model.build(vocab_size, saved.seed)
     checkpoint.load_model(directory, model)
@@ -55,12 +55,12 @@ def open_trained(path: Path, device: str, weights: str = "model") -> Trained:
         config=saved,
         progress=checkpoint.read_progress(directory),
         tokenizer=tokenizer,
-        model=model.to(place).eval(),
+        model=model.to(torch_device).eval(),
     )
 
 
 def read_config(directory: Path) -> schema.Config:
-    """Read the configuration of a checkpoint. Raises CheckpointError for one that this version would not make."""
+    """Read the configuration of a checkpoint. Raises CheckpointError for one that this version does not accept."""
     try:
         return schema.from_yaml(directory / checkpoint.CONFIG)
     except ConfigError as error:

@@ -1,8 +1,8 @@
-"""A trained model as a directory to give away: what `phase=export` writes and `NestedModel.from_pretrained` reads.
+"""A trained model as a directory to share: `phase=export` writes it, `NestedModel.from_pretrained` reads it.
 
-The directory is laid out as Hugging Face's are: config.json, model.safetensors, tokenizer.json (which
-`transformers.AutoTokenizer` reads too), tokenizer_config.json, a card in README.md, and hashes.json with the sha256 of
-all but the card.
+The directory has the layout of Hugging Face's: config.json, model.safetensors, tokenizer.json (which
+`transformers.AutoTokenizer` reads too), tokenizer_config.json, a model card in README.md, and
+hashes.json with the sha256 of all files but the card.
 """
 
 import json
@@ -37,9 +37,9 @@ MODEL_TYPE = "nested_learning"
 
 
 class NestedModel(nn.Module):
-    """A trained language model beside its tokenizer (None where it was trained on tokens that are no text).
+    """A trained language model with its tokenizer (None for data that is not text).
 
-    `options` is what `model` is built by; `about` is plain text and numbers on how it was trained.
+    `options` builds `model`; `about` describes its training for the model card, in plain text and numbers.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class NestedModel(nn.Module):
     def from_pretrained(cls, path: str | Path, *, device: str = "auto") -> "NestedModel":
         """Open the directory `path` that `save_pretrained` or `phase=export` wrote, on auto, cpu, cuda or mps.
 
-        Raises CheckpointError for what is missing, damaged or of another version, ConfigError for the device.
+        Raises CheckpointError where it is missing, damaged or of another version, ConfigError for the device.
         """
-        directory, place = Path(path), pick_device(device)
+        directory, torch_device = Path(path), pick_device(device)
         if not (directory / CONFIG).is_file():
             raise CheckpointError(
                 f"{directory}: no exported model; python train.py phase=export checkpoint=<run> makes one "
@@ -76,10 +76,10 @@ class NestedModel(nn.Module):
         own = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
         checkpoint.fill_model(directory / MODEL, own, model, directory / CONFIG)
         tokenizer = _open_tokenizer(directory, nested["tokenizer"])
-        return cls(options, model.to(place), tokenizer, nested["about"]).eval()
+        return cls(options, model.to(torch_device), tokenizer, nested["about"]).eval()
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write the directory `path`, whole or not at all; raise ConfigError when it is there, or cannot be made."""
+        """Write the directory `path`, atomically; raise ConfigError when it exists or cannot be written."""
         target = Path(path)
         if target.exists():
             raise ConfigError(f"{target}: exists already; give another directory")
@@ -98,18 +98,18 @@ class NestedModel(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "b t"], state: Any = None, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t v"], Any]:
-        """Read `tokens` on from `state` (None: nothing was read); return the logits after each, and the new state."""
+        """Read `tokens` from `state` (None: a fresh one); return the logits after each token, and the new state."""
         return self.model(tokens, self.model.init_state(len(tokens)) if state is None else state, write=write)
 
     def session(self, *, batch: int = 1, policy: str | MemoryConfig = "online") -> Session:
-        """Return a session that reads and writes text with this model."""
+        """Return a session that reads and generates text with this model."""
         return Session(self.model, self.tokenizer, batch=batch, policy=policy)
 
     def _write(self, draft: Path) -> None:
         tensors = checkpoint.plain(checkpoint.model_tensors(self.model))
         save_file({f"{PREFIX}{name}": tensor for name, tensor in tensors.items()}, draft / MODEL, {"format": "pt"})
         _write_json(draft / CONFIG, self._config())
-        # safetensors lets only the owner read
+        # safetensors makes files that only the owner can read
         (draft / MODEL).chmod((draft / CONFIG).stat().st_mode)
         if self.tokenizer is not None:
             _save_tokenizer(self.tokenizer, draft)
@@ -120,7 +120,7 @@ class NestedModel(nn.Module):
             sync(file)
 
     def _config(self) -> dict[str, Any]:
-        """Lay out config.json: what Hugging Face asks of a model, and under `nested` what this project does."""
+        """Return the content of config.json: what Hugging Face needs, and under `nested` what this project needs."""
         tokenizer = self.tokenizer
         nested = {
             "version": __version__,
@@ -141,17 +141,17 @@ class NestedModel(nn.Module):
         }
 
     def _card(self) -> str:
-        figures = "".join(f"| {name} | {value} |\n" for name, value in self.about.items())
+        rows = "".join(f"| {name} | {value} |\n" for name, value in self.about.items())
         count = sum(parameter.numel() for parameter in self.model.parameters())
         return (
             f"---\nlibrary_name: nested-learning\npipeline_tag: text-generation\n---\n\n# {self.options.name}\n\n"
             f"{count:,} parameters, vocabulary {self.model.vocab_size}. "
-            f"Memories write while they read: what the model knows depends on all it has read.\n\n"
-            f"{USE}\n| training | |\n| --- | --- |\n{figures}"
+            f"Its memories are updated while it reads: an output depends on all that the session has read.\n\n"
+            f"{USE}\n| training | |\n| --- | --- |\n{rows}"
         )
 
 
-# of parameters in the file: that of this class's state_dict, and of the class of transformers
+# prefix of parameter names in the file, as in the state_dict of NestedModel and of the transformers class
 PREFIX = "model."
 USE = """```python
 from nested_learning import NestedModel
@@ -177,15 +177,15 @@ def _read_config(directory: Path) -> dict[str, Any]:
     match checkpoint.read_json(directory / CONFIG):
         case {"nested": {"version": _, "model": _, "vocab_size": int(), "tokenizer": _, "about": dict()} as nested}:
             return nested
-    raise CheckpointError(f"{directory / CONFIG}: not one of this project; export the model with phase=export")
+    raise CheckpointError(f"{directory / CONFIG}: not a model of this project; export one with phase=export")
 
 
 def _save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
-    """Write tokenizer.json as Hugging Face reads it; there too the end of a document opens the next."""
-    shown = tokenizer
-    if not isinstance(tokenizer, BpeTokenizer):
-        shown = BpeTokenizer([], BYTES, specials={END_TEXT: 256})
-    shown.save(directory)
+    """Write tokenizer.json for Hugging Face; as in training, a text starts with the end-of-document token."""
+    if isinstance(tokenizer, BpeTokenizer):
+        tokenizer.save(directory)
+    else:
+        BpeTokenizer([], BYTES, specials={END_TEXT: 256}).save(directory)
     saved = checkpoint.read_json(directory / FILE_NAME)
     (end,) = (token["content"] for token in saved["added_tokens"] if token["id"] == tokenizer.end)
     opening = {"SpecialToken": {"id": end, "type_id": 0}}

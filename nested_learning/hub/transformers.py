@@ -17,8 +17,8 @@ from nested_learning.hub.pretrained import MODEL_TYPE, NestedModel
 def register() -> tuple[type, type]:
     """Make AutoConfig, AutoModelForCausalLM and `generate()` know this project's models; return the two new classes.
 
-    Call it once, before `AutoModelForCausalLM.from_pretrained(<directory of phase=export>)`. Rows of a batch must be
-    equally long, and beams are not supported: memories write what they read, and that cannot be taken back.
+    Call it once, before `AutoModelForCausalLM.from_pretrained(<directory of phase=export>)`. Rows of a batch must
+    have one length, and beam search is not supported: a memory's update cannot be undone.
     Raises ConfigError without the package `transformers`.
     """
     library = _library()
@@ -29,9 +29,9 @@ def register() -> tuple[type, type]:
 
 
 def _classes(library: Any) -> tuple[Any, Any]:
-    """Define a configuration and a model as `transformers` wants them: derived from its own classes."""
+    """Define a configuration and a model class derived from those of `transformers`, as it requires."""
 
-    # its base turns every subclass into a dataclass; there is nothing to declare here
+    # a class statement would be turned into a dataclass by the base; there is nothing to declare
     NestedConfig: Any = type("NestedConfig", (library.PreTrainedConfig,), {"model_type": MODEL_TYPE})  # noqa: N806
 
     @dataclass
@@ -43,7 +43,7 @@ def _classes(library: Any) -> tuple[Any, Any]:
     class NestedForCausalLM(library.PreTrainedModel, library.GenerationMixin):
         config_class = NestedConfig
         base_model_prefix = "model"
-        # a state cannot be cut back to part of what was read
+        # a state cannot be truncated to fewer tokens
         _is_stateful = True
         _supported_generation_modes = ("greedy_search", "sample")
 
@@ -91,12 +91,12 @@ def _classes(library: Any) -> tuple[Any, Any]:
 
 
 def _next_token_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the mean nats of `labels`, which come unshifted, as `transformers` has it; -100 is not predicted."""
+    """Return the mean nats of `labels`, which are unshifted, as in `transformers`; -100 has no loss."""
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
 
 
 def _refuse(args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-    """Raise ConfigError for what would change the numbers: parameters and memory states are float32."""
+    """Raise ConfigError for arguments that are not supported: parameters and memory states are float32."""
     dtype = keywords.get("dtype") or keywords.get("torch_dtype")
     if dtype not in (None, "auto", "float32", torch.float32):
         raise ConfigError(f"dtype={dtype}: the model is float32; leave dtype out, and use torch.autocast around it")

@@ -15,10 +15,10 @@ from nested_learning.files import write_atomic
 from nested_learning.launcher.command import describe_end, job_command, job_environment, write_job
 from nested_learning.launcher.protocol import Outcome, Task
 
-# submitit's own files, and which job of the cluster each of ours became
+# the folder of submitit's files, and the file that maps our jobs to those of the cluster
 FOLDER, SUBMITTED = "submitit", "submitted.json"
 CLUSTERS = ("slurm", "local")
-# states in which a job of the cluster will still come to its end by itself
+# states of a job that has not ended
 UNDERWAY = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "SUSPENDED", "CONFIGURING", "RESIZING")
 # seconds between two looks at the queue
 POLL = {"slurm": 10.0, "local": 0.2}
@@ -73,19 +73,19 @@ class SubmititConfig:
         """Submit `tasks` and wait for them; those already in the queue are not submitted again."""
         from submitit.helpers import as_completed, environment_variables
 
-        place = folder / FOLDER
-        place.mkdir(parents=True, exist_ok=True)
-        note = place / SUBMITTED
+        directory = folder / FOLDER
+        directory.mkdir(parents=True, exist_ok=True)
+        note = directory / SUBMITTED
         ids: dict[str, str] = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
         jobs: dict[str, tuple[Task, Any]] = {}
         for task in tasks:
-            job = self._underway(place, ids[task.name]) if task.name in ids else None
+            job = self._underway(directory, ids[task.name]) if task.name in ids else None
             is_new = job is None
             if job is None:
                 work = Work(job_command(write_job(task, folder)))
                 # the processes of the cluster get this one's environment, and must find the package
                 with environment_variables(**job_environment()):
-                    job = self._executor(place, task.name).submit(work)
+                    job = self._executor(directory, task.name).submit(work)
                 ids[task.name] = job.job_id
                 write_atomic(note, json.dumps(ids, indent=2) + "\n")
             print(
@@ -95,14 +95,14 @@ class SubmititConfig:
         for job in as_completed([job for _, job in jobs.values()], poll_frequency=POLL[self.cluster]):
             yield Outcome(jobs[job.job_id][0], _end(job))
 
-    def _executor(self, place: Path, name: str) -> Any:
+    def _executor(self, directory: Path, name: str) -> Any:
         from submitit import AutoExecutor
 
-        executor = AutoExecutor(place, cluster=self.cluster, slurm_max_num_timeout=self.max_timeouts)
+        executor = AutoExecutor(directory, cluster=self.cluster, slurm_max_num_timeout=self.max_timeouts)
         slurm = {"partition": self.partition, "account": self.account, "qos": self.qos, "constraint": self.constraint}
-        asked: dict[str, Any] = {f"slurm_{key}": value for key, value in slurm.items() if value is not None}
+        resources: dict[str, Any] = {f"slurm_{key}": value for key, value in slurm.items() if value is not None}
         if self.mem_gb is not None:
-            asked["mem_gb"] = self.mem_gb
+            resources["mem_gb"] = self.mem_gb
         executor.update_parameters(
             name=name,
             timeout_min=self.timeout_min,
@@ -112,23 +112,23 @@ class SubmititConfig:
             cpus_per_task=self.cpus_per_task,
             stderr_to_stdout=True,
             **{f"{self.cluster}_setup": self.setup},
-            **asked,
+            **resources,
         )
         return executor
 
-    def _underway(self, place: Path, job_id: str) -> Any | None:
+    def _underway(self, directory: Path, job_id: str) -> Any | None:
         """Return the job `job_id` of the cluster if it has yet to end, else None."""
         from submitit import SlurmJob
 
         if self.cluster == "local":
-            # it holds the lock of its run while it works, which the next one waits for
+            # a job still running holds the lock of its run, for which a new one waits
             return None
-        job: Any = SlurmJob(place, job_id)
+        job: Any = SlurmJob(directory, job_id)
         return job if job.watcher.get_state(job_id, mode="force").split(" ")[0] in UNDERWAY else None
 
 
 class Work:
-    """What the cluster calls, once for each process of a job: a command, as a rank of all that were started for it."""
+    """The callable that the cluster runs in each process of a job: our command, with its rank in the environment."""
 
     def __init__(self, command: list[str]) -> None:
         self.command = command

@@ -21,12 +21,12 @@ PANEL = 36
 class LiveConsole:
     """Shows one live table of the latest metrics; validations are printed above it and stay.
 
-    `history`: the lines that earlier processes logged, so that the running mean goes on where it was.
+    `history`: the lines that earlier processes logged, so that the running mean continues from them.
     """
 
     def __init__(self, clock: Clock, console: Console, history: Iterable[Mapping[str, Any]] = ()) -> None:
         self._clock, self._step = clock, clock.start_step
-        self._figures: dict[str, Value] = {}
+        self._metrics: dict[str, Value] = {}
         self._smoothed: Smoothed | None = None
         for line in history:
             self._take(line["step"], {name: value for name, value in line.items() if value is not None})
@@ -42,7 +42,7 @@ class LiveConsole:
         self._live.update(self.view(console.width), refresh=True)
 
     def rewind(self, step: int) -> None:
-        """Do nothing: the next line says the step."""
+        """Do nothing: the next line shows the step."""
 
     def close(self) -> None:
         """Leave the last state of the table on the screen."""
@@ -50,14 +50,14 @@ class LiveConsole:
 
     def view(self, width: int) -> RenderableType:
         """Return the table of the latest metrics: as many panels next to each other as fit into `width`."""
-        total, figures = self._clock.total_steps, self._figures
+        total, metrics = self._clock.total_steps, self._metrics
         head = Table.grid(padding=(0, 2), expand=True)
         head.add_column(no_wrap=True)
         head.add_column(ratio=1)
         head.add_column(no_wrap=True)
-        right = "  ".join([*pace(figures), *self._clock.eta(self._step)])
+        right = "  ".join([*pace(metrics), *self._clock.eta(self._step)])
         head.add_row(f"step {self._step}/{total}", ProgressBar(total=total, completed=self._step), right)
-        panels = [panel for panel in panels_of(figures) if panel][: max(1, width // PANEL)]
+        panels = [panel for panel in panels_of(metrics) if panel][: max(1, width // PANEL)]
         body = Table.grid(padding=(0, 2), expand=True)
         for _ in panels:
             body.add_column(ratio=1)
@@ -66,47 +66,47 @@ class LiveConsole:
 
     def _take(self, step: int, values: Mapping[str, Value]) -> None:
         self._step = step
-        self._figures |= dict(values)
+        self._metrics |= dict(values)
         tokens, loss = values.get("tokens", 0), values.get(LOSS)
         if not (isinstance(loss, float) and isinstance(tokens, int) and step and tokens):
             return
         if self._smoothed is None:
             self._smoothed = Smoothed(half_life(step, tokens, self._clock.total_steps))
-        self._figures[SMOOTHED] = self._smoothed.add(tokens, loss)
+        self._metrics[SMOOTHED] = self._smoothed.add(tokens, loss)
 
 
-def panels_of(figures: Mapping[str, Value]) -> list[list[tuple[str, ...]]]:
+def panels_of(metrics: Mapping[str, Value]) -> list[list[tuple[str, ...]]]:
     """Return the rows of each panel: losses and the optimizer; where the time went; memory statistics."""
-    names = [LOSS, SMOOTHED, *(name for name in figures if name.startswith("val/") and name.count("/") == 1)]
-    names += [name for name in figures if name.startswith("optim/")]
+    names = [LOSS, SMOOTHED, *(name for name in metrics if name.startswith("val/") and name.count("/") == 1)]
+    names += [name for name in metrics if name.startswith("optim/")]
     return [
-        [(name, number(figures[name])) for name in names if name in figures],
-        time_split(figures),
-        memories(figures),
+        [(name, number(metrics[name])) for name in names if name in metrics],
+        time_split(metrics),
+        memories(metrics),
     ]
 
 
-def time_split(figures: Mapping[str, Value]) -> list[tuple[str, ...]]:
+def time_split(metrics: Mapping[str, Value]) -> list[tuple[str, ...]]:
     """Return the fraction of wall time of every phase, the largest first, and the peak memory."""
-    if WALL not in figures or not float(figures[WALL]):
+    if WALL not in metrics or not float(metrics[WALL]):
         return []
-    wall = float(figures[WALL])
-    spent = {name.removeprefix(SECONDS): float(value) for name, value in figures.items() if name.startswith(SECONDS)}
-    spent["lost"] = float(figures[LOST])
+    wall = float(metrics[WALL])
+    spent = {name.removeprefix(SECONDS): float(value) for name, value in metrics.items() if name.startswith(SECONDS)}
+    spent["lost"] = float(metrics[LOST])
     rows = [(name, f"{seconds / wall:.1%}") for name, seconds in spent.items() if seconds >= 0.0005 * wall]
     rows.sort(key=lambda row: -spent[row[0]])
-    return [("time", duration(wall)), *rows, ("memory", f"{thousands(float(figures[BYTES]))}B")]
+    return [("time", duration(wall)), *rows, ("memory", f"{thousands(float(metrics[BYTES]))}B")]
 
 
-def memories(figures: Mapping[str, Value]) -> list[tuple[str, ...]]:
+def memories(metrics: Mapping[str, Value]) -> list[tuple[str, ...]]:
     """Return a row for each memory or level, a column for each of its metrics."""
-    found: dict[str, dict[str, str]] = {}
-    for name, value in figures.items():
+    table: dict[str, dict[str, str]] = {}
+    for name, value in metrics.items():
         if name.startswith("memory/") and name.count("/") == 2:
-            _, memory, figure = name.split("/")
-            found.setdefault(memory, {})[figure] = number(value)
-    names = list(dict.fromkeys(figure for row in found.values() for figure in row))
-    rows = [(memory, *(row.get(figure, "") for figure in names)) for memory, row in found.items()]
+            _, memory, metric = name.split("/")
+            table.setdefault(memory, {})[metric] = number(value)
+    names = list(dict.fromkeys(metric for row in table.values() for metric in row))
+    rows = [(memory, *(row.get(metric, "") for metric in names)) for memory, row in table.items()]
     return [("memory", *names), *rows] if rows else []
 
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class LossConfig:
-    """What training adds to the cross-entropy of each token, and how its logits fit into memory.
+    """Regularizers of the cross-entropy, and the number of logits in memory at a time.
 
     `z_loss`: the weight of the squared logarithm of the softmax's denominator, which keeps logits from drifting;
-    `label_smoothing`: the share of a target that is spread over all tokens; `chunk`: the tokens whose logits are made
-    at once, null for all. Figures show the plain cross-entropy. Raises ConfigError.
+    `label_smoothing`: the fraction of a target that is spread over all tokens; `chunk`: the number of tokens whose
+    logits are computed at once, null for all. Metrics are of the plain cross-entropy. Raises ConfigError.
     """
 
     name: str
@@ -43,7 +43,7 @@ class LossConfig:
             )
 
     def loss(self) -> "TokenLoss":
-        """Return the loss of a token."""
+        """Return the loss per token."""
         from nested_learning.objective.loss import TokenLoss
 
         return TokenLoss(self.z_loss, self.label_smoothing, self.chunk)
@@ -66,7 +66,7 @@ class NextTokenConfig(LossConfig):
 
 @dataclass(kw_only=True)
 class ReconstructConfig:
-    """Tell every token of the row from the output at its last; there is nothing to set."""
+    """Predict every token of a row from the output at its last token; there are no settings."""
 
     name: str
 
@@ -83,9 +83,9 @@ class ReconstructConfig:
 
 @dataclass(kw_only=True)
 class OnlineConfig(LossConfig):
-    """Predict each next token, piece by piece: the error of each piece writes the levels that are taught.
+    """Predict each next token, segment by segment: the loss of a segment updates the levels with signal=teach.
 
-    `segment`: the most tokens that are read at once; null: as many as periods allow. It changes no result.
+    `segment`: the largest number of tokens read at once; null: as many as periods allow. It changes no result.
     """
 
     segment: int | None
@@ -104,7 +104,7 @@ class OnlineConfig(LossConfig):
         return Online(self.segment, self.loss())
 
     def check(self, levels: Sequence[LevelConfig]) -> None:
-        """Raise ConfigError when segments and periods would cut the row into shreds. Source: ours."""
+        """Raise ConfigError unless segments and periods divide each other: else rows split into very short segments."""
         for level in levels:
             if self.segment is None or level.context is None:
                 continue
@@ -117,10 +117,10 @@ class OnlineConfig(LossConfig):
 
 
 def refuse_taught(objective: str, levels: Sequence[LevelConfig]) -> None:
-    """Raise ConfigError for a level that is written by the task's error, which only `online` brings. Source: ours."""
+    """Raise ConfigError for a level that learns from the task's loss, which only objective=online passes to it."""
     for level in levels:
         if level.is_taught:
             raise ConfigError(
-                f"objective={objective}: never writes level {level.name}, whose context waits for the task's error; "
+                f"objective={objective}: never passes the loss to level {level.name}, which has signal: teach; "
                 "use objective=online, or signal: local"
             )

@@ -1,4 +1,4 @@
-"""Cross-entropy of tokens with its regularizers, from all logits at once or chunk by chunk."""
+"""Cross-entropy of tokens with z-loss and label smoothing, from all logits at once or chunk by chunk."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -16,23 +16,23 @@ from nested_learning.shapes import Bool, Float, Int, Tensor
 
 
 class Scores(NamedTuple):
-    """Of every token: `loss`, what is differentiated; `nats`, its cross-entropy; `right`: it was the likeliest token.
+    """For every target: `loss` to differentiate, `nats` (its cross-entropy), `correct` (it is the likeliest token).
 
-    Where there is no target loss and nats are 0; `right` says nothing there.
+    Where the target is IGNORE, `loss` and `nats` are 0 and `correct` has no meaning.
     """
 
     loss: Float[Tensor, "..."]
     nats: Float[Tensor, "..."]
-    right: Bool[Tensor, "..."]
+    correct: Bool[Tensor, "..."]
 
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """Cross-entropy with its additions: `z_loss` and `label_smoothing` are their weights, 0 for none.
+    """Cross-entropy with z-loss and label smoothing; `z_loss` and `label_smoothing` are their weights, 0 for none.
 
-    `chunk`: logits are made for so many tokens at a time, and again in the backward pass, so that no more of them are
-    ever in memory; None: for all. Values and gradients are the same. Source: z-loss is PaLM's, arXiv 2204.02311,
-    section 5; label smoothing is Szegedy et al., arXiv 1512.00567, section 7.
+    `chunk`: logits are computed for this many tokens at a time, and again in the backward pass, so that memory never
+    holds more; None: for all tokens at once. Values and gradients are the same. Sources: z-loss, PaLM, arXiv
+    2204.02311, section 5; label smoothing, Szegedy et al., arXiv 1512.00567, section 7.
     """
 
     z_loss: float = 0.0
@@ -42,7 +42,7 @@ class TokenLoss:
     def read(
         self, model: nn.Module, tokens: Int[Tensor, "b t"], targets: Int[Tensor, "b t"], state: State
     ) -> tuple[Scores, State]:
-        """Read `tokens` on from `state`, and say what predicting `targets` costs, [b t]."""
+        """Read `tokens` from `state`; return the scores of `targets`, [b t], and the new state."""
         if self.chunk is None:
             logits, state = model(tokens, state)
             return self.score(logits, targets), state
@@ -50,24 +50,24 @@ class TokenLoss:
         return scores
 
     def score(self, logits: Float[Tensor, "*n v"], targets: Int[Tensor, "*n"]) -> Scores:
-        """Return what `logits` cost where `targets` are meant."""
+        """Return the scores of `targets` under `logits`."""
         loss = nats = cross_entropy(logits, targets)
         if self.label_smoothing:
             loss = cross_entropy(logits, targets, self.label_smoothing)
         if self.z_loss:
             log_z = _exact(logits).logsumexp(-1)
             loss = loss + self.z_loss * log_z.square().masked_fill(targets == IGNORE, 0)
-        return Scores(loss, nats, is_right(logits, targets))
+        return Scores(loss, nats, is_correct(logits, targets))
 
     def _score_chunks(self, model: nn.Module, targets: Int[Tensor, "b t"], x: Float[Tensor, "b t d"]) -> Scores:
-        """Say what predicting `targets` from the outputs `x` costs, having the logits of one chunk at a time."""
+        """Return the scores of `targets` given the head's inputs `x`, with the logits of one chunk at a time."""
         assert isinstance(model, LanguageModel) and self.chunk is not None
-        pieces = zip(x.flatten(0, 1).split(self.chunk), targets.flatten().split(self.chunk), strict=True)
+        chunks = zip(x.flatten(0, 1).split(self.chunk), targets.flatten().split(self.chunk), strict=True)
         scores = [
-            checkpoint(self._score_outputs, model, *piece, use_reentrant=False, preserve_rng_state=False)
-            for piece in pieces
+            checkpoint(self._score_outputs, model, *chunk, use_reentrant=False, preserve_rng_state=False)
+            for chunk in chunks
         ]
-        return Scores(*(torch.cat(parts).view_as(targets) for parts in zip(*scores, strict=True)))
+        return Scores(*(torch.cat(each).view_as(targets) for each in zip(*scores, strict=True)))
 
     def _score_outputs(self, model: LanguageModel, x: Float[Tensor, "n d"], targets: Int[Tensor, "n"]) -> Scores:
         return self.score(model.logits(x), targets)
@@ -87,23 +87,18 @@ def cross_entropy(
     return flat.view_as(targets)
 
 
-def count_correct(logits: Float[Tensor, "b t v"], targets: Int[Tensor, "b t"], valid: Tensor) -> dict[str, Tensor]:
-    """Count the targets and the whole rows whose likeliest token is the target; `valid` is [b t]."""
-    return count(is_right(logits, targets), valid)
-
-
-def is_right(logits: Float[Tensor, "*n v"], targets: Int[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
-    """Say where the likeliest token is the target."""
+def is_correct(logits: Float[Tensor, "*n v"], targets: Int[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
+    """Return where the likeliest token is the target."""
     return logits.detach().argmax(-1) == targets
 
 
-def count(right: Bool[Tensor, "b t"], valid: Bool[Tensor, "b t"]) -> dict[str, Tensor]:
-    """Count the valid targets and the whole rows that are `right`."""
+def count_correct(correct: Bool[Tensor, "b t"], valid: Bool[Tensor, "b t"]) -> dict[str, Tensor]:
+    """Count the valid targets that are `correct`, the rows with a valid target, and the rows without a wrong one."""
     rows = valid.any(1)
     return {
-        "correct": (right & valid).sum(),
+        "correct": (correct & valid).sum(),
         "rows": rows.sum(),
-        "rows_correct": (rows & (right | ~valid).all(1)).sum(),
+        "rows_correct": (rows & (correct | ~valid).all(1)).sum(),
     }
 
 

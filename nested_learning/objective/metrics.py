@@ -1,4 +1,4 @@
-"""Metrics as sums over micro-batches and processes, and those of what rows wrote to the continuum memory."""
+"""Metrics as sums over micro-batches and processes, among them those of the continuum memory's updates."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -12,18 +12,18 @@ from nested_learning.world.world import World
 
 
 class Mean(NamedTuple):
-    """A mean as terms of its numerator and of its denominator, one of each for a micro-batch."""
+    """A mean as sums not yet added up: a numerator and a denominator for each micro-batch."""
 
-    total: tuple[float, ...]
-    number: tuple[float, ...]
+    numerators: tuple[float, ...]
+    denominators: tuple[float, ...]
 
 
 @torch.no_grad()
 def memory_metrics(state: State) -> dict[str, Mean]:
     """Return `memory/<level>/{writes,surprise,norm}` of every level with a context clock, over rows and layers.
 
-    `writes`: updates of a row's weights since its state began; `surprise`: the norm of the gradient that an update
-    follows; `norm`: that of the change of the weights as it is now.
+    `writes`: the number of updates of a row's weights since its state was created; `surprise`: the norm of the gradient
+    of an update; `norm`: the norm of the current change of the weights.
     """
     return add_means(metric for level in tree.nodes(LevelState, state) for metric in _metrics(level))
 
@@ -39,15 +39,15 @@ def add_means(metrics: Iterable[tuple[str, Mean]]) -> dict[str, Mean]:
     sums: dict[str, Mean] = {}
     for name, metric in metrics:
         before = sums[name] if name in sums else Mean((), ())
-        sums[name] = Mean(before.total + metric.total, before.number + metric.number)
+        sums[name] = Mean(before.numerators + metric.numerators, before.denominators + metric.denominators)
     return sums
 
 
 def means(metrics: dict[str, Mean], world: World) -> dict[str, float]:
-    """Return the means over all processes, without those whose denominator is 0, such as the surprise of no write."""
+    """Return the means over all processes; those whose denominator is 0 are left out, as the surprise of no write."""
     flat = world.sum([terms for metric in metrics.values() for terms in metric]) if metrics else []
     sums = zip(metrics, flat[::2], flat[1::2], strict=True)
-    return {name: total / number for name, total, number in sums if number}
+    return {name: numerator / denominator for name, numerator, denominator in sums if denominator}
 
 
 def _metrics(level: LevelState) -> list[tuple[str, Mean]]:

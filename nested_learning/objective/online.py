@@ -1,4 +1,4 @@
-"""`objective=online`: read a row in segments; the gradient of the loss of each updates levels before the next."""
+"""`objective=online`: read a row in segments; the gradient of each segment's loss updates levels before the next."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,23 +17,22 @@ from nested_learning.nn.online_updates import (
     tokens_to_boundary,
     write_gradients,
 )
-from nested_learning.objective.loss import TokenLoss, count
+from nested_learning.objective.loss import TokenLoss, count_correct
 from nested_learning.objective.protocol import State, Step
 from nested_learning.shapes import Float, Tensor
 
-# what a backward pass leaves in the graph in the place of its own derivative when it has none
-SINGLE = ("torch::autograd::NotImplemented", "torch::autograd::Error")
+# graph nodes that autograd puts where a backward pass has no derivative of its own
+NOT_DIFFERENTIABLE = ("torch::autograd::NotImplemented", "torch::autograd::Error")
 
 
 class Online:
-    """Cross-entropy of every valid target, summed; levels whose signal is `teach` learn from it while it is read.
+    """Cross-entropy of every valid target, summed; levels with signal=teach learn from it while a row is read.
 
-    The row is cut where a level's period ends (and every `segment` tokens, which changes no result). The gradient of a
-    piece's summed loss with respect to the change of the weights that each row has is the sum over its tokens of the
-    gradient at that level's own output: it is added up in the state, and at the end of a period the level's rule
-    applies it. What is read later finds the new weights; the loss is the sum over the pieces. Without such levels
-    this is `next_token`. Levels learn from the cross-entropy alone, whatever `loss` adds to it for the weights. Source:
-    Nested Learning, arXiv 2512.24695, equation 71.
+    A row is split into segments where a level's period ends (and every `segment` tokens, which changes no result). The
+    gradient of a segment's summed loss with respect to each row's change of a level's weights is accumulated in the
+    state, and applied by the level's rule at the end of its period. Later segments use the new weights; the loss is the
+    sum over segments. Without such levels this is `next_token`. Levels learn from the cross-entropy alone, without the
+    z-loss and label smoothing of `loss`. Source: Nested Learning, arXiv 2512.24695, equation 71.
     """
 
     def __init__(self, segment: int | None = None, loss: TokenLoss | None = None) -> None:
@@ -41,28 +40,28 @@ class Online:
         self._is_checked = False
 
     def __call__(self, model: nn.Module, batch: Batch, state: State) -> Step:
-        """Return the step over `batch`. Writes need gradients: they are computed even where the caller records none.
+        """Return the step over `batch`. Levels need gradients, which are computed even under `torch.no_grad`.
 
-        Raises ConfigError when a level's gradient goes through its writes, and a part of the model has no second
-        derivative.
+        Raises ConfigError when a level has gradient=through and a part of the model has no second derivative.
         """
         is_recorded = torch.is_grad_enabled()
         scores = []
         with torch.enable_grad():
-            for tokens, targets in self._pieces(batch, state):
+            for tokens, targets in self._segments(batch, state):
                 state = require_grad(state)
                 with _twice_differentiable(state):
-                    piece, state = self.loss.read(model, tokens, targets, state)
-                scores.append(piece)
-                state = self.write(piece.nats.sum(), state)
-            losses, nats, right = (torch.cat(parts, 1) for parts in zip(*scores, strict=True))
+                    of_segment, state = self.loss.read(model, tokens, targets, state)
+                scores.append(of_segment)
+                state = self.write(of_segment.nats.sum(), state)
+            losses, nats, correct = (torch.cat(each, 1) for each in zip(*scores, strict=True))
             loss = losses.sum()
         if not is_recorded:
             loss, state = loss.detach(), tree.map(torch.detach, state)
         valid = batch.targets != IGNORE
-        return Step(loss, valid.sum(), count(right, valid), nats.detach(), state)
+        return Step(loss, valid.sum(), count_correct(correct, valid), nats.detach(), state)
 
-    def _pieces(self, batch: Batch, state: State) -> Iterator[tuple[Tensor, Tensor]]:
+    def _segments(self, batch: Batch, state: State) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the tokens and targets of each segment: up to the next end of a period, at most `segment` tokens."""
         levels = taught_levels(state)
         done, num_tokens = 0, batch.tokens.shape[1]
         while done < num_tokens:
@@ -78,7 +77,7 @@ class Online:
             done = until
 
     def write(self, loss: Float[Tensor, ""], state: State) -> State:
-        """Give every taught level of `state`, which was watched before the reading, its gradient of `loss`."""
+        """Update every taught level of `state`, which `require_grad` has prepared, with its gradient of `loss`."""
         levels = taught_levels(state)
         if not levels:
             return state
@@ -91,23 +90,23 @@ class Online:
 
 
 def refuse_single_derivatives(gradients: Sequence[Tensor]) -> None:
-    """Raise ConfigError when what made the `gradients` cannot be differentiated once more."""
+    """Raise ConfigError when the `gradients` cannot be differentiated again."""
     seen, waiting = set(), [gradient.grad_fn for gradient in gradients]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if node.name() in SINGLE:
+        if node.name() in NOT_DIFFERENTIABLE:
             raise ConfigError(
-                "model.levels: gradient=through differentiates twice, and a part of this model is made for one "
+                "model.levels: gradient=through differentiates twice, and a part of this model has no second "
                 "derivative; use gradient: first_order"
             )
         waiting += [following for following, _ in node.next_functions]
 
 
 def _twice_differentiable(state: State) -> AbstractContextManager[None]:
-    """Return the context of a forward pass whose gradient may be differentiated: fused attention's cannot."""
+    """Return a context in which the gradient of a forward pass is differentiable: without fused attention."""
     if any(level.clocks[0].is_through for level in taught_levels(state)):
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()

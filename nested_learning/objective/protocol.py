@@ -11,12 +11,12 @@ State = Any
 
 
 class Step(NamedTuple):
-    """What reading one batch gave. Everything is a sum, so that micro-batches of a batch simply add up.
+    """The result of reading one batch. Everything is a sum, so that the steps of micro-batches can be added.
 
-    `loss`: what is differentiated, the nats of the valid targets and what training adds to them; `num_targets`: how
-    many they are;
-    `metrics`: sums `correct` (targets guessed right), `rows` (with a valid target) and `rows_correct` (all right);
-    `nats`: the cross-entropy of each position (detached, 0 where there is no target); `state`: after the last token.
+    `loss`: the sum to differentiate, in nats over the valid targets, with regularizers; `num_targets`: the number of
+    valid targets; `metrics`: sums `correct` (targets predicted correctly), `rows` (with a valid target) and
+    `rows_correct` (no target wrong); `nats`: the cross-entropy of each position (detached, 0 where there is no target);
+    `state`: the state after the last token.
     """
 
     loss: Float[Tensor, ""]
@@ -28,7 +28,7 @@ class Step(NamedTuple):
 
 @runtime_checkable
 class Objective(Protocol):
-    """Returns the loss of a batch read from `state`; `model` is anything called as `model(tokens, state)`."""
+    """Reads a batch from `state` and returns its loss; `model` is anything called as `model(tokens, state)`."""
 
     def __call__(self, model: nn.Module, batch: Batch, state: State) -> Step:
         """Return the step; the caller divides its loss by the valid targets of the whole global batch."""

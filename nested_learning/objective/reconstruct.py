@@ -4,15 +4,15 @@ from torch import nn
 
 from nested_learning.data.batch import IGNORE, Batch
 from nested_learning.errors import ConfigError
-from nested_learning.objective.loss import count_correct, cross_entropy
+from nested_learning.objective.loss import count_correct, cross_entropy, is_correct
 from nested_learning.objective.protocol import State, Step
 
 
 class Reconstruct:
     """Cross-entropy of the token at every position given the output at the last token (MAD, arXiv 2403.17844).
 
-    A logit stands for a pair of position and token, with index position * num_tokens + token, and so do the targets:
-    each position has its own slice of the head. MAD uses an MLP with the position as an input instead.
+    Logits and targets are pairs of position and token, with the index position * num_tokens + token: each position has
+    its own slice of the head. MAD uses an MLP with the position as an input instead.
     """
 
     def __call__(self, model: nn.Module, batch: Batch, state: State) -> Step:
@@ -28,4 +28,5 @@ class Reconstruct:
         valid = batch.targets != IGNORE
         targets = (batch.targets % logits.shape[-1]).where(valid, IGNORE)
         nats = cross_entropy(logits, targets)
-        return Step(nats.sum(), valid.sum(), count_correct(logits, targets, valid), nats.detach(), state)
+        metrics = count_correct(is_correct(logits, targets), valid)
+        return Step(nats.sum(), valid.sum(), metrics, nats.detach(), state)

@@ -40,7 +40,7 @@ def run(config: "Config") -> Result:
         raise ConfigError("evals=[]: nothing to evaluate; use evals=validation or evals=[validation,perplexity]")
     packs = {name: options.build(config.data) for name, options in config.evals.items()}
     prepare_process(config.seed, pick_device(config.device))
-    trained = open_trained(given(config), config.device, config.weights)
+    trained = open_trained(checkpoint_path(config), config.device, config.weights)
     refuse_other_model(config, trained)
     ctx = EvalContext(
         model=trained.model,
@@ -72,7 +72,7 @@ def report_on(
 ) -> Report:
     """Evaluate one pack, write its report to the run directory, and print it."""
     label, before = label_of(name, config, ctx), fingerprint_parameters(trained.model)
-    about_run = about(name, config, trained, ctx) | {"parameters_sha256": before}
+    about_run = describe_evaluation(name, config, trained, ctx) | {"parameters_sha256": before}
     started = time.process_time()
     report = evaluate(pack, ctx, draft_of(label, ctx), about_run, say)
     after = fingerprint_parameters(trained.model)
@@ -89,9 +89,9 @@ def report_on(
         console.print(table(f"{label} - {name}", differences(report, baseline)))
     say(f"written: {path}")
     if report.curves:
-        say(save_plot(path.with_suffix(".png"), lambda place: plot_panels(place, report.curves, report.axis)))
+        say(save_plot(path.with_suffix(".png"), lambda file: plot_panels(file, report.curves, report.axis)))
     if report.grids:
-        say(save_plot(path.with_name(f"{label}_map.png"), lambda place: plot_maps(place, report.grids)))
+        say(save_plot(path.with_name(f"{label}_map.png"), lambda file: plot_maps(file, report.grids)))
     return report
 
 
@@ -132,7 +132,7 @@ def save_plot(path: Path, plot: Callable[[Path], None]) -> str:
     return f"plot: {path}"
 
 
-def given(config: "Config") -> Path:
+def checkpoint_path(config: "Config") -> Path:
     """Return the path of `checkpoint=`; raise ConfigError where it is missing."""
     if config.checkpoint is None:
         raise ConfigError(f"phase={config.phase.name}: give checkpoint=<run directory or checkpoints/step_*>")
@@ -144,11 +144,11 @@ def refuse_other_model(config: "Config", trained: Trained) -> None:
     if config.model != trained.config.model:
         raise ConfigError(
             f"model={config.model.name}: {trained.checkpoint} has a {trained.config.model.name} with its own options; "
-            "leave out model= and model.*, the checkpoint brings them"
+            "leave out model= and model.*, which come from the checkpoint"
         )
 
 
-def about(name: str, config: "Config", trained: Trained, ctx: EvalContext) -> dict[str, Any]:
+def describe_evaluation(name: str, config: "Config", trained: Trained, ctx: EvalContext) -> dict[str, Any]:
     """Return what identifies an evaluation: the pack, the checkpoint, the data and the memory policy."""
     return {
         "pack": asdict(config.evals[name]),

@@ -7,7 +7,7 @@ from nested_learning.hub.open_run import open_trained
 from nested_learning.inference.samples import continuation, printable
 from nested_learning.inference.session import Session
 from nested_learning.phase import Result
-from nested_learning.phase.eval import given, refuse_other_model
+from nested_learning.phase.eval import checkpoint_path, refuse_other_model
 from nested_learning.train.run import prepare_process
 from nested_learning.world.joining import pick_device
 
@@ -22,7 +22,7 @@ def run(config: "Config") -> Result:
     """
     config.memory.refuse_memorize("sample")
     prepare_process(config.seed, pick_device(config.device))
-    trained = open_trained(given(config), config.device, config.weights)
+    trained = open_trained(checkpoint_path(config), config.device, config.weights)
     refuse_other_model(config, trained)
     if trained.tokenizer is None:
         raise ConfigError(

@@ -139,7 +139,7 @@ def _count_on_meta(model: "ModelConfig", objective: "AnyObjective", vocab_size: 
 
 
 class _NoAttention(TorchFunctionMode):
-    """Puts something without products in the place of softmax attention, with gradients to all that it is given."""
+    """Replaces softmax attention by an operation without matrix products that passes gradients to all inputs."""
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -173,7 +173,7 @@ class _Products(TorchDispatchMode):
 
 
 def parameters_in_products(model: torch.nn.Module) -> int:
-    """Count the weights of linear maps, the head among them: each costs a token two operations in a forward pass."""
+    """Count the weights of linear maps, including the head: each takes two operations per token in a forward pass."""
     return sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
 
 

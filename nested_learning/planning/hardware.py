@@ -12,7 +12,7 @@ class GPU(NamedTuple):
     dollars_per_hour: float
 
 
-# prices are what renting one by the hour costs about, in 2026: an assumption, which plan.price replaces
+# approximate rental prices per hour in 2026, an assumption that plan.price replaces
 GPUS = {
     "b200": GPU("B200", 180e9, 5.0),
     "h200": GPU("H200", 141e9, 3.5),

@@ -9,7 +9,7 @@ from nested_learning.data.source import Source
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.optim.optimizer import Optimizer
-from nested_learning.train.recovery import load
+from nested_learning.train.recovery import load_checkpoint
 
 
 def branch(origin: Path, steps: int, source: Source, model: LanguageModel, optimizer: Optimizer, seed: int) -> Progress:
@@ -34,4 +34,4 @@ def branch(origin: Path, steps: int, source: Source, model: LanguageModel, optim
             f"branch_from={origin}: has made {progress.step} of steps={steps} already; give more, such as "
             f"steps={2 * progress.step}"
         )
-    return replace(load(saved, model, optimizer), seed=seed, source=source.fingerprint, best={})
+    return replace(load_checkpoint(saved, model, optimizer), seed=seed, source=source.fingerprint, best={})

@@ -13,7 +13,7 @@ from nested_learning.nn.telemetry import MemoryStats, level_stats, memory_stats,
 from nested_learning.objective.protocol import Objective
 from nested_learning.train.precision import autocast
 
-# the statistics cost two forward passes of each row, so few rows are read
+# the statistics take two forward passes of each row, so few rows are read
 NUM_ROWS = 2
 
 
@@ -37,9 +37,9 @@ def observe(
 
 
 def mean_over_layers(stats: list[MemoryStats]) -> dict[str, float]:
-    """Return `memory/<memory>/<figure>` of `stats`, as means over layers and rows."""
+    """Return `memory/<memory>/<metric>` of `stats`, as means over layers and rows."""
     values = defaultdict(list)
     for each in stats:
-        for figure, of_rows in each.metrics.items():
-            values[f"memory/{each.level}/{figure}"].append(of_rows.mean())
+        for metric, of_rows in each.metrics.items():
+            values[f"memory/{each.level}/{metric}"].append(of_rows.mean())
     return {name: float(torch.stack(each).mean()) for name, each in values.items()}

@@ -70,7 +70,7 @@ class LossScale:
         elif progress.scaled_steps == INTERVAL:
             progress.scaled_steps, progress.loss_scale = 0, progress.loss_scale * GROWTH
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return the metrics of a step: the next scale, and the number of steps skipped until then."""
         if not self.is_on:
             return {}

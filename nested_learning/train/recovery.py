@@ -109,7 +109,7 @@ class Recovery:
         """Return to the last checkpoint; the steps since then are lost."""
         assert self.saved is not None, "a run with divergence=rollback has a checkpoint"
         # the trainer and others hold this very object, so its fields change, not the reference
-        vars(self.progress).update(vars(load(self.saved, self.training.model, self.optimizer)))
+        vars(self.progress).update(vars(load_checkpoint(self.saved, self.training.model, self.optimizer)))
         self.stopwatch.roll_back(self.progress.phases)
         self.ctx.log.rewind(self.progress.step)
 
@@ -126,7 +126,7 @@ class Recovery:
         )
 
 
-def load(saved: Path, model: LanguageModel, optimizer: Optimizer) -> Progress:
+def load_checkpoint(saved: Path, model: LanguageModel, optimizer: Optimizer) -> Progress:
     """Fill model and optimizer from the checkpoint `saved`; return its progress."""
     checkpoint.load_model(saved, model)
     checkpoint.load_optimizer(saved, optimizer)

@@ -162,13 +162,13 @@ class RunLock:
     def _find(self) -> tuple[str, str]:
         """Return the directory and the checkpoint to resume from, "" for none."""
         config = self.config
-        asked = Path(config.resume) if config.resume not in ("auto", "never") else None
-        directory = self._named() if asked is None else run_directory(asked)
+        resumed = Path(config.resume) if config.resume not in ("auto", "never") else None
+        directory = self._named() if resumed is None else run_directory(resumed)
         if directory is None or not directory.exists():
             return "", ""
-        if asked is not None and config.name not in (None, directory.name):
+        if resumed is not None and config.name not in (None, directory.name):
             raise ConfigError(
-                f"resume={asked} resumes the run {directory.name}, not name={config.name}; leave name out"
+                f"resume={resumed} resumes the run {directory.name}, not name={config.name}; leave name out"
             )
         if config.resume == "never":
             raise ConfigError(f"resume=never: {directory} exists; give another name=, or resume=auto to resume it")
@@ -177,11 +177,11 @@ class RunLock:
         self._take_lock(directory)
         if (directory / checkpoint.CONFIG).exists():
             refuse_changes(directory, checkpoint.read_config(directory), asdict(config))
-        if asked is None and not checkpoint.has_checkpoint(directory):
+        if resumed is None and not checkpoint.has_checkpoint(directory):
             return str(directory), ""
-        found = checkpoint.find(directory if asked is None else asked)
-        refuse_changes(found, checkpoint.read_config(found), asdict(config))
-        return str(directory), str(found)
+        saved = checkpoint.find(directory if resumed is None else resumed)
+        refuse_changes(saved, checkpoint.read_config(saved), asdict(config))
+        return str(directory), str(saved)
 
     def _named(self) -> Path | None:
         return Path(self.config.out) / self.config.name if self.config.name is not None else None

@@ -30,7 +30,7 @@ from nested_learning.train.compiling import compile_training
 from nested_learning.train.memory_stats import observe
 from nested_learning.train.precision import LossScale, autocast
 from nested_learning.train.profiler import profiling
-from nested_learning.train.recovery import Recovery, load
+from nested_learning.train.recovery import Recovery, load_checkpoint
 from nested_learning.train.run import RunContext, command_to_continue
 from nested_learning.train.signals import catch_stop_signals
 from nested_learning.train.stopwatch import Stopwatch, peak_memory_bytes
@@ -67,8 +67,8 @@ class Trainer:
         # tokens and seconds at the last log, from which the throughput since then follows
         self.logged = (progress.tokens, progress.seconds)
         # the module whose gradient is taken; validation and checkpoints use the model inside it
-        resets, evenly = self.config.data.resets, self.world.is_sharding
-        training = Training(model, objective, resets=resets, evenly=evenly)
+        resets, fixed_passes = self.config.data.resets, self.world.is_sharding
+        training = Training(model, objective, resets=resets, fixed_passes=fixed_passes)
         with self.stopwatch.phase("compile"):
             self.compiled = compile_training(training, self.config.compile, trial, ctx.dtype, self.world)
         # peak FLOP/s of all devices, and the FLOPs of a token; None where the peak is unknown, as on a CPU
@@ -135,7 +135,7 @@ class Trainer:
         metrics |= self.optimizer.metrics(step)
         metrics |= clipped(self.progress.metrics, step, is_clipped=self.exceeds_clip(norm))
         self.scale.note(is_overflow=is_overflow)
-        metrics |= self.scale.figures()
+        metrics |= self.scale.metrics()
         self.count_step(metrics, cpu_start)
         return stops > 0
 
@@ -320,4 +320,4 @@ def start(
             f"{saved}: the data is not what this run was trained on (its sha256 differs); "
             "bring the old files back, or start another run with another name="
         )
-    return load(saved, model, optimizer)
+    return load_checkpoint(saved, model, optimizer)

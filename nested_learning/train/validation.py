@@ -36,12 +36,12 @@ class Sums:
     text_nats: float = 0.0
     text_bytes: float = 0.0
 
-    def figures(self, *, of_text: bool) -> dict[str, float]:
+    def metrics(self, *, of_text: bool) -> dict[str, float]:
         """Return the metrics by name: bits per byte for text, the fraction of fully correct rows for a task."""
-        figures = {"val/loss": self.nats / self.targets, "val/accuracy": self.correct / self.targets}
+        metrics = {"val/loss": self.nats / self.targets, "val/accuracy": self.correct / self.targets}
         if of_text:
-            return figures | {"val/bpb": self.text_nats / (math.log(2) * self.text_bytes)}
-        return figures | {"val/sequence_accuracy": self.rows_correct / self.rows}
+            return metrics | {"val/bpb": self.text_nats / (math.log(2) * self.text_bytes)}
+        return metrics | {"val/sequence_accuracy": self.rows_correct / self.rows}
 
 
 def validate(
@@ -64,23 +64,23 @@ def validate(
     its fraction of the rows, and metrics of its own, such as `val/<source>/loss`. Draws no random number and does not
     change the model.
     """
-    reader = Training(model, objective, resets=resets, evenly=world.is_sharding)
-    everything: list[Sums] = []
+    reader = Training(model, objective, resets=resets, fixed_passes=world.is_sharding)
+    all_sums: list[Sums] = []
     memory: list[tuple[str, Mean]] = []
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name, (part, number) in rows_by_source(source, num_rows).items():
         with evaluating(model):
             sums, written = read_share(reader, part, number, batch_size, world, dtype)
-        everything += sums
+        all_sums += sums
         memory += written.items()
         if name:
-            alone = total(sums, world).figures(of_text=True)
-            figures |= {f"val/{name}/{figure.removeprefix('val/')}": value for figure, value in alone.items()}
-    figures |= {f"val/{name}": value for name, value in means(add_means(memory), world).items()}
-    return total(everything, world).figures(of_text=source.tokenizer is not None) | figures
+            of_source = sum_over_processes(sums, world).metrics(of_text=True)
+            metrics |= {f"val/{name}/{metric.removeprefix('val/')}": value for metric, value in of_source.items()}
+    metrics |= {f"val/{name}": value for name, value in means(add_means(memory), world).items()}
+    return sum_over_processes(all_sums, world).metrics(of_text=source.tokenizer is not None) | metrics
 
 
-def total(sums: Sequence[Sums], world: World) -> Sums:
+def sum_over_processes(sums: Sequence[Sums], world: World) -> Sums:
     """Add up the sums of the batches of all processes."""
     return Sums(*world.sum([[vars(each)[name] for each in sums] for name in vars(Sums())]))
 
@@ -94,12 +94,12 @@ def read_share(
     sums, memory = add_up(reader, (to(batch, world.device) for batch in batches), token_bytes, dtype)
     if world.is_sharding and len(sums) * world.size < count_validation_batches(source, num_rows, batch_size):
         # other processes have one batch more, and a forward pass of sharded parameters takes all of them
-        read(reader, to(next(validation_batches(source, 1, 1)), world.device), dtype)
+        read_batch(reader, to(next(validation_batches(source, 1, 1)), world.device), dtype)
     return sums, memory
 
 
 @torch.no_grad()
-def read(reader: Training, batch: Batch, dtype: torch.dtype) -> Step:
+def read_batch(reader: Training, batch: Batch, dtype: torch.dtype) -> Step:
     """Read `batch` from fresh states."""
     with autocast(batch.tokens.device, dtype):
         return reader(batch)
@@ -114,11 +114,11 @@ def add_up(
 ) -> tuple[list[Sums], dict[str, Mean]]:
     """Return the sums of each of `batches`, and the statistics of what they wrote to memories."""
     # an empty state gives the names, so that a process without batches has the same ones
-    found, memory = [], [*memory_metrics(reader.model.init_state(0)).items()]
+    results, memory = [], [*memory_metrics(reader.model.init_state(0)).items()]
     for batch in batches:
-        step = read(reader, batch, dtype)
+        step = read_batch(reader, batch, dtype)
         nats, targets, sums = step.nats.cpu().double(), batch.targets.cpu(), Sums()
-        found.append(sums)
+        results.append(sums)
         sums.nats = nats.sum().item()
         sums.targets = float(step.num_targets)
         sums.correct, sums.rows, sums.rows_correct = (
@@ -129,4 +129,4 @@ def add_up(
             sums.text_nats = nats[size > 0].sum().item()
             sums.text_bytes = float(size.sum())
         memory += memory_metrics(step.state).items()
-    return found, add_means(memory)
+    return results, add_means(memory)

@@ -21,24 +21,25 @@ def open_world(device: str, config: WorldConfig | None = None) -> Iterator[World
     """Join the processes that torchrun started, or make a world of one, and leave the group at the end.
 
     `device`: auto, cpu, cuda or mps. Raises ConfigError for what this machine lacks, and for a `config` that does not
-    fit the number of processes; LostError, out of whatever waits for the others, when one of them is gone.
+    fit the number of processes; LostError, from any call that waits for the others, when one of them has died.
     """
     config = WorldConfig() if config is None else config
     rank, size, local_rank = (int(os.environ.get(name, alone)) for name, alone in _TORCHRUN)
-    place = pick_device(device, local_rank)
-    world = World(rank, size, local_rank, place, pick_backend(config.backend, place, size), config)
+    torch_device = pick_device(device, local_rank)
+    backend = pick_backend(config.backend, torch_device, size)
+    world = World(rank, size, local_rank, torch_device, backend, config)
     config.check(size)
     if size == 1:
         yield world
         return
     signal_on_parent_death(signal.SIGKILL)
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
-    patience = timedelta(seconds=config.timeout)
+    if torch_device.type == "cuda":
+        torch.cuda.set_device(torch_device)
+    timeout = timedelta(seconds=config.timeout)
     # a process may open several worlds in turn; the prefix keeps the keys of an earlier one out of the next
     store, _, _ = next(distributed.rendezvous("env://", rank, size))
     store = distributed.PrefixStore(f"world_{next(_OPENED)}", store)
-    distributed.init_process_group(world.backend, store=store, rank=rank, world_size=size, timeout=patience)
+    distributed.init_process_group(world.backend, store=store, rank=rank, world_size=size, timeout=timeout)
     # the destructor of a group waits for threads that may wait for the GIL, a deadlock: so groups are kept to the end
     _KEPT.append(distributed.group.WORLD)
     try:
@@ -47,7 +48,7 @@ def open_world(device: str, config: WorldConfig | None = None) -> Iterator[World
         # gloo raises plain RuntimeErrors, which name its source files
         if isinstance(error, distributed.DistError) or "/gloo/" in str(error):
             raise LostError(
-                f"process {rank}: another process is gone, or has not answered for world.timeout={config.timeout:g} "
+                f"process {rank}: another process has died, or has not answered for world.timeout={config.timeout:g} "
                 "seconds; its own error, if any, is printed next to this one. Give the same command again, with any "
                 "number of processes: the run resumes from its last checkpoint"
             ) from error
@@ -62,7 +63,7 @@ _TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """Return the device called `name`; auto is the first there is of cuda, mps, cpu. Raises ConfigError."""
+    """Return the device called `name`; auto is the first available of cuda, mps, cpu. Raises ConfigError."""
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, available in here.items() if available)

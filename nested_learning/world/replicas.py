@@ -7,35 +7,36 @@ import torch
 
 from nested_learning.errors import ReplicaError
 from nested_learning.shapes import Int, Tensor
-from nested_learning.world.sharding import is_sharded, part
+from nested_learning.world.sharding import is_sharded, local_part
 
-# numbers fingerprinted at a time, which bounds the memory
+# numbers hashed at a time, which bounds the memory
 CHUNK = 2**20
 WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def check(tensors: dict[str, Tensor], num_shards: int, gather: Callable[[Tensor], Tensor]) -> None:
-    """Compare the fingerprints of `tensors` over processes; a shard is compared with the replicas of that shard.
+def check_replicas(tensors: dict[str, Tensor], num_shards: int, gather: Callable[[Tensor], Tensor]) -> None:
+    """Compare the hashes of `tensors` over processes; a shard is compared with the replicas of that shard.
 
     `gather` stacks a tensor of every process. Raises ReplicaError, on all processes, naming the first that differs.
     """
     if not tensors:
         return
-    prints = gather(torch.stack([fingerprint(part(tensor)) for tensor in tensors.values()])).cpu()
+    hashes = gather(torch.stack([hash_bits(local_part(tensor)) for tensor in tensors.values()])).cpu()
     for index, (name, tensor) in enumerate(tensors.items()):
-        apart = num_shards if is_sharded(tensor) else 1
-        for rank in range(apart, len(prints)):
-            first = rank % apart
-            if prints[rank, index] != prints[first, index]:
+        # processes that are this many ranks apart hold the same numbers
+        stride = num_shards if is_sharded(tensor) else 1
+        for rank in range(stride, len(hashes)):
+            first = rank % stride
+            if hashes[rank, index] != hashes[first, index]:
                 raise ReplicaError(
-                    f"{name} is not the same on processes {first} and {rank}: their copies of the run are no longer "
-                    "one, and its figures mean nothing; start again from a checkpoint before, with resume=<step "
-                    "directory>, and report it if it comes again"
+                    f"{name} is not the same on processes {first} and {rank}: the processes no longer train "
+                    "the same model, and its metrics are invalid; resume from an earlier checkpoint with resume=<step "
+                    "directory>, and report it if it happens again"
                 )
 
 
 @torch.no_grad()
-def fingerprint(tensor: Tensor) -> Int[Tensor, ""]:
+def hash_bits(tensor: Tensor) -> Int[Tensor, ""]:
     """Return 64 bits that change with any one bit of `tensor`, and with the order of its numbers.
 
     The bits of each number, as an integer, are multiplied by an odd factor of its index and added modulo 2^64: integer

@@ -20,7 +20,7 @@ from torch import Tensor
 def write_parts(directory: Path, tensors: dict[str, Tensor], rank: int) -> Path | None:
     """Write the parts of `tensors` that this process holds into `directory`, synced; all processes must call it.
 
-    What several hold is written by one of them. Returns the file of this process, None where it has nothing to write.
+    Replicated parts are written by one process. Returns the file of this process, None where it has nothing to write.
     Raises OSError, on all processes, when a file of one cannot be written. Equal tensors give equal bytes.
     """
     from torch.distributed import checkpoint
@@ -36,13 +36,13 @@ def write_parts(directory: Path, tensors: dict[str, Tensor], rank: int) -> Path 
 
 
 def _order_header(file: Path) -> None:
-    """Put the texts in the header of a safetensors file in order: it is written with them in a random one."""
+    """Sort the metadata in the header of a safetensors file, which is written in random order."""
     with file.open("r+b") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
-        assert len(ordered) == length, f"the header of {file} is no shortest JSON"
+        assert len(ordered) == length, f"the header of {file} is not compact JSON"
         stream.seek(8)
         stream.write(ordered)
         stream.flush()
@@ -55,14 +55,14 @@ def own_file(directory: Path, rank: int) -> Path:
 
 
 def describe_parts(directory: Path) -> dict[str, Tensor]:
-    """Return what the files in `directory` hold together: tensors without numbers, of the whole shapes."""
+    """Return the tensors that the files in `directory` hold together, with whole shapes, on the meta device."""
     from torch.distributed.checkpoint import HuggingFaceStorageReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-    found = HuggingFaceStorageReader(str(directory)).read_metadata().state_dict_metadata
+    metadata = HuggingFaceStorageReader(str(directory)).read_metadata().state_dict_metadata
     return {
         name: torch.empty(each.size, dtype=each.properties.dtype, device="meta")
-        for name, each in found.items()
+        for name, each in metadata.items()
         if isinstance(each, TensorStorageMetadata)
     }
 
@@ -81,7 +81,7 @@ def read_parts(directory: Path, tensors: dict[str, Tensor]) -> None:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Raise what went wrong on some process as an OSError, and keep the library from talking about the rest."""
+    """Raise an error of any process as an OSError, and silence the library's log and warnings."""
     from torch.distributed.checkpoint.api import CheckpointException
 
     before = logging.getLogger("torch.distributed").level

@@ -63,7 +63,7 @@ class World:
         parts = [part for value in values for part in in_parts([value] if isinstance(value, float | int) else value)]
         everywhere = self.gather(parts)
         sums = [[part for of_one in everywhere for part in of_one[k : k + PARTS]] for k in range(0, len(parts), PARTS)]
-        return [add(each) for each in sums]
+        return [exact_sum(each) for each in sums]
 
     def share(self, make: Callable[[], str]) -> str:
         """Call `make` on the first process; return its text, or raise its NestedLearningError, on all."""
@@ -95,14 +95,14 @@ class World:
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the whole of a sharded tensor, gathered from all processes; any other tensor itself."""
-        return tensor if self.size == 1 else sharding.whole(tensor)
+        return tensor if self.size == 1 else sharding.gather_whole(tensor)
 
     def shard_like(self, whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Return `whole` sharded as `like` is, each process keeping its part; `whole` itself when `like` is not.
 
         `whole` must be the same on all processes: nothing is sent.
         """
-        return whole if self.size == 1 else sharding.cut(whole, like)
+        return whole if self.size == 1 else sharding.shard_like(whole, like)
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -127,7 +127,7 @@ class World:
     def check_replicas(self, tensors: dict[str, torch.Tensor]) -> None:
         """Compare every tensor with its copies on other processes. Raises ReplicaError naming one that differs."""
         if self.size > 1:
-            replicas.check(tensors, self.config.num_shards(self.size), self._gather)
+            replicas.check_replicas(tensors, self.config.num_shards(self.size), self._gather)
 
     def _gather(self, own: torch.Tensor) -> torch.Tensor:
         everywhere = own.new_empty(self.size, *own.shape)
@@ -144,7 +144,7 @@ class World:
         return bytes(payload.tolist()).decode()
 
 
-def add(numbers: Sequence[float]) -> float:
+def exact_sum(numbers: Sequence[float]) -> float:
     """Return the sum, rounded once, so that the order does not matter; infinities and NaN propagate as usual."""
     plain = sum(numbers, start=0.0)
     return math.fsum(numbers) if math.isfinite(plain) else plain
@@ -156,5 +156,5 @@ def in_parts(numbers: Sequence[float]) -> list[float]:
     parts: list[float] = []
     for _ in range(PARTS):
         finite = all(math.isfinite(part) for part in parts)
-        parts.append(add([*numbers, *(-part for part in parts)]) if finite else 0.0)
+        parts.append(exact_sum([*numbers, *(-part for part in parts)]) if finite else 0.0)
     return parts

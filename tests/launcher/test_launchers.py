@@ -1,4 +1,4 @@
-"""Launchers: every job is told how it ended, none takes another with it, and none is started twice."""
+"""Launchers: every job reports how it ended, a killed job stops no other, and no job is started twice."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def test_a_job_that_is_killed_takes_no_other_with_it(shell: None, tmp_path: Path
 
 
 def test_jobs_run_at_the_same_time_and_share_the_gpus_out(shell: None, tmp_path: Path) -> None:
-    # each waits for the other to have begun
+    # each waits until the other has started
     line = "touch {0}; n=0; while [ ! -e {1} ] && [ $n -lt 500 ]; do sleep 0.02; n=$((n+1)); done; [ -e {1} ]"
     one, two = (tmp_path / name for name in "ab")
     work = tasks(**{
@@ -115,8 +115,8 @@ def test_a_job_that_is_still_in_the_queue_is_waited_for_and_not_sent_again(
 
     # submitting is what is looked at here, not the waiting
     monkeypatch.setattr(submitit.helpers, "as_completed", lambda jobs, poll_frequency: [])
-    asked = ["launcher=submitit", "launcher.partition=gpu", "launcher.nodes=2", "launcher.gpus_per_node=4"]
-    queue, work = launcher(*asked, "launcher.mem_gb=64", "launcher.setup=[module load cuda]"), tasks(a="x", b="y")
+    resources = ["launcher=submitit", "launcher.partition=gpu", "launcher.nodes=2", "launcher.gpus_per_node=4"]
+    queue, work = launcher(*resources, "launcher.mem_gb=64", "launcher.setup=[module load cuda]"), tasks(a="x", b="y")
     queue.check()
     slurm("71|PENDING|\n72|RUNNING|n1\n")
     ends(queue, work, tmp_path)

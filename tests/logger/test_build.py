@@ -15,7 +15,7 @@ def test_console_and_jsonl_are_always_on(tmp_path, capsys):
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "train/loss": 1.5}
 
 
-def test_a_chosen_logger_is_opened_beside_them(tmp_path):
+def test_a_configured_logger_is_opened_as_well(tmp_path):
     logger = open_loggers({"tensorboard": TensorboardConfig(name="tensorboard")}, LoggedRun(tmp_path, "tiny", {}, 4, 0))
     logger.log(1, {"train/loss": 1.5})
     logger.close()

@@ -20,7 +20,7 @@ class Ticks:
         return self.now
 
 
-def test_a_plain_line_says_step_figures_throughput_and_time_left(capsys):
+def test_a_plain_line_says_step_metrics_throughput_and_time_left(capsys):
     ticks = Ticks()
     console = PlainConsole(Clock(300, 0, ticks))
     ticks.now = 60.0
@@ -48,14 +48,14 @@ def test_durations_are_short(seconds, text):
 
 
 @pytest.mark.parametrize(("value", "text"), [(950, "950"), (12345, "12.3k"), (2.5e6, "2.5M"), (3e9, "3.0G")])
-def test_large_figures_are_short(value, text):
+def test_large_numbers_are_short(value, text):
     assert thousands(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(2.30059, "2.301"), (1e-05, "1e-05"), (123456, "123456"), ("hope", "hope")]
 )
-def test_figures_have_four_digits(value, text):
+def test_numbers_have_four_digits(value, text):
     assert number(value) == text
 
 
@@ -97,8 +97,8 @@ def test_a_terminal_keeps_validation_lines_and_one_live_table():
 
 def test_a_wide_terminal_shows_losses_rates_time_and_memories_side_by_side():
     console, out = live(120)
-    figures = {"tokens": 64, "split": "train", "train/loss": 3.5, "optim/lr": 0.01, "memory/fast/norm": 0.25, **SPENT}
-    console.log(1, figures)
+    metrics = {"tokens": 64, "split": "train", "train/loss": 3.5, "optim/lr": 0.01, "memory/fast/norm": 0.25, **SPENT}
+    console.log(1, metrics)
     console.log(1, {"tokens": 64, "split": "validation", "val/bpb": 2.5, "memory/read/rank": 4.0, **SPENT})
     console.close()
     text = out.getvalue()
@@ -116,7 +116,7 @@ def test_a_wide_terminal_shows_losses_rates_time_and_memories_side_by_side():
     assert any(line.endswith("fast   0.25") for line in rows) and any(line.endswith("read        4") for line in rows)
 
 
-def test_the_running_mean_goes_on_after_a_resume_where_it_was():
+def test_the_running_mean_continues_after_a_resume():
     losses = [3.0, 2.0, 4.0, None, 1.0, 2.0]
     lines = [{"step": i + 1, "tokens": 64 * (i + 1), "train/loss": loss} for i, loss in enumerate(losses)]
     lines = [{name: value for name, value in line.items() if value is not None} for line in lines]
@@ -128,11 +128,11 @@ def test_the_running_mean_goes_on_after_a_resume_where_it_was():
         resumed.log(line["step"], line)
     for console in (whole, resumed):
         console.close()
-    assert whole._figures["train/loss_ema"] == resumed._figures["train/loss_ema"]
-    assert min(filter(None, losses)) < whole._figures["train/loss_ema"] < max(filter(None, losses))
+    assert whole._metrics["train/loss_ema"] == resumed._metrics["train/loss_ema"]
+    assert min(filter(None, losses)) < whole._metrics["train/loss_ema"] < max(filter(None, losses))
 
 
 def test_a_validation_line_leaves_out_what_memories_do():
-    figures = {"val/loss": 2.0, "memory/read/norm": 3.0}
-    assert describe({"split": "validation", **figures}) == ["val/loss 2"]
-    assert describe({"split": "train", **figures}) == ["val/loss 2", "memory/read/norm 3"]
+    metrics = {"val/loss": 2.0, "memory/read/norm": 3.0}
+    assert describe({"split": "validation", **metrics}) == ["val/loss 2"]
+    assert describe({"split": "train", **metrics}) == ["val/loss 2", "memory/read/norm 3"]

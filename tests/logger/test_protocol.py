@@ -1,4 +1,4 @@
-"""Several loggers are one; a logger that fails is told once and never stops the run."""
+"""Several loggers act as one; a logger that fails is reported once and never stops the run."""
 
 import pytest
 

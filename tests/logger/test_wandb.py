@@ -12,7 +12,7 @@ wandb = pytest.importorskip("wandb")
 
 
 @pytest.fixture(autouse=True)
-def nobody_is_logged_in(monkeypatch, tmp_path):
+def not_logged_in(monkeypatch, tmp_path):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))

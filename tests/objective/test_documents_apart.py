@@ -4,13 +4,13 @@ import torch
 from nested_learning.data.batch import IGNORE, Batch
 from nested_learning.model.levels import LevelConfig
 from nested_learning.model.transformer import TransformerConfig
-from nested_learning.objective.documents import cut, join, read_apart
+from nested_learning.objective.documents import group_documents, merge_parts, read_documents
 from nested_learning.objective.next_token import NextToken
 from nested_learning.objective.training import Training
 
 
 def make_batch(*rows: list[int]) -> Batch:
-    """Rows of documents of the given lengths; every token is another."""
+    """Return rows of documents of the given lengths; no two tokens are equal."""
     documents = torch.stack([torch.repeat_interleave(torch.arange(len(row)), torch.tensor(row)) for row in rows])
     tokens = torch.arange(documents.numel()).view_as(documents)
     return Batch(tokens, tokens + 1, documents)
@@ -18,35 +18,35 @@ def make_batch(*rows: list[int]) -> Batch:
 
 def test_documents_are_sorted_by_length_and_padded_without_targets():
     batch = make_batch([50, 150, 56], [256], [20, 236], [32, 33, 191])
-    parts = cut(batch)
+    parts = group_documents(batch)
     # up to 32, 64, 128 (none), 256 tokens
     assert [part.batch.tokens.shape for part in parts] == [(2, 32), (3, 56), (4, 256)]
     assert [part.batch.tokens[:, 0].tolist() for part in parts] == [[512, 768], [0, 200, 800], [50, 256, 532, 833]]
     short = parts[0].batch
     assert short.targets[0].tolist() == [*range(513, 533), *[IGNORE] * 12]
-    # the padding is nobody else's
+    # a document is padded with its own first token
     assert short.tokens[0, 20:].tolist() == [512] * 12
     assert all(part.batch.documents.eq(0).all() for part in parts)
     kept = torch.cat([part.batch.targets[part.batch.targets != IGNORE] for part in parts])
     assert kept.sort().values.tolist() == batch.targets.flatten().tolist()
 
 
-def test_what_is_found_in_documents_is_put_in_its_place():
+def test_values_of_documents_return_to_the_positions_of_their_tokens():
     batch = make_batch([50, 150, 56], [20, 200, 36])
     batch.targets[0, 200:] = IGNORE
-    parts = cut(batch)
-    whole = join(batch, parts, [10 * part.batch.tokens for part in parts])
+    parts = group_documents(batch)
+    whole = merge_parts(batch, parts, [10 * part.batch.tokens for part in parts])
     assert whole[:, :200].tolist() == (10 * batch.tokens[:, :200]).tolist()
     # a document without a target is not read
     assert whole[0, 200:].eq(0).all() and whole[1, 200:].ne(0).all()
-    twice, again = read_apart(batch, lambda part: (2 * part.tokens, part.targets == IGNORE))
+    twice, again = read_documents(batch, lambda part: (2 * part.tokens, part.targets == IGNORE))
     assert twice[0, :200].tolist() == (2 * batch.tokens[0, :200]).tolist() and not again[0, :200].any()
 
 
 @pytest.mark.parametrize("lengths", [[256], [1] * 256, [3, 253], [32, 33, 65, 126]])
-def test_processes_that_share_a_model_make_as_many_passes_for_any_documents(lengths):
+def test_with_sharded_parameters_the_number_of_passes_is_the_same_for_any_documents(lengths):
     batch = make_batch(lengths)
-    parts = cut(batch, evenly=True)
+    parts = group_documents(batch, every_length=True)
     assert len(parts) == 4
     assert sum(int((part.batch.targets != IGNORE).sum()) for part in parts) == 256
 
@@ -57,11 +57,11 @@ def make_training(**options: bool) -> Training:
     return Training(config.build(300, 0).double(), NextToken(), **options)
 
 
-def test_passes_over_nothing_change_nothing():
+def test_passes_over_empty_parts_change_nothing():
     batch = make_batch([70, 186])
     losses, gradients = [], []
-    for evenly in (False, True):
-        training = make_training(resets=True, evenly=evenly)
+    for fixed_passes in (False, True):
+        training = make_training(resets=True, fixed_passes=fixed_passes)
         step = training(batch)
         step.loss.backward()
         losses.append(step)

@@ -1,4 +1,4 @@
-"""The loss of a token: its additions by hand, and in chunks the same values and gradients with few logits in memory."""
+"""Regularizers of the loss by hand; with chunks, equal values and gradients with few logits in memory."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def make_logits() -> tuple[torch.Tensor, torch.Tensor]:
     return logits, torch.tensor([[1, IGNORE, 6], [0, 2, IGNORE]])
 
 
-def test_a_smoothed_target_is_a_share_of_every_token_by_hand():
+def test_label_smoothing_spreads_a_fraction_of_the_target_over_all_tokens_by_hand():
     logits, targets = make_logits()
     scores = TokenLoss(label_smoothing=0.3).score(logits, targets)
     wanted = 0.7 * F.one_hot(targets.clamp(min=0), 7) + 0.3 / 7
@@ -58,7 +58,7 @@ def test_z_loss_is_the_squared_log_of_the_denominator_of_valid_targets_by_hand()
     torch.testing.assert_close(scores.loss, scores.nats + 0.01 * squares)
 
 
-def test_without_additions_the_loss_is_the_cross_entropy_to_the_bit():
+def test_without_regularizers_the_loss_is_the_cross_entropy_to_the_bit():
     logits, targets = make_logits()
     scores = TokenLoss().score(logits, targets)
     assert scores.loss is scores.nats
@@ -66,7 +66,7 @@ def test_without_additions_the_loss_is_the_cross_entropy_to_the_bit():
 
 @pytest.mark.parametrize("keys", [{"z_loss": 1e-2}, {"label_smoothing": 0.1}])
 @pytest.mark.parametrize("objective", [NextToken, Online])
-def test_additions_change_the_gradient_and_neither_a_figure_nor_what_a_row_writes(keys, objective):
+def test_regularizers_change_the_gradient_but_no_metric_and_no_update_of_a_level(keys, objective):
     model, batch = make_model(TAUGHT if objective is Online else PLAIN), make_batch()
     plain, changed = (
         objective(loss=loss)(model, batch, model.init_state(ROWS)) for loss in (TokenLoss(), TokenLoss(**keys))
@@ -111,7 +111,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(("chunk", "most"), [(None, ROWS * TOKENS), (4, 4)])
-def test_no_more_logits_than_a_chunk_are_ever_made_and_none_are_kept(chunk, most):
+def test_at_most_a_chunk_of_logits_is_in_memory_and_none_is_kept(chunk, most):
     model, batch, kept = make_model(), make_batch(), []
 
     def keep(tensor):
@@ -160,7 +160,7 @@ def test_a_softcap_must_be_a_number_above_zero(softcap):
         make_model(softcap=softcap)
 
 
-def test_what_is_configured_is_what_is_computed():
+def test_the_configured_loss_is_the_computed_one():
     made = NextTokenConfig(name="next_token", z_loss=1e-4, label_smoothing=0.1, chunk=64).build()
     assert made.loss == TokenLoss(1e-4, 0.1, 64)
     made = OnlineConfig(name="online", segment=8, z_loss=1e-4, label_smoothing=0.1, chunk=64).build()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from nested_learning.data.batch import IGNORE, Batch
-from nested_learning.objective.loss import count_correct, cross_entropy
+from nested_learning.objective.loss import count_correct, cross_entropy, is_correct
 from nested_learning.objective.next_token import NextToken
 
 
@@ -41,7 +41,7 @@ def test_the_loss_is_the_sum_of_nats_over_valid_targets_by_hand():
 def test_correct_targets_and_flawless_rows_are_counted_and_rows_without_targets_are_not():
     targets = torch.tensor([[1, IGNORE], [2, 3], [IGNORE, IGNORE]])
     logits = nn.functional.one_hot(torch.tensor([[1, 4], [2, 4], [0, 0]]), 5).float()
-    counts = count_correct(logits, targets, targets != IGNORE)
+    counts = count_correct(is_correct(logits, targets), targets != IGNORE)
     assert {name: int(count) for name, count in counts.items()} == {"correct": 2, "rows": 2, "rows_correct": 1}
 
 

@@ -1,4 +1,4 @@
-"""`objective=online`: what the task's error writes while a row is read, against a loop that does it the long way."""
+"""`objective=online`: updates of levels by the task's loss while a row is read, against a loop over rows and tokens."""
 
 import pytest
 import torch
@@ -128,7 +128,7 @@ def test_values_and_gradients_are_those_of_the_loop_over_rows_and_tokens(case, g
         assert torch.allclose(ours[name], plain[name], atol=1e-10), name
 
 
-def test_the_writes_are_seen_and_the_two_gradients_differ():
+def test_updates_change_later_tokens_and_the_two_gradients_differ():
     batch, losses, found = make_batch(), {}, {}
     for gradient in ("first_order", "through"):
         model = make_model(level("fast", 4, context(gradient=gradient)))
@@ -192,7 +192,7 @@ def test_a_partial_period_survives_any_cut_of_the_input(at):
 
 
 @pytest.mark.parametrize("cms", ["sequential", "nested"])
-def test_what_comes_later_changes_nothing_before_to_exactly_zero(cms):
+def test_later_tokens_do_not_change_earlier_ones_at_all(cms):
     model, batch = make_model(level("fast", 2, context()), level("mid", 4, context()), cms=cms), make_batch()
     for at in (1, 3, 4, 9):
         tokens, targets = batch.tokens.clone(), batch.targets.clone()
@@ -205,7 +205,7 @@ def test_what_comes_later_changes_nothing_before_to_exactly_zero(cms):
         assert not torch.equal(before[:, at:], after[:, at:])
 
 
-def test_rows_write_for_themselves_alone():
+def test_a_row_updates_only_its_own_weights():
     model, batch = make_model(level("fast", 4, context(lr=0.2))), make_batch(3)
     together = read(Online(), model, batch)
     for row in range(3):
@@ -216,7 +216,7 @@ def test_rows_write_for_themselves_alone():
             assert torch.allclose(ours, theirs, atol=1e-12)
 
 
-def test_without_gradients_around_it_the_same_is_written_and_nothing_is_recorded():
+def test_under_no_grad_the_updates_are_the_same_and_no_graph_is_kept():
     model, batch = make_model(level("fast", 4, context(gradient="through"))), make_batch()
     with torch.no_grad():
         quiet = read(Online(), model, batch)
@@ -256,7 +256,7 @@ class OnceOnly(torch.autograd.Function):
         return gradient * x.exp()
 
 
-def test_what_has_one_derivative_is_refused_where_two_are_needed():
+def test_an_operation_without_second_derivative_is_refused_where_one_is_needed():
     x = torch.ones(2, requires_grad=True)
     for once in (
         lambda x: OnceOnly.apply(x).square(),
@@ -269,7 +269,7 @@ def test_what_has_one_derivative_is_refused_where_two_are_needed():
     refuse_single_derivatives((gradient,))
 
 
-def test_the_outer_gradient_leaves_nothing_on_what_rows_wrote():
+def test_the_outer_backward_pass_leaves_no_gradient_on_the_weights_of_rows():
     model, batch = make_model(level("fast", 4, context())), make_batch()
     step = read(Online(), model, batch)
     step.loss.backward()

@@ -1,4 +1,4 @@
-"""Reconstruction reads the output at the last token, a part of it for each place."""
+"""Reconstruction predicts every token from the output at the last token, with a slice of the logits per position."""
 
 import pytest
 import torch
@@ -18,8 +18,8 @@ def make_batch() -> Batch:
     return collate([source.row("train", 0, index) for index in range(3)])
 
 
-class Said(torch.nn.Module):
-    """Says `last` at the last token, and nothing before."""
+class FixedLogits(torch.nn.Module):
+    """Returns the logits `last` at the last token, and zeros before."""
 
     def __init__(self, last: torch.Tensor) -> None:
         super().__init__()
@@ -31,33 +31,33 @@ class Said(torch.nn.Module):
         return logits, state
 
 
-def test_whoever_says_all_tokens_at_the_end_is_right() -> None:
+def test_a_model_that_names_all_tokens_at_the_end_has_no_errors() -> None:
     batch = make_batch()
     last = torch.zeros(3, LENGTH * TOKENS).scatter(1, batch.targets, 20.0)
-    step = Reconstruct()(Said(last), batch, None)
+    step = Reconstruct()(FixedLogits(last), batch, None)
     assert step.metrics["correct"] == step.num_targets == 3 * LENGTH
     assert step.metrics["rows_correct"] == 3 and step.loss < 1e-3
 
 
-def test_each_place_is_read_from_a_part_of_its_own() -> None:
+def test_each_position_has_its_own_slice_of_the_logits() -> None:
     batch = make_batch()
     last = torch.zeros(3, LENGTH * TOKENS).scatter(1, batch.targets, 20.0)
-    # the wrong token at place 2, however loud the other places are
+    # the wrong token at position 2, with larger logits than at the others
     last[:, 2 * TOKENS : 3 * TOKENS] = 30 * torch.eye(TOKENS)[(batch.tokens[:, 2] + 1) % TOKENS]
-    step = Reconstruct()(Said(last), batch, None)
+    step = Reconstruct()(FixedLogits(last), batch, None)
     wrong = step.nats > 1
     assert wrong[:, 2].all() and wrong.sum() == 3
 
 
-def test_a_place_without_target_counts_for_nothing() -> None:
+def test_a_position_without_target_has_no_part_in_the_loss() -> None:
     batch = make_batch()
     batch.targets[0, 1] = IGNORE
-    step = Reconstruct()(Said(torch.zeros(3, LENGTH * TOKENS)), batch, None)
+    step = Reconstruct()(FixedLogits(torch.zeros(3, LENGTH * TOKENS)), batch, None)
     assert step.num_targets == 3 * LENGTH - 1 and step.nats[0, 1] == 0
     assert step.loss.item() == pytest.approx((3 * LENGTH - 1) * torch.tensor(TOKENS).log().item())
 
 
-def test_outputs_that_are_no_pairs_of_place_and_token_are_refused() -> None:
+def test_a_vocabulary_that_is_no_multiple_of_the_positions_is_refused() -> None:
     model = LSTMConfig(
         name="lstm", dim=8, num_layers=1, num_heads=1, expansion=1.0, tie_embedding=True,
         levels=[LevelConfig(name="mlp", period=0)],

@@ -52,19 +52,19 @@ def test_a_rung_is_planned_without_weights_or_data(
     name: str, empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = rung(name, "dry_run=true", "device=cpu", "model=deltanet")
-    figures = run(config).metrics
+    metrics = run(config).metrics
     parameters, tokens = LADDER[name]
-    assert figures["parameters"] == pytest.approx(parameters, rel=0.03)
-    assert figures["tokens"] == pytest.approx(tokens, rel=0.001)
+    assert metrics["parameters"] == pytest.approx(parameters, rel=0.03)
+    assert metrics["tokens"] == pytest.approx(tokens, rel=0.001)
     # six operations for each parameter, and what memories add
-    assert 6 < figures["train_flops_per_token"] / figures["parameters"] < 7.5
+    assert 6 < metrics["train_flops_per_token"] / metrics["parameters"] < 7.5
     fastest = peak("H100", "bfloat16")
     assert fastest is not None
-    seconds = figures["train_flops_per_token"] * figures["tokens"] / (fastest * 0.4 * config.plan.num_gpus)
-    assert figures["hours"] == pytest.approx(seconds / 3600)
-    assert figures["dollars"] == pytest.approx(figures["hours"] * config.plan.num_gpus * GPUS["h100"].dollars_per_hour)
+    seconds = metrics["train_flops_per_token"] * metrics["tokens"] / (fastest * 0.4 * config.plan.num_gpus)
+    assert metrics["hours"] == pytest.approx(seconds / 3600)
+    assert metrics["dollars"] == pytest.approx(metrics["hours"] * config.plan.num_gpus * GPUS["h100"].dollars_per_hour)
     shards = config.world.num_shards(config.plan.num_gpus)
-    assert figures["weights_bytes"] == 4 * figures["parameters"] / shards
+    assert metrics["weights_bytes"] == 4 * metrics["parameters"] / shards
     out = capsys.readouterr().out
     assert "planned with a vocabulary of 50257" in out and "of 80: fits" in out
     assert list(empty_folder.iterdir()) == []
@@ -93,12 +93,12 @@ def test_the_long_context_comes_last_and_the_tokens_of_a_step_stay() -> None:
 @pytest.mark.parametrize("model", ["transformer", "hope"])
 def test_bytes_of_weights_and_optimizer_are_those_of_a_real_run(model: str, optim: str, tmp_path: Path) -> None:
     config = tiny(tmp_path, model=model, optim=optim, dry_run="true")
-    figures = run(config).metrics
+    metrics = run(config).metrics
     with open_world("cpu") as world:
         parts = build(config, world)
     real = sum(parameter.nbytes for parameter in parts.model.parameters())
-    assert figures["weights_bytes"] == figures["gradients_bytes"] == real
-    assert figures["optimizer_bytes"] == sum(each.nbytes for each in parts.optimizer.state_dict().values()) > 0
+    assert metrics["weights_bytes"] == metrics["gradients_bytes"] == real
+    assert metrics["optimizer_bytes"] == sum(each.nbytes for each in parts.optimizer.state_dict().values()) > 0
 
 
 @pytest.mark.slow
@@ -124,10 +124,10 @@ def test_parts_of_sharded_parameters_and_rows_of_each_gpu_are_counted(tmp_path: 
 def test_a_run_of_stages_costs_what_its_stages_do(tmp_path: Path) -> None:
     stages = "[{steps: 4, batch_size: 8, seq_len: 8}]"
     config = tiny(tmp_path, dry_run="true", steps=10, stages=stages)
-    figures = run(config).metrics
+    metrics = run(config).metrics
     short, long = (flops(config.model, NextTokenConfig(name="next_token"), 257, seq_len).total for seq_len in (8, 32))
-    assert figures["tokens"] == 4 * 64 + 6 * 128
-    assert figures["train_flops_per_token"] * figures["tokens"] == pytest.approx(4 * 64 * short + 6 * 128 * long)
+    assert metrics["tokens"] == 4 * 64 + 6 * 128
+    assert metrics["train_flops_per_token"] * metrics["tokens"] == pytest.approx(4 * 64 * short + 6 * 128 * long)
 
 
 def test_data_that_is_not_there_is_an_error_unless_a_vocabulary_is_planned(empty_folder: Path) -> None:

@@ -84,18 +84,18 @@ def test_memorize_reports_both_policies_and_their_difference(run, capsys):
 
 def test_an_interruption_costs_no_answer_of_either_policy(run, monkeypatch):
     options = ["phase=eval", f"checkpoint={run}", "memory=memorize", "memory.chunk=8", "name=stopped", "device=cpu"]
-    answer, asked = ValidationPack.answer, []
+    answer, policies = ValidationPack.answer, []
 
     def stopping(pack, session, examples):
-        asked.append(session.policy.name)
-        if asked == ["online", "online", "memorize", "memorize"]:
+        policies.append(session.policy.name)
+        if policies == ["online", "online", "memorize", "memorize"]:
             raise KeyboardInterrupt
         return answer(pack, session, examples)
 
     monkeypatch.setattr(ValidationPack, "answer", stopping)
     assert main(options) == 130
     assert main(options) == 0
-    assert asked[4:] == ["memorize"]
+    assert policies[4:] == ["memorize"]
     assert list((run / "evals").glob(".*")) == []
 
 

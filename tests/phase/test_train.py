@@ -57,10 +57,10 @@ def test_a_dry_run_prints_sizes_that_sum_to_the_model_and_creates_nothing(tmp_pa
 
 
 def test_operations_per_token_are_six_per_parameter_and_attention(tmp_path, capsys):
-    figures = run(tiny(tmp_path, dry_run="true")).metrics
+    metrics = run(tiny(tmp_path, dry_run="true")).metrics
     attention = 2 * 2 * 2 * 16 * 32
-    assert figures["forward_flops_per_token"] == pytest.approx(2 * figures["parameters"] + attention, rel=0.05)
-    assert figures["train_flops_per_token"] == pytest.approx(3 * figures["forward_flops_per_token"], rel=0.05)
+    assert metrics["forward_flops_per_token"] == pytest.approx(2 * metrics["parameters"] + attention, rel=0.05)
+    assert metrics["train_flops_per_token"] == pytest.approx(3 * metrics["forward_flops_per_token"], rel=0.05)
 
 
 @pytest.mark.parametrize(

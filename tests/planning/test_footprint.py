@@ -71,7 +71,7 @@ def test_activations_are_those_that_a_forward_pass_keeps(name: str, dtype: torch
     config = configure(f"model={name}")
     known = activations(config.model, config.objective, VOCAB, LENGTH, dtype)
     for num_rows in (2, 4):
-        # a few numbers are kept once for all rows, or once a stretch
+        # a few numbers are kept once for all rows, or once per span
         assert known.of(num_rows) == pytest.approx(really_kept(config, num_rows, dtype), rel=0.01)
     if dtype == torch.bfloat16:
         # weights in the narrower type are kept once

@@ -1,4 +1,4 @@
-"""Compiling is tried at the start, and a run goes on without it where it is not to be had."""
+"""Compiling is tried at the start; where it fails, the run continues uncompiled."""
 
 import json
 import multiprocessing
@@ -80,7 +80,7 @@ def test_a_run_that_does_not_ask_says_so_too(tmp_path, capsys):
     result = run(tiny(tmp_path, name="a", steps=1))
     summary = json.loads((result.directory / "summary.json").read_text())
     assert summary["compile"] == {"asked": "off", "active": "off", "reason": ""}
-    # nobody knows what a CPU could do
+    # the peak of a CPU is unknown
     assert summary["mfu_12"] is None and summary["mfu_causal"] is None
     assert not any("mfu" in line for line in (result.directory / "metrics.jsonl").read_text().splitlines())
 

@@ -224,7 +224,7 @@ def test_other_types_have_no_scale():
     progress = Progress(seed=0, source="", tokenizer=None)
     scale = LossScale(progress, torch.bfloat16)
     scale.note(is_overflow=False)
-    assert scale.scale == 1.0 and scale.figures() == {} and progress.scaled_steps == 0
+    assert scale.scale == 1.0 and scale.metrics() == {} and progress.scaled_steps == 0
     assert not scale.is_overflow(1.0, is_finite=False)
 
 

@@ -61,10 +61,10 @@ def test_each_slot_of_each_optimizer_matters_and_none_may_be_missing(optim: str,
         if group.rule == "m3":
             group.slow_every = 3
     # two steps into the second period of three, and of M3's slow momentum
-    begun = parts_of(config)
-    learn(begun, 0, FIRST)
-    saved = {name: tensor.clone() for name, tensor in begun[1].state_dict().items()}
-    weights = {name: tensor.clone() for name, tensor in begun[0].state_dict().items()}
+    started = parts_of(config)
+    learn(started, 0, FIRST)
+    saved = {name: tensor.clone() for name, tensor in started[1].state_dict().items()}
+    weights = {name: tensor.clone() for name, tensor in started[0].state_dict().items()}
 
     def end_of(state: dict[str, torch.Tensor]) -> list[bytes]:
         parts = parts_of(config, seed=1)
@@ -73,17 +73,17 @@ def test_each_slot_of_each_optimizer_matters_and_none_may_be_missing(optim: str,
         learn(parts, FIRST, LAST)
         return bits(parts)
 
-    learn(begun, FIRST, LAST)
-    assert end_of(saved) == bits(begun)
+    learn(started, FIRST, LAST)
+    assert end_of(saved) == bits(started)
     slots = {name.rsplit("/", 1)[1] for name in saved}
     assert {"gradient_sum", "gradient_count", "ema"} <= slots
     for slot in sorted(slots):
         of_slot = [name for name in saved if name.endswith(f"/{slot}")]
         if any(saved[name].any() for name in of_slot):
             without = {name: tensor.clone().zero_() for name, tensor in saved.items() if name in of_slot}
-            assert end_of(saved | without) != bits(begun), slot
+            assert end_of(saved | without) != bits(started), slot
         with pytest.raises(CheckpointError, match="lacks"):
-            begun[1].load_state_dict({name: saved[name] for name in saved if name != of_slot[0]})
+            started[1].load_state_dict({name: saved[name] for name in saved if name != of_slot[0]})
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_saving_at_step_0_at_every_step_or_never_changes_nothing(
     runs = tmp_path / "runs"
     assert trace(runs / "never") == trace(runs / "always") == trace(runs / "first")
     assert fingerprints(runs / "never") == fingerprints(runs / "always") == fingerprints(runs / "first")
-    # the step was kept, and is one to go on from
+    # the checkpoint of the step was kept and can be resumed from
     monkeypatch.setattr(Trainer, "fit", real)
     saved = runs / "first" / "checkpoints" / "step_00000000"
     run(replace(config, name="first", resume=str(saved)))

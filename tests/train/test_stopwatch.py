@@ -1,4 +1,4 @@
-"""Every second belongs to one phase; time goes on over restarts, and what was thrown away is lost."""
+"""Every second belongs to one phase; time is counted across restarts, and time of discarded steps is lost."""
 
 import random
 

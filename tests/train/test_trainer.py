@@ -245,10 +245,10 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, monkeypa
     before = signal.getsignal(number)
     with pytest.raises(
         KeyboardInterrupt, match=r"stopped at step 3 of 6, saved in .*step_00000003; resume with: .* resume="
-    ) as told:
+    ) as raised:
         run(config)
     assert signal.getsignal(number) is before
-    assert f"resume={tmp_path / 'runs' / 'a'}" in str(told.value)
+    assert f"resume={tmp_path / 'runs' / 'a'}" in str(raised.value)
     monkeypatch.setattr(Trainer, "micro_batches", real)
     resumed = run(replace(config, resume=str(tmp_path / "runs" / "a"))).directory
     whole = run(replace(config, name="b")).directory

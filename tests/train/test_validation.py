@@ -32,7 +32,7 @@ def parts(folder, **given):
     return model, config.objective.build(), source
 
 
-def figures(model, objective, source, batch_size=4, num_rows=8):
+def validation_metrics(model, objective, source, batch_size=4, num_rows=8):
     return validate(model, objective, source, num_rows=num_rows, batch_size=batch_size, world=ALONE)
 
 
@@ -50,7 +50,7 @@ def test_a_model_that_knows_nothing_costs_log2_of_the_vocabulary_for_each_token_
     ]
     texts = sum(size > 0 for size in sizes)
     assert sum(sizes) > texts or not tokenizer, "tokens of several bytes, or the denominator could be either"
-    found = figures(model, objective, source)
+    found = validation_metrics(model, objective, source)
     assert found["val/bpb"] == pytest.approx(math.log2(source.vocab_size) * texts / sum(sizes), rel=1e-9)
     assert found["val/loss"] == pytest.approx(math.log(source.vocab_size), rel=1e-9)
 
@@ -82,7 +82,7 @@ def test_validation_is_counting_by_hand_whatever_the_batch_size(tmp_path, model)
     model, objective, source = parts(tmp_path, model=model, **BPE)
     by_hand = brute_force(model, source, 8)
     for batch_size in (1, 3, 8):
-        found = figures(model, objective, source, batch_size)
+        found = validation_metrics(model, objective, source, batch_size)
         assert {name: found[name] for name in by_hand} == pytest.approx(by_hand, rel=1e-12), batch_size
 
 
@@ -92,7 +92,7 @@ def test_validation_draws_no_random_number_and_leaves_the_model_as_it_was(tmp_pa
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     # Python's own generator is drawn from by the checks of types in tests
     states = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first, again = figures(model, objective, source), figures(model, objective, source)
+    first, again = validation_metrics(model, objective, source), validation_metrics(model, objective, source)
     assert first == again and model.training
     assert torch.equal(torch.get_rng_state(), states[0]) and np.array_equal(np.random.get_state()[1], states[1])
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -1,4 +1,4 @@
-"""Where the time of a whole run goes, over restarts; and that whoever watches changes nothing."""
+"""The time of a whole run by phase, across restarts; logging and profiling change no result."""
 
 import json
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def test_every_second_of_a_run_is_in_its_phase_and_they_sum_to_the_wall(tmp_path
     directory = run(tiny(tmp_path, steps=6, val_every=3, save_every=2)).directory
     found = summary(directory)
     expected = {"data": 6 * 1.0, "forward_backward": 6 * 10.0, "optimizer": 6 * 2.0, "validation": 3 * 30.0}
-    # the last checkpoint says what was spent until it was begun
+    # the last checkpoint says what was spent until its start
     expected |= {"checkpoint": 2 * 20.0, "log": 9 * 0.5}
     assert found["phase_seconds"] == dict.fromkeys(PHASES, 0.0) | expected
     assert found["wall_seconds"] == sum(expected.values()) and found["lost_seconds"] == 0
@@ -109,7 +109,7 @@ def test_what_a_rollback_throws_away_is_lost(tmp_path, ticks, monkeypatch):
 
     monkeypatch.setattr(Trainer, "backward", backward)
     found = summary(run(tiny(tmp_path, steps=6, val_every=6, save_every=2, divergence="rollback")).directory)
-    # since the checkpoint of step 2 was begun: it, a step, its line, a step that was not finite and is read again
+    # since the start of the checkpoint of step 2: it, a step, its line, a step that was not finite and is read again
     assert found["lost_seconds"] == 20.0 + 13.0 + 0.5 + 11.0 + 10.0
     assert found["seconds"] == 5 * 13.0
 

@@ -1,4 +1,4 @@
-"""A run of several processes of which one is at fault."""
+"""A run of several processes, one of which diverges."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What processes that keep sharded checkpoints do in a test, each of them."""
+"""What each process does in tests of sharded checkpoints."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ def copy_stopped(origin: Path, copy: Path) -> None:
 
 
 def keep(config: Config, given: dict[str, str]) -> dict[str, str]:
-    """Train the run `whole`, then go on with copies of runs that were stopped: name -> name of the run copied."""
+    """Train the run `whole`, then resume copies of runs that were stopped: name -> name of the run copied."""
     out, is_first = Path(config.out), os.environ["RANK"] == "0"
     if not given:
         run(replace(config, name="whole"))

@@ -1,4 +1,4 @@
-"""What the processes of a test do, each of them."""
+"""What each process does in tests of several processes."""
 
 import os
 import signal
@@ -65,18 +65,18 @@ def trainer(config: Config, world: World, folder: Path) -> Iterator[Trainer]:
 
 def learn(config: Config, world: World, folder: Path) -> list[list[float]]:
     """Train, save the whole parameters in `folder`, and return the loss and gradient norm of every step."""
-    figures = []
+    metrics = []
     with trainer(config, world, folder) as made:
         for _ in range(config.steps):
             made.train_step(lambda: False)
-            figures.append([made.progress.metrics[name] for name in ("train/loss", "optim/grad_norm")])
+            metrics.append([made.progress.metrics[name] for name in ("train/loss", "optim/grad_norm")])
         made.validate()
-        figures.append([value for name, value in made.progress.metrics.items() if name.startswith("val/")])
+        metrics.append([value for name, value in made.progress.metrics.items() if name.startswith("val/")])
         parameters = {name: world.whole(weight.detach()) for name, weight in made.model.named_parameters()}
         if world.is_first:
             save_file(parameters, folder / "model.safetensors")
-        figures.append([sum(world.is_sharded(weight) for weight in made.model.parameters())])
-    return figures
+        metrics.append([sum(world.is_sharded(weight) for weight in made.model.parameters())])
+    return metrics
 
 
 def learn_all(cases: dict[str, Config], folder: Path) -> dict[str, list[list[float]]]:

@@ -1,4 +1,4 @@
-"""When one process is not finite, all decide the same, and the page of the first says what the other saw."""
+"""When the loss of one process is not finite, all decide the same, and the incident report has the other's numbers."""
 
 import math
 

@@ -45,7 +45,7 @@ def test_any_number_of_processes_leaves_the_same_bytes_and_the_same_trace(model,
     assert len(trace(alone)) == 4
 
 
-def test_a_run_killed_with_four_processes_goes_on_with_one_and_then_with_two(tmp_path):
+def test_a_run_killed_with_four_processes_resumes_with_one_and_then_with_two(tmp_path):
     config = exact(tmp_path, name="killed", model="transformer", steps=16, save_every=2, val_every=7)
     directory, delay = tmp_path / "runs" / "killed", random.Random(0)
     for size, lines in ((4, 4), (1, 10)):
@@ -70,7 +70,7 @@ def wait_for_lines(metrics: Path, count: int) -> None:
         time.sleep(0.005)
 
 
-def test_when_one_process_is_killed_the_others_end_and_the_run_goes_on_with_fewer(tmp_path):
+def test_when_one_process_is_killed_the_others_end_and_the_run_resumes_with_fewer(tmp_path):
     config = tiny(tmp_path, name="a", steps=8, data__batch_size=6, save_every=2, model__num_layers=1)
     members, _ = start(run_with_accident, 3, [config], 1, 6, "killed")
     codes = wait(members, 60)
@@ -89,7 +89,7 @@ def test_a_process_that_does_not_answer_counts_as_dead_after_the_timeout(tmp_pat
     wait(members, 0)
 
 
-def test_an_infinite_gradient_on_one_process_is_one_for_all(tmp_path):
+def test_an_infinite_gradient_on_one_process_stops_all(tmp_path):
     plans = {"ddp": {}, "fsdp": {"world__parallel": "fsdp"}, "deterministic": EXACT}
     given = {"steps": 3, "data__batch_size": 4, "model__num_layers": 1}
     configs = [tiny(tmp_path, name=name, **given | plan) for name, plan in plans.items()]
@@ -97,7 +97,7 @@ def test_an_infinite_gradient_on_one_process_is_one_for_all(tmp_path):
     assert first == second and all("diverged at step 2" in words for words in first), first
 
 
-def test_what_a_fixed_order_needs_is_said(tmp_path):
+def test_micro_batches_that_deterministic_sums_cannot_use_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="give micro_batches, for example micro_batches=4"):
         exact(tmp_path, micro_batches="null")
     with pytest.raises(ConfigError, match=r"world\.reduction=deterministic: world\.parallel=fsdp"):

@@ -1,4 +1,4 @@
-"""Two and four processes learn what one learns, whoever holds the parameters; memories write meanwhile."""
+"""Two and four processes learn the same as one, with replicated and sharded parameters and memories that learn."""
 
 import pytest
 from safetensors.torch import load_file
@@ -42,10 +42,10 @@ def learned(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("model", "plan"), CASES)
-def test_several_processes_learn_what_one_learns_from_rows_with_unequal_numbers_of_targets(model, plan, learned):
+def test_several_processes_learn_the_same_as_one_from_rows_with_unequal_numbers_of_targets(model, plan, learned):
     folder, found = learned
-    *figures, (sharded,) = found[f"{model}_{plan}"]
-    for here, there in zip(figures, found[model][:-1], strict=True):
+    *metrics, (sharded,) = found[f"{model}_{plan}"]
+    for here, there in zip(metrics, found[model][:-1], strict=True):
         assert here == pytest.approx(there, rel=1e-10)
     weights = load_file(folder / f"{model}_{plan}" / "model.safetensors")
     expected = load_file(folder / model / "model.safetensors")

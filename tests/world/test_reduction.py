@@ -1,4 +1,4 @@
-"""Sums that do not show who added: of gradients in a fixed tree, of figures rounded once."""
+"""Sums that do not depend on the number of processes: gradients in a fixed tree, metrics rounded once."""
 
 import math
 import random
@@ -10,7 +10,7 @@ from torch import nn
 from world.members import gradients_of_pieces
 
 from nested_learning.world.reduction import FixedTree, Node, folded, grown, messages
-from nested_learning.world.world import add, in_parts
+from nested_learning.world.world import exact_sum, in_parts
 
 
 def tree_of(micro_batches: list[torch.Tensor], num_ranks: int) -> torch.Tensor:
@@ -26,7 +26,7 @@ def tree_of(micro_batches: list[torch.Tensor], num_ranks: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 6, 8, 12, 24])
-def test_any_number_of_processes_adds_the_same_two_terms_at_each_place_of_the_tree(number):
+def test_any_number_of_processes_adds_the_same_two_terms_at_each_node_of_the_tree(number):
     generator = torch.Generator().manual_seed(number)
     micro_batches = list(torch.randn(number, 1000, generator=generator))
     alone = tree_of(micro_batches, 1)
@@ -48,7 +48,7 @@ def test_a_tree_keeps_one_copy_for_each_of_its_levels():
     assert most == 6 and folded(nodes).gradients[0] == 64
 
 
-def test_alone_the_tree_leaves_the_sum_in_grad_and_leaves_out_what_nobody_read():
+def test_one_process_leaves_the_sum_in_grad_and_none_for_an_unused_parameter():
     model = nn.ModuleDict({"read": nn.Linear(3, 1, bias=False), "idle": nn.Linear(3, 1)})
     tree = FixedTree(model, 1)
     model["idle"].weight.grad = torch.ones(1, 3)
@@ -76,14 +76,14 @@ def test_messages_have_one_type_and_a_size():
     assert cut == [[3, 2], [9], [1, 5], [20], [1]]
 
 
-def test_a_sum_does_not_show_how_its_terms_were_dealt_out():
+def test_a_sum_does_not_depend_on_which_process_has_which_terms():
     pick = random.Random(0)
     for _ in range(50):
         terms = [pick.gauss(0, 1) * 10.0 ** pick.randint(-12, 12) for _ in range(40)]
         cuts = sorted(pick.sample(range(41), 3))
         hands = [terms[:cuts[0]], terms[cuts[0]:cuts[1]], terms[cuts[1]:cuts[2]], terms[cuts[2]:]]  # fmt: skip
         pick.shuffle(hands)
-        assert add([part for hand in hands for part in in_parts(hand)]) == math.fsum(terms)
+        assert exact_sum([part for hand in hands for part in in_parts(hand)]) == math.fsum(terms)
 
 
 def test_what_is_not_finite_stays_so_in_a_sum():
@@ -92,6 +92,6 @@ def test_what_is_not_finite_stays_so_in_a_sum():
         ([math.nan, 1.0], math.nan),
         ([math.inf, -math.inf], math.nan),
     ):
-        found = add([part for term in terms for part in in_parts([term])])
+        found = exact_sum([part for term in terms for part in in_parts([term])])
         assert found == expected or (math.isnan(found) and math.isnan(expected))
     assert in_parts([]) == [0.0, 0.0, 0.0]

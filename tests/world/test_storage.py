@@ -1,4 +1,4 @@
-"""Checkpoints of which every process writes its part: whole or absent, and read by any number of processes."""
+"""Sharded checkpoints: every process writes its shards, atomically, and any number of processes reads them."""
 
 import shutil
 from dataclasses import replace
@@ -28,7 +28,7 @@ GIVEN = {
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
-    """Train and go on with two processes that each hold a part; then with one that holds all. Return the folder."""
+    """Train and resume with two processes that hold shards, then with one that holds all; return the folder."""
     folder = tmp_path_factory.mktemp("storage")
     sharded = tiny(folder, world__parallel="fsdp", **GIVEN)
     together(keep, 2, sharded, {})
@@ -54,7 +54,7 @@ def hashes(run: Path) -> dict[str, str]:
     return {name: value for name, value in found.items() if name.endswith(".safetensors")}
 
 
-def figures(lines: list[dict[str, Any]]) -> list[float]:
+def metrics(lines: list[dict[str, Any]]) -> list[float]:
     return [line[key] for line in lines for key in ("train/loss", "val/loss", "optim/grad_norm") if key in line]
 
 
@@ -66,7 +66,7 @@ def count_numbers(run: Path) -> int:
     return count
 
 
-def test_two_processes_that_hold_parts_go_on_to_the_same_bytes(kept):
+def test_two_processes_with_shards_resume_to_the_same_bytes(kept):
     whole, again = kept / "runs" / "whole", kept / "runs" / "again"
     assert sorted(hashes(whole)) == [
         f"{name}/shard-0000{rank}-model-00001-of-00001.safetensors"
@@ -77,7 +77,7 @@ def test_two_processes_that_hold_parts_go_on_to_the_same_bytes(kept):
     checkpoint.verify(whole / "checkpoints" / LAST)
 
 
-def test_parts_are_read_into_a_whole_model_to_the_bit(kept):
+def test_shards_are_read_into_a_whole_model_to_the_bit(kept):
     whole = kept / "runs" / "whole"
     opened = open_trained(whole, "cpu")
     expected = tensors_of(whole)
@@ -87,24 +87,24 @@ def test_parts_are_read_into_a_whole_model_to_the_bit(kept):
 
 
 @pytest.mark.parametrize("name", ["alone", "four"])
-def test_another_number_of_processes_goes_on_with_the_parts(kept, name):
+def test_another_number_of_processes_resumes_from_the_shards(kept, name):
     whole, other = trace(kept / "runs" / "whole"), trace(kept / "runs" / name)
     assert [line["step"] for line in other] == [line["step"] for line in whole]
-    assert figures(other) == pytest.approx(figures(whole), rel=1e-4)
+    assert metrics(other) == pytest.approx(metrics(whole), rel=1e-4)
     # one process writes whole files; four write a part each, and of the two copies that they hold, one
     assert len(hashes(kept / "runs" / name)) == (2 if name == "alone" else 8)
     assert count_numbers(kept / "runs" / name) == count_numbers(kept / "runs" / "whole")
 
 
-def test_processes_that_hold_parts_go_on_with_a_whole_checkpoint(kept):
+def test_processes_with_shards_resume_from_a_whole_checkpoint(kept):
     runs = kept / "runs"
     config = tiny(kept, world__parallel="fsdp", **GIVEN)
     run(replace(config, name="one"))
     together(keep, 2, config, {"two": "one"})
-    assert figures(trace(runs / "two")) == pytest.approx(figures(trace(runs / "one")), rel=1e-4)
+    assert metrics(trace(runs / "two")) == pytest.approx(metrics(trace(runs / "one")), rel=1e-4)
 
 
-def test_an_export_puts_the_parts_together(kept, tmp_path):
+def test_an_export_joins_the_shards(kept, tmp_path):
     whole = kept / "runs" / "whole"
     assert cli.main(["phase=export", f"checkpoint={whole}", f"phase.to={tmp_path / 'out'}"]) == 0
     model = NestedModel.from_pretrained(tmp_path / "out", device="cpu")
@@ -113,7 +113,7 @@ def test_an_export_puts_the_parts_together(kept, tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["flip", "delete", "foreign"])
-def test_damage_to_a_part_is_found(kept, tmp_path, harm):
+def test_a_damaged_shard_is_found(kept, tmp_path, harm):
     copy = Path(shutil.copytree(kept / "runs" / "whole", tmp_path / "a"))
     file = own_file(copy / "checkpoints" / LAST / "optimizer", 1)
     content = bytearray(file.read_bytes())
@@ -129,7 +129,7 @@ def test_damage_to_a_part_is_found(kept, tmp_path, harm):
         checkpoint.verify(copy / "checkpoints" / LAST)
 
 
-def test_parts_of_another_model_are_refused(kept, tmp_path):
+def test_shards_of_another_model_are_refused(kept, tmp_path):
     saved = kept / "runs" / "whole" / "checkpoints" / LAST
     wider = tiny(tmp_path, **GIVEN, model__dim=32).model.build(257, 0)
     with pytest.raises(CheckpointError, match=r"made for another model: .*float32\[.*\], the model's is float32"):

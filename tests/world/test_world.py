@@ -80,7 +80,7 @@ def test_two_processes_make_one_run_directory(two_processes):
     assert len(list((folder / "runs").iterdir())) == 1
 
 
-def test_two_processes_learn_what_one_learns(two_processes, tmp_path):
+def test_two_processes_learn_the_same_as_one(two_processes, tmp_path):
     folder, _ = two_processes
     (together,) = (folder / "runs").iterdir()
     alone = run(tiny(tmp_path, steps=5, data__batch_size=8, val_every=2)).directory
@@ -93,7 +93,7 @@ def test_two_processes_learn_what_one_learns(two_processes, tmp_path):
         assert one == pytest.approx(other, rel=1e-4)
 
 
-def test_a_mistake_is_found_by_all_processes_and_printed_once_each(two_processes):
+def test_all_processes_find_an_error_and_print_it_once_each(two_processes):
     _, printed = two_processes
     assert printed.count("refused: data.batch_size=7") == 2
     assert printed.count("next: ") == 1
@@ -104,7 +104,7 @@ def test_every_one_of_three_processes_counts_once_in_a_sum():
     assert together(add_up, 3) == [expected] * 3
 
 
-def test_alone_every_word_is_a_local_one():
+def test_with_one_process_every_operation_is_local():
     with open_world("cpu") as world:
         model = torch.nn.Linear(2, 1)
         assert world.size == 1 and world.is_first
