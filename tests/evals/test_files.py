@@ -16,7 +16,7 @@ REPORT = Report(
 )
 
 
-def test_a_report_is_written_beside_its_rows(tmp_path):
+def test_a_report_is_written_next_to_its_records(tmp_path):
     path = write_report(tmp_path, "validation", REPORT, {"step": 20})
     assert path == tmp_path / "evals" / "validation.json"
     assert json.loads(path.read_text()) == {
@@ -37,7 +37,7 @@ def test_a_later_report_replaces_an_earlier_one(tmp_path):
     assert json.loads(path.read_text())["step"] == 40
 
 
-def test_the_table_shows_every_figure():
+def test_the_table_shows_every_metric():
     out = StringIO()
     Console(file=out, width=80).print(table("validation", REPORT.metrics))
     assert "loss" in out.getvalue() and "2.5000" in out.getvalue() and "0.1250" in out.getvalue()

@@ -61,17 +61,17 @@ def values(report):
 
 
 @pytest.mark.parametrize("task", ["text", "parity"])
-def test_validation_gives_the_figures_of_training(tmp_path, task):
+def test_validation_gives_the_metrics_of_training(tmp_path, task):
     ctx = text_subject(tmp_path) if task == "text" else parity_subject(tmp_path)
     with open_world("cpu") as world:
         expected = validate(ctx.model, NextToken(), ctx.open_source(), num_rows=6, batch_size=3, world=world)
-    found = report_on(ValidationPack(3, resets=False), ctx)
-    assert {f"val/{name}": value for name, value in values(found).items()} == pytest.approx(expected, rel=1e-5)
-    assert all(metric.n == 6 and metric.stderr is not None for metric in found.metrics.values())
-    assert len(found.records) == 6
+    report = report_on(ValidationPack(3, resets=False), ctx)
+    assert {f"val/{name}": value for name, value in values(report).items()} == pytest.approx(expected, rel=1e-5)
+    assert all(metric.n == 6 and metric.stderr is not None for metric in report.metrics.values())
+    assert len(report.records) == 6
 
 
-def test_positions_are_cut_where_the_lengths_double():
+def test_position_buckets_double_in_length():
     assert buckets(1024) == [(0, 32), (32, 128), (128, 256), (256, 512), (512, 1024)]
     assert buckets(600) == [(0, 32), (32, 128), (128, 256), (256, 512), (512, 600)]
     assert buckets(32) == [(0, 32)]

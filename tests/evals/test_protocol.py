@@ -1,4 +1,4 @@
-"""Every figure comes with its error, found as a textbook would."""
+"""Every metric has a standard error that agrees with the textbook formula."""
 
 import math
 from statistics import mean, stdev

@@ -1,4 +1,4 @@
-"""Questions are answered as the model, read by itself, answers them; candidates are never studied."""
+"""Requests are answered as one forward pass answers them; candidates are never memorized."""
 
 import math
 from pathlib import Path
@@ -60,16 +60,16 @@ def memorize(reset="per_example", lr=1.0):
     return MemorizeConfig(name="memorize", reset=reset, **how)
 
 
-def test_continuations_cost_what_the_model_says_whatever_else_is_in_the_batch():
-    asked = [request(pair) for pair in CASES]
-    together = loglikelihood(Session(MODEL, BYTES, batch=len(asked)), asked)
-    for pair, one, (scores, _) in zip(CASES, asked, together, strict=True):
+def test_the_loss_of_a_continuation_does_not_depend_on_the_batch():
+    requests = [request(pair) for pair in CASES]
+    together = loglikelihood(Session(MODEL, BYTES, batch=len(requests)), requests)
+    for pair, one, (scores, _) in zip(CASES, requests, together, strict=True):
         (alone,) = loglikelihood(Session(MODEL, BYTES), [one])
         assert summed(scores) == pytest.approx([brute_force(*pair)[0]], abs=1e-4)
         assert summed(alone[0]) == pytest.approx(summed(scores), abs=1e-4)
 
 
-def test_contexts_of_one_question_may_be_the_same_or_not():
+def test_the_choices_of_a_question_may_share_a_context_or_not():
     pairs = [("so Sarah", " left"), ("so Maria", " left"), ("so Sarah", " stayed on"), ("", " left")]
     ((scores, _),) = loglikelihood(Session(MODEL, BYTES), [request(*pairs)])
     assert summed(scores) == pytest.approx([brute_force(*pair)[0] for pair in pairs], abs=1e-4)
@@ -81,10 +81,10 @@ def test_a_continuation_is_greedy_when_each_of_its_tokens_is_the_likeliest():
     assert [score.is_greedy for score in scores] == [True, False, True]
 
 
-def test_a_text_costs_the_sum_of_its_tokens():
+def test_the_loss_of_a_text_is_the_sum_over_its_tokens():
     texts = ["a lantern of jade", "x", "ñandú of Mira " * 5]
-    found = loglikelihood_rolling(Session(MODEL, BYTES, batch=3), list(map(tokens, texts)))
-    assert [nats for nats, _ in found] == pytest.approx([-brute_force("", text)[0] for text in texts], abs=1e-3)
+    results = loglikelihood_rolling(Session(MODEL, BYTES, batch=3), list(map(tokens, texts)))
+    assert [nats for nats, _ in results] == pytest.approx([-brute_force("", text)[0] for text in texts], abs=1e-3)
 
 
 def test_with_a_window_no_part_of_a_text_sees_more_than_the_token_before_it():
@@ -94,39 +94,39 @@ def test_with_a_window_no_part_of_a_text_sees_more_than_the_token_before_it():
     assert nats == pytest.approx(-sum(each for each, _ in expected), abs=1e-3)
 
 
-def test_a_text_ends_where_it_was_to_end_or_where_the_document_does():
+def test_generation_ends_at_a_stop_string_or_at_the_end_of_the_document():
     texts = ["say: one two\nthree", "ask: yes"]
     model = Oracle([([BYTES.end], [*BYTES.encode(text).tolist(), BYTES.end]) for text in texts])
     requests = [GenerationRequest(tokens(""), tokens(text[:4]), ("\n", "four"), 40) for text in texts]
-    found = generate_until(Session(model, BYTES, batch=2), requests)
-    assert [text for text, _ in found] == [" one two", " yes"]
+    results = generate_until(Session(model, BYTES, batch=2), requests)
+    assert [text for text, _ in results] == [" one two", " yes"]
     (short,) = generate_until(Session(model, BYTES), [requests[0]._replace(num_tokens=5)])
     assert short[0] == " one "
     assert truncate("stop here and there", ("there", "here")) == "stop "
 
 
-def test_what_may_be_studied_is_studied_before_the_context_is_read():
-    asked = request(("a lantern", " of jade"))._replace(memorized=tokens("a lantern of gold, a lantern of jade"))
-    ((plain, _),) = loglikelihood(Session(MODEL, BYTES), [asked])
-    ((still, _),) = loglikelihood(Session(MODEL, BYTES, policy=memorize(lr=0.0)), [asked])
-    ((moved, written),) = loglikelihood(Session(MODEL, BYTES, policy=memorize()), [asked])
+def test_the_text_to_memorize_is_memorized_before_the_context_is_read():
+    example = request(("a lantern", " of jade"))._replace(memorized=tokens("a lantern of gold, a lantern of jade"))
+    ((plain, _),) = loglikelihood(Session(MODEL, BYTES), [example])
+    ((still, _),) = loglikelihood(Session(MODEL, BYTES, policy=memorize(lr=0.0)), [example])
+    ((moved, written),) = loglikelihood(Session(MODEL, BYTES, policy=memorize()), [example])
     assert summed(still) == summed(plain) != summed(moved)
-    # the opening token and 36 bytes, in pieces of 8
+    # the opening token and 36 bytes, in segments of 8
     assert written["memory/titan/writes"] == 5
 
 
-def test_a_policy_that_carries_answers_the_next_question_with_what_the_last_one_taught():
+def test_with_reset_carry_the_next_answer_depends_on_what_was_memorized_before():
     teaching = request(("b", " c"))._replace(memorized=tokens("a lantern of jade " * 3))
-    asked = request(("a lantern", " of jade"))._replace(memorized=tokens("x"))
+    example = request(("a lantern", " of jade"))._replace(memorized=tokens("x"))
     carried = Session(MODEL, BYTES, policy=memorize("carry"))
-    ((alone, _),) = loglikelihood(Session(MODEL, BYTES, policy=memorize()), [asked])
+    ((alone, _),) = loglikelihood(Session(MODEL, BYTES, policy=memorize()), [example])
     loglikelihood(carried, [teaching])
     carried.reset_context()
-    ((after, _),) = loglikelihood(carried, [asked])
+    ((after, _),) = loglikelihood(carried, [example])
     assert not math.isclose(summed(after)[0], summed(alone)[0], rel_tol=1e-4)
 
 
-def test_along_a_text_each_piece_is_studied_once_it_was_predicted():
+def test_along_a_text_each_segment_is_memorized_after_it_was_predicted():
     text = tokens("a lantern of jade, a lantern of jade, a lantern of jade")
     ((memorized, written),) = loglikelihood_rolling(Session(MODEL, BYTES, policy=memorize()), [text])
     ((still, _),) = loglikelihood_rolling(Session(MODEL, BYTES, policy=memorize(lr=0.0)), [text])

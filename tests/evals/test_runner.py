@@ -1,4 +1,4 @@
-"""The driver keeps every answer, goes on where it was interrupted, and does not take answers to another question."""
+"""The runner keeps every answer, resumes an interrupted evaluation, and reuses no answers of another configuration."""
 
 import json
 from dataclasses import replace
@@ -16,16 +16,16 @@ from nested_learning.evals.runner import evaluate
 from nested_learning.inference.config import MemoryConfig
 
 VOCAB = 23
-STUDY = memorize_policy(lr=0.5, chunk=4, surprise_metric="loss")
+MEMORIZE = memorize_policy(lr=0.5, chunk=4, surprise_metric="loss")
 
 
 class Nats:
-    """Asks what a text costs; where it may be studied, it was. `fails_at` is an example that ends the program."""
+    """Measures the loss of a text, memorized first where the policy says so. `fails_at` is an example that raises."""
 
     reads_text = False
 
     def __init__(self, batch_size=2, fails_at=None):
-        self.batch_size, self.fails_at, self.asked = batch_size, fails_at, []
+        self.batch_size, self.fails_at, self.evaluated = batch_size, fails_at, []
 
     def examples(self, ctx):
         generator = torch.Generator().manual_seed(0)
@@ -35,7 +35,7 @@ class Nats:
         numbers, texts = zip(*examples, strict=True)
         if self.fails_at in numbers:
             raise KeyboardInterrupt
-        self.asked += numbers
+        self.evaluated += numbers
         texts, memorized = torch.stack(texts), [{} for _ in numbers]
         if session.memorizes:
             memorized = session.memorize(texts).records()
@@ -68,7 +68,7 @@ def report_on(ctx, pack=None, about=None, said=None):
 
 
 @pytest.mark.parametrize("fails_at", [2, 3, 4])
-def test_an_interrupted_evaluation_goes_on_where_it_was(ctx, fails_at):
+def test_an_interrupted_evaluation_resumes_after_its_last_full_batch(ctx, fails_at):
     whole = report_on(replace(ctx, run=ctx.run / "whole"))
     with pytest.raises(KeyboardInterrupt):
         report_on(ctx, Nats(fails_at=fails_at))
@@ -76,24 +76,24 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(ctx, fails_at):
         file.write('[{"example": 9, "na')
     pack, said = Nats(), []
     report = report_on(ctx, pack, said=said)
-    assert pack.asked == list(range(fails_at // 2 * 2, 5)) and "resuming after" in said[0]
+    assert pack.evaluated == list(range(fails_at // 2 * 2, 5)) and "resuming after" in said[0]
     assert (report.records, report.metrics) == (whole.records, whole.metrics)
 
 
-def test_answers_of_half_a_batch_are_asked_again_so_that_batches_are_what_they_were(ctx):
+def test_a_half_finished_batch_is_evaluated_again_as_a_whole(ctx):
     report_on(ctx, Nats(batch_size=1, fails_at=None))
     lines = draft(ctx).read_text().splitlines(keepends=True)
     draft(ctx).write_text("".join(lines[:4]))
     pack = Nats()
     report_on(ctx, pack)
-    assert pack.asked == [2, 3, 4]
+    assert pack.evaluated == [2, 3, 4]
 
 
-def test_answers_to_another_question_are_not_taken(ctx):
+def test_answers_of_another_configuration_are_not_reused(ctx):
     report_on(ctx)
     pack = Nats()
     report_on(ctx, pack, {"pack": 2})
-    assert pack.asked == [0, 1, 2, 3, 4]
+    assert pack.evaluated == [0, 1, 2, 3, 4]
     assert json.loads(draft(ctx).read_text().splitlines()[0]) == {"pack": 2}
 
 
@@ -102,14 +102,14 @@ def test_the_batch_size_changes_nothing(ctx):
     assert [row["nats"] for row in one] == pytest.approx([row["nats"] for row in many], rel=1e-5)
 
 
-def test_nothing_to_ask_is_told(ctx):
+def test_a_pack_without_examples_is_refused(ctx):
     pack = Nats()
     pack.examples = lambda ctx: []
     with pytest.raises(DataError, match="no example"):
         report_on(ctx, pack)
 
 
-def test_numbers_that_are_none_stop_the_evaluation_and_what_was_answered_stays(ctx):
+def test_a_non_finite_result_stops_the_evaluation_and_earlier_answers_are_kept(ctx):
     report_on(ctx, Nats(batch_size=2))
     lines = draft(ctx).read_text().splitlines(keepends=True)
     draft(ctx).write_text("".join(lines[:3]))
@@ -120,19 +120,19 @@ def test_numbers_that_are_none_stop_the_evaluation_and_what_was_answered_stays(c
     assert draft(ctx).read_text() == "".join(lines[:3])
 
 
-def test_what_study_wrote_is_reported_and_the_difference_is_of_pairs(ctx):
+def test_memory_writes_are_reported_and_the_difference_is_paired(ctx):
     online = report_on(ctx, about={"policy": "online"})
-    report = report_on(replace(ctx, policy=STUDY), about={"policy": "memorize"})
+    report = report_on(replace(ctx, policy=MEMORIZE), about={"policy": "memorize"})
     assert report.metrics["memory/titan/writes"].value == 3 and report.metrics["memory/mlp/norm"].value > 0
-    found = differences(report, online)
+    paired = differences(report, online)
     pairs = [one["nats"] - other["nats"] for one, other in zip(report.records, online.records, strict=True)]
-    assert found.keys() == {"nats"}
-    assert found["nats"].value == pytest.approx(sum(pairs) / 5)
-    assert found["nats"].stderr == pytest.approx(float(torch.tensor(pairs).std() / 5**0.5), rel=1e-5)
+    assert paired.keys() == {"nats"}
+    assert paired["nats"].value == pytest.approx(sum(pairs) / 5)
+    assert paired["nats"].stderr == pytest.approx(float(torch.tensor(pairs).std() / 5**0.5), rel=1e-5)
 
 
-def test_what_is_carried_makes_every_example_know_those_before_it(ctx):
-    alone = report_on(replace(ctx, policy=STUDY), Nats(1)).records
-    carried = report_on(replace(ctx, policy=replace(STUDY, reset="carry")), Nats(4), {"policy": "carry"}).records
+def test_with_reset_carry_every_example_depends_on_those_before_it(ctx):
+    alone = report_on(replace(ctx, policy=MEMORIZE), Nats(1)).records
+    carried = report_on(replace(ctx, policy=replace(MEMORIZE, reset="carry")), Nats(4), {"policy": "carry"}).records
     assert carried[0] == alone[0]
     assert all(one["nats"] != other["nats"] for one, other in zip(carried[1:], alone[1:], strict=True))

@@ -11,7 +11,7 @@ from nested_learning.inference.session import Session
 
 VOCAB = 23
 MODEL = tiny(Path(), model="titans_lmm", data="parity").model.build(VOCAB, seed=1)
-STUDY = memorize_policy(lr=0.5, chunk=4)
+MEMORIZE = memorize_policy(lr=0.5, chunk=4)
 TEXTS = [torch.randint(VOCAB, (length,), generator=torch.Generator().manual_seed(length)) for length in (5, 9, 2, 5)]
 
 
@@ -26,11 +26,11 @@ def test_each_row_reads_its_own_text_as_if_it_were_alone():
         assert torch.allclose(after(reader), after(alone), atol=1e-5)
 
 
-def test_each_row_studies_its_own_text_and_the_session_stays_where_it_was():
-    session = Session(MODEL, batch=4, policy=STUDY)
+def test_each_row_memorizes_its_own_text_and_the_session_keeps_its_position():
+    session = Session(MODEL, batch=4, policy=MEMORIZE)
     readers, written = memorize_each(session, TEXTS)
     for text, reader, row in zip(TEXTS, readers, written, strict=True):
-        alone = Session(MODEL, policy=STUDY)
+        alone = Session(MODEL, policy=MEMORIZE)
         assert row == pytest.approx(alone.memorize(text).records()[0], rel=1e-4)
         for each in (reader, alone):
             each.feed(torch.zeros(1, dtype=torch.int64))
@@ -38,7 +38,7 @@ def test_each_row_studies_its_own_text_and_the_session_stays_where_it_was():
     assert session.position == 0 and all(level.writes == 0 for level in session.state[0].cms)
 
 
-def test_where_examples_build_on_each_other_the_session_itself_studies():
+def test_with_reset_carry_the_session_itself_memorizes():
     session = Session(MODEL, policy=memorize_policy(lr=0.5, chunk=4, reset="carry"))
     (reader,), _ = memorize_each(session, TEXTS[:1])
     assert reader is session and session.state[0].cms[0].writes == 2

@@ -35,7 +35,7 @@ def test_each_of_nine_rows_memorizes_and_answers_as_it_does_alone(model):
         assert torch.allclose(alone.feed(QUESTIONS[row : row + 1]), logits[row : row + 1], atol=1e-4)
 
 
-def test_only_rows_that_surprise_enough_write_however_many_rows_there_are(model):
+def test_only_rows_above_the_surprise_threshold_write_at_any_batch_size(model):
     surprise = open_session(model, ROWS).memorize(TEXTS).surprise[:, 0]
     threshold = float(surprise.median())
     session = open_session(model, ROWS, threshold)
@@ -49,7 +49,7 @@ def test_only_rows_that_surprise_enough_write_however_many_rows_there_are(model)
     assert int((writes > 0).sum()) > 0 and int(writes.min()) < int(writes.max())
 
 
-def test_a_fork_of_nine_rows_keeps_the_memory_of_each_row_that_it_names(model):
+def test_a_fork_of_chosen_rows_keeps_the_memory_of_each(model):
     session = open_session(model, ROWS)
     session.memorize(TEXTS)
     order = [8, 3, 3, 0, 5, 1, 7, 2, 6, 4]

@@ -33,23 +33,23 @@ def lines(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
 
 
-def test_what_is_learned_and_logged_is_the_same_with_samples_and_profiles_and_without(sampled, tmp_path):
+def test_samples_and_profiles_change_nothing_that_is_learned_or_logged(sampled, tmp_path):
     plain = run(tiny(tmp_path, model="hope", steps=4)).directory
     with_samples = Path(sampled.out) / "sampled"
     assert trace(with_samples) == trace(plain) and fingerprints(with_samples) == fingerprints(plain)
 
 
-def test_a_sample_is_what_the_checkpoint_of_its_step_writes(sampled):
+def test_a_sample_equals_what_the_checkpoint_of_its_step_generates(sampled):
     directory = Path(sampled.out) / "sampled"
-    found = lines(directory)
-    assert [(line["step"], line["tokens"], line["prompt"], line["kind"]) for line in found] == [
+    samples = lines(directory)
+    assert [(line["step"], line["tokens"], line["prompt"], line["kind"]) for line in samples] == [
         (step, step * 4 * 32, prompt, kind)
         for step in (2, 4)
         for prompt in ("def ", "import ")
         for kind in ("greedy", "drawn")
     ]
     how = sampled.sampling
-    for line in found:
+    for line in samples:
         session = Session.open(directory / "checkpoints" / f"step_{line['step']:08d}", device="cpu")
         session.feed(line["prompt"])
         temperature = 0.0 if line["kind"] == "greedy" else how.temperature
@@ -57,7 +57,7 @@ def test_a_sample_is_what_the_checkpoint_of_its_step_writes(sampled):
         assert session.text(tokens) == [line["text"]]
 
 
-def test_samples_are_drawn_from_no_generator_but_their_own(sampled):
+def test_samples_use_their_own_random_generator(sampled):
     session = Session.open(Path(sampled.out) / "sampled", device="cpu")
     assert session.tokenizer is not None
     before = torch.get_rng_state()
@@ -65,7 +65,7 @@ def test_samples_are_drawn_from_no_generator_but_their_own(sampled):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_run_that_goes_on_has_the_samples_of_one_never_stopped(sampled):
+def test_a_resumed_run_has_the_samples_of_an_uninterrupted_one(sampled):
     whole, copy = Path(sampled.out) / "sampled", Path(sampled.out) / "again"
     shutil.copytree(whole, copy)
     shutil.rmtree(copy / "checkpoints" / "step_00000004")
@@ -79,28 +79,28 @@ def test_a_run_that_goes_on_has_the_samples_of_one_never_stopped(sampled):
     assert (copy / "samples.jsonl").read_bytes() == (whole / "samples.jsonl").read_bytes()
 
 
-def test_samples_of_data_that_is_no_text_are_refused_before_anything_is_created(tmp_path):
+def test_samples_of_data_without_text_are_refused_before_anything_is_created(tmp_path):
     with pytest.raises(ConfigError, match=r"sample_every=2: data=copy is not text.*use sample_every=0"):
         run(tiny(tmp_path, data="copy", data__length=4, sample_every=2))
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_profile_has_the_steps_that_were_asked_for_without_the_first(sampled):
+def test_a_profile_has_the_requested_steps_without_the_first(sampled):
     (file,) = (Path(sampled.out) / "sampled" / "profile").iterdir()
     assert file.name == "step_00000003_rank_0.json"
     names = {event["name"] for event in json.loads(file.read_text())["traceEvents"] if "name" in event}
     assert "aten::mm" in names or "aten::addmm" in names
 
 
-def test_a_signal_asks_a_run_for_a_profile(tmp_path, monkeypatch):
+def test_a_signal_requests_a_profile_of_a_run(tmp_path, monkeypatch):
     real = Trainer.micro_batches
 
-    def asked(self, step):
+    def signalled(self, step):
         if step == 1:
             signal.raise_signal(signal.SIGUSR2)
         return real(self, step)
 
-    monkeypatch.setattr(Trainer, "micro_batches", asked)
+    monkeypatch.setattr(Trainer, "micro_batches", signalled)
     before = signal.getsignal(signal.SIGUSR2)
     directory = run(tiny(tmp_path, steps=7, val_every=7)).directory
     assert [path.name for path in (directory / "profile").iterdir()] == ["step_00000005_rank_0.json"]

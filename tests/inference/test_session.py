@@ -59,12 +59,12 @@ def test_prefill_then_decode_equals_one_forward_pass(session):
 
 
 @pytest.mark.parametrize("size", [1, 3, 16])
-def test_feeding_in_pieces_equals_feeding_at_once(session, size):
-    pieces, whole = session.fork(), session.fork()
+def test_feeding_in_parts_equals_feeding_at_once(session, size):
+    parts, whole = session.fork(), session.fork()
     for start in range(0, len(TEXT), size):
-        last = pieces.feed(TEXT[start : start + size])
+        last = parts.feed(TEXT[start : start + size])
     assert close(last, whole.feed(TEXT))
-    assert pieces.position == whole.position == 1 + len(TEXT)
+    assert parts.position == whole.position == 1 + len(TEXT)
 
 
 def test_a_long_text_is_read_in_segments_with_the_same_result(session, monkeypatch):
@@ -83,13 +83,13 @@ def test_score_gives_the_nats_of_every_token_given_all_before(session):
         other.feed(token[None])
 
 
-def test_scoring_reads_what_it_scores(session):
+def test_scoring_a_text_also_reads_it(session):
     other = session.fork()
     session.score(TEXT)
     assert close(session.feed("x"), other.feed(TEXT + "x"))
 
 
-def test_a_fork_goes_its_own_way_and_shares_the_state_it_began_with(session):
+def test_a_fork_starts_from_the_same_state_and_is_independent_afterwards(session):
     session.feed(TEXT)
     before = session.feed("").clone()
     fork = session.fork()
@@ -121,7 +121,7 @@ def test_one_text_is_read_by_every_row():
     assert close(logits, Session(model, ByteTokenizer()).feed("abc").expand(3, -1))
 
 
-def test_equal_seeds_generate_equal_tokens_and_no_other_random_number_is_touched(session):
+def test_equal_seeds_generate_equal_tokens_and_the_global_generator_is_not_used(session):
     session.feed("def ")
     before = torch.get_rng_state()
     first, second, other = (session.fork().generate(12, seed=seed) for seed in (1, 1, 2))
@@ -147,7 +147,7 @@ def test_top_k_of_one_is_greedy(session):
     assert torch.equal(session.fork().generate(5, top_k=1), session.generate(5, temperature=0))
 
 
-def test_generated_tokens_are_read_as_any_other(session):
+def test_generated_tokens_are_read_like_any_other(session):
     other = session.fork()
     tokens = session.generate(4)
     assert close(session.feed(""), other.feed(tokens))
@@ -168,7 +168,7 @@ def test_the_state_of_a_memory_model_does_not_grow(name):
     assert tree.nbytes(session.state) == before
 
 
-def test_text_comes_back_from_tokens():
+def test_text_is_recovered_from_tokens():
     session = Session(build("transformer"), ByteTokenizer(), batch=2)
     assert session.text(tokens_of("héllo").expand(2, -1)) == ["héllo", "héllo"]
 
@@ -212,7 +212,7 @@ def test_an_unknown_policy_is_refused():
         Session(build("transformer"), policy="of_gold")
 
 
-def test_every_position_draws_anew():
+def test_every_position_samples_anew():
     model = build("transformer")
     with torch.no_grad():
         model.embedding.weight.zero_()
@@ -220,28 +220,28 @@ def test_every_position_draws_anew():
     assert len(tokens.unique()) > 30
 
 
-def test_a_uniform_model_costs_the_logarithm_of_the_vocabulary():
+def test_the_loss_of_a_uniform_model_is_the_logarithm_of_the_vocabulary_size():
     model = build("transformer")
     with torch.no_grad():
         model.embedding.weight.zero_()
     assert torch.allclose(Session(model, ByteTokenizer()).score("abc"), torch.tensor(log(257)))
 
 
-def test_an_empty_text_is_studied_as_its_first_token_or_refused():
+def test_an_empty_text_is_memorized_as_its_opening_token_or_refused():
     alone = Session(build("titans_lmm"), ByteTokenizer(), policy=memorize_policy())
     assert alone.memorize("").nats.shape == (1, 1) and alone.position == 1
     with pytest.raises(DataError, match="nothing to memorize"):
         Session(build("titans_lmm"), policy=memorize_policy()).memorize(torch.zeros(0, dtype=torch.int64))
 
 
-def test_only_a_session_that_knows_how_studies():
+def test_only_a_session_with_memory_memorize_memorizes():
     with pytest.raises(ConfigError, match="MemorizeConfig"):
         Session(build("titans_lmm"), ByteTokenizer()).memorize("abc")
     with pytest.raises(ConfigError, match="MemorizeConfig"):
         Session(build("titans_lmm"), ByteTokenizer(), policy="memorize")
 
 
-def test_study_stops_where_numbers_are_none():
+def test_memorizing_stops_at_non_finite_numbers():
     session = Session(build("titans_lmm"), policy=memorize_policy())
     with torch.no_grad():
         session.model.head.weight[0] = torch.nan

@@ -1,4 +1,4 @@
-"""Classes that come task after task: figures worked out by hand, a model that knows, and one that reads."""
+"""Class-incremental tasks: metrics computed directly, a model that knows the labels, and one that reads."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from nested_learning.inference.session import Session
 from nested_learning.phase.train import run
 
 DOMAINS = {"home": ("lights_on", "lights_off"), "bank": ("balance", "pay"), "travel": ("book", "visa")}
-STUDY = memorize_policy(steps=2, lr=0.3)
+MEMORIZE = memorize_policy(steps=2, lr=0.3)
 
 
 def matrix(accuracies, num_texts=2):
@@ -37,42 +37,42 @@ def matrix(accuracies, num_texts=2):
     ]
 
 
-def values(figures):
-    return {name: figure.metric().value for name, figure in figures.items()}
+def values(metrics):
+    return {name: metric.metric().value for name, metric in metrics.items()}
 
 
-def test_the_figures_of_a_matrix_are_those_of_their_definitions():
+def test_the_metrics_of_a_matrix_equal_their_definitions():
     # right answers of 2: rows are tasks learned, columns tasks
     rows = matrix([[None, 1, 1], [2, 1, None], [1, 2, 0], [0, 1, 2]])
-    found = values(transfer(rows))
-    assert found["accuracy"] == pytest.approx((0 + 0.5 + 1) / 3)
-    assert found["learning_accuracy"] == pytest.approx(1)
-    assert found["bwt"] == pytest.approx(((0 - 1) + (0.5 - 1)) / 2)
-    assert found["forgetting"] == pytest.approx(((1 - 0) + (1 - 0.5)) / 2)
-    assert found["fwt"] == pytest.approx(((0.5 - 0.5) + (0 - 0.5)) / 2)
-    assert found["seen/2"] == pytest.approx((0.5 + 1) / 2)
-    assert found["accuracy/2/1"] == 0.5 and "accuracy/1/2" not in found
+    metrics = values(transfer(rows))
+    assert metrics["accuracy"] == pytest.approx((0 + 0.5 + 1) / 3)
+    assert metrics["learning_accuracy"] == pytest.approx(1)
+    assert metrics["bwt"] == pytest.approx(((0 - 1) + (0.5 - 1)) / 2)
+    assert metrics["forgetting"] == pytest.approx(((1 - 0) + (1 - 0.5)) / 2)
+    assert metrics["fwt"] == pytest.approx(((0.5 - 0.5) + (0 - 0.5)) / 2)
+    assert metrics["seen/2"] == pytest.approx((0.5 + 1) / 2)
+    assert metrics["accuracy/2/1"] == 0.5 and "accuracy/1/2" not in metrics
     joint = values(transfer(rows, matrix([[], [], [], [2, 2, 1]])))
     assert joint["intransigence"] == pytest.approx(((1 - 1) + (1 - 1) + (0.5 - 1)) / 3)
 
 
-def test_forgetting_is_measured_from_the_best_that_ever_was():
+def test_forgetting_is_measured_from_the_best_earlier_accuracy():
     three = matrix([[None, 0, 0], [1, 0, None], [2, 2, 0], [0, 2, 2]])
-    found = values(transfer(three))
-    assert found["forgetting"] == pytest.approx(((1 - 0) + (1 - 1)) / 2)
-    assert found["bwt"] == pytest.approx(((0 - 0.5) + (1 - 1)) / 2)
+    metrics = values(transfer(three))
+    assert metrics["forgetting"] == pytest.approx(((1 - 0) + (1 - 1)) / 2)
+    assert metrics["bwt"] == pytest.approx(((0 - 0.5) + (1 - 1)) / 2)
 
 
 def test_every_task_counts_the_same_however_many_texts_it_has():
     rows = matrix([[], [2], [2, 0]]) + [
         {"after": 2, "task": 2, "example": 20 + k, "correct": 1, "num_choices": 4} for k in range(6)
     ]
-    found = transfer([row for row in rows if row["after"] == 2])
-    assert found["accuracy"].metric().value == pytest.approx((1 + 6 / 8) / 2)
-    assert found["accuracy"].chance == pytest.approx(1 / 4)
+    metrics = transfer([row for row in rows if row["after"] == 2])
+    assert metrics["accuracy"].metric().value == pytest.approx((1 + 6 / 8) / 2)
+    assert metrics["accuracy"].chance == pytest.approx(1 / 4)
 
 
-def test_what_a_matrix_does_not_have_is_no_figure():
+def test_metrics_that_a_matrix_does_not_define_are_left_out():
     assert values(transfer(matrix([[], [], [2, 1]]))) == {"accuracy": 0.75, "accuracy/2/1": 1, "accuracy/2/2": 0.5}
     assert set(curves(transfer(matrix([[], [], [2, 1]])))) == {"classes of each task"}
     drawn = curves(transfer(matrix([[None, 1], [2, 1], [1, 2]])))
@@ -99,7 +99,7 @@ def train(folder, **given):
     return run(tiny(folder, **keys | given)).directory
 
 
-def subject_of(folder, policy=None):
+def context_of(folder, policy=None):
     trained = open_trained(folder, "cpu")
     policy = MemoryConfig(name="online") if policy is None else policy
     return EvalContext(
@@ -118,8 +118,8 @@ def trained(tmp_path_factory):
     return train(tmp_path_factory.mktemp("runs"))
 
 
-def test_checkpoints_are_asked_about_all_classes_so_far(trained):
-    report = report_on(TrainedSequence(None, 8, None), subject_of(trained))
+def test_checkpoints_choose_among_all_classes_seen_so_far(trained):
+    report = report_on(TrainedSequence(None, 8, None), context_of(trained))
     cells = {(row["after"], row["task"]): row["num_choices"] for row in report.records}
     assert cells == {
         **{(0, 2): 4, (0, 3): 6, (1, 2): 4, (2, 3): 6},
@@ -129,20 +129,20 @@ def test_checkpoints_are_asked_about_all_classes_so_far(trained):
     assert report.metrics["accuracy"].n == 12 and report.metrics["accuracy"].chance == pytest.approx(1 / 6)
 
 
-def test_averaged_weights_are_asked_for_where_there_are_some(trained):
+def test_averaged_weights_that_a_checkpoint_lacks_are_refused(trained):
     with pytest.raises(CheckpointError, match="ema"):
-        report_on(TrainedSequence(1, 8, None), replace(subject_of(trained), weights="ema"))
+        report_on(TrainedSequence(1, 8, None), replace(context_of(trained), weights="ema"))
 
 
 @pytest.mark.slow
-def test_what_was_trained_last_is_what_is_known(tmp_path):
+def test_the_classes_of_the_last_task_are_known_best(tmp_path):
     every = {"save_every": 60, "keep_every": 60, "val_every": 180, "optim__schedule__kind": "constant"}
     folder = train(tmp_path, data__steps_each=60, steps=180, **every)
-    report = report_on(TrainedSequence(None, 8, None), subject_of(folder))
-    found = {name: metric.value for name, metric in report.metrics.items()}
-    assert found["accuracy/3/3"] > 0.7
+    report = report_on(TrainedSequence(None, 8, None), context_of(folder))
+    metrics = {name: metric.value for name, metric in report.metrics.items()}
+    assert metrics["accuracy/3/3"] > 0.7
     # the labels of earlier tasks are never given
-    assert found["accuracy/3/1"] < 0.3 and found["bwt"] < -0.3
+    assert metrics["accuracy/3/1"] < 0.3 and metrics["bwt"] < -0.3
 
 
 class DocumentOracle(Oracle):
@@ -153,15 +153,15 @@ class DocumentOracle(Oracle):
         logits = torch.zeros(*tokens.shape, self.vocab_size)
         for row, read in enumerate(history.tolist()):
             for place in range(state.shape[1], len(read)):
-                begun = max((at for at in range(place + 1) if read[at] == ByteTokenizer.end), default=0)
-                wanted = self.following.get(tuple(read[begun : place + 1]))
+                start = max((at for at in range(place + 1) if read[at] == ByteTokenizer.end), default=0)
+                wanted = self.following.get(tuple(read[start : place + 1]))
                 if wanted is not None:
                     logits[row, place - state.shape[1], wanted] = self.taste
         return logits, history
 
 
 @pytest.mark.parametrize("taste, expected", [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
-def test_who_knows_is_always_right_and_who_wants_anything_else_never(tmp_path, taste, expected):
+def test_a_model_that_knows_the_label_is_always_right_and_one_that_avoids_it_never(tmp_path, taste, expected):
     data = ClassesConfig(path=str(write_texts(tmp_path)), text_len=64, val_per_label=1, texts_per_label=1)
     source = data.build(0)
     known = [([256], source.format.document(each)[0].tolist()) for task in source.texts["validation"] for each in task]
@@ -174,7 +174,7 @@ def test_who_knows_is_always_right_and_who_wants_anything_else_never(tmp_path, t
     assert report.metrics["fwt"].value == report.metrics["forgetting"].value == 0
 
 
-def test_an_answer_costs_what_reading_it_alone_costs():
+def test_the_loss_of_a_label_equals_the_loss_when_it_is_read_alone():
     config = tiny(Path(), model="titans_lmm", data="parity")
     model, tokenizer = config.model.build(257, seed=1), ByteTokenizer()
     words = [" pay", " pay bill", " play", " x", " visa"]
@@ -189,16 +189,16 @@ def test_an_answer_costs_what_reading_it_alone_costs():
 
 
 def test_the_batch_changes_no_answer(trained):
-    rows = [report_on(TrainedSequence(1, size, None), subject_of(trained)).records for size in (1, 7)]
+    rows = [report_on(TrainedSequence(1, size, None), context_of(trained)).records for size in (1, 7)]
     assert rows[0] == rows[1]
     assert len(rows[0]) == 10 * 2
 
 
-def test_one_reader_reads_the_tasks_in_turn(trained):
-    report = report_on(ReadSequence(1, 4, None), subject_of(trained))
+def test_one_session_reads_the_tasks_in_turn(trained):
+    report = report_on(ReadSequence(1, 4, None), context_of(trained))
     assert {(row["after"], row["task"]) for row in report.records} >= {(1, 1), (3, 1), (3, 3), (0, 2)}
     # where it was interrupted, it reads again what it had read
-    pack, ctx = ReadSequence(1, 4, None), subject_of(trained)
+    pack, ctx = ReadSequence(1, 4, None), context_of(trained)
     pack.examples(ctx)
     later = pack.answer(ctx.open_session(1, reads_text=True), [3])[0]
     assert later == [row for row in report.records if row["after"] == 3]
@@ -206,48 +206,48 @@ def test_one_reader_reads_the_tasks_in_turn(trained):
     assert pack.reader.position == 1 + sum(len(pack.source.format.document(each)[0]) for each in texts)
 
 
-def test_a_reader_that_studies_writes_the_texts_of_each_task(trained):
-    report = report_on(ReadSequence(1, 4, None), subject_of(trained, STUDY))
+def test_with_memorizing_the_texts_of_each_task_are_written(trained):
+    report = report_on(ReadSequence(1, 4, None), context_of(trained, MEMORIZE))
     written = {row["after"]: row.get("memory/mlp/writes", 0) for row in report.records}
-    # 8 texts of a task in pieces of 64 tokens, read twice
+    # 8 texts of a task in segments of 64 tokens, read twice
     assert written[0] == 0 and written[1] >= 8
-    carried = report_on(ReadSequence(1, 4, None), subject_of(trained, replace(STUDY, reset="carry")))
+    carried = report_on(ReadSequence(1, 4, None), context_of(trained, replace(MEMORIZE, reset="carry")))
     assert [row["chosen"] for row in carried.records] == [row["chosen"] for row in report.records]
 
 
-def test_an_unseen_text_may_be_studied_before_it_is_asked(trained):
-    asked = report_on(TrainedSequence(1, 4, None), subject_of(trained))
-    memorized = report_on(TrainedSequence(1, 4, None), subject_of(trained, STUDY))
+def test_an_unseen_text_can_be_memorized_before_its_label_is_chosen(trained):
+    online = report_on(TrainedSequence(1, 4, None), context_of(trained))
+    memorized = report_on(TrainedSequence(1, 4, None), context_of(trained, MEMORIZE))
     assert all(row["memory/mlp/writes"] == 2 for row in memorized.records)
-    assert [row["example"] for row in memorized.records] == [row["example"] for row in asked.records]
+    assert [row["example"] for row in memorized.records] == [row["example"] for row in online.records]
 
 
-def test_a_run_that_learned_all_at_once_is_what_intransigence_is_measured_against(tmp_path, trained):
+def test_intransigence_is_measured_against_a_run_trained_on_all_classes_at_once(tmp_path, trained):
     joint = train(tmp_path, data__is_joint=True, name="joint")
-    report = report_on(TrainedSequence(None, 8, None), subject_of(joint))
+    report = report_on(TrainedSequence(None, 8, None), context_of(joint))
     assert {row["after"] for row in report.records} == {3}
     with pytest.raises(DataError, match="evaluate it first"):
-        report_on(TrainedSequence(None, 8, str(joint)), subject_of(trained))
+        report_on(TrainedSequence(None, 8, str(joint)), context_of(trained))
     (joint / "evals/class_incremental.jsonl").write_text("\n".join(map(json.dumps, report.records)))
-    found = report_on(TrainedSequence(None, 8, str(joint)), subject_of(trained)).metrics
-    own = [found[f"accuracy/{task}/{task}"].value for task in (1, 2, 3)]
-    assert found["intransigence"].value == pytest.approx(report.metrics["accuracy"].value - math.fsum(own) / 3)
+    metrics = report_on(TrainedSequence(None, 8, str(joint)), context_of(trained)).metrics
+    own = [metrics[f"accuracy/{task}/{task}"].value for task in (1, 2, 3)]
+    assert metrics["intransigence"].value == pytest.approx(report.metrics["accuracy"].value - math.fsum(own) / 3)
 
 
-def test_what_cannot_be_asked_is_refused(tmp_path, trained):
+def test_invalid_settings_are_refused(tmp_path, trained):
     missing = train(tmp_path, keep_every=0)
     with pytest.raises(ConfigError, match=r"no checkpoint of step 0.*save_every=2 keep_every=2 steps=6"):
-        report_on(TrainedSequence(None, 8, None), subject_of(missing))
+        report_on(TrainedSequence(None, 8, None), context_of(missing))
     with pytest.raises(ConfigError, match=r"mode=weights .*; use memory.reset=per_example"):
-        report_on(TrainedSequence(None, 8, None), subject_of(trained, replace(STUDY, reset="carry")))
-    other = replace(subject_of(trained), data=tiny(tmp_path, data="parity").data)
+        report_on(TrainedSequence(None, 8, None), context_of(trained, replace(MEMORIZE, reset="carry")))
+    other = replace(context_of(trained), data=tiny(tmp_path, data="parity").data)
     with pytest.raises(ConfigError, match="needs data=classes, not data=parity"):
         report_on(TrainedSequence(None, 8, None), other)
     with pytest.raises(ConfigError, match="reads no text"):
-        report_on(ReadSequence(None, 8, None), replace(subject_of(trained), tokenizer=None))
+        report_on(ReadSequence(None, 8, None), replace(context_of(trained), tokenizer=None))
 
 
-def test_of_each_label_as_many_texts_are_asked_as_wanted(trained):
-    source = subject_of(trained).open_source()
+def test_the_number_of_texts_for_each_label_can_be_chosen(trained):
+    source = context_of(trained).open_source()
     labels = [each.text.label for each in questions_of(source, 1) if each.after == 3]
     assert sorted(labels) == sorted(set(labels)) and len(labels) == 6

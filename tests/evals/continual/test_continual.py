@@ -1,4 +1,4 @@
-"""What weights forget over a sequence that was really trained, and what memories do."""
+"""Forgetting by weights over a trained sequence of domains, and by memories that read it."""
 
 import json
 import math
@@ -58,10 +58,10 @@ def ctx(directory, **given):
     return EvalContext(**(values | given))
 
 
-def report_on(pack, asked):
-    draft = asked.run / "evals/draft.jsonl"
+def report_on(pack, context):
+    draft = context.run / "evals/draft.jsonl"
     draft.unlink(missing_ok=True)
-    return evaluate(pack, asked, draft, {})
+    return evaluate(pack, context, draft, {})
 
 
 def memorize(**given):
@@ -82,10 +82,10 @@ def cost(model, rows):
 
 
 @pytest.mark.parametrize("batch_size", [5, 64])
-def test_each_cell_is_what_the_weights_after_a_domain_make_of_another(trained, batch_size):
-    asked = ctx(trained)
-    report = report_on(Continual(4, batch_size, resets=False), asked)
-    source = asked.open_source()
+def test_each_cell_is_the_loss_on_one_domain_after_training_on_another(trained, batch_size):
+    context = ctx(trained)
+    report = report_on(Continual(4, batch_size, resets=False), context)
+    source = context.open_source()
     for stage in range(4):
         model = open_trained(trained / "checkpoints" / f"step_{stage * STEPS:08d}", "cpu").model
         for name, part in source.sources.items():
@@ -96,7 +96,7 @@ def test_each_cell_is_what_the_weights_after_a_domain_make_of_another(trained, b
     assert set(report.curves) == {"bits per byte", "drift"} and list(report.grids) == ["bits per byte"]
 
 
-def test_averaged_weights_are_asked_where_they_are_wanted(trained):
+def test_averaged_weights_are_evaluated_on_request(trained):
     one, other = (
         report_on(Continual(2, 6, resets=False), ctx(trained, weights=kind)).metrics for kind in ("model", "ema")
     )
@@ -116,16 +116,18 @@ def test_a_level_drifts_by_its_clock(trained):
         assert far["slow"][stage] != far["slow"][stage - 1]
 
 
-def test_the_evaluation_is_the_same_each_time_and_says_where_it_is(trained, capsys):
+def test_the_evaluation_is_repeatable_and_prints_its_progress(trained, capsys):
     line = ["phase=eval", f"checkpoint={trained}", "device=cpu", "evals.continual.num_rows=1"]
-    path, found = trained / "evals" / "continual.json", []
+    path, metrics = trained / "evals" / "continual.json", []
     for _ in range(2):
         assert main([*line, "evals=[continual]"]) == 0
-        found.append(json.loads(path.read_text())["metrics"])
-    assert found[0] == found[1] and path.with_suffix(".csv").exists() and "continual.json" in capsys.readouterr().out
+        metrics.append(json.loads(path.read_text())["metrics"])
+    assert (
+        metrics[0] == metrics[1] and path.with_suffix(".csv").exists() and "continual.json" in capsys.readouterr().out
+    )
 
 
-def test_a_run_that_kept_no_checkpoints_is_refused_with_what_to_do(trained, tmp_path):
+def test_a_run_without_kept_checkpoints_is_refused_and_the_error_names_the_fix(trained, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(trained, copy)
     shutil.rmtree(copy / "checkpoints" / f"step_{STEPS:08d}")
@@ -134,7 +136,7 @@ def test_a_run_that_kept_no_checkpoints_is_refused_with_what_to_do(trained, tmp_
 
 
 @pytest.mark.parametrize("pack", [Continual(2, 4, resets=False), ContinualMemory(2, 2, 2, 2)])
-def test_data_that_are_no_sequence_are_refused(trained, tmp_path, pack):
+def test_data_other_than_a_sequence_of_domains_is_refused(trained, tmp_path, pack):
     other = tiny(tmp_path).data
     with pytest.raises(
         ConfigError, match=r"evals=continual.*: data=text is not a sequence of domains; .* data=sequence"
@@ -147,10 +149,10 @@ def test_a_memory_is_not_carried_from_weights_to_weights(trained):
         report_on(Continual(2, 4, resets=False), ctx(trained, policy=memorize(reset="carry")))
 
 
-def test_domains_are_asked_about_in_the_order_in_which_they_were_learned(trained):
-    asked = ctx(trained)
+def test_domains_are_evaluated_in_the_order_of_training(trained):
+    context = ctx(trained)
     with pytest.raises(ConfigError, match=r"data\.order=reverse, but the run was trained with data\.order=forward"):
-        report_on(Continual(2, 4, resets=False), replace(asked, data=replace(asked.data, order="reverse")))
+        report_on(Continual(2, 4, resets=False), replace(context, data=replace(context.data, order="reverse")))
 
 
 def without_memory(folder):
@@ -162,7 +164,7 @@ def without_memory(folder):
     )
 
 
-def test_who_has_no_memory_is_after_every_domain_who_it_was(tmp_path):
+def test_a_model_without_memory_is_unchanged_after_every_domain(tmp_path):
     report = report_on(ContinualMemory(2, 2, 2, 2), without_memory(tmp_path))
     for name in TEXTS:
         costs = {report.metrics[f"bpb/{stage}/{name}"].value for stage in range(4)}
@@ -170,7 +172,7 @@ def test_who_has_no_memory_is_after_every_domain_who_it_was(tmp_path):
     assert report.metrics["forgetting"].value == report.metrics["bwt"].value == 0
 
 
-def test_what_is_studied_changes_what_it_costs_and_the_weights_stay(tmp_path):
+def test_memorizing_changes_the_loss_and_not_the_parameters(tmp_path):
     online = without_memory(tmp_path)
     before = [parameter.clone() for parameter in online.model.parameters()]
     report = report_on(ContinualMemory(2, 8, 2, 2), replace(online, policy=memorize(lr=0.3)))
@@ -181,9 +183,9 @@ def test_what_is_studied_changes_what_it_costs_and_the_weights_stay(tmp_path):
     assert nothing.metrics["bpb/3/code"].value == nothing.metrics["bpb/0/code"].value
 
 
-def test_readers_do_not_notice_each_other(trained):
-    asked = ctx(trained)
-    together, alone = (report_on(ContinualMemory(3, 3, 2, size), asked).records for size in (3, 1))
+def test_streams_do_not_affect_each_other(trained):
+    context = ctx(trained)
+    together, alone = (report_on(ContinualMemory(3, 3, 2, size), context).records for size in (3, 1))
     assert len(together) == 3 * 4 * 3
     order = [(row["stream"], row["stage"], row["domain"]) for row in alone]
     assert order == [(row["stream"], row["stage"], row["domain"]) for row in together]
@@ -192,20 +194,22 @@ def test_readers_do_not_notice_each_other(trained):
     assert len({row["text_nats"] for row in alone if (row["stage"], row["domain"]) == (1, "code")}) == 3
 
 
-def test_only_training_text_is_studied(trained, monkeypatch):
+def test_only_training_text_is_memorized(trained, monkeypatch):
     memorized = []
     read = Session.memorize
     monkeypatch.setattr(Session, "memorize", lambda session, text: (memorized.append(text), read(session, text))[1])
-    monkeypatch.setattr(Session, "read_and_memorize", lambda session, tokens, targets: pytest.fail("more was studied"))
-    asked = ctx(trained, policy=memorize())
-    report_on(ContinualMemory(1, 3, 2, 1), asked)
-    source = asked.open_source()
+    monkeypatch.setattr(
+        Session, "read_and_memorize", lambda session, tokens, targets: pytest.fail("other text was memorized")
+    )
+    context = ctx(trained, policy=memorize())
+    report_on(ContinualMemory(1, 3, 2, 1), context)
+    source = context.open_source()
     for text, (name, part) in zip(memorized, source.sources.items(), strict=True):
         known = [part.row("train", 0, index).tokens for index in range(3)]
         assert torch.equal(text[0], torch.cat([torch.from_numpy(row) for row in known])), name
 
 
-def test_checkpoints_are_verified_before_they_are_asked(trained, tmp_path):
+def test_checkpoints_are_verified_before_they_are_evaluated(trained, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(trained, copy)
     path = copy / "checkpoints" / f"step_{STEPS:08d}" / "model.safetensors"

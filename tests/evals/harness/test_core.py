@@ -1,4 +1,4 @@
-"""CORE is asked and counted as its authors do."""
+"""CORE builds its prompts and counts its answers as its authors do."""
 
 import csv
 import json
@@ -72,19 +72,19 @@ def test_the_table_of_tasks_is_that_of_dclm():
         assert ours["chance"] == chances[name]
 
 
-def test_choices_are_compared_from_where_they_begin_to_differ():
+def test_choices_are_compared_from_the_first_token_that_differs():
     question = prompt(CHOICE, [CHOICE | {"gold": 1}], Rules("choice", 1, "\nAnswer: "), encode)
     assert [said(each) for each in question.contexts] == ["Jade is\nAnswer: grey\n\nJade is\nAnswer: gre"] * 2
     assert [said(each) for each in question.continuations] == ["en", "y"]
     assert said(question.memorized) == "Jade is\nAnswer: grey\n\nJade is\nAnswer:"
 
 
-def test_of_a_choice_that_is_the_beginning_of_another_the_last_token_counts():
+def test_a_choice_that_is_a_prefix_of_another_is_scored_by_its_last_token():
     question = prompt(CHOICE | {"choices": ["1", "10"]}, [], Rules("choice", 0, " "), encode)
     assert [said(each) for each in question.continuations] == ["1", "10"]
 
 
-def test_contexts_that_differ_are_compared_by_what_they_end_with_alike():
+def test_different_contexts_are_compared_by_the_continuation_that_they_share():
     item = {"context_options": ["so Sam", "so Pam"], "continuation": "left.", "gold": 1}
     question = prompt(item, [item], Rules("schema", 1, " "), encode)
     assert [said(each) for each in question.contexts] == ["so Pam left.\n\nso S", "so Pam left.\n\nso P"]
@@ -92,14 +92,14 @@ def test_contexts_that_differ_are_compared_by_what_they_end_with_alike():
     assert said(question.memorized) == "so Pam left.\n\nso"
 
 
-def test_a_text_is_what_comes_after_the_delimiter():
+def test_the_continuation_of_a_language_task_follows_the_delimiter():
     item = {"context": " 2+2= ", "continuation": "4"}
     question = prompt(item, [item], Rules("text", 1, " "), encode)
     assert [said(each) for each in question.contexts] == ["2+2= 4\n\n2+2="]
     assert [said(each) for each in question.continuations] == [" 4"]
 
 
-def test_answers_lie_where_the_reference_has_them_in_real_questions():
+def test_answer_spans_equal_those_of_the_reference_on_real_questions():
     # the reference: prompts one by one, and how many tokens they share from the left, or from the right
     def alike(texts):
         for place, tokens in enumerate(zip(*texts, strict=False)):
@@ -114,59 +114,59 @@ def test_answers_lie_where_the_reference_has_them_in_real_questions():
             examples = examples_for(items, number, rules.shots)
             others = [place for place in range(len(items)) if place != number]
             assert examples == [items[place] for place in random.Random(1234 + number).sample(others, rules.shots)]
-            found = whole_texts(question := prompt(item, examples, rules, encode))
+            texts = whole_texts(question := prompt(item, examples, rules, encode))
             starts = [1 + len(context) for context in question.contexts]
             if rules.kind == "choice":
-                assert starts == [alike(found)] * len(found)
+                assert starts == [alike(texts)] * len(texts)
             else:
-                assert [len(text) - start for text, start in zip(found, starts, strict=True)] == [
-                    alike([text[::-1] for text in found])
-                ] * len(found)
+                assert [len(text) - start for text, start in zip(texts, starts, strict=True)] == [
+                    alike([text[::-1] for text in texts])
+                ] * len(texts)
 
 
-def test_the_order_of_the_questions_is_the_published_one():
+def test_questions_come_in_the_published_order():
     items = [{"number": number} for number in range(30)]
     expected = list(range(30))
     random.Random(1337).shuffle(expected)
     assert [item["number"] for item in in_order(items)] == expected
 
 
-def test_the_choice_that_is_cheapest_by_token_is_the_answer():
+def test_the_choice_with_the_lowest_loss_per_token_is_the_answer():
     short, long = Score(torch.tensor([1.5]), False), Score(torch.tensor([1.0, 1.0, 1.0]), True)
     assert is_right([short, long], 1) and not is_right([short, long], 0)
     assert is_right([long], None) and not is_right([short], None)
 
 
-def ask_who_knows(tmp_path, tasks, limit, taste):
+def evaluate_oracle(tmp_path, tasks, limit, taste):
     pack = Core(shared("icl/copa.jsonl").parent, tasks, 4, limit)
-    asked = pack.examples(ctx(tmp_path))
-    texts = [parts(each.request, each.gold or 0) for each in asked]
+    questions = pack.examples(ctx(tmp_path))
+    texts = [parts(each.request, each.gold or 0) for each in questions]
     return evaluate(pack, ctx(tmp_path, Oracle(texts, taste)), tmp_path / "draft.jsonl", {})
 
 
-WHO_KNOWS = pytest.mark.parametrize(("taste", "right"), [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
+ORACLES = pytest.mark.parametrize(("taste", "right"), [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
 
 
-@WHO_KNOWS
-def test_who_knows_the_answers_gets_all_and_who_avoids_them_none(tmp_path, taste, right):
+@ORACLES
+def test_a_model_that_knows_the_answers_is_always_right_and_one_that_avoids_them_never(tmp_path, taste, right):
     tasks = ["copa", "winogrande", "bigbench_operators"]
-    report = ask_who_knows(tmp_path, tasks, 5, taste)
-    figures = {name: metric.value for name, metric in report.metrics.items()}
-    assert [figures[f"{name}/accuracy"] for name in tasks] == [right] * 3
-    assert figures["copa/centered"] == 2 * right - 1
-    assert figures["CORE-3"] == pytest.approx((2 * (2 * right - 1) + right) / 3)
+    report = evaluate_oracle(tmp_path, tasks, 5, taste)
+    metrics = {name: metric.value for name, metric in report.metrics.items()}
+    assert [metrics[f"{name}/accuracy"] for name in tasks] == [right] * 3
+    assert metrics["copa/centered"] == 2 * right - 1
+    assert metrics["CORE-3"] == pytest.approx((2 * (2 * right - 1) + right) / 3)
     assert report.metrics["copa/accuracy"].chance == 0.5 and len(report.records) == 15
 
 
 @pytest.mark.slow
-@WHO_KNOWS
-def test_so_it_is_in_every_task(tmp_path, taste, right):
-    report = ask_who_knows(tmp_path, None, 20, taste)
-    found = {name: metric.value for name, metric in report.metrics.items() if name.endswith("/accuracy")}
-    assert len(found) == 17 and found == dict.fromkeys(found, right)
+@ORACLES
+def test_the_same_holds_for_every_task(tmp_path, taste, right):
+    report = evaluate_oracle(tmp_path, None, 20, taste)
+    accuracies = {name: metric.value for name, metric in report.metrics.items() if name.endswith("/accuracy")}
+    assert len(accuracies) == 17 and accuracies == dict.fromkeys(accuracies, right)
 
 
-def test_core_has_its_name_only_when_nothing_is_missing(tmp_path):
+def test_the_core_metric_is_reported_only_when_all_tasks_are_complete(tmp_path):
     rows = [{"task": name, "question": 0, "correct": True} for name in read_tasks("core")]
     pack = Core(tmp_path, None, 4, None)
     whole, part = pack.summarise(ctx(tmp_path), rows), pack.summarise(ctx(tmp_path), rows[1:])
@@ -174,7 +174,7 @@ def test_core_has_its_name_only_when_nothing_is_missing(tmp_path):
     assert "CORE-21" in part.metrics and "CORE" not in part.metrics
 
 
-def test_what_cannot_be_asked_is_said(tmp_path):
+def test_invalid_tasks_and_files_are_refused(tmp_path):
     folder = write(tmp_path / "icl", "copa.jsonl", CHOICE | {"gold": 2})
     with pytest.raises(DataError, match="question 1: gold=2"):
         Core(folder, None, 4, None).examples(ctx(tmp_path))
@@ -200,8 +200,8 @@ def test_what_cannot_be_asked_is_said(tmp_path):
         Core(folder, ["copa"], 4, None).examples(ctx(tmp_path, tokenizer=None))
 
 
-def test_files_lie_in_any_folder_below_and_may_miss(tmp_path):
+def test_files_may_lie_in_subfolders_and_may_be_missing(tmp_path):
     write(tmp_path / "icl", "about.txt")
     write(tmp_path / "icl" / "commonsense", "copa.jsonl", *[CHOICE] * 3)
-    asked = Core(tmp_path / "icl", None, 4, 2).examples(ctx(tmp_path))
-    assert [(each.task, each.number) for each in asked] == [("copa", 0), ("copa", 1)]
+    questions = Core(tmp_path / "icl", None, 4, 2).examples(ctx(tmp_path))
+    assert [(each.task, each.number) for each in questions] == [("copa", 0), ("copa", 1)]

@@ -1,4 +1,4 @@
-"""The adapter does what lm-evaluation-harness asks of a model."""
+"""The adapter answers every kind of request of lm-evaluation-harness as one forward pass does."""
 
 import json
 import random
@@ -55,55 +55,57 @@ def said(text):
 def random_pairs(number):
     pick = random.Random(0)
     word = lambda least: "".join(pick.choice(LETTERS) for _ in range(pick.randint(least, 30)))  # noqa: E731
-    # the second of each pair asks about the context of the first
+    # the second of each pair shares the context of the first
     pairs = [("", word(1)), ("木 ab  ", word(1)), *((word(0), word(1)) for _ in range(number // 2 - 2))]
     return [pair for first in pairs for pair in (first, (first[0], word(1)))]
 
 
 @pytest.mark.parametrize("max_length", [None, 64])
-def test_log_likelihoods_are_the_sums_of_a_plain_reading_at_any_batch_size(max_length):
+def test_loglikelihoods_equal_the_sums_of_one_forward_pass_at_any_batch_size(max_length):
     pairs = random_pairs(20 if max_length is None else 10)
-    # continuations of one document may leave different room for their context
+    # longer continuations of a document leave less space for the context
     requests = [
         request(*pair, task="t", document=number // 2 if max_length is None else number)
         for number, pair in enumerate(pairs)
     ]
-    found = lm(batch_size=4, max_length=max_length).loglikelihood(requests)
+    results = lm(batch_size=4, max_length=max_length).loglikelihood(requests)
     expected = [brute_force(*pair, max_length) for pair in pairs]
-    assert [each for each, _ in found] == pytest.approx([each for each, _ in expected], abs=1e-3)
-    assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+    assert [each for each, _ in results] == pytest.approx([each for each, _ in expected], abs=1e-3)
+    assert [greedy for _, greedy in results] == [greedy for _, greedy in expected]
     one_by_one = lm(batch_size=1, max_length=max_length).loglikelihood(requests)
-    assert [each for each, _ in found] == pytest.approx([each for each, _ in one_by_one], abs=1e-4)
+    assert [each for each, _ in results] == pytest.approx([each for each, _ in one_by_one], abs=1e-4)
 
 
-def test_rolling_log_likelihoods_read_a_text_from_end_to_end():
+def test_rolling_loglikelihoods_cover_the_whole_text():
     texts = ["a b", "x" * 70, "ñ木"]
-    found = lm().loglikelihood_rolling([request(text) for text in texts])
-    assert found == pytest.approx([brute_force("", text)[0] for text in texts], abs=1e-3)
+    results = lm().loglikelihood_rolling([request(text) for text in texts])
+    assert results == pytest.approx([brute_force("", text)[0] for text in texts], abs=1e-3)
 
 
-def test_tokens_may_be_given_as_they_are():
+def test_requests_may_be_given_as_tokens():
     given = [(("", ""), [97, 98], [99]), (("", ""), [], [100, 101])]
-    found = lm()._loglikelihood_tokens(given)
-    assert [each for each, _ in found] == pytest.approx([brute_force("ab", "c")[0], brute_force("", "de")[0]], abs=1e-4)
+    results = lm()._loglikelihood_tokens(given)
+    assert [each for each, _ in results] == pytest.approx(
+        [brute_force("ab", "c")[0], brute_force("", "de")[0]], abs=1e-4
+    )
 
 
-def test_generation_stops_where_the_task_says_and_is_greedy_unless_it_says_otherwise():
+def test_generation_stops_at_the_stop_strings_of_the_task_and_is_greedy_by_default():
     text = "Q: colour?\nA: jade green.\n\nQ: next"
     model = lm(Oracle([([BYTES.end], BYTES.encode(text).tolist())]))
-    asked = [
+    requests = [
         request("Q: colour?\nA:", {"until": ["\n\n"]}),
         request("Q: colour?\nA:", {"until": " green", "max_gen_toks": 64, "do_sample": False, "temperature": 0.0}),
         request("Q: colour?\nA:", {"until": ["\n"], "max_gen_toks": 3}),
     ]
-    assert model.generate_until(asked) == [" jade green.", " jade", " ja"]
+    assert model.generate_until(requests) == [" jade green.", " jade", " ja"]
     drawn = lm().generate_until([request("a", {"do_sample": True, "temperature": 1.0, "max_gen_toks": 8})])
     assert drawn != lm().generate_until([request("a", {"max_gen_toks": 8})])
     with pytest.raises(ConfigError, match="num_beams"):
         model.generate_until([request("a", {"num_beams": 4})])
 
 
-def test_what_is_studied_is_the_context_without_the_candidates_in_it():
+def test_the_memorized_text_is_the_context_without_the_candidates():
     encoder = Encoder(BYTES)
     choices = encoder.to_loglikelihood([("Is it so? ", "yes"), ("Is it so? ", "no")])
     assert said(choices.memorized) == "Is it so?"
@@ -116,18 +118,18 @@ def test_what_is_studied_is_the_context_without_the_candidates_in_it():
         Encoder(BYTES, max_length=4).to_loglikelihood([("the lantern", " jade")])
 
 
-def test_requests_belong_together_document_by_document():
+def test_requests_are_grouped_by_document():
     requests = [request(task="a", document=number) for number in (0, 0, 1)] + [request(task="b", document=1)]
     assert [len(group) for group in by_document([*requests, request(), request()])] == [2, 1, 1, 1, 1]
 
 
-def test_answers_of_other_policies_are_not_kept_by_the_harness():
+def test_the_cache_of_the_harness_is_refused_for_other_memory_policies():
     lm(policy="online").set_cache_hook(None)
     with pytest.raises(ConfigError, match="--use_cache"):
         lm(policy="frozen").set_cache_hook(None)
 
 
-def test_the_policy_is_named_as_on_our_own_command_line(tmp_path):
+def test_the_memory_policy_has_the_option_names_of_train_py(tmp_path):
     (tmp_path / "config.yaml").write_text(to_yaml(tiny(tmp_path)))
     assert read_policy(str(tmp_path), {}).name == "online"
     policy = read_policy(
@@ -142,7 +144,7 @@ def test_the_policy_is_named_as_on_our_own_command_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_line_of_the_harness_asks_a_checkpoint(tmp_path):
+def test_the_command_line_of_the_harness_evaluates_a_checkpoint(tmp_path):
     directory = run(tiny(tmp_path, model="titans_lmm", name="a")).directory
     (tmp_path / "q.jsonl").write_text('{"query": "Is it so?", "choices": ["no", "yes, it is"], "gold": 1}\n' * 3)
     (tmp_path / "tasks").mkdir()
@@ -152,9 +154,9 @@ def test_the_command_line_of_the_harness_asks_a_checkpoint(tmp_path):
         "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
     )
     args = f"checkpoint={directory},memory=memorize,memory.steps=2"
-    told = ["--model", "nested", "--model_args", args, "--device", "cpu", "--tasks", "so", "--batch_size", "2"]
+    arguments = ["--model", "nested", "--model_args", args, "--device", "cpu", "--tasks", "so", "--batch_size", "2"]
     out = ["--include_path", str(tmp_path / "tasks"), "--output_path", str(tmp_path / "out"), "--log_samples"]
-    assert main([*told, *out]) == 0
+    assert main([*arguments, *out]) == 0
     (samples,) = (tmp_path / "out").rglob("samples_so*.jsonl")
     lines = [json.loads(line) for line in samples.read_text().splitlines()]
     policy = read_policy(str(directory), {"memory": "memorize", "memory.steps": 2})
@@ -162,5 +164,5 @@ def test_the_command_line_of_the_harness_asks_a_checkpoint(tmp_path):
     ((scores, _),) = loglikelihood(
         session, [Encoder(BYTES).to_loglikelihood([("Is it so?", " no"), ("Is it so?", " yes, it is")])]
     )
-    found = [float(response[0][0]) for response in lines[0]["resps"]]
-    assert len(lines) == 3 and found == pytest.approx([-float(score.nats.sum()) for score in scores], rel=1e-4)
+    results = [float(response[0][0]) for response in lines[0]["resps"]]
+    assert len(lines) == 3 and results == pytest.approx([-float(score.nats.sum()) for score in scores], rel=1e-4)

@@ -62,11 +62,11 @@ def said(text):
     return BYTES.decode(text.tolist())
 
 
-def ask_who_knows(tmp_path, tasks, limit, taste):
+def evaluate_oracle(tmp_path, tasks, limit, taste):
     folder = shared("icl/piqa.jsonl").parent
-    asked = pack(folder, tasks, limit).examples(ctx(tmp_path))
+    examples = pack(folder, tasks, limit).examples(ctx(tmp_path))
     texts = []
-    for each in asked:
+    for each in examples:
         file = next(path for name in read_tasks("zeroshot")[each.task]["files"] if (path := folder / name).exists())
         item = json.loads(file.read_text().splitlines()[each.document])
         place = ({"gold": 0} | item)["gold"]
@@ -74,13 +74,13 @@ def ask_who_knows(tmp_path, tasks, limit, taste):
     return report_on(pack(folder, tasks, limit), ctx(tmp_path, Oracle(texts, taste)))
 
 
-WHO_KNOWS = pytest.mark.parametrize(("taste", "right"), [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
+ORACLES = pytest.mark.parametrize(("taste", "right"), [(20.0, 1.0), (-20.0, 0.0)], ids=["oracle", "anti-oracle"])
 
 
-@WHO_KNOWS
-def test_who_knows_the_answers_gets_all_and_who_avoids_them_none(tmp_path, taste, right):
+@ORACLES
+def test_a_model_that_knows_the_answers_is_always_right_and_one_that_avoids_them_never(tmp_path, taste, right):
     tasks = ["copa", "winogrande", "openbookqa", "lambada_openai"]
-    report = ask_who_knows(tmp_path, tasks, 4, taste)
+    report = evaluate_oracle(tmp_path, tasks, 4, taste)
     assert [report.metrics[f"{name}/acc"].value for name in tasks] == [right] * 4
     assert report.metrics["average-4"].value == right
     assert [report.metrics[f"{name}/acc"].chance for name in tasks] == [0.5, 0.5, 0.25, 0.0]
@@ -88,37 +88,37 @@ def test_who_knows_the_answers_gets_all_and_who_avoids_them_none(tmp_path, taste
 
 
 @pytest.mark.slow
-@WHO_KNOWS
-def test_so_it_is_in_every_task(tmp_path, taste, right):
-    report = ask_who_knows(tmp_path, None, 20, taste)
-    found = {name: metric.value for name, metric in report.metrics.items() if name.endswith("/acc")}
-    assert len(found) == 10 and found == dict.fromkeys(found, right)
+@ORACLES
+def test_the_same_holds_for_every_task(tmp_path, taste, right):
+    report = evaluate_oracle(tmp_path, None, 20, taste)
+    metrics = {name: metric.value for name, metric in report.metrics.items() if name.endswith("/acc")}
+    assert len(metrics) == 10 and metrics == dict.fromkeys(metrics, right)
 
 
-def test_prompts_are_those_of_the_harness():
+def test_prompts_equal_those_of_the_harness():
     folder = shared("icl/piqa.jsonl").parent
-    asked = {each.task: each.request for each in pack(folder, None, 1).examples(ctx(Path()))}
-    assert len(asked) == 10
-    prompts = {task: said(question.contexts[0]) for task, question in asked.items()}
+    requests = {each.task: each.request for each in pack(folder, None, 1).examples(ctx(Path()))}
+    assert len(requests) == 10
+    prompts = {task: said(question.contexts[0]) for task, question in requests.items()}
     assert prompts["piqa"].startswith("Question: How do I ready") and prompts["piqa"].endswith("occupants?\nAnswer:")
     assert prompts["boolq"].startswith("All biomass goes") and prompts["boolq"].endswith("?\nAnswer:")
-    assert not any("[" in text for text in (prompts["hellaswag"], *map(said, asked["hellaswag"].continuations)))
-    assert said(asked["boolq"].continuations[1]) == " yes"
-    assert said(asked["lambada_openai"].continuations[0]) == " signs"
-    schema = asked["winogrande"]
+    assert not any("[" in text for text in (prompts["hellaswag"], *map(said, requests["hellaswag"].continuations)))
+    assert said(requests["boolq"].continuations[1]) == " yes"
+    assert said(requests["lambada_openai"].continuations[0]) == " signs"
+    schema = requests["winogrande"]
     assert len({said(context) for context in schema.contexts}) == 2 and len(set(map(said, schema.continuations))) == 1
     assert all(said(context).startswith(said(schema.memorized)) for context in schema.contexts)
 
 
-def test_tasks_of_every_kind_are_asked_and_judged_side_by_side(tmp_path):
+def test_tasks_of_every_kind_are_evaluated_together(tmp_path):
     from lm_eval.api.task import ConfigurableTask
 
     documents = [{"text": "Q: so?\nA: yes", "question": "Q: so?\nA:", "answer": "yes"}] * 2
 
     def task(name, kind, target, **more):
-        asked = {"task": name, "output_type": kind, "doc_to_text": "question", "doc_to_target": target}
+        settings = {"task": name, "output_type": kind, "doc_to_text": "question", "doc_to_target": target}
         data = {"test_split": "test", "custom_dataset": lambda **_: {"test": Documents(documents)}}
-        return ConfigurableTask(config=asked | data | more)
+        return ConfigurableTask(config=settings | data | more)
 
     until = {"until": ["\n"], "max_gen_toks": 8}
     exact = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "ignore_case": True}
@@ -130,18 +130,18 @@ def test_tasks_of_every_kind_are_asked_and_judged_side_by_side(tmp_path):
     }
     known = [([BYTES.end], BYTES.encode("Q: so?\nA: yes\n").tolist())]
     report = report_on(every, ctx(tmp_path, Oracle(known)))
-    found = {name: metric.value for name, metric in report.metrics.items()}
-    assert found["roll/bits_per_byte"] < 1e-4 and found["roll/word_perplexity"] == pytest.approx(1, abs=1e-4)
-    assert found["say/exact_match"] == found["last/acc"] == 1.0
-    assert found["last/perplexity"] == pytest.approx(1, abs=1e-4) and len(report.records) == 6
+    metrics = {name: metric.value for name, metric in report.metrics.items()}
+    assert metrics["roll/bits_per_byte"] < 1e-4 and metrics["roll/word_perplexity"] == pytest.approx(1, abs=1e-4)
+    assert metrics["say/exact_match"] == metrics["last/acc"] == 1.0
+    assert metrics["last/perplexity"] == pytest.approx(1, abs=1e-4) and len(report.records) == 6
 
 
-def test_marks_of_wikihow_are_no_text():
+def test_wikihow_markup_is_removed():
     item = {"query": "[header] How to sell [title] Create an account.", "choices": ["a  b [step] c"], "gold": 0}
     assert unmark(item) == {"query": " How to sell. Create an account.", "choices": ["a b c"], "gold": 0}
 
 
-def test_study_changes_the_answers_and_is_compared_pair_by_pair(tmp_path):
+def test_memorizing_changes_the_answers_and_the_differences_are_paired(tmp_path):
     folder = write(tmp_path / "icl", "copa.jsonl", QUESTIONS * 3)
     online, memorized = (report_on(pack(folder), ctx(tmp_path, policy=name)) for name in ("online", "memorize"))
     assert [row["answer"] for row in online.records] != [row["answer"] for row in memorized.records]
@@ -150,7 +150,7 @@ def test_study_changes_the_answers_and_is_compared_pair_by_pair(tmp_path):
     assert differences(memorized, online)["copa/acc"].stderr is not None
 
 
-def test_a_figure_that_is_no_mean_has_a_jackknifed_error():
+def test_a_metric_that_is_not_a_mean_has_a_jackknifed_error():
     values = [0.0, 1.0, 2.0, 3.0]
     total = aggregate_metric(values, sum, "higher", None)
     assert isinstance(total, Metric) and (total.value, total.n) == (6.0, 4)
@@ -159,11 +159,11 @@ def test_a_figure_that_is_no_mean_has_a_jackknifed_error():
     assert aggregate_metric(values, lambda each: sum(each) / len(each), "higher", None).metric().value == 1.5
 
 
-def test_the_mean_of_means_counts_tasks_and_errs_within_them():
-    found = mean_of_means([[0.0, 1.0], [0.0, 0.0, 0.0, 0.0]], "higher").metric()
+def test_the_mean_over_tasks_has_the_error_within_tasks():
+    mean = mean_of_means([[0.0, 1.0], [0.0, 0.0, 0.0, 0.0]], "higher").metric()
     # the variance of the first mean is 1/4 by n - 1, of the second 0; here over all n - 1
-    assert found.value == 0.25
-    assert found.stderr == pytest.approx((0.25 * 0.125 * 6 / 5) ** 0.5)
+    assert mean.value == 0.25
+    assert mean.stderr == pytest.approx((0.25 * 0.125 * 6 / 5) ** 0.5)
 
 
 def test_a_checkpoint_of_another_tokenizer_answers_in_its_own_tokens(tmp_path):
@@ -181,7 +181,7 @@ def test_a_checkpoint_of_another_tokenizer_answers_in_its_own_tokens(tmp_path):
     assert (directory / "evals" / "zeroshot.json").is_file()
 
 
-def test_what_cannot_be_asked_is_said(tmp_path):
+def test_invalid_tasks_and_files_are_refused(tmp_path):
     options = dict(name="zeroshot", official=False, tasks=None, limit=None, max_length=None, batch_size=1)
     with pytest.raises(DataError, match=r"evals\.zeroshot\.path is missing"):
         ZeroShotConfig(path=None, **options).build(TINY.data)
@@ -200,6 +200,6 @@ def test_what_cannot_be_asked_is_said(tmp_path):
         pack(tmp_path / "icl", ["copa"]).examples(ctx(tmp_path))
 
 
-def test_every_local_task_says_where_it_is_and_how_it_is_judged():
+def test_every_local_task_names_its_file_and_its_metric():
     for name, task in read_tasks("zeroshot").items():
         assert task["files"] and task["keys"] and task["metric_list"], name

@@ -1,4 +1,4 @@
-"""Translation: lesson and question, with and without the lesson, and what study adds."""
+"""Translation: lesson and question, with and without the lesson, and after memorizing it."""
 
 import json
 from pathlib import Path
@@ -33,10 +33,10 @@ def ctx(tmp_path, model=MODEL, reset=None):
     return EvalContext(model=model, tokenizer=BYTES, data=TINY.data, seed=0, policy=how, run=tmp_path)
 
 
-def write(folder, *asked):
+def write(folder, *questions):
     lines = [
         {"context": f"{LESSONS[name]}\n\nNow translate.\n{name}: {word}\nENGLISH:", "continuation": right}
-        for name, word, right in asked
+        for name, word, right in questions
     ]
     path = folder / "lessons.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -52,23 +52,23 @@ def values(report):
     return {name: metric.value for name, metric in report.metrics.items()}
 
 
-def test_who_knows_the_lesson_translates_and_who_knows_the_question_alone_does_not(tmp_path):
+def test_a_model_with_the_lesson_translates_and_one_with_the_question_alone_does_not(tmp_path):
     path = write(tmp_path, ("Adna", "tebu", "taro"), ("Vaomi", "setima", "blue"), ("Adna", "ngase", "water"))
     pack = Translation(path, 2, None, 20)
-    asked = pack.examples(ctx(tmp_path))
+    questions = pack.examples(ctx(tmp_path))
     known = [
         ([BYTES.end, *each.prompt.tolist()], [*each.answer.tolist(), *BYTES.encode("\nmore").tolist()])
-        for each in asked
+        for each in questions
     ]
     report = report_on(pack, ctx(tmp_path, Oracle(known)))
     assert [row["text"] for row in report.records] == ["taro", "blue", "water"]
-    found = values(report)
-    assert (found["chrf"], found["exact"], found["exact_question_only"]) == (100.0, 1.0, 0.0)
-    assert found["bpb"] < 1e-3 and found["bpb_question_only"] == pytest.approx(8.0056, abs=1e-3)
-    assert "chrf_another_lesson" not in found
+    metrics = values(report)
+    assert (metrics["chrf"], metrics["exact"], metrics["exact_question_only"]) == (100.0, 1.0, 0.0)
+    assert metrics["bpb"] < 1e-3 and metrics["bpb_question_only"] == pytest.approx(8.0056, abs=1e-3)
+    assert "chrf_another_lesson" not in metrics
 
 
-def test_study_reaches_the_question_that_is_read_alone_and_has_controls(tmp_path):
+def test_memorizing_the_lesson_helps_the_question_read_alone_and_has_controls(tmp_path):
     path = write(tmp_path, ("Adna", "tebu", "taro"), ("Vaomi", "setima", "blue"))
     pack = Translation(path, 2, None, 2)
     reports = [report_on(pack, ctx(tmp_path, reset=how)) for how in (None, "per_example")]
@@ -85,26 +85,26 @@ def test_study_reaches_the_question_that_is_read_alone_and_has_controls(tmp_path
     assert reports[1].records[0]["nats_another_lesson"] == pytest.approx(nats, rel=1e-4)
 
 
-def test_lessons_that_stay_have_no_controls(tmp_path):
+def test_with_reset_carry_there_are_no_controls(tmp_path):
     path = write(tmp_path, ("Adna", "tebu", "taro"), ("Vaomi", "setima", "blue"))
-    found = values(report_on(Translation(path, 2, None, 2), ctx(tmp_path, reset="carry")))
-    assert "chrf_question_only" in found and "chrf_another_lesson" not in found
+    metrics = values(report_on(Translation(path, 2, None, 2), ctx(tmp_path, reset="carry")))
+    assert "chrf_question_only" in metrics and "chrf_another_lesson" not in metrics
 
 
-def test_the_lessons_of_big_bench_are_told_from_their_questions(tmp_path):
+def test_big_bench_prompts_are_split_into_lesson_and_question(tmp_path):
     pack = Translation(shared("icl/bigbench_conlang_translation.jsonl"), 2, None, 160)
-    asked = pack.examples(ctx(tmp_path))
-    first = asked[0]
-    assert len(asked) == 164 and first.right == "The child grows taro."
+    questions = pack.examples(ctx(tmp_path))
+    first = questions[0]
+    assert len(questions) == 164 and first.right == "The child grows taro."
     assert BYTES.decode(first.question.tolist()).startswith("Now, translate the following from Adna to English:")
     assert BYTES.decode(first.lesson.tolist()).endswith("He brings the palm tree.")
-    languages = {BYTES.decode(each.lesson.tolist()).split(" and their")[0] for each in asked}
+    languages = {BYTES.decode(each.lesson.tolist()).split(" and their")[0] for each in questions}
     assert len(languages) == 8
-    assert all(each.lesson.tolist() != each.another.tolist() for each in asked)
-    assert max(len(each.answer) for each in asked) <= 160
+    assert all(each.lesson.tolist() != each.another.tolist() for each in questions)
+    assert max(len(each.answer) for each in questions) <= 160
 
 
-def test_what_is_no_lesson_is_said(tmp_path):
+def test_a_file_without_lessons_is_refused(tmp_path):
     path = tmp_path / "lessons.jsonl"
     path.write_text('{"context": "no lesson, no empty line", "continuation": "x"}\n')
     with pytest.raises(DataError, match="question 1: its context should be a lesson"):

@@ -1,4 +1,4 @@
-"""Who follows a story knows the answer, however much else is told."""
+"""BABILong: a model that follows the story is right at every length of filler text."""
 
 import re
 from pathlib import Path
@@ -57,7 +57,9 @@ def report_on(pack: BabilongPack, sign: int, tmp_path: Path) -> Report:
 
 
 @pytest.mark.parametrize("sign, expected", [(1, 1.0), (-1, 0.0)], ids=["oracle", "anti-oracle"])
-def test_who_follows_the_story_is_right_and_who_avoids_it_wrong(sign: int, expected: float, tmp_path: Path) -> None:
+def test_a_model_that_follows_the_story_is_always_right_and_one_that_avoids_it_never(
+    sign: int, expected: float, tmp_path: Path
+) -> None:
     report = report_on(pack_of(write_stories(tmp_path, 12)), sign, tmp_path)
     targets = [row["target"] for row in report.records]
     most = max(targets.count(place) for place in PLACES) / len(targets)
@@ -70,7 +72,7 @@ def test_who_follows_the_story_is_right_and_who_avoids_it_wrong(sign: int, expec
     assert report.grids["accuracy"].values == [[expected, expected]]
 
 
-def test_texts_are_exactly_as_long_as_asked_and_the_same_stories_at_every_length(tmp_path: Path) -> None:
+def test_texts_have_the_exact_length_and_tell_the_same_stories_at_every_length(tmp_path: Path) -> None:
     pack = pack_of(write_stories(tmp_path, 12), lengths=[300, 0, 700])
     ctx = EvalContext(
         model=Oracle(lambda _: None), tokenizer=ByteTokenizer(), data=NeedlesConfig(), seed=0,
@@ -81,14 +83,14 @@ def test_texts_are_exactly_as_long_as_asked_and_the_same_stories_at_every_length
     for each in examples[6:]:
         # a beginning and an answer are part of the length
         assert 1 + len(each.context) + len(each.question) + 12 == each.length
-    told = [
+    stories = [
         [re.findall(r"John took \d+", ByteTokenizer().decode(e.context.numpy())) for e in examples[i : i + 6]]
         for i in (0, 6, 12)
     ]
-    assert told[0] == told[1] == told[2]
+    assert stories[0] == stories[1] == stories[2]
 
 
-def test_what_cannot_be_asked_is_said(tmp_path: Path) -> None:
+def test_invalid_lengths_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"evals\.babilong\.path is missing: the folder of bAbI"):
         pack_of(None)
     path = write_stories(tmp_path, 4)

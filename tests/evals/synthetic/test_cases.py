@@ -1,4 +1,4 @@
-"""evals=recall, mad and formal: a model that knows gets everything right, and one that studies never sees an answer."""
+"""evals=recall, mad and formal: a model that knows the targets is always right; no target is ever memorized."""
 
 from copy import copy
 from dataclasses import replace
@@ -23,7 +23,7 @@ from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
 
 ONLINE = MemoryConfig(name="online")
-STUDY = memorize_policy(chunk=8)
+MEMORIZE = memorize_policy(chunk=8)
 RECALL = RecallConfig(num_pairs=3, gap=6, num_keys=9, num_values=8)
 PACKS = {
     "recall": (RECALL, Recall([6, 9], [2, 4], [0, 1], num_rows=2, batch_size=5)),
@@ -37,27 +37,27 @@ def ctx(tmp_path, data, model=None, policy=ONLINE):
     return EvalContext(model=model, tokenizer=None, data=data, seed=0, policy=policy, run=tmp_path)
 
 
-def report_on(pack, asked):
-    (asked.run / "evals").mkdir(exist_ok=True)
+def report_on(pack, context):
+    (context.run / "evals").mkdir(exist_ok=True)
     return evaluate(
-        pack, asked, asked.run / "evals/draft.jsonl", {"policy": asked.policy.name, "size": pack.batch_size}
+        pack, context, context.run / "evals/draft.jsonl", {"policy": context.policy.name, "size": pack.batch_size}
     )
 
 
 @pytest.mark.parametrize("name", PACKS)
 @pytest.mark.parametrize("knows", [True, False])
-def test_who_knows_the_targets_gets_everything_right_and_who_avoids_them_nothing(tmp_path, name, knows):
+def test_a_model_that_knows_the_targets_is_always_right_and_one_that_avoids_them_never(tmp_path, name, knows):
     data, pack = PACKS[name]
-    asked = ctx(tmp_path, data)
-    rows = [case.row for case in pack.examples(asked)]
+    context = ctx(tmp_path, data)
+    rows = [case.row for case in pack.examples(context)]
     model = Lookup(data.vocab_size, rows, knows=knows, all_at_once=name == "compression")
-    metrics = report_on(pack, replace(asked, model=model)).metrics
+    metrics = report_on(pack, replace(context, model=model)).metrics
     accuracies = {key: metric for key, metric in metrics.items() if not key.startswith("stale")}
     assert {metric.value for metric in accuracies.values()} == {float(knows)}
     assert all(metric.chance is not None for key, metric in metrics.items() if key.startswith("accuracy"))
 
 
-def test_versions_of_recall_have_a_figure_each(tmp_path):
+def test_each_version_of_recall_has_its_own_metric(tmp_path):
     data, pack = PACKS["recall"]
     report = report_on(pack, ctx(tmp_path, data, Finder(data.vocab_size)))
     cells = ["6/2", "6/2+1", "6/4", "6/4+1", "9/2", "9/2+1", "9/4", "9/4+1"]
@@ -68,7 +68,7 @@ def test_versions_of_recall_have_a_figure_each(tmp_path):
     assert [point[0] for point in report.curves["accuracy"]["4+1 pairs"]] == [6, 9]
 
 
-def test_who_answers_what_was_told_first_is_stale(tmp_path):
+def test_answering_with_the_first_value_of_a_key_counts_as_stale(tmp_path):
     pack = Recall(None, None, [2], num_rows=8, batch_size=8)
     last = report_on(pack, ctx(tmp_path, RECALL, Finder(RECALL.vocab_size))).metrics
     first = report_on(pack, ctx(tmp_path / "..", RECALL, Finder(RECALL.vocab_size, first=True))).metrics
@@ -81,31 +81,31 @@ def test_who_answers_what_was_told_first_is_stale(tmp_path):
     assert first["accuracy/6/3+2"].value == pytest.approx(1 / 3)
 
 
-def test_recall_studies_what_comes_before_the_questions_and_then_asks_them_alone(tmp_path, monkeypatch):
-    asked = ctx(tmp_path, RECALL, policy=replace(STUDY, levels=["titan"]))
+def test_recall_memorizes_the_context_and_then_evaluates_the_queries_alone(tmp_path, monkeypatch):
+    context = ctx(tmp_path, RECALL, policy=replace(MEMORIZE, levels=["titan"]))
     pack = Recall([6], [3], [0], num_rows=4, batch_size=4)
     seen, memorize, read = [], Session.memorize, Session.read
     monkeypatch.setattr(
-        Session, "memorize", lambda self, text: (seen.append(("studied", text)), memorize(self, text))[1]
+        Session, "memorize", lambda self, text: (seen.append(("memorized", text)), memorize(self, text))[1]
     )
     monkeypatch.setattr(Session, "read", lambda self, text: (seen.append(("read", text)), read(self, text))[1])
-    report = report_on(pack, asked)
-    cases, begin = pack.examples(asked), 2 * 3 + 6
+    report = report_on(pack, context)
+    cases, begin = pack.examples(context), 2 * 3 + 6
     rows, others = (
         torch.stack([torch.from_numpy(row.tokens) for row in each])
         for each in ([case.row for case in cases], [case.other for case in cases])
     )
     expected = [
-        ("studied", others[:, :begin]),
+        ("memorized", others[:, :begin]),
         ("read", rows[:, begin:]),
-        ("studied", rows[:, :begin]),
+        ("memorized", rows[:, :begin]),
         ("read", rows[:, begin:]),
     ]
     assert [name for name, _ in seen] == [name for name, _ in expected]
-    assert all(torch.equal(found, text) for (_, found), (_, text) in zip(seen, expected, strict=True))
+    assert all(torch.equal(actual, text) for (_, actual), (_, text) in zip(seen, expected, strict=True))
     assert not torch.equal(rows, others)
     assert {"accuracy/6/3", "accuracy_wrong_context/6/3", "memory/titan/norm"} <= set(report.metrics)
-    session = Session(asked.model, batch=4, policy=asked.policy)
+    session = Session(context.model, batch=4, policy=context.policy)
     memorize(session, rows[:, :begin])
     answers = read(session, rows[:, begin:])[:, ::2].argmax(-1)
     wanted = torch.stack([torch.from_numpy(case.row.targets[begin::2]) for case in cases])
@@ -113,7 +113,7 @@ def test_recall_studies_what_comes_before_the_questions_and_then_asks_them_alone
 
 
 @pytest.mark.parametrize("name", ["compression", "formal"])
-def test_what_is_studied_along_a_row_is_its_text_and_never_a_target(tmp_path, name, monkeypatch):
+def test_memorizing_along_a_row_uses_its_text_and_never_a_target(tmp_path, name, monkeypatch):
     data, pack = PACKS[name]
     seen = []
     read_and_memorize = Session.read_and_memorize
@@ -123,13 +123,13 @@ def test_what_is_studied_along_a_row_is_its_text_and_never_a_target(tmp_path, na
         return read_and_memorize(self, tokens, targets)
 
     monkeypatch.setattr(Session, "read_and_memorize", watched)
-    report = report_on(pack, ctx(tmp_path, data, policy=STUDY))
+    report = report_on(pack, ctx(tmp_path, data, policy=MEMORIZE))
     assert "memory/mlp/norm" in report.metrics and seen
     for tokens, targets in seen:
         assert torch.equal(targets[:, :-1], tokens[:, 1:]) and (targets[:, -1] == -100).all()
 
 
-@pytest.mark.parametrize("policy", [ONLINE, STUDY], ids=["online", "memorize"])
+@pytest.mark.parametrize("policy", [ONLINE, MEMORIZE], ids=["online", "memorize"])
 @pytest.mark.parametrize(
     ("data", "pack"),
     [
@@ -139,28 +139,28 @@ def test_what_is_studied_along_a_row_is_its_text_and_never_a_target(tmp_path, na
     ids=["recall", "mad"],
 )
 def test_the_batch_size_changes_no_answer(tmp_path, data, pack, policy):
-    asked = ctx(tmp_path, data, policy=policy)
-    found = []
+    context = ctx(tmp_path, data, policy=policy)
+    results = []
     for size in (1, 4):
         resized = copy(pack)
         resized.batch_size = size
-        found.append([row["correct"] for row in report_on(resized, asked).records])
-    assert found[0] == found[1]
+        results.append([row["correct"] for row in report_on(resized, context).records])
+    assert results[0] == results[1]
 
 
-def test_chance_of_a_language_is_the_best_constant_answer(tmp_path):
-    asked = ctx(tmp_path, FormalConfig(language="parity", min_length=1, max_length=8))
+def test_the_chance_level_of_a_language_is_the_best_constant_answer(tmp_path):
+    context = ctx(tmp_path, FormalConfig(language="parity", min_length=1, max_length=8))
     pack = Formal([[1, 1], [4, 8]], num_rows=6, batch_size=6)
-    metrics = report_on(pack, asked).metrics
+    metrics = report_on(pack, context).metrics
     # the one word of a letter is 0
     assert metrics["accuracy/1-1"].chance == metrics["sequence_accuracy/1-1"].chance == 1
-    words = [case.row.targets[case.row.targets >= 0].tolist() for case in pack.examples(asked)[6:]]
+    words = [case.row.targets[case.row.targets >= 0].tolist() for case in pack.examples(context)[6:]]
     odd, letters = sum(map(sum, words)), sum(map(len, words))
     assert metrics["accuracy/4-8"].chance == max(odd, letters - odd) / letters < 1
     assert metrics["sequence_accuracy/4-8"].chance < 1
 
 
-def test_words_beyond_the_trained_lengths_are_asked_by_default(tmp_path):
+def test_by_default_words_longer_than_those_of_training_are_evaluated(tmp_path):
     data, pack = PACKS["formal"]
     report = report_on(pack, ctx(tmp_path, data))
     assert set(report.metrics) == {
@@ -184,15 +184,15 @@ def test_compression_has_one_length(tmp_path):
         (Recall([1], [10], [0], 1, 1), RECALL, r"evals\.recall\.pairs=\[10\]: .* data\.num_keys=9; use at most 9"),
     ],
 )
-def test_another_task_is_refused_in_one_line(tmp_path, pack, data, problem):
+def test_a_model_of_another_task_is_refused_in_one_line(tmp_path, pack, data, problem):
     with pytest.raises(ConfigError, match=problem):
         pack.examples(ctx(tmp_path, data))
 
 
-def test_rows_of_tokens_that_the_model_does_not_know_are_refused(tmp_path):
-    asked = ctx(tmp_path, RECALL)
+def test_rows_with_tokens_outside_the_vocabulary_are_refused(tmp_path):
+    context = ctx(tmp_path, RECALL)
     with pytest.raises(ConfigError, match=r"its rows have 35 tokens, the model knows 34"):
-        PACKS["recall"][1].examples(replace(asked, data=replace(RECALL, num_values=9)))
+        PACKS["recall"][1].examples(replace(context, data=replace(RECALL, num_values=9)))
 
 
 @pytest.mark.parametrize(
@@ -206,6 +206,6 @@ def test_rows_of_tokens_that_the_model_does_not_know_are_refused(tmp_path):
         (lambda: FormalPackConfig(name="formal", bins=None, num_rows=0, batch_size=1), "num_rows"),
     ],
 )
-def test_sizes_that_are_none_are_refused_by_name(make, problem):
+def test_invalid_sizes_are_refused_by_name(make, problem):
     with pytest.raises(ConfigError, match=rf"evals\.\w+\.{problem}"):
         make()
