@@ -1,4 +1,4 @@
-"""Every random number of the project is a pure function of (seed, what it is for): none is saved or restored."""
+"""Random numbers are pure functions of (seed, purpose), so that no generator state is saved or restored."""
 
 from hashlib import blake2b
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 AnyHeads = TypeVar("AnyHeads", bound="MemoryHeads")
 
-# the rules inside a memory, and whether a write of the rule also erases what the key returns (`Design.erase`)
+# the rules inside a memory, and whether a write also erases what the memory returns for the key (`Design.erase`)
 ERASES = {"gd": False, "dgd": True}
 CHOICES = {
     "objective": ("l2", "dot"),
@@ -64,8 +64,8 @@ class MemoryDesignConfig:
             )
         if self.gradient == "token" and (self.depth > 1 or self.norm):
             raise ConfigError(
-                f"model.memory.gradient=token: only a matrix has a closed form for it, and depth={self.depth}, "
-                f"norm={str(self.norm).lower()} is none; use model.memory.gradient=chunk and a lower rate, such as "
+                f"model.memory.gradient=token needs a matrix (depth=1, norm=false), not depth={self.depth}, "
+                f"norm={str(self.norm).lower()}; use model.memory.gradient=chunk and a lower rate, such as "
                 "model.memory.max_rate=0.1 (model=titans_deep is that)"
             )
 
@@ -97,7 +97,7 @@ class MemoryModelConfig(ModelConfig):
 
     @property
     def span(self) -> int:
-        """Return the tokens after which the computation on a row repeats itself."""
+        """Return the number of tokens after which the computation on a row repeats."""
         return math.lcm(super().span, self.memory.chunk)
 
     @property
@@ -108,9 +108,10 @@ class MemoryModelConfig(ModelConfig):
 
 @dataclass(kw_only=True)
 class AssociativeConfig(MemoryModelConfig):
-    """One associative memory, then one MLP, a layer: linear attention, RetNet, DeltaNet, TTT, Titans (LMM).
+    """Layers of an associative memory and an MLP: linear attention, RetNet, DeltaNet, TTT, Titans (LMM).
 
-    `start`: memories start at "zero", at "learned" weights, or on learned weights that are not forgotten, "base".
+    `start`: memories start at "zero", or at "learned" weights; "base": at zero, added to learned weights that retention
+    does not decay.
     """
 
     start: str

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def windowed(seq_len: int, window: int) -> tuple[float, float]:
-    """Return what `attended` does, for attention whose tokens see `window` tokens up to themselves."""
+    """Return `ModelConfig.attended` for attention in which a token sees `window` tokens up to itself."""
     window = min(window, seq_len)
     return float(window), window - window * (window - 1) / (2 * seq_len)
 
@@ -46,6 +46,7 @@ class ModelConfig(ABC):
         for key in ("dim", "num_layers", "num_heads"):
             if vars(self)[key] < 1:
                 raise ConfigError(f"model.{key}={vars(self)[key]} must be at least 1")
+        # rotary positions rotate pairs of features, so that a head needs an even width
         if self.dim % self.num_heads or self.dim // self.num_heads % 2:
             raise ConfigError(
                 f"model.dim={self.dim} must be an even multiple of model.num_heads={self.num_heads}; "
@@ -69,14 +70,14 @@ class ModelConfig(ABC):
 
     @property
     def span(self) -> int:
-        """Return how many tokens of a row it takes until the work on them repeats itself: whole chunks and periods."""
+        """Return the number of tokens after which the computation on a row repeats: whole chunks and periods."""
         return math.lcm(*(level.period for level in self.levels if level.context is not None))
 
     def attended(self, seq_len: int) -> tuple[float, float]:
-        """Return how many tokens softmax attention compares a token with, as a mean over a row of `seq_len` tokens.
+        """Return how many tokens softmax attention compares a token with, as means over a row of `seq_len` tokens.
 
-        Twice: with those that a window holds, and with those that the token sees of them. A model without attention
-        compares none.
+        The first number counts all tokens of a window, the second those among them that exist and are not in the
+        future. Both are 0 for a model without attention.
         """
         return 0.0, 0.0
 
@@ -85,7 +86,7 @@ class ModelConfig(ABC):
         from nested_learning.nn.cms import ContinuumMemory
         from nested_learning.nn.language_model import Block, LanguageModel
 
-        # a multiple of 8, which matrix units like
+        # a multiple of 8: tensor cores are slower for other widths
         hidden_dim = round(self.expansion * self.dim / 8) * 8
         levels = [level.build() for level in self.levels]
         blocks = [

@@ -20,11 +20,11 @@ VARIANTS = ("sequential", "independent", "nested")
 
 @dataclass(kw_only=True)
 class ContextConfig:
-    """How a level learns while a context is read: by `rule` at rate `lr`, on the sum of its period's gradients.
+    """How a level learns while a context is read: by `rule` with rate `lr`, from the sum of gradients over a period.
 
-    `weight_decay` (and the decay of dgd) draws towards the meta-learned weights. `signal`: teach, the task's error,
-    which `objective=online` brings, or local, an objective of the level itself. `gradient`: first_order, the outer
-    gradient takes the writes as they are, or through, it flows through them. The other keys belong to rules.
+    `weight_decay` (and the decay of dgd) draws towards the meta-learned weights. `signal`: teach, the gradient of the
+    model's loss, which needs `objective=online`, or local, an objective of the level itself. `gradient`: first_order
+    (writes are constants to the outer gradient) or through (it flows through them). The other keys belong to rules.
     """
 
     rule: str
@@ -44,7 +44,7 @@ class ContextConfig:
         return Context(period, self.rule, self.lr, self.weight_decay, options, self.signal, is_through)
 
     def check(self, where: str) -> None:
-        """Raise ConfigError for a value that cannot be used; `where` is the place, such as `context of level fast`."""
+        """Raise ConfigError for a value that cannot be used; `where` is its path in messages."""
         for key, allowed in (("rule", tuple(CONTEXT_RULES)), ("signal", SIGNALS), ("gradient", GRADIENTS)):
             if vars(self)[key] not in allowed:
                 raise ConfigError(f"{where}: {key}={vars(self)[key]} must be one of {', '.join(allowed)}")
@@ -61,17 +61,15 @@ class ContextConfig:
                 keys = ", ".join(CONTEXT_RULES[self.rule]) or "no keys of its own"
                 raise ConfigError(f"{where}: rule {self.rule} {needed} {key}; it reads {keys}")
         if self.signal == "local" and self.gradient == "first_order":
-            raise ConfigError(
-                f"{where}: signal=local learns its targets from what writes are worth; use gradient: through"
-            )
+            raise ConfigError(f"{where}: signal=local learns its targets through the writes; use gradient: through")
 
 
 @dataclass(kw_only=True)
 class LevelConfig:
-    """One level of the continuum memory: its name, its period in tokens, and which clock the period is counted by.
+    """One level of the continuum memory: its name, its period in tokens, and its clock.
 
-    `context: null` is the outer clock: the optimizer updates the level once a period, 0: every step. With a `context`
-    block every row of a batch has its own change of the level's weights, written once a period while it is read; the
+    `context: null` is the outer clock: the optimizer updates the level once per period; 0: every step. With a `context`
+    block every row of a batch has its own change of the level's weights, updated once per period while it is read; the
     weights it starts from are trained every step.
     """
 
@@ -91,16 +89,16 @@ class LevelConfig:
 
     @property
     def is_taught(self) -> bool:
-        """Say whether the task's error writes the level inside the context."""
+        """Say whether the level learns from the model's loss inside the context."""
         return self.context is not None and self.context.signal == "teach"
 
     @property
     def is_taught_through(self) -> bool:
-        """Say whether the outer gradient goes through what the task's error writes."""
+        """Say whether the outer gradient flows through these writes."""
         return self.is_taught and self.context is not None and self.context.gradient == "through"
 
     def build(self) -> Level:
-        """Return the level, by the names its parameters have in the model."""
+        """Return the level, with an expression that matches its parameters in the model."""
         match = rf"\.cms\.levels\.{self.name}\."
         if self.context is None:
             return Level(self.name, self.period, match)

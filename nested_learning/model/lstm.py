@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class LSTMConfig(ModelConfig):
-    """An LSTM, then one MLP, a layer. An LSTM has one state: `num_heads` changes nothing."""
+    """Layers of an LSTM and an MLP. An LSTM has no heads: `num_heads` is not used."""
 
     def build(self, vocab_size: int, seed: int) -> "LanguageModel":
         """Build the model with the initial weights of `seed`."""

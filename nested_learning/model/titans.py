@@ -1,4 +1,4 @@
-"""`model=titans_mac`, `titans_mag`, `titans_mal`: Titans with attention, in the three ways of the paper."""
+"""`model=titans_mac`, `titans_mag`, `titans_mal`: the three variants of Titans with attention."""
 
 import math
 from dataclasses import dataclass
@@ -38,14 +38,15 @@ class TitansMACConfig(TitansHybridConfig):
 
     @property
     def span(self) -> int:
-        """Return the tokens after which the computation on a row repeats itself."""
+        """Return the number of tokens after which the computation on a row repeats."""
         return math.lcm(super().span, self.segment)
 
     def attended(self, seq_len: int) -> tuple[float, float]:
-        """Return how many tokens a token is compared with: those that persist, and twice those of its segment."""
-        whole, rest = divmod(seq_len, self.segment)
-        held = (whole * self.segment**2 + rest**2) / seq_len
-        return self.num_persistent + 2 * held, self.num_persistent + held + 1
+        """Return `ModelConfig.attended`: the persistent tokens, and two keys for each token of the segment."""
+        whole, last = divmod(seq_len, self.segment)
+        in_segment = (whole * self.segment**2 + last**2) / seq_len
+        # causal: half of the two keys per token, and the token's own two, are visible in the mean
+        return self.num_persistent + 2 * in_segment, self.num_persistent + in_segment + 1
 
     def build(self, vocab_size: int, seed: int) -> "LanguageModel":
         """Build the model with the initial weights of `seed`."""
@@ -78,9 +79,9 @@ class TitansWindowConfig(TitansHybridConfig):
             raise ConfigError(f"model.window={self.window} must be at least 2 tokens")
 
     def attended(self, seq_len: int) -> tuple[float, float]:
-        """Return how many tokens a token is compared with: those that persist, and those of the window."""
-        held, seen = windowed(seq_len, self.window)
-        return self.num_persistent + held, self.num_persistent + seen
+        """Return `ModelConfig.attended`: the persistent tokens and those of the window."""
+        in_window, visible = windowed(seq_len, self.window)
+        return self.num_persistent + in_window, self.num_persistent + visible
 
     def assemble_hybrid(self, kind: "type[Hybrid]", vocab_size: int, seed: int) -> "LanguageModel":
         """Build the model whose mixers are of this kind."""

@@ -22,7 +22,7 @@ class TransformerConfig(ModelConfig):
             raise ConfigError(f"model.window={self.window} must be at least 2 tokens, or null for all the past")
 
     def attended(self, seq_len: int) -> tuple[float, float]:
-        """Return how many tokens a token is compared with: all, or those of the window."""
+        """Return `ModelConfig.attended`: all tokens, or those of the window."""
         return windowed(seq_len, seq_len if self.window is None else self.window)
 
     def build(self, vocab_size: int, seed: int) -> "LanguageModel":

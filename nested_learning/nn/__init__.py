@@ -1,1 +1,1 @@
-"""Floor 2: modules, one idea a file."""
+"""Floor 2: torch modules, one idea per file."""

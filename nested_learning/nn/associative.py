@@ -1,4 +1,4 @@
-"""An associative memory as a layer: while it reads, it learns to map keys to values."""
+"""An associative memory as a layer: it learns to map keys to values while it reads."""
 
 from typing import NamedTuple
 
@@ -85,6 +85,7 @@ class MemoryHeads(nn.Module):
             weight: Weights = (self.read_norm.scale.new_zeros(batch, self.num_heads, self.head_dim, self.head_dim),)
         else:
             weight = self.initial.of_rows(batch)
+            # the base is added at each use; the state starts at zero
             if self.start == "base":
                 weight = tuple(torch.zeros_like(layer) for layer in weight)
         memory = init_memory(weight, momentum=self.kinds.momentum == "gate")
@@ -115,7 +116,7 @@ class MemoryHeads(nn.Module):
         return F.normalize(q.to(self.read_norm.scale.dtype), dim=-1), window
 
     def recall(self, q: Float[Tensor, "b h t k"], written: Weights) -> Float[Tensor, "b t d"]:
-        """Read a memory whose state is `written` with the queries; nothing is written."""
+        """Read a memory whose state is `written` with the queries, without writing."""
         with full_precision(q.device):
             return self.merge_heads(apply_memory(q, full_weights(self.base(), written), self.design))
 

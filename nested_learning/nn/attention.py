@@ -41,6 +41,7 @@ def rotate(x: Float[Tensor, "b h t k"], position: int) -> Float[Tensor, "b h t k
     dtype = torch.promote_types(x.dtype, torch.float32)
     frequency = ROPE_BASE ** (-torch.arange(half, device=x.device, dtype=dtype) / half)
     positions = torch.arange(position, position + x.shape[2], device=x.device, dtype=dtype)
+    # bfloat16 has 8 bits: positions above 256 would collide
     angle = positions[:, None] * frequency
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
@@ -96,6 +97,7 @@ class AttentionHeads(nn.Module):
         """Attend to the cache, to `x`, and, with a window, to `persistent` tokens, which every query sees."""
         assert self.window is not None or persistent is None, "persistent tokens are for attention with a window"
         unrotated, (k, v) = self.queries(x), self.keys_values(x)
+        # keys are cached after rotation: a key keeps its position, so that a step rotates new tokens only
         q, k = rotate(unrotated, state.position), rotate(k, state.position)
         k, v = torch.cat([state.key.to(k), k], dim=2), torch.cat([state.value.to(v), v], dim=2)
         t, s = x.shape[1], k.shape[2]
@@ -105,10 +107,13 @@ class AttentionHeads(nn.Module):
                 # not rotated: persistent tokens are at the same distance from every query
                 prefix = Prefix(unrotated @ persistent.key.to(k).mT, persistent.value.to(v))
             y = window_attention(q, k, v, self.window, max(0, self.window - 1 - state.position), prefix)
+        # without a mask tensor, torch can use its fused kernels: one token sees the whole cache; with an empty cache
+        # the usual causal flag is right
         elif t in (1, s):
             y = F.scaled_dot_product_attention(q, k, v, is_causal=t > 1)
         else:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=causal_mask(t, s, x.device))
+        # with a window the cache keeps its length: as many tokens leave it as enter
         dropped = 0 if self.window is None else t
         cache = KVCache(k[:, :, dropped:], v[:, :, dropped:], state.position + t)
         return rearrange(y, "b h t k -> b t (h k)"), cache

@@ -1,4 +1,4 @@
-"""Continuum memory system: a chain of MLP blocks, each of which is updated with its own period."""
+"""The continuum memory system: MLP blocks, each of which is updated with a period of its own."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, cast
@@ -36,11 +36,11 @@ class _Reading(NamedTuple):
 class MLPMemory(nn.Module):
     """One level: a SwiGLU block on a normalised input, `down(silu(gate) * up)`, whose weights are a memory.
 
-    The weights are meta-learned; a level with a context clock adds a change of its own for each row. With a local
-    signal the level has its own objective: mapping `key(z)` to `value(z)`, learned projections of its normalised input
-    z, with the loss `½ ‖MLP(key) - value‖² / dim` summed over the tokens of a period. Its updates then depend on the
-    tokens read, not on the task. Source: Titans, arXiv 2501.00663, equation 12, with the block's own input as query.
-    `clocks`: those of its weights, its own first; none: no fast weights.
+    The weights are meta-learned; for a level with a context clock each row of the batch adds its own change to them.
+    With a local signal the level has its own objective: mapping `key(z)` to `value(z)`, learned projections of its
+    normalised input z, with the loss `½ ‖MLP(key) - value‖² / dim` summed over the tokens of a period. Its updates then
+    depend on the tokens read, not on the task. Source: Titans, arXiv 2501.00663, equation 12, with the block's own
+    input as query. `clocks`: those that update its weights, its own first; none: no fast weights.
     """
 
     def __init__(self, dim: int, hidden_dim: int, level: Level, clocks: tuple[Context, ...]) -> None:
@@ -74,6 +74,7 @@ class MLPMemory(nn.Module):
         if write and self.has_local_signal:
             return self._read_and_write(z, state)
         reading = self._read(z, self._weights(state))
+        # a taught level is written later, when the loss is known: only its inputs are recorded here
         if write:
             state = record_inputs(state, LevelInputs(z, reading.hidden))
         return reading.y, advance(state, x.shape[1])
@@ -92,13 +93,15 @@ class MLPMemory(nn.Module):
         return _Reading(self.down(hidden) if weights is None else hidden @ weights.down.mT, hidden, below)
 
     def _read_and_write(self, z: Tensor, state: LevelState) -> tuple[Tensor, LevelState]:
-        """Apply and update period by period: each period uses the weights after the update of the one before."""
+        """Apply and update period by period: each period uses the weights after the update of the previous one."""
         outputs, done = [], 0
+        # normalised keys: the size of the gradient, and so the useful rate, does not depend on the projection
         keys = F.rms_norm(self.key(z).to(self.up.weight.dtype), z.shape[-1:])
         values = self.value(z)
         while done < z.shape[1]:
             until = min(done + state.tokens_to_write, z.shape[1])
             key, weights = keys[:, done:until], self._weights(state)
+            # read before the write: a token must not see an update that used later tokens of its period
             outputs.append(self._read(z[:, done:until], weights).y)
             output, hidden, below = self._read(key, weights)
             down = self.down.weight if weights is None else weights.down
@@ -133,6 +136,7 @@ class ContinuumMemory(nn.Module):
         super().__init__()
         clocks = [() if level.context is None else (level.context,) for level in levels]
         if variant == "nested":
+            # a level also has the clocks of all slower levels: they move the weights that it starts from
             clocks = [own and sum(clocks[index:], ()) for index, own in enumerate(clocks)]
         self.levels = nn.ModuleDict(
             {level.name: MLPMemory(dim, hidden_dim, level, own) for level, own in zip(levels, clocks, strict=True)}

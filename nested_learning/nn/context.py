@@ -65,6 +65,7 @@ class MemoryAsContext(nn.Module):
         persistent = None
         if self.persistent is not None:
             key, value = self.attention.keys_values(self.persistent())
+            # they do not depend on the input: keys and values are computed once and copied to all rows
             rows = torch.zeros(batch, dtype=torch.int64, device=key.device)
             persistent = tree.select_rows(KeyValues(rotate(key, 0), value), rows)
         windows, memory = long_term
@@ -85,11 +86,13 @@ class MemoryAsContext(nn.Module):
         memory_queries, query_window = self.memory.queries(x, query_window)
         queries, keys_values = self.attention.queries(x), self.attention.keys_values(x)
         outputs = []
+        # a new segment recalls from the memory as it is now, which may have been written since the last call
         if segment.position == 0:
             start_weights = long_term.memory.weight
         sizes = chunk_sizes(x.shape[1], self.segment, segment.position)
         parts = (z.split(sizes, dim=2) for z in (memory_queries, queries, *keys_values))
         for memory_query, q, k, v in zip(*parts, strict=True):
+            # fixed weights for the whole segment: recall for all its tokens is one product, whatever was written since
             recalled = self.attention.keys_values(self.memory.recall(memory_query, start_weights).to(x.dtype))
             y, segment = self._attend(q, recalled, KeyValues(k, v), persistent, segment)
             y = self.attention_norm(y)
@@ -117,6 +120,7 @@ class MemoryAsContext(nn.Module):
         new_values = torch.stack([recalled.value, current.value], dim=3)
         key = torch.cat([segment.key[:, :, :begin].to(new_keys), new_keys], dim=2)
         value = torch.cat([segment.value[:, :, :begin].to(new_values), new_values], dim=2)
+        # each token has two keys, h and S, and both are visible from the token on
         mask = causal_mask(q.shape[2], end, q.device).repeat_interleave(2, dim=1)
         keys, values = key.flatten(2, 3), value.flatten(2, 3)
         if persistent is not None:

@@ -1,4 +1,4 @@
-"""Residual dropout, and evaluation mode, in which nothing is dropped."""
+"""Residual dropout, and a context for evaluation mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,15 +18,15 @@ def residual_dropout(rate: float) -> nn.Module:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put `model` into eval mode, in which nothing is dropped, and compiled parts run as written, while it lasts.
+    """Put `model` into eval mode, without dropout, inside the context; compiled parts then run uncompiled.
 
-    Compiled parts would be compiled again, for eval mode and for each new shape.
+    They would otherwise be compiled again, for eval mode and for each new shape.
     """
     was_training = model.training
     is_compiled = any(module._compiled_call_impl is not None for module in model.modules())
     model.eval()
     try:
-        # imports the compiler
+        # only where something is compiled: set_stance imports the compiler, which takes seconds
         with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext():
             yield
     finally:

@@ -6,6 +6,6 @@ import torch
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Return the context in which products are computed in the types that they are given. Source: ours."""
-    # nothing is computed on the meta device, and it knows no autocast
+    """Return a context without autocast: products are computed in the dtype of their arguments."""
+    # autocast does not support the meta device
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

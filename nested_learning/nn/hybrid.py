@@ -1,4 +1,4 @@
-"""Titans with attention: a memory next to a sliding window, as a gate (MAG), or before it, as a layer (MAL)."""
+"""Titans with attention: a memory in parallel to a sliding window, as a gate (MAG), or before it, as a layer (MAL)."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -25,9 +25,9 @@ class HybridState(NamedTuple):
 
 
 def gated(y: Float[Tensor, "b t d"], memory: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-    """Return `silu(y) * memory`: the output of the memory, gated by that of attention; both are normalised already.
+    """Return `silu(y) * memory`: the memory's output, gated by attention's `y`. Both inputs are normalised.
 
-    Source: Titans, arXiv 2501.00663, section 4.2, where any non-linear gate may be chosen.
+    Source: Titans, arXiv 2501.00663, section 4.2, which leaves the non-linearity open.
     """
     return F.silu(y) * memory
 
@@ -46,16 +46,16 @@ class Hybrid(nn.Module, ABC):
 
     @abstractmethod
     def prefix(self, tokens: Float[Tensor, "1 p d"], outputs: Float[Tensor, "1 p d"]) -> Float[Tensor, "1 p d"]:
-        """Return what attention reads as persistent tokens, from the tokens and the memory's outputs for them."""
+        """Return what attention sees as persistent tokens, given the tokens and the memory's outputs for them."""
 
     def init_state(self, batch: int) -> HybridState:
         """Return the state after the persistent tokens: attention sees them, and they are written into the memory."""
         persistent, long_term = None, self.memory.init_state(1)
         if self.persistent is not None:
             tokens = self.persistent()
-            # not by calling the module: its hooks observe the tokens of the rows only
+            # forward, not a call of the module: hooks of telemetry should not observe persistent tokens
             outputs, long_term = self.memory.forward(tokens, long_term)
-            # they are a chunk of their own, so that the first token begins a chunk
+            # persistent tokens are a chunk of their own, so that the first token of the text begins a chunk
             memory = long_term.memory
             long_term = long_term._replace(memory=end_context(memory))
             persistent = self.attention.keys_values(self.prefix(tokens, outputs))

@@ -1,4 +1,4 @@
-"""Initial weights: one table for all models, every matrix drawn from a generator keyed by (seed, its name)."""
+"""Initial weights: one table for all models. Each matrix has a random generator seeded by (seed, its name)."""
 
 import torch
 from torch import nn
@@ -10,11 +10,9 @@ from nested_learning.shapes import Tensor
 
 @torch.no_grad()
 def initialise(model: nn.Module, num_layers: int, seed: int) -> None:
-    """Draw the weights of all linear maps and embeddings of `model`, in place; all else keeps its module's constants.
+    """Draw the weights of all linear maps and embeddings of `model`, in place; other parameters keep their constants.
 
-    A model on the meta device has shapes and no numbers: nothing is drawn.
-
-    Source: ours; the residual scale is GPT-2's.
+    A model on the meta device has no values and does not change. The scale of residual outputs is that of GPT-2.
 
     ========================  ==================================================================================
     weight of                 normal distribution with standard deviation
@@ -52,5 +50,6 @@ def initialise(model: nn.Module, num_layers: int, seed: int) -> None:
 
 
 def _draw(weight: Tensor, std: float, seed: int, name: str) -> None:
+    # keyed by name: a weight stays the same when other parameters are added, and on any number of processes
     generator = torch.Generator().manual_seed(derive_seed(seed, "weights", name))
     weight.copy_(torch.randn(weight.shape, generator=generator) * std)

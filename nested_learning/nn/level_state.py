@@ -1,4 +1,4 @@
-"""The state of one level of the continuum memory: each row's change of its weights, and how an update is made."""
+"""The state of one level of the continuum memory: the change of its weights by each row, and its updates."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from nested_learning.shapes import Float, Tensor
 
 
 class MLPWeights(NamedTuple):
-    """The two matrices of a level, or what is added to them: one pair for each row of the batch."""
+    """The two matrices of a level, or changes of them, for each row of the batch."""
 
     up: Float[Tensor, "b u d"]
     down: Float[Tensor, "b d f"]
@@ -26,10 +26,10 @@ class LevelInputs(NamedTuple):
 
 
 class FastWeights(NamedTuple):
-    """The change that one clock makes to a level's weights, for each row.
+    """The change of a level's weights by one clock, for each row.
 
-    `delta`: the change; `gradient`: the sum since the last update, of `pending` calls; `rule`: the states of the rule
-    for both matrices; `inputs`: those of the same tokens (None: the rule reads none).
+    `delta`: the change; `gradient`: the sum of gradients since the last update, over `pending` calls; `rule`: the state
+    of the rule for each matrix; `inputs`: those of the same tokens (None: the rule reads no inputs).
     """
 
     delta: MLPWeights
@@ -61,7 +61,8 @@ class LevelState(NamedTuple):
 
     @property
     def is_unwritten(self) -> bool:
-        """Say whether every row still has the meta-learned weights, and no gradient at its own change is needed."""
+        """Say whether every row still has the meta-learned weights, and needs no gradient for its own change."""
+        # then all rows share one matrix, and the level is one ordinary product instead of one for each row
         return self.writes == 0 and not self.fast[0].delta.up.requires_grad
 
     def delta(self) -> MLPWeights:
@@ -82,6 +83,7 @@ def init_level(level: Level, clocks: tuple[Context, ...], weights: MLPWeights, b
 def zero_weights(like: MLPWeights, clock: Context) -> FastWeights:
     """Return fast weights of the shape of `like` before the first update."""
     zeros = MLPWeights(*(torch.zeros_like(matrix) for matrix in like))
+    # the rule is applied to the change, not to the weights: its weight decay draws towards the meta-learned weights
     rule = FUNCTIONS[clock.rule]
     inputs = None
     if RULES[clock.rule].reads_inputs:
@@ -96,6 +98,7 @@ def advance(state: LevelState, num_tokens: int) -> LevelState:
 
 def record_inputs(state: LevelState, inputs: LevelInputs) -> LevelState:
     """Append the `inputs` of the tokens just read, for the rules that read them."""
+    # without `through`, no graph: it would keep the activations of every token of the period
     with torch.set_grad_enabled(state.clocks[0].is_through and torch.is_grad_enabled()):
         return state._replace(fast=tuple(_with_inputs(fast, inputs) for fast in state.fast))
 
@@ -117,7 +120,8 @@ def write_gradient(state: LevelState, gradient: MLPWeights) -> LevelState:
         if not due:
             return state._replace(fast=fast)
         surprise = norm(fast[0].gradient).detach()
-        # clocks go from fast to slow: the slowest that is due updates, and all faster ones start again from it
+        # clocks go from fast to slow. The slowest that is due updates from the sum over its period, which includes the
+        # periods of the faster ones: their changes are reset, or the same tokens would count twice
         slowest = due[-1]
         fast = (
             *(
@@ -136,6 +140,7 @@ def norm(weights: MLPWeights) -> Float[Tensor, "b"]:
 
 
 def _accumulate(fast: FastWeights, gradient: MLPWeights) -> FastWeights:
+    # the first gradient replaces the zeros instead of being added: no graph through them, and no copy
     if fast.pending:
         gradient = MLPWeights(fast.gradient.up + gradient.up, fast.gradient.down + gradient.down)
     elif not torch.is_grad_enabled():
@@ -146,6 +151,7 @@ def _accumulate(fast: FastWeights, gradient: MLPWeights) -> FastWeights:
 def _with_inputs(fast: FastWeights, inputs: LevelInputs) -> FastWeights:
     if fast.inputs is None:
         return fast
+    # a window of one period: new inputs enter at the end, as many leave at the start
     kept = (torch.cat([old, new], 1)[:, new.shape[1] :] for old, new in zip(fast.inputs, inputs, strict=True))
     return fast._replace(inputs=LevelInputs(*kept))
 

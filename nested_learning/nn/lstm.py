@@ -1,4 +1,4 @@
-"""The LSTM as a mixer: a baseline with a vector state that is computed token by token."""
+"""The LSTM as a mixer: a baseline whose state is a vector."""
 
 from typing import NamedTuple
 
@@ -22,9 +22,9 @@ class LSTMState(NamedTuple):
 
 
 class LSTM(nn.Module):
-    """Long short-term memory (Gers et al. 2000, with the forget gate) and an output map. Argument: the width.
+    """Long short-term memory (with forget gates, Gers et al. 2000) and an output projection. Argument: the width.
 
-    Its forget gates start open (bias 1, Jozefowicz et al. 2015), all other biases at 0.
+    The biases of the forget gates start at 1 (Jozefowicz et al. 2015), all others at 0.
     """
 
     def __init__(self, dim: int) -> None:
@@ -38,8 +38,8 @@ class LSTM(nn.Module):
 
     def init_state(self, batch: int) -> LSTMState:
         """Return the state before the first token: zeros."""
-        nothing = self.output.weight.new_zeros(batch, self.lstm.hidden_size)
-        return LSTMState(Cells(nothing, nothing))
+        zeros = self.output.weight.new_zeros(batch, self.lstm.hidden_size)
+        return LSTMState(Cells(zeros, zeros))
 
     def reset_context(self, state: LSTMState) -> LSTMState:
         """Return the state for a new document: the cells are memory and stay."""
@@ -57,6 +57,7 @@ class LSTM(nn.Module):
                 y, (output, cell) = self.lstm(tokens, (cells.output[None], cells.cell[None]))
                 cells = Cells(output[0], cell[0])
             else:
+                # every token becomes a row of its own, one step from the same state
                 same = (z.repeat_interleave(x.shape[1], dim=0)[None] for z in cells)
                 y, _ = self.lstm(tokens.reshape(-1, 1, x.shape[2]), tuple(same))
                 y = y.reshape(rows, -1, x.shape[2])

@@ -28,7 +28,7 @@ class MemoryWeights(nn.Module):
 
     @torch.no_grad()
     def draw(self, generator: torch.Generator) -> None:
-        """Draw the weights that do not start as constants, in place, with standard deviation 1 / sqrt(inputs)."""
+        """Draw the random layers in place, with standard deviation 1 / sqrt(inputs); constant ones do not change."""
         for layer in self.layers if self.start == "drawn" else self.layers[:-1]:
             layer.copy_(torch.randn(layer.shape, generator=generator) * layer.shape[-2] ** -0.5)
 

@@ -1,4 +1,7 @@
-"""Levels that learn from the model's loss: make their changes differentiable, compute gradients, and write them."""
+"""Taught levels, which learn from the model's loss: gradients at their changes, and the updates made with them.
+
+Per segment: `require_grad` on the state, forward pass and loss, `level_gradients`, `write_gradients`.
+"""
 
 from collections.abc import Sequence
 
@@ -21,7 +24,7 @@ def is_taught(level: LevelState) -> bool:
 
 
 def require_grad(state: State) -> State:
-    """Let gradients be computed at the changes that rows have made to the weights of taught levels."""
+    """Return `state` with the changes of taught levels as leaves, so that `level_gradients` can differentiate there."""
     return tree.map_nodes(LevelState, _require_grad, state)
 
 
@@ -30,6 +33,7 @@ def level_gradients(
 ) -> list[MLPWeights]:
     """Return the gradient of `loss` at the changes of rows on `levels`; call `require_grad` before the forward pass."""
     changes = [matrix for level in levels for matrix in level.fast[0].delta]
+    # the graph is kept: the training step differentiates the same loss for the parameters
     gradients = torch.autograd.grad(loss, changes, retain_graph=True, create_graph=create_graph)
     return [MLPWeights(*pair) for pair in zip(gradients[::2], gradients[1::2], strict=True)]
 
@@ -50,16 +54,16 @@ def tokens_to_boundary(period: int, position: int) -> int:
 def _require_grad(level: LevelState) -> LevelState:
     if not is_taught(level) or level.fast[0].delta.up.requires_grad:
         return level
-    # only the change of the level's own clock: those of slower clocks get their gradient from the same sum
+    # only the change of the level's own clock: changes of slower clocks are added to it, so their gradient is the same
     own = level.fast[0]
     return level._replace(fast=(own._replace(delta=MLPWeights(*map(_as_leaf, own.delta))), *level.fast[1:]))
 
 
 def _as_leaf(matrix: Tensor) -> Tensor:
     leaf = matrix.detach().requires_grad_()
-    # the backward pass of the training step reaches this leaf too and would store a gradient nobody reads
+    # the backward pass of the training step reaches this leaf too and would store a gradient that is never read
     leaf.register_post_accumulate_grad_hook(_drop_gradient)
-    # a view: counting of operations in the backward pass hooks tensors that are no leaves
+    # a view: torch's FlopCounterMode can only hook tensors that are not leaves
     return leaf.view_as(leaf)
 
 

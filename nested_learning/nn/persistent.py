@@ -9,7 +9,7 @@ from nested_learning.shapes import Float, Tensor
 class PersistentTokens(nn.Module):
     """Tokens that a layer reads before its input (Titans, arXiv 2501.00663, equation 19). Arguments: number, width.
 
-    They are embeddings, and normalised like those of a text.
+    They are learned embeddings, normalised like those of tokens.
     """
 
     def __init__(self, num_tokens: int, dim: int) -> None:

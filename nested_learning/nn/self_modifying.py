@@ -59,6 +59,7 @@ class SelfModifyingMemory(nn.Module):
         self.views = QKVProjections(dim, num_heads, conv_width)
         learned = design.kinds.learned
         widths = dict.fromkeys(adaptive, head_dim) | {READ: head_dim}
+        # an adaptive memory replaces the projection of the gates; their biases stay parameters in both cases
         if "gates" in adaptive:
             widths["gates"] = NUM_GATE_SETS * len(learned)
             self.gates = None
@@ -78,10 +79,11 @@ class SelfModifyingMemory(nn.Module):
         self.output = nn.Linear(dim, dim, bias=False)
 
     def init_state(self, batch: int) -> SelfModifyingState:
-        """Return the state before the first token: nothing is written."""
+        """Return the state before the first token."""
         momentum = self.design.kinds.momentum == "gate"
         memory = {}
         for name, weights in self.weights().items():
+            # zeros, not the base: the base is added at each use, so that retention does not decay it
             zeros = tuple(layer.new_zeros(batch, *layer.shape) for layer in weights)
             memory[name] = init_memory(zeros, momentum=momentum)
         return SelfModifyingState(self.views.init_state(batch), memory)
@@ -132,7 +134,8 @@ class SelfModifyingMemory(nn.Module):
     def read_frozen(
         self, query: Float[Tensor, "b h t k"], base: ops.Memories, memory: ops.State
     ) -> Float[Tensor, "b h t k"]:
-        """Read with the query; nothing is written."""
+        """Read with the query without writing."""
+        # reads need only the query's memory and the memory that is read: keys, values and gates are for writes
         if "query" in base:
             query = apply_memory(query, full_weights(base["query"], memory["query"].weight), self.design.of("query"))
         return apply_memory(F.normalize(query, dim=-1), full_weights(base[READ], memory[READ].weight), self.design.read)

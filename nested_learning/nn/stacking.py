@@ -14,17 +14,17 @@ from nested_learning.nn.language_model import Block, LanguageModel
 
 IN_A_LEVEL = re.compile(r"(blocks\.\d+\.cms\.levels)\.(\w+)\.(.+)")
 # parameters that only a model of several levels has: they keep their initial values
-BEYOND = re.compile(r"\.cms\.(scale|levels\.\w+\.(key|value)\.weight)$")
+ONLY_IN_LEVELS = re.compile(r"\.cms\.(scale|levels\.\w+\.(key|value)\.weight)$")
 
 
 @torch.no_grad()
 def stack(model: LanguageModel, trained: LanguageModel) -> None:
-    """Give `model`, in place, the weights of `trained`, a model like it with one level in each block.
+    """Copy the weights of `trained`, a model like `model` with one level in each block, into `model`.
 
-    The slowest level of a block gets the block's MLP. The others get it with `down` zero: they start as the identity on
-    trained hidden units, and their first update changes `down`. So the model has the outputs of `trained`, to the bit,
-    until a level updates, in each variant of the continuum memory.
-    Raises ConfigError when `trained` has several levels or the two do not fit.
+    The slowest level of a block gets the block's MLP. The others get the same `up` and a `down` of zero: with the
+    residual they are the identity, on trained hidden units, until an update changes `down`. So the outputs of `model`
+    are those of `trained`, to the bit, until a level updates, in each variant of the continuum memory.
+    Raises ConfigError when `trained` has several levels or the models do not fit.
     Source: Nested Learning, arXiv 2512.24695, section 7.3; the identity is ours.
     """
     (only, *others), levels = _levels(trained), _levels(model)
@@ -34,13 +34,14 @@ def stack(model: LanguageModel, trained: LanguageModel) -> None:
     saved, unused = dict(trained.named_parameters()), set(dict(trained.named_parameters()))
     slowest = max(levels, key=_slowness).name
     for name, parameter in model.named_parameters():
-        if BEYOND.search(name):
+        if ONLY_IN_LEVELS.search(name):
             continue
-        found = IN_A_LEVEL.fullmatch(name)
-        source = f"{found[1]}.{only.name}.{found[3]}" if found else name
+        in_level = IN_A_LEVEL.fullmatch(name)
+        # (blocks.0.cms.levels).(fast).(up.weight): the same parameter of the only level of the trained model
+        source = f"{in_level[1]}.{only.name}.{in_level[3]}" if in_level else name
         parameter.copy_(_fitting(saved, source, parameter))
         unused.discard(source)
-        if found and found[2] != slowest and found[3] == "down.weight":
+        if in_level and in_level[2] != slowest and in_level[3] == "down.weight":
             parameter.zero_()
     if unused:
         raise ConfigError(f"stack_from: this model has no place for {sorted(unused)[0]}; use model=hope_attention")
@@ -52,7 +53,7 @@ def _levels(model: LanguageModel) -> list[Level]:
 
 
 def _slowness(level: Level) -> tuple[bool, int]:
-    """Order levels by how seldom they change: the outer clock after all that are written inside the context."""
+    """Return a sort key from fast to slow: levels with a context clock by period, then the others by period."""
     return (level.context is None, level.period if level.context is None else level.context.period)
 
 

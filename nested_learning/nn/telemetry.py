@@ -1,4 +1,4 @@
-"""Statistics of a model's memories, observed from outside by hooks; without hooks nothing is computed."""
+"""Statistics of a model's memories, computed by hooks; without hooks a forward pass costs nothing more."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What can compute the memories on a device, and what does: named in the configuration, said in the log."""
+"""The backends that compute memories, and which of them is used on a device."""
 
 import importlib.util
 
@@ -7,7 +7,7 @@ import torch
 from nested_learning.errors import ConfigError
 from nested_learning.ops import cpp
 
-# what "auto" takes where it can be had; anything else computes with torch
+# what "auto" uses where it is available; otherwise torch
 AUTO = {"cpu": "cpp", "cuda": "triton"}
 NAMES = {"triton": "kernels in Triton", "fla": "flash-linear-attention"}
 INSTALL = {"triton": "pip install triton", "fla": "pip install nested-learning[fla]"}
@@ -15,10 +15,10 @@ BACKENDS = ("auto", "eager", "cpp", *NAMES)
 
 
 def resolve(backend: str, device: torch.device) -> tuple[str, str]:
-    """Return what computes the memories, and why, in one line.
+    """Return the backend that computes the memories, and one line for the log that says so and why.
 
-    "auto" is "cpp" on a CPU with a compiler, "triton" on a GPU of NVIDIA's with Triton, and else "eager", torch. Raises
-    ConfigError where something is asked for by its name and cannot be had.
+    "auto" is "cpp" on a CPU with a compiler, "triton" on an NVIDIA GPU with Triton, and otherwise "eager" (torch).
+    Raises ConfigError for a backend that is requested by name and not available.
     """
     if backend == "eager":
         return "eager", "memories are computed by torch (backend=eager)"
@@ -35,7 +35,7 @@ def resolve(backend: str, device: torch.device) -> tuple[str, str]:
 
 
 def missing(backend: str, device: torch.device) -> str | None:
-    """Say what `backend` lacks on this device; None: nothing."""
+    """Say why `backend` cannot be used on `device`; None if it can."""
     if backend == "cpp":
         return cpp.missing(device)
     if device.type != "cuda":

@@ -34,6 +34,7 @@ def chunked(
     form = closed_form(memory.weight, design)
     num_tokens = tokens.q.shape[2]
     sizes = chunk_sizes(num_tokens, design.chunk, memory.position)
+    # the graph of a deep memory has the weights and activations of every chunk, so it is always recomputed
     if form is deep and len(sizes) > 1:
 
         def read_chunk(here: Tokens, memory: Memory, base: Weights | None) -> tuple[Tensor, Memory]:
@@ -49,7 +50,7 @@ def chunked(
         return recomputed(read_span, spans(sizes), tokens, memory, base)
     num_whole = sizes.count(design.chunk)
     if form is matrix and num_whole > 1:
-        # whole chunks are computed together: only the first and the last can be incomplete
+        # all whole chunks are computed together; only the first and the last can be incomplete
         first = sizes[0] if sizes[0] < design.chunk else 0
         sizes = [first, num_whole * design.chunk, num_tokens - first - num_whole * design.chunk]
     outputs = []
@@ -66,7 +67,7 @@ def chunked(
 
 
 def split_tokens(tokens: Tokens, sizes: Sequence[int]) -> Iterator[Tokens]:
-    """Split tokens into runs of the given sizes."""
+    """Split tokens along the sequence into parts of the given sizes."""
     q, k, v, (rate, log_retention, log_momentum) = tokens
     # split at once: the gradient of slicing one chunk is a full-length tensor of zeros for every chunk
     parts = (x.split(list(sizes), dim=2) for x in (q, k, v, rate, log_retention))

@@ -1,7 +1,7 @@
-"""The operators in C++: compiled once by the machine's own compiler into a cache, and called by address.
+"""The operators in C++: compiled on first use by the machine's compiler, cached, and called through ctypes.
 
-The sources know nothing of Python or torch: they build in seconds, for the CPU at hand, and need no rebuild when
-either changes. Nothing is built at installation; a machine without a compiler computes with torch ("eager").
+The sources include no header of Python or torch: they compile in seconds, for this machine's CPU, and stay valid when
+either is updated. Nothing is built at installation; a machine without a compiler computes with torch ("eager").
 """
 
 import ctypes
@@ -25,11 +25,11 @@ TYPES = {torch.float32: "float", torch.float64: "double"}
 
 
 def missing(device: torch.device) -> str | None:
-    """Say what the operators lack on this machine; None: nothing, they are built and loaded."""
+    """Say why the operators cannot be used on `device`; None if they can, and then they are built and loaded."""
     if device.type != "cpu":
         return f"the C++ operators are for the CPU, not {device.type}"
     if compiler() is None:
-        return "no C++ compiler is found (CXX, c++, g++ or clang++)"
+        return "no C++ compiler was found (CXX, c++, g++ or clang++)"
     try:
         library()
     except NestedLearningError as error:
@@ -38,14 +38,14 @@ def missing(device: torch.device) -> str | None:
 
 
 def compiler() -> str | None:
-    """Return the path of the C++ compiler, `CXX` before the usual names."""
+    """Return the path of the C++ compiler, `CXX` or else the first of the usual names; None if there is none."""
     names = (os.environ["CXX"],) if os.environ.get("CXX") else ("c++", "g++", "clang++")
     return next((path for path in map(shutil.which, names) if path), None)
 
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """Return the operators, compiled unless the cache holds them. Raises NestedLearningError with what went wrong."""
+    """Load the operators, after compiling them if they are not in the cache. Raises NestedLearningError."""
     path = library_path()
     if not path.exists():
         _compile(path)
@@ -57,9 +57,10 @@ def library() -> ctypes.CDLL:
 
 @functools.cache
 def library_path() -> Path:
-    """Return where the compiled operators are: one file for every source, compiler and kind of CPU."""
+    """Return the path of the compiled operators: another for other sources, compilers and instruction sets."""
     command = [str(compiler()), *FLAGS, "-dM", "-E", "-x", "c++", os.devnull]
-    # the macros that are defined tell compilers and instruction sets apart
+    # with -march=native, predefined macros differ between compilers and between instruction sets: a home directory
+    # may be shared by machines with different CPUs
     macros = subprocess.run(command, capture_output=True, check=False).stdout
     sources = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
     digest = hashlib.sha256(sources + macros + " ".join(FLAGS).encode()).hexdigest()[:16]
@@ -68,13 +69,14 @@ def library_path() -> Path:
 
 
 def _compile(path: Path) -> None:
-    """Compile all sources to `path`, at once or not at all: several processes may do so at the same time."""
+    """Compile all sources to `path`. Several processes may do so at the same time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             built = Path(folder) / path.name
             command = [str(compiler()), *FLAGS, *map(str, sorted(SOURCES.glob("*.cpp"))), "-o", str(built)]
             subprocess.run(command, check=True, capture_output=True, text=True)
+            # atomic: another process sees the whole file or none
             built.replace(path)
     except subprocess.CalledProcessError as error:
         first = next((line for line in error.stderr.splitlines() if "error" in line), error.stderr[:200])
@@ -84,9 +86,12 @@ def _compile(path: Path) -> None:
 
 
 def call(name: str, sizes: Sequence[int], views: Sequence[Tensor | None], arrays: Sequence[Tensor | None]) -> None:
-    """Call an operator on `views`, `[b h t d]` of any strides but the last, and `arrays`, dense; None is no tensor."""
+    """Call the operator `name` for the dtype of its tensors.
+
+    `views` are `[b h t d]` with a contiguous last dimension, `arrays` are contiguous; None passes a null pointer.
+    """
     dtype = next(x.dtype for x in (*views, *arrays) if x is not None)
-    assert all(x is None or x.dtype == dtype for x in (*views, *arrays)), "one precision for all"
+    assert all(x is None or x.dtype == dtype for x in (*views, *arrays)), "all tensors must have one dtype"
     assert all(x is None or x.stride(-1) == 1 for x in views)
     assert all(x is None or x.is_contiguous() for x in arrays)
     pointers = [None if x is None else x.data_ptr() for x in (*views, *arrays)]

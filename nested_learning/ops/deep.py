@@ -1,7 +1,7 @@
 """Deep memories in closed form: the dual form of an MLP that learns with gradients at the start of its chunk.
 
-The gradient of a token has rank one in every layer, `h^T d`: the layer's input times the error at its output. So the
-updates of a chunk are a product of two tall matrices, and a read never forms the weights of a token:
+In every layer the gradient of a token has rank one, `h^T d`: the layer's input times the error at its output. With the
+inputs H and errors D of a chunk as matrices, a read needs no weights of single tokens:
 `x W_t = kept x W + pushed x S - ((x H^T) * written) D`.
 """
 
@@ -53,6 +53,7 @@ def backpropagate(
     k: Float[Tensor, "b h c i"], v: Float[Tensor, "b h c o"], weights: Weights, design: Design
 ) -> tuple[Weights, Weights]:
     """Return the input `h` of every layer and the error `d` at its output; the layer's gradient is `h^T d`."""
+    # `gradient="chunk"`: all tokens use the weights of the chunk's start, so that this is one ordinary forward pass
     inputs, outputs = [k], [k @ weights[0]]
     for weight in weights[1:]:
         inputs.append(F.gelu(outputs[-1]))
@@ -62,11 +63,12 @@ def backpropagate(
         d = -v
     else:
         d = (F.layer_norm(last, last.shape[-1:], eps=EPS) if design.norm else last) - v
+        # M(k) = k + z: the input is part of the output, and so of the error
         d = d + k if design.residual else d
     if design.norm:
         d = norm_backward(d, last)
     errors = [d]
-    # written out, not left to autograd: the errors of single tokens are needed, and they must be differentiable again
+    # not by autograd, which would return sums over tokens, and whose graph would have to be differentiated again
     for weight, output in zip(weights[:0:-1], outputs[-2::-1], strict=True):
         errors.append(torch.ops.aten.gelu_backward(errors[-1] @ weight.mT, output))
     return tuple(inputs), tuple(reversed(errors))
@@ -89,6 +91,8 @@ def erase(
     design: Design,
 ) -> Float[Tensor, "b h c o"]:
     """Return `k_t W_{t-1} + d_t`: delta gradient descent also removes what the first layer returns for the key."""
+    # d comes from the chunk's start, the erasure from the weights just before each token: a triangular system, as in
+    # ops/matrix.py
     right = d + shifted(decays.kept, 1.0)[..., None] * (k @ memory.weight[0])
     if decays.momentum is not None:
         right = right + shifted(decays.momentum.pushed, 0.0)[..., None] * (k @ memory.momentum[0])
@@ -110,6 +114,7 @@ def read_chunk(
     z = q
     for layer, (h, d, weight) in enumerate(zip(inputs, errors, memory.weight, strict=True)):
         x = F.gelu(z) if layer else q
+        # each query passes through the weights of its own token: the decayed start minus the updates up to it
         z = decays.kept[..., None] * (x @ weight) - ((x @ h.mT) * decays.written) @ d
         if decays.momentum is not None:
             z = z + decays.momentum.pushed[..., None] * (x @ memory.momentum[layer])
@@ -130,5 +135,6 @@ def write_chunk(inputs: Weights, errors: Weights, decays: Decays, memory: Memory
         now = [w + pushed * s for w, s in zip(now, momentum, strict=True)]
         kept, written = decays.momentum.kept[..., None, None], decays.momentum.written[..., None]
         momentum = tuple(kept * s - (h * written).mT @ d for s, h, d in zip(momentum, inputs, errors, strict=True))
+    # at the end of a chunk the next one begins: gradients are then taken at the new weights
     position = (position + errors[0].shape[2]) % design.chunk
     return Memory(reference if position else tuple(now), tuple(now), momentum, position)

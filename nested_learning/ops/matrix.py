@@ -23,6 +23,7 @@ def chunk(
     decays = steps(design.backend).unroll(tokens.gates)
     errors = chunk_errors(tokens, decays, memory, base, design)
     y = read_chunk(tokens, decays, errors, memory, design)
+    # the base is never decayed or written: its part of the output is one plain product
     return y if base is None else y + tokens.q @ base[0], write_chunk(tokens.k, decays, errors, memory, design)
 
 
@@ -44,6 +45,7 @@ def chunk_errors(
         right = right + n * shifted(decays.kept, 1.0)[..., None] * (k @ memory.weight[0])
         if decays.momentum is not None:
             right = right + n * shifted(decays.momentum.pushed, 0.0)[..., None] * (k @ memory.momentum[0])
+    # the read of the l2 gradient, at the weights of the chunk's start: in the middle of a chunk they are not `weight`
     if design.reads_chunk_start:
         right = right + k @ memory.reference[0]
     return solve_errors(k, decays.written, right, design)
@@ -83,6 +85,7 @@ def write_chunk(
     k: Float[Tensor, "b h c i"], decays: Decays, errors: Float[Tensor, "b h c o"], memory: Memory, design: Design
 ) -> Memory:
     """Return the memory after the last token."""
+    # the last rows of the decays: what is left at the end of the start's weights and of each token's update
     reference, (weight,), momentum, position = memory
     weight_now = decays.kept[..., -1, None, None] * weight - (k * decays.written[..., -1, :, None]).mT @ errors
     if decays.momentum is not None:
@@ -107,6 +110,7 @@ def chunks(
     # the base is [h i o]: one more dimension, to broadcast over chunks
     over_chunks = None if base is None else (base[0][..., None, :, :],)
     read_keys, constant = linear_errors(k, constant_errors(k, tokens.v, over_chunks, design), decays, design)
+    # keys times what is left of their writes at the end of the chunk: the update of a chunk is -write_keys^T E
     write_keys = k * decays.written[..., -1, :, None]
     ends = decays.kept[..., -1, None, None]
     if decays.momentum is None:
@@ -114,7 +118,7 @@ def chunks(
         queries = decays.kept[..., None] * q
         after = Memory((end,), (end,), (), 0)
     else:
-        # the same scan over the stacked state [W; S], whose width is twice that of the keys
+        # the same scan over the stacked state [W; S], which has twice the rows of W
         extra = decays.momentum
         write_keys = torch.cat([write_keys, k * extra.written[..., None]], dim=-1)
         ends = torch.stack([ends, extra.pushed[..., -1, None, None], extra.kept[..., None, None]])
@@ -124,6 +128,7 @@ def chunks(
         weight, momentum = end.chunk(2, dim=-2)
         after = Memory((weight,), (weight,), (momentum,), 0)
     if design.read == "chunk":
+        # the first rows of [W; S] are W
         y = q @ starts[..., : q.shape[-1], :]
     else:
         y = queries @ starts - ((q @ k.mT) * decays.written) @ errors
@@ -137,11 +142,11 @@ def linear_errors(
     n = design.num_erasures
     if design.num_reads == 0:
         return None, constant
-    # in a whole chunk the weights of its start are W too, so that both kinds of reads are one coefficient
+    # a whole chunk starts at its reference, so that both kinds of reads are of W and their coefficients add up
     of_weight = (n * shifted(decays.kept, 1.0) + int(design.reads_chunk_start))[..., None] * k
     if decays.momentum is not None:
         of_momentum = n * shifted(decays.momentum.pushed, 0.0)[..., None] * k
         of_weight = torch.cat([of_weight, of_momentum], dim=-1)
-    # one solve with A and B side by side as right-hand sides
+    # one solve for A and B, concatenated as right-hand sides
     solved = solve_errors(k, decays.written, torch.cat([of_weight, constant], dim=-1), design)
     return solved.split([of_weight.shape[-1], constant.shape[-1]], dim=-1)

@@ -37,10 +37,10 @@ class Design:
     what the first layer returns for the key; True is delta gradient descent (DGD), False gradient descent. `gradient`:
     taken at the weights just before each "token", or at the weights of the start of its "chunk". `read`: from the
     weights just after each "token", or from those of the start of its "chunk". `residual`: whether M adds its input to
-    its output; `norm`: whether the output is normalised before that. `chunk`: tokens per chunk; with "token" twice it
-    does not change the result. `backend`: the implementation, the same to rounding: "eager" (torch) or one of
-    ops/backend.py. `recompute`: whether the backward pass of a matrix memory recomputes spans of chunks instead of
-    storing them ("cpp" always does).
+    its output; `norm`: whether the output is normalised before that. `chunk`: tokens per chunk; if `gradient` and
+    `read` are both "token" it does not change the result. `backend`: the implementation, "eager" (torch) or another of
+    ops/backend.py; results are the same to rounding. `recompute`: whether the backward pass of a matrix memory
+    recomputes spans of chunks instead of storing them ("cpp" always does).
     """
 
     objective: str
@@ -70,7 +70,11 @@ class Design:
 
 
 class Memory(NamedTuple):
-    """A memory's weights at the start of the chunk and now, `position` tokens later, and its momentum (or none)."""
+    """The state of a memory, per row and head.
+
+    `reference`: the weights at the start of the current chunk; `weight`: the weights now, `position` tokens later;
+    `momentum`: that of every layer, or an empty tuple.
+    """
 
     reference: Weights
     weight: Weights
@@ -124,8 +128,8 @@ def naive_associative(
     for t in range(tokens.q.shape[2]):
         q, k, v = (x[:, :, t, None] for x in tokens[:3])
         rate, retention = gates.rate[:, :, t, None, None], gates.log_retention[:, :, t, None, None].exp()
-        learnt_at = full_weights(base, reference if design.gradient == "chunk" else weight)
-        updates = list(torch.func.grad(loss)(learnt_at, k, v, design))
+        point = full_weights(base, reference if design.gradient == "chunk" else weight)
+        updates = list(torch.func.grad(loss)(point, k, v, design))
         if design.erase:
             updates[0] = updates[0] + k.mT @ (k @ full_weights(base, weight)[0])
         steps = tuple(-rate * update for update in updates)

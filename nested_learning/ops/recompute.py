@@ -21,7 +21,8 @@ Step = Callable[[Any, Any, Any], tuple[Tensor, Any]]
 class ChunkLoop:
     """A loop over chunks, as a function of a flat list of tensors, which is what autograd functions take.
 
-    `given`: the inputs, the first state and the shared weights. `after`: the last state, for its structure.
+    `given`: the inputs, the first state and the shared weights. `after`: the last state. `run` sets it, because the
+    results of an autograd function are flat and the caller needs the structure (and the integers) of the state.
     """
 
     step: Step
@@ -42,9 +43,10 @@ class ChunkLoop:
 
 
 def recomputed(step: Step, sizes: Sequence[int], inputs: Any, state: Any, shared: Any) -> tuple[Tensor, Any]:
-    """Run `step` over all chunks; return the outputs, concatenated, and the last state.
+    """Run `step` over all chunks; return the concatenated outputs and the last state.
 
-    `inputs` are split into `sizes` along dimension 2. Gradients can be differentiated again, which stores all chunks.
+    `inputs` are split into `sizes` along dimension 2. The gradients can be differentiated again; then all chunks are
+    stored.
     """
     loop = ChunkLoop(step, sizes, (inputs, state, shared))
     leaves = tree.leaves(loop.given)
@@ -56,9 +58,10 @@ def recomputed(step: Step, sizes: Sequence[int], inputs: Any, state: Any, shared
 
 
 def spans(sizes: Sequence[int]) -> list[int]:
-    """Group chunks into spans: of n chunks about sqrt(n) spans of sqrt(n) chunks, as tokens per span.
+    """Group n chunks into about sqrt(n) spans of sqrt(n) chunks; return the tokens of each span.
 
-    This stores the least: the start of every span and the graph of one. Source: arXiv 1604.06174, section 4.
+    The stored states at span starts and the graph of one span then sum to the least memory. Source: arXiv 1604.06174,
+    section 4.
     """
     each = math.isqrt(max(len(sizes) - 1, 0)) + 1
     return [sum(sizes[first : first + each]) for first in range(0, len(sizes), each)]
@@ -71,16 +74,18 @@ class _Recomputed(torch.autograd.Function):
         results, ctx.starts = loop.run(leaves)
         ctx.loop = loop
         ctx.save_for_backward(*leaves)
+        # gradients that are not needed arrive as None, not as zeros of a whole state
         ctx.set_materialize_grads(False)
-        # autograd wants distinct outputs: a state may hold one tensor twice, as reference and as weight
+        # autograd needs distinct outputs: a state may contain one tensor twice, as reference and as weight
         return results[0], *(x.clone() for x in results[1:])
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *d_state: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Go back from the last chunk to the first."""
+        """Recompute the chunks from last to first, passing on the gradient of the state."""
         loop, leaves = ctx.loop, ctx.saved_tensors
+        # grad mode is on in a backward pass only with create_graph=True: recompute everything with a graph
         if torch.is_grad_enabled():
-            # views: where one input was computed from another, each still gets its own gradient only
+            # views: where one input was computed from another, each gets only its direct gradient
             own = [x.view_as(x) for x in leaves]
             results, _ = loop.run(own)
             return None, *differentiate(results, (dy, *d_state), own, create_graph=True)
@@ -97,14 +102,15 @@ class _Recomputed(torch.autograd.Function):
             for whole, part in zip(d_inputs, d_here, strict=True):
                 if part is not None:
                     whole[:, :, end - size : end] = part
-            # the gradient at this chunk's start is that at the end of the chunk before
+            # the start of this chunk is the end of the previous one
             d_state = tuple(d_start)
             d_shared = [b if a is None else a if b is None else a + b for a, b in zip(d_shared, more, strict=True)]
         return None, *d_inputs, *d_state, *d_shared
 
 
 def backward_of_chunk(step: Step, given: Any, after: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Recompute one chunk with a graph; return the gradients of everything given, from those of its results."""
+    """Recompute one chunk with a graph; return the gradients of `given` from the gradients `after` of its results."""
+    # detached: the graph of the chunk ends at its inputs and is freed with it
     own = [x.detach().requires_grad_() for x in tree.leaves(given)]
     with torch.enable_grad():
         y, state = step(*unflatten(given, own))
@@ -115,13 +121,14 @@ def differentiate(
     results: Sequence[Tensor], after: Sequence[Tensor | None], leaves: Sequence[Tensor], create_graph: bool
 ) -> list[Tensor | None]:
     """Return the gradients of `leaves` from the gradients `after` of `results`; None for a leaf without one."""
-    wanted = [(x, d) for x, d in zip(results, after, strict=True) if d is not None and x.requires_grad]
-    needed = [x for x in leaves if x.requires_grad]
-    if not wanted or not needed:
+    # torch.autograd.grad accepts neither results without a graph nor leaves that require no gradient
+    pairs = [(x, d) for x, d in zip(results, after, strict=True) if d is not None and x.requires_grad]
+    inputs = [x for x in leaves if x.requires_grad]
+    if not pairs or not inputs:
         return [None for _ in leaves]
-    ends, gradients = zip(*wanted, strict=True)
-    each = iter(torch.autograd.grad(ends, needed, gradients, create_graph=create_graph, allow_unused=True))
-    return [next(each) if x.requires_grad else None for x in leaves]
+    outputs, d_outputs = zip(*pairs, strict=True)
+    d_inputs = iter(torch.autograd.grad(outputs, inputs, d_outputs, create_graph=create_graph, allow_unused=True))
+    return [next(d_inputs) if x.requires_grad else None for x in leaves]
 
 
 def chunks_of(inputs: Any, sizes: Sequence[int]) -> Iterator[Any]:

@@ -1,6 +1,6 @@
-"""Statistics of a memory: its error about each token, how much it retains, and how many directions it uses.
+"""Statistics of a memory: its error on each token, how much it retains, and how many directions it uses.
 
-They are computed next to the forward pass, at the cost of one more read; training and inference do not call this.
+They are computed apart from the forward pass, and repeat it once; training and inference do not call this.
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ from nested_learning.shapes import Float, Tensor
 
 
 class TokenStats(NamedTuple):
-    """Of each token: the norm of the memory's error about it just before its write, and its retention gate."""
+    """For each token: the norm of the memory's error on it just before its write, and its retention gate."""
 
     surprise: Float[Tensor, "b h t"]
     retention: Float[Tensor, "b h t"]
@@ -64,12 +64,12 @@ def self_modifying_stats(qkv: QKV, base: Memories, state: State, design: SelfDes
 
 
 def norm(weights: Iterable[Float[Tensor, "b ..."]]) -> Float[Tensor, " b"]:
-    """Return the norm of all `weights` of a row together. Source: ours."""
+    """Return the norm of all `weights` together, for each row."""
     return torch.stack([weight.flatten(1).square().sum(1) for weight in weights]).sum(0).sqrt()
 
 
 def mean_rank(weights: Iterable[Float[Tensor, "b ..."]]) -> Float[Tensor, " b"]:
-    """Return the mean over the matrices in `weights` of their effective ranks, of each row. Source: ours."""
+    """Return the mean of the effective ranks of all matrices in `weights`, for each row."""
     return torch.cat([effective_rank(weight).reshape(len(weight), -1) for weight in weights], dim=1).mean(1)
 
 

@@ -95,7 +95,7 @@ def test_without_a_compiler_torch_computes_and_says_why(monkeypatch):
     monkeypatch.setattr(cpp, "compiler", lambda: None)
     assert resolve("auto", CPU) == (
         "eager",
-        "memories are computed by torch: no C++ compiler is found (CXX, c++, g++ or clang++)",
+        "memories are computed by torch: no C++ compiler was found (CXX, c++, g++ or clang++)",
     )
     with pytest.raises(ConfigError, match=r"backend=cpp: no C\+\+ compiler.*use backend=eager"):
         resolve("cpp", CPU)

@@ -1,9 +1,10 @@
-"""Update rules: how weights follow a gradient. Memories, levels and optimizers share them.
+"""Update rules: how weights change with a gradient. Memories, levels and optimizers share them.
 
-This table holds what a configuration must know of each rule, and imports no torch. `ops/rules/<name>.py` holds the two
-functions of rule `<name>`: `init_<name>(w) -> state` and `<name>(w, g, state, *, lr, weight_decay, ...) -> (w, state)`.
-They are pure and differentiable. A state is a NamedTuple of tensors with the rows of the weights, and plain integers.
-A new rule is one file and one line in `RULES`; optimizers may have a faster form in `optim/updates.py`.
+This table contains what a configuration must know about each rule, and imports no torch. The file
+`ops/rules/<name>.py` has two functions, `init_<name>(w) -> state` and
+`<name>(w, g, state, *, lr, weight_decay, ...) -> (w, state)`. They are pure and differentiable. A state is a NamedTuple
+of integers and of tensors whose batch dimensions are those of the weights. A new rule is one file and one line in
+`RULES`; optimizers may have a faster form in `optim/updates.py`.
 """
 
 from typing import NamedTuple
@@ -13,9 +14,9 @@ class Rule(NamedTuple):
     """A rule as configurations see it.
 
     `keys`: the keywords of its function besides lr and weight_decay, all of which must be configured. `min_rank` 0:
-    every coordinate is updated by itself; 2: the last two dimensions of the weights are a matrix `[out, in]`, the
-    others independent rows. `reads_inputs`: its function has a keyword `x`, the inputs `[*, n, in]` of the linear map.
-    `in_context`: levels of the continuum memory may learn by it while a context is read.
+    the rule is element-wise; 2: the last two dimensions of the weights are a matrix `[out, in]`, the others a batch.
+    `reads_inputs`: its function has a keyword `x`, the inputs `[*, n, in]` of the linear map. `in_context`: levels of
+    the continuum memory may learn by it while a context is read.
     """
 
     keys: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Adam with a decay of the weights apart from the gradient; without decay, Adam."""
+"""AdamW: Adam with decoupled weight decay; without decay, Adam."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import torch
 from nested_learning.ops.rules.rule import Rate
 from nested_learning.shapes import Float, Tensor
 
-# far below eps²; where every gradient was zero, the derivative of the root stays finite
+# far below eps²; keeps the derivative of the root finite where every gradient was zero
 TINY = 1e-30
 
 
@@ -35,7 +35,7 @@ def adamw(
     betas: Sequence[float],
     eps: float,
 ) -> tuple[Float[Tensor, "..."], AdamWState]:
-    """Divide the mean of the gradient by the root of its mean square; decay the weights apart from it.
+    """Divide the mean of the gradient by the root of its mean square; the weight decay is decoupled.
 
     Source: Loshchilov and Hutter, arXiv 1711.05101, algorithm 2, with the schedule inside `lr`.
     """

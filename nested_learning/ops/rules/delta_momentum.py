@@ -1,4 +1,4 @@
-"""Delta momentum: a gradient takes the place of what the momentum held for its direction."""
+"""Delta momentum: a gradient replaces what the momentum contains along its direction."""
 
 import torch
 
@@ -22,15 +22,15 @@ def delta_momentum(
     momentum: float,
     erase: float,
 ) -> tuple[Float[Tensor, "*batch o i"], MomentumState]:
-    """Write each gradient into the momentum by the delta rule: `m = m (momentum - share gᵀ g) - lr g`, `w + m`.
+    """Write each gradient into the momentum by the delta rule: `m = m (momentum - rate gᵀ g) - lr g`, `w + m`.
 
-    `share = erase / (1 + erase ‖g‖²)`, as in the exact step of `dgd`: where gradients are large, a gradient takes the
-    place of all that the momentum held for its direction, and where they are small this is `momentum`. So the factor
-    on m stays in (momentum - 1, momentum] at any size of the gradient; the paper's own, `momentum - gᵀ g`, leaves
-    (-1, 1) where ‖g‖² exceeds 1 + momentum. `erase` 0 is `momentum`, 1 the paper's for small gradients; the
-    preconditioner P is the identity. A vector is a matrix of one row.
+    `rate = erase / (1 + erase ‖g‖²)`, as in the exact step of `dgd`: a large gradient replaces what the momentum
+    contains along its direction; for small ones the rule is `momentum`. The factor on m stays in
+    (momentum - 1, momentum] at any size of the gradient; the paper's, `momentum - gᵀ g`, leaves (-1, 1) where ‖g‖²
+    exceeds 1 + momentum. `erase` 0 is `momentum`, 1 the paper's for small gradients; the preconditioner P is the
+    identity. A vector is a matrix of one row.
     Source: Nested Learning, arXiv 2512.24695, equations 48-49.
     """
-    share = erase / (1 + erase * g.square().sum(dim=(-2, -1), keepdim=True))
-    step = momentum * state.momentum - share * (state.momentum @ g.mT) @ g - lr * g
+    rate = erase / (1 + erase * g.square().sum(dim=(-2, -1), keepdim=True))
+    step = momentum * state.momentum - rate * (state.momentum @ g.mT) @ g - lr * g
     return w * (1 - lr * weight_decay) + step, MomentumState(step)

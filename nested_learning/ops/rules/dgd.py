@@ -1,4 +1,4 @@
-"""Delta gradient descent: the weights decay along the inputs that they are now taught."""
+"""Delta gradient descent: the weights decay along the inputs of the gradient."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ from nested_learning.shapes import Float, Tensor
 
 
 class DGDState(NamedTuple):
-    """Nothing: delta gradient descent remembers no gradient."""
+    """Empty: delta gradient descent keeps no state."""
 
 
-def init_dgd(w: Float[Tensor, "*batch o i"]) -> DGDState:  # noqa: ARG001  (every rule begins from the weights)
+def init_dgd(w: Float[Tensor, "*batch o i"]) -> DGDState:  # noqa: ARG001  (all rules have this signature)
     """Return the state of `dgd`, which is empty."""
     return DGDState()
 
@@ -27,12 +27,12 @@ def dgd(
     input_decay: float,
     x: Float[Tensor, "*batch n i"],
 ) -> tuple[Float[Tensor, "*batch o i"], DGDState]:
-    """Answer the inputs `x` with minus their errors, staying near `w`: `(w - lr g) (I + lr xᵀ x)⁻¹`.
+    """Map the inputs `x` to their negative errors, staying close to `w`: `(w - lr g) (I + lr xᵀ x)⁻¹`.
 
-    It minimises `½ Σ ‖w' x - u‖² + ‖w' - w‖² / (2 lr)` exactly, `u = -∂L/∂y`, for all n inputs at once; `g = Σ ∂L/∂y x`
-    must be summed over the same inputs (a mean loss: divide `x` by √n). For one input this is
+    This minimises `½ Σ ‖w' x - u‖² + ‖w' - w‖² / (2 lr)`, `u = -∂L/∂y`, exactly and for all n inputs at once;
+    `g = Σ ∂L/∂y x` must be summed over the same inputs (for a mean loss divide `x` by √n). For one input it is
     `w (I - lr' x xᵀ) - lr' g` with `lr' = lr / (1 + lr ‖x‖²)`. The decay acts on the weight, never on the gradient.
-    `input_decay` weighs the decay: 1 is the paper's, 0 is `gd`.
+    `input_decay` scales the decay: 1 is the paper's, 0 is `gd`.
     Source: Nested Learning, arXiv 2512.24695, equations 56-57.
     """
     moved = w * (1 - lr * weight_decay) - lr * g

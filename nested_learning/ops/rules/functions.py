@@ -1,4 +1,4 @@
-"""The functions of every rule in the table, found in the file that has the rule's name."""
+"""The functions of every rule in the table, imported from the file with the rule's name."""
 
 from importlib import import_module
 
@@ -8,9 +8,9 @@ from nested_learning.ops.rules.rule import RuleFunctions
 
 def find_functions(name: str) -> RuleFunctions:
     """Import `ops/rules/<name>.py` and return its functions `init_<name>` and `<name>`."""
-    found = vars(import_module(f"nested_learning.ops.rules.{name}"))
-    return RuleFunctions(found[f"init_{name}"], found[name])
+    names = vars(import_module(f"nested_learning.ops.rules.{name}"))
+    return RuleFunctions(names[f"init_{name}"], names[name])
 
 
-# all at once: compiled code then looks functions up in a dictionary and imports nothing
+# imported at once, not on first use: torch.compile can trace a dictionary lookup but not an import
 FUNCTIONS = {name: find_functions(name) for name in RULES}

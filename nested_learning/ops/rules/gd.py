@@ -7,10 +7,10 @@ from nested_learning.shapes import Float, Tensor
 
 
 class GDState(NamedTuple):
-    """Nothing: gradient descent remembers no gradient."""
+    """Empty: gradient descent keeps no state."""
 
 
-def init_gd(w: Float[Tensor, "..."]) -> GDState:  # noqa: ARG001  (every rule begins from the weights)
+def init_gd(w: Float[Tensor, "..."]) -> GDState:  # noqa: ARG001  (all rules have this signature)
     """Return the state of `gd`, which is empty."""
     return GDState()
 
@@ -18,7 +18,7 @@ def init_gd(w: Float[Tensor, "..."]) -> GDState:  # noqa: ARG001  (every rule be
 def gd(
     w: Float[Tensor, "..."], g: Float[Tensor, "..."], state: GDState, *, lr: Rate, weight_decay: float
 ) -> tuple[Float[Tensor, "..."], GDState]:
-    """Step against the gradient: `w - lr g`; decay the weights apart from it.
+    """Step against the gradient: `w - lr g`; the weight decay is decoupled.
 
     Source: Nested Learning, arXiv 2512.24695, equation 32.
     """

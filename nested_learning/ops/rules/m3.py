@@ -11,7 +11,11 @@ from nested_learning.shapes import Float, Tensor
 
 
 class M3State(NamedTuple):
-    """The fast momentum, the slow one and what stands for it in a step, the gradients it waits for, their squares."""
+    """The state of `m3`.
+
+    `fast`, `slow`: the two momenta; `slow_step`: the orthogonalised slow one; `waiting`: the sum of the gradients that
+    are not yet in the slow one; `square`: the sum of squared gradients.
+    """
 
     fast: Float[Tensor, "*batch r c"]
     slow: Float[Tensor, "*batch r c"]
@@ -38,13 +42,14 @@ def m3(
     slow_every: int,
     eps: float,
 ) -> tuple[Float[Tensor, "*batch r c"], M3State]:
-    """Step along `(NS(fast) + slow_weight NS(slow)) / (√square + eps)`; decay the weights apart from it.
+    """Step along `(NS(fast) + slow_weight NS(slow)) / (√square + eps)`; the weight decay is decoupled.
 
-    Sums, not means, as in the paper: `fast += g` and `square += g²` at every update, and once in `slow_every` updates,
-    before the next, `slow +=` the gradients since the last time. The last two dimensions are the matrix. The paper's
-    factors are not lost: β1 and β3 scale what NS then scales away, and β2 is the same as lr and eps times `β2 ** -0.5`.
-    Orthogonalising fills coordinates that had no gradient, which `eps` alone keeps small: it should be near the usual
-    size of √square. Far above it, and with `slow_weight` 0, this is Muon at the rate `lr / eps` without forgetting.
+    Sums, not means, as in the paper: `fast += g` and `square += g²` at every update. Once in `slow_every` updates,
+    before the new gradient is used, `slow +=` the gradients since the last time. The last two dimensions are the
+    matrix. The paper's factors need no keys: NS does not depend on the scale β1 and β3 of its argument, and β2 equals
+    lr and eps times `β2 ** -0.5`. Orthogonalisation also moves elements that had no gradient, and only `eps` limits
+    these steps: it should be near the usual size of √square. Far above it, and with `slow_weight` 0, this is Muon at
+    the rate `lr / eps` with a momentum that does not decay.
     Source: Nested Learning, arXiv 2512.24695, equation 75 and algorithm 1.
     """
     slow, slow_step, waiting = state.slow, state.slow_step, state.waiting

@@ -1,4 +1,4 @@
-"""Gradient descent with momentum, the heavy ball."""
+"""Gradient descent with momentum (heavy ball)."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from nested_learning.shapes import Float, Tensor
 
 
 class MomentumState(NamedTuple):
-    """The momentum: the step that was made last."""
+    """The momentum: the last step."""
 
     momentum: Float[Tensor, "..."]
 
@@ -28,10 +28,10 @@ def momentum(
     weight_decay: float,
     momentum: float,
 ) -> tuple[Float[Tensor, "..."], MomentumState]:
-    """Step along a sum of gradients that fades by `momentum`: `m = momentum m - lr g`, `w + m`.
+    """Step along a decaying sum of gradients: `m = momentum m - lr g`, `w + m`.
 
-    The rate is inside the sum: a gradient keeps the rate of its own step. Source: Nested Learning, arXiv 2512.24695,
-    equation 33; at a constant rate this is the momentum of `torch.optim.SGD`.
+    The rate is inside the sum: each gradient is scaled by the rate of its own step. Source: Nested Learning, arXiv
+    2512.24695, equation 33; at a constant rate this is the momentum of `torch.optim.SGD`.
     """
     step = momentum * state.momentum - lr * g
     return w * (1 - lr * weight_decay) + step, MomentumState(step)

@@ -1,4 +1,4 @@
-"""Muon: momentum whose singular values are all made equal."""
+"""Muon: momentum that is orthogonalised, so that its singular values are about equal."""
 
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ def muon(
 def muon_scale(w: Float[Tensor, "*batch r c"]) -> float:
     """Return the factor that gives an orthogonal matrix the root mean square of an AdamW step, about 0.2.
 
-    With it a learning rate and a weight decay found for AdamW serve Muon too, at any width. Source: Liu et al., arXiv
+    With it Muon can use the learning rate and weight decay of AdamW, at any width. Source: Liu et al., arXiv
     2502.16982, section 2.2.
     """
     return 0.2 * max(w.shape[-2:]) ** 0.5

@@ -1,4 +1,4 @@
-"""Momentum over gradients that a preconditioner has rescaled."""
+"""Momentum of preconditioned gradients."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from nested_learning.shapes import Float, Tensor
 
 
 class PreconditionedMomentumState(NamedTuple):
-    """The momentum (the step that was made last), the running mean of the gradient's square, the updates made."""
+    """The momentum (the last step), the running mean of the squared gradient, and the number of updates."""
 
     momentum: Float[Tensor, "..."]
     square: Float[Tensor, "..."]
@@ -36,8 +36,8 @@ def preconditioned_momentum(
     """Keep a momentum of rescaled gradients: `m = momentum m - lr P g`, `w + m`.
 
     The paper leaves P open; here it is diagonal, one over the root of the running mean (by `beta`) of the gradient's
-    square. AdamW rescales the mean of gradients; this is the mean of rescaled gradients, each in the measure of its
-    own time. Source: Nested Learning, arXiv 2512.24695, equation 47.
+    square. AdamW rescales the mean of the gradients; this rule takes the mean of gradients that were rescaled when
+    they arrived. Source: Nested Learning, arXiv 2512.24695, equation 47.
     """
     num_updates = state.num_updates + 1
     square = beta * state.square + (1 - beta) * g * g
