@@ -1,4 +1,4 @@
-"""Checkpoints: directories of safetensors, JSON and YAML, whole or absent, verified before a byte of them is used.
+"""Checkpoints: directories of safetensors, JSON and YAML, written atomically and verified before they are used.
 
 `<run>/checkpoints/step_00000100/` holds model.safetensors, optimizer.safetensors, config.yaml, progress.json, the
 tokenizer, a model card, and hashes.json with the sha256 of all of them; `<run>/checkpoints/latest` names the newest.

@@ -33,7 +33,7 @@ ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a run is. It holds no generator state: data order and all random numbers follow from seed and step.
+    """The progress of a run. It has no generator state: data order and all random numbers follow from seed and step.
 
     `seconds`: of training steps, without validation and saving; `cpu_seconds`: CPU time of this process, all threads;
     `source`, `tokenizer`: fingerprints of the data; `metrics`: the last value of each metric; `best`: the metrics of
@@ -140,7 +140,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def write_config(directory: Path, config: dict[str, Any]) -> None:
-    """Write `config` as YAML, keys in their own order."""
+    """Write `config` as YAML, without sorting its keys."""
     write_atomic(directory / CONFIG, yaml.dump(config, None, Dumper, sort_keys=False, allow_unicode=True))
 
 
@@ -148,12 +148,12 @@ def way_out(damaged: Path) -> str:
     """Return what to do about a checkpoint that cannot be used."""
     others = [path for path in steps(damaged.parent) if path.name != damaged.name]
     if others:
-        return f"use an older one: resume={others[-1]} to train on, checkpoint={others[-1]} to read"
+        return f"use an older one: resume={others[-1]} to train, checkpoint={others[-1]} to evaluate"
     return "there is no other checkpoint of this run: start a new run with another name"
 
 
 def steps(folder: Path) -> list[Path]:
-    """List the checkpoints in `folder`, the oldest first."""
+    """Return the checkpoints in `folder`, the oldest first."""
     return sorted(folder.glob("step_????????"))
 
 

@@ -56,7 +56,7 @@ def save(
 ) -> Path:
     """Write a checkpoint of `run` and make it the latest; return its directory. All processes must call it.
 
-    A kill at any moment leaves the previous checkpoint in place and named by `latest`. Only the first process writes,
+    A kill at any moment leaves the previous checkpoint complete and named by `latest`. Only the first process writes,
     unless parameters are sharded: then each writes its shards. All but the last two are removed, except those of every
     `keep_every` steps (0: none). Raises CheckpointError on all processes when the disk is full or fails; the incomplete
     checkpoint is then removed.

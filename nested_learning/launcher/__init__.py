@@ -1,1 +1,1 @@
-"""How the jobs of a sweep are run, one file per option of `launcher=`: each job is whole and knows of no other."""
+"""How the jobs of a sweep are run, one file per option of `launcher=`: jobs are independent of each other."""

@@ -15,7 +15,7 @@ from nested_learning.launcher.protocol import Outcome, Task
 
 @dataclass(kw_only=True)
 class JoblibConfig:
-    """`n_jobs` jobs at a time, which take turns with `gpus` GPUs (0: every job sees what this process sees)."""
+    """`n_jobs` jobs at a time, which share `gpus` GPUs, one each (0: every job sees what this process sees)."""
 
     name: str
     n_jobs: int
@@ -36,9 +36,9 @@ class JoblibConfig:
             raise ConfigError("launcher=joblib: joblib is not installed; pip install 'nested-learning[sweep]'")
 
     def launch(self, tasks: Sequence[Task], folder: Path) -> Iterator[Outcome]:
-        """Run `tasks`; what they print is in <folder>/logs. A job that is killed takes no other with it.
+        """Run `tasks`; what they print is in <folder>/logs. A job that is killed stops no other.
 
-        The threads here only wait: a job is a process, so that its memory is its own and is given back.
+        The threads here only wait: each job is a process, so that its memory is freed at its end.
         """
         from joblib import Parallel, delayed
 

@@ -1,4 +1,4 @@
-"""A process does not outlive the one that started it."""
+"""End a process when the one that started it dies."""
 
 import ctypes
 import signal
@@ -11,8 +11,7 @@ PR_SET_PDEATHSIG = 1
 def signal_on_parent_death(signum: signal.Signals) -> None:
     """Ask Linux to send `signum` to this process when the one that started it dies; elsewhere do nothing.
 
-    Nobody else would stop it: when torchrun is killed, its workers are not, and two generations of workers would write
-    one run.
+    When torchrun is killed, its workers are not: a restarted run would have two sets of workers that write into it.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum)

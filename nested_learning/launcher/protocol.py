@@ -30,7 +30,7 @@ class LauncherConfig(Protocol):
     name: str
 
     def check(self) -> None:
-        """Raise ConfigError for what cannot work here, before anything is made."""
+        """Raise ConfigError for what cannot work on this machine, before any file is created."""
         ...
 
     def launch(self, tasks: Sequence[Task], folder: Path) -> Iterator[Outcome]:

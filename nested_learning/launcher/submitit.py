@@ -20,7 +20,7 @@ FOLDER, SUBMITTED = "submitit", "submitted.json"
 CLUSTERS = ("slurm", "local")
 # states of a job that has not ended
 UNDERWAY = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "SUSPENDED", "CONFIGURING", "RESIZING")
-# seconds between two looks at the queue
+# seconds between two checks of the queue
 POLL = {"slurm": 10.0, "local": 0.2}
 
 
@@ -117,7 +117,7 @@ class SubmititConfig:
         return executor
 
     def _underway(self, directory: Path, job_id: str) -> Any | None:
-        """Return the job `job_id` of the cluster if it has yet to end, else None."""
+        """Return the job `job_id` of the cluster if it has not ended, else None."""
         from submitit import SlurmJob
 
         if self.cluster == "local":

@@ -20,7 +20,7 @@ class Logger(Protocol):
         ...
 
     def rewind(self, step: int) -> None:
-        """Drop what was logged after `step`, to which the run returns: later steps are logged again."""
+        """Drop what was logged after `step`, to which the run rolls back: later steps are logged again."""
         ...
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class Guarded:
             self._guard(lambda: logger.log(step, values))
 
     def rewind(self, step: int) -> None:
-        """Go on after `step`, unless the logger has failed before."""
+        """Rewind to `step`, unless the logger has failed before."""
         if (logger := self._logger) is not None:
             self._guard(lambda: logger.rewind(step))
 

@@ -15,6 +15,7 @@ from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError
 from nested_learning.files import write_atomic
 from nested_learning.hub.open_run import open_trained
+from nested_learning.inference.config import MemoryConfig, SamplingConfig
 from nested_learning.inference.samples import continuation, printable
 from nested_learning.inference.session import Session
 from nested_learning.logger.build import METRICS
@@ -79,7 +80,7 @@ def run(config: "Config") -> Result:
         prepare_process(config.seed, world.device, is_elastic=config.world.is_deterministic)
         components = build(config, world)
         with lock_run(config, world) as lock:
-            progress = load_progress(config, lock.checkpoint, components, world)
+            progress = load_progress(lock.checkpoint, config.branch_from, config.steps, components, world)
             if lock.directory is not None and is_complete(lock.directory, progress, config.steps):
                 print_first(world, f"complete already: {lock.directory}")
             else:
@@ -95,7 +96,9 @@ def run(config: "Config") -> Result:
         assert lock.directory is not None
         # with sharded parameters a forward pass takes all processes
         if components.source.tokenizer is not None and (world.is_first or world.is_sharding):
-            print_first(world, "", "sample:", write_sample(config, components), "")
+            print_first(
+                world, "", "sample:", write_sample(components, config.prompt, config.sampling, config.memory), ""
+            )
         print_end(lock.directory, progress, world, is_text=components.source.tokenizer is not None)
     return Result(lock.directory, dict(progress.metrics))
 
@@ -152,15 +155,18 @@ def refuse_input_rules(compiling: str, *, is_deterministic: bool) -> None:
         )
 
 
-def load_progress(config: "Config", saved: Path | None, components: Components, world: World) -> Progress:
+def load_progress(
+    saved: Path | None, branch_from: str | None, steps: int, components: Components, world: World
+) -> Progress:
     """Return where training starts: at the checkpoint `saved`, at that of `branch_from`, or at step 0.
 
-    From a checkpoint, model and optimizer are filled as well.
+    From a checkpoint, model and optimizer are filled as well. A branch that has made all `steps` is refused.
     """
     source, model, optimizer = components.source, components.model, components.optimizer
-    if saved is None and config.branch_from is not None:
-        return branch(Path(config.branch_from), config.steps, source, model, optimizer, config.seed)
-    return start(saved, source, model, optimizer, config.seed, world)
+    seed = components.feed.seed
+    if saved is None and branch_from is not None:
+        return branch(Path(branch_from), steps, source, model, optimizer, seed)
+    return start(saved, source, model, optimizer, seed, world)
 
 
 def describe_processes(world: World) -> str:
@@ -248,11 +254,11 @@ def print_end(directory: Path, progress: Progress, world: World, *, is_text: boo
     )
 
 
-def write_sample(config: "Config", components: Components) -> str:
-    """Return the configured prompt with the continuation that the model generates."""
+def write_sample(components: Components, prompt: str, sampling: SamplingConfig, policy: MemoryConfig) -> str:
+    """Return `prompt` with the continuation that the model generates under the memory `policy`."""
     with evaluating(components.model):
-        session = Session(components.model, components.source.tokenizer, policy=config.memory)
-        return printable(config.prompt + continuation(session, config.prompt, config.sampling, config.seed))
+        session = Session(components.model, components.source.tokenizer, policy=policy)
+        return printable(prompt + continuation(session, prompt, sampling, components.feed.seed))
 
 
 def print_first(world: World, *lines: str) -> None:

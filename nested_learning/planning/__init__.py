@@ -1,1 +1,1 @@
-"""What a run costs before it starts: FLOPs, memory, hardware."""
+"""Estimates of a run before it starts: FLOPs, memory, hardware."""

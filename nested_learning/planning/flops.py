@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
     AnyObjective = NextTokenConfig | OnlineConfig | ReconstructConfig
 
-# products with weights that all rows share; what else is multiplied belongs to a memory, private to its row
+# products with weights that all rows share; all other products belong to memories, whose weights differ by row
 SHARED = (torch.ops.aten.mm, torch.ops.aten.addmm)
 
 
 class Flops(NamedTuple):
-    """Operations of one token, as a mean over a row. Every line but the last two is of forward and backward together.
+    """Operations of one token, as a mean over a row. Every field but the last two counts forward and backward.
 
-    `linear`: products with the model's weights, 6 for each weight. `memory`: what memories read and write while they
-    read, with the gradients through it. `attention`: softmax attention over all that the window holds, 12 for each
+    `linear`: products with the model's weights, 6 for each weight. `memory`: reads and updates of memories, with
+    the gradients through them. `attention`: softmax attention over all that the window holds, 12 for each
     token seen and feature of the width (the convention of PaLM, arXiv 2204.02311, appendix B); `causal`: the same
     without what a causal mask hides. `forward`: all of a forward pass, with `attention`; `head`: the part of it that is
     the product with the vocabulary.

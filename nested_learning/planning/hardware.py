@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class GPU(NamedTuple):
-    """A GPU by the name that PEAKS knows it by, its memory in bytes, and its price in US dollars an hour."""
+    """A GPU: its name in PEAKS, its memory in bytes, and its price in US dollars an hour."""
 
     name: str
     memory_bytes: float
@@ -25,8 +25,8 @@ GPUS = {
 }
 
 
-# operations a second, dense (without sparsity), with sums in float32, by the makers' data sheets; the first pattern
-# that is found in a device's name counts. float32 is that of the ordinary units, tfloat32 what matrix units make of it
+# dense FLOP/s (without sparsity) with float32 accumulation, from the makers' data sheets; the first pattern found in a
+# device's name applies. float32 is for the ordinary units, tfloat32 for float32 on matrix units
 PEAKS: list[tuple[str, dict[str, float]]] = [
     (r"B200", {"float32": 75e12, "tfloat32": 1125e12, "bfloat16": 2250e12, "float16": 2250e12, "float8": 4500e12}),
     (r"H20\b", {"float32": 44e12, "tfloat32": 74e12, "bfloat16": 148e12, "float16": 148e12, "float8": 296e12}),
@@ -49,7 +49,7 @@ PEAKS: list[tuple[str, dict[str, float]]] = [
 
 
 def peak(device_name: str, dtype: str) -> float | None:
-    """Return the most operations a second of a device in `dtype`; None where it is not known, as of any CPU.
+    """Return the peak FLOP/s of a device in `dtype`; None where it is unknown, as for any CPU.
 
     `device_name`: as its driver reports it (`torch.cuda.get_device_name()`), or a part of that such as "H100"; `dtype`:
     float32, tfloat32, bfloat16, float16 or float8. Source: the makers' data sheets.

@@ -5,14 +5,14 @@ from torch import nn
 
 from nested_learning.errors import ConfigError
 
-# what matrix units multiply at once
+# matrix units need widths that are multiples of this
 ALIGNMENT = 16
 # (major, minor) of the first GPUs with float8 products
 CAPABILITY = (8, 9)
 
 
 def use_float8(model: nn.Module, device: torch.device, *, emulate: bool = False) -> int:
-    """Let the hidden linear maps of `model` multiply in float8, in place; return how many they are.
+    """Let the hidden linear maps of `model` multiply in float8, in place; return their number.
 
     Each tensor is scaled by its largest number, weights and inputs to e4m3, gradients to e5m2 (arXiv 2209.05433). The
     head, gates, and maps whose widths are no multiples of 16 stay as they are. `emulate` rounds as float8 does and
@@ -21,7 +21,7 @@ def use_float8(model: nn.Module, device: torch.device, *, emulate: bool = False)
     if not emulate and not has_float8(device):
         raise ConfigError(
             f"dtype=float8: needs a GPU that multiplies in float8 (compute capability {CAPABILITY[0]}.{CAPABILITY[1]}, "
-            f"such as H100 or L4), and {device} is none; use dtype=bfloat16"
+            f"such as H100 or L4), and {device} does not; use dtype=bfloat16"
         )
     try:
         from torchao.float8 import Float8LinearConfig, convert_to_float8_training
@@ -37,12 +37,12 @@ def use_float8(model: nn.Module, device: torch.device, *, emulate: bool = False)
 
 
 def is_hidden(module: nn.Module, name: str) -> bool:
-    """Say whether a module is a linear map between hidden layers that float8 can multiply."""
+    """Return whether a module is a linear map between hidden layers that float8 can multiply."""
     if not isinstance(module, nn.Linear) or name.rpartition(".")[2] in ("head", "gates"):
         return False
     return module.in_features % ALIGNMENT == 0 and module.out_features % ALIGNMENT == 0
 
 
 def has_float8(device: torch.device) -> bool:
-    """Say whether `device` multiplies in float8."""
+    """Return whether `device` multiplies in float8."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= CAPABILITY

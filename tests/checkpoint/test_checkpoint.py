@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, verified, strict."""
+"""Checkpoints are written atomically, verified, and read strictly."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def save(run: Path, parts, step: int, keep_every: int = 0) -> Path:
     return checkpoint.save(run, *parts, ByteTokenizer(), CONFIG, progress, keep_every=keep_every)
 
 
-def test_what_was_saved_comes_back_bit_for_bit(tmp_path, config, parts):
+def test_a_saved_model_is_loaded_bit_for_bit(tmp_path, config, parts):
     take_step(*parts, 0)
     saved = save(tmp_path / "a", parts, 1)
     model = config.model.build(257, 1)
@@ -71,7 +71,7 @@ def test_a_run_directory_means_its_latest_checkpoint_and_keeps_the_one_before(tm
     ]  # fmt: skip
 
 
-def test_checkpoints_that_are_to_be_kept_stay_and_those_of_a_future_that_was_given_up_do_not(tmp_path, parts):
+def test_kept_checkpoints_stay_and_those_after_a_rollback_do_not(tmp_path, parts):
     def there() -> list[int]:
         return [int(path.name[5:]) for path in sorted((tmp_path / "a" / "checkpoints").glob("step_*"))]
 
@@ -82,7 +82,7 @@ def test_checkpoints_that_are_to_be_kept_stay_and_those_of_a_future_that_was_giv
     assert there() == [0, 4, 6]
 
 
-def test_a_model_card_says_what_it_is(tmp_path, parts):
+def test_a_model_card_names_the_model_its_step_and_its_metrics(tmp_path, parts):
     card = (save(tmp_path / "a", parts, 2) / "README.md").read_text()
     assert "transformer, step 2" in card and "| val/loss | 2.5 |" in card
 
@@ -91,7 +91,7 @@ def test_a_model_card_says_what_it_is(tmp_path, parts):
     "name", ["model.safetensors", "optimizer.safetensors", "config.yaml", "progress.json", "hashes.json"]
 )
 @pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
-def test_any_damage_is_found_and_the_file_and_the_way_out_are_named(tmp_path, parts, name, harm):
+def test_any_damage_is_found_and_the_error_names_the_file_and_an_older_checkpoint(tmp_path, parts, name, harm):
     save(tmp_path / "a", parts, 2)
     saved = save(tmp_path / "a", parts, 4)
     path = saved / name
@@ -103,11 +103,11 @@ def test_any_damage_is_found_and_the_file_and_the_way_out_are_named(tmp_path, pa
         path.write_bytes(content if harm == "flip" else content[: len(content) // 2])
     with pytest.raises(CheckpointError, match=r"resume=.*step_00000002") as caught:
         checkpoint.verify(saved)
-    # a hash that is damaged itself accuses the file it stands for
+    # when hashes.json itself is damaged, the error names the file of the wrong hash
     assert str(saved) in str(caught.value) and (name in str(caught.value) or name == "hashes.json")
 
 
-def test_a_latest_that_points_nowhere_says_what_to_do(tmp_path, parts):
+def test_a_latest_that_names_a_missing_checkpoint_is_an_error_with_a_fix(tmp_path, parts):
     save(tmp_path / "a", parts, 2)
     shutil.rmtree(save(tmp_path / "a", parts, 4))
     with pytest.raises(CheckpointError, match=r"step_00000004, which is missing; .*resume=.*step_00000002"):

@@ -21,7 +21,7 @@ TEXT = "def memory(self): return <|end|>"
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Train two steps of HOPE on text with tokens of its own, export it; return the run and the directory."""
+    """Train HOPE for two steps with its own tokenizer and export it; return the run and the directory."""
     folder = tmp_path_factory.mktemp("pretrained")
     config = tiny(
         folder, model="hope", steps=2, name="a", data__tokenizer="bpe", data__vocab_size=300, model__tie_embedding=True
@@ -37,7 +37,7 @@ def logits_of(model: Any, tokens: torch.Tensor) -> torch.Tensor:
         return model(tokens)[0]
 
 
-def test_what_is_exported_gives_the_same_logits_to_the_bit(exported: tuple[Path, Path]) -> None:
+def test_an_exported_model_gives_the_same_logits_to_the_bit(exported: tuple[Path, Path]) -> None:
     run, directory = exported
     session = Session.open(run, device="cpu")
     model = NestedModel.from_pretrained(directory, device="cpu")
@@ -51,7 +51,7 @@ def test_what_is_exported_gives_the_same_logits_to_the_bit(exported: tuple[Path,
 
 
 @pytest.mark.parametrize("name", ["transformer", "lstm", "titans_mac", "titans_deep", "gated_deltanet"])
-def test_every_family_comes_back_bit_for_bit_and_exports_to_the_same_files(name: str, tmp_path: Path) -> None:
+def test_every_family_is_loaded_bit_for_bit_and_exports_to_the_same_files(name: str, tmp_path: Path) -> None:
     options = tiny(tmp_path, model=name, data="copy").model
     model = NestedModel(options, options.build(11, 3).eval(), None, {"step": 0})
     model.save_pretrained(tmp_path / "a")
@@ -63,7 +63,7 @@ def test_every_family_comes_back_bit_for_bit_and_exports_to_the_same_files(name:
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
 
 
-def test_a_tokenizer_of_bytes_comes_back_and_is_one_to_transformers_too(tmp_path: Path) -> None:
+def test_a_byte_tokenizer_is_loaded_here_and_by_transformers(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     config = tiny(tmp_path, steps=1, name="a")
     run = train(config).directory
@@ -98,7 +98,9 @@ def test_transformers_opens_it_and_generates_what_a_session_does(exported: tuple
     assert type(transformers.AutoConfig.from_pretrained(directory)).model_type == "nested_learning"
 
 
-def test_transformers_is_refused_what_would_change_the_numbers(exported: tuple[Path, Path], tmp_path: Path) -> None:
+def test_transformers_arguments_that_would_change_the_numbers_are_refused(
+    exported: tuple[Path, Path], tmp_path: Path
+) -> None:
     pytest.importorskip("transformers")
     _, model_class = register()
     _, directory = exported
@@ -132,7 +134,7 @@ def test_damage_is_found_and_the_file_is_named(
         NestedModel.from_pretrained(copy, device="cpu")
 
 
-def test_what_another_version_or_program_exported_is_refused_with_what_to_do(
+def test_an_export_of_another_version_or_program_is_refused_with_a_fix(
     exported: tuple[Path, Path], tmp_path: Path
 ) -> None:
     def with_config(change: dict[str, Any]) -> Path:

@@ -23,12 +23,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def launcher(*lines: str) -> Any:
-    """Configure a launcher."""
+    """Return the launcher that overrides configure."""
     return make_job(open_option_files(None), lines).config.launcher
 
 
 def tasks(**shell: str) -> list[Task]:
-    """Make jobs that are lines of shell in place of a training."""
+    """Return jobs that run lines of shell instead of training."""
     return [Task(name, f"job {name}", line, lambda: None) for name, line in shell.items()]
 
 
@@ -44,7 +44,7 @@ def ends(launch: Any, work: list[Task], folder: Path) -> dict[str, str]:
     return {outcome.task.name: outcome.error for outcome in launch.launch(work, folder)}
 
 
-def test_a_job_that_is_killed_takes_no_other_with_it(shell: None, tmp_path: Path) -> None:
+def test_a_killed_job_stops_no_other(shell: None, tmp_path: Path) -> None:
     work = tasks(good="exit 0", bad="echo 'error: no such data' >&2; exit 2", killed="kill -9 $$", odd="echo x; exit 3")
     found = ends(launcher("launcher=joblib"), work, tmp_path)
     logs = tmp_path / "logs"
@@ -57,7 +57,7 @@ def test_a_job_that_is_killed_takes_no_other_with_it(shell: None, tmp_path: Path
     assert (logs / "odd.log").read_text() == "x\n"
 
 
-def test_jobs_run_at_the_same_time_and_share_the_gpus_out(shell: None, tmp_path: Path) -> None:
+def test_jobs_run_at_the_same_time_with_one_gpu_each(shell: None, tmp_path: Path) -> None:
     # each waits until the other has started
     line = "touch {0}; n=0; while [ ! -e {1} ] && [ $n -lt 500 ]; do sleep 0.02; n=$((n+1)); done; [ -e {1} ]"
     one, two = (tmp_path / name for name in "ab")
@@ -92,7 +92,7 @@ FAKE = {
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
-    """Put a cluster on the PATH that runs nothing; return what sets the states and returns the scripts so far."""
+    """Put a fake cluster on the PATH; return functions that set job states and return the submitted scripts."""
     pytest.importorskip("submitit")
     fake = tmp_path / "cluster"
     fake.mkdir()
@@ -108,7 +108,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], li
     return look
 
 
-def test_a_job_that_is_still_in_the_queue_is_waited_for_and_not_sent_again(
+def test_a_job_still_in_the_queue_is_waited_for_and_not_submitted_again(
     slurm: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import submitit.helpers
@@ -139,7 +139,7 @@ def test_a_job_that_is_still_in_the_queue_is_waited_for_and_not_sent_again(
     assert json.loads((tmp_path / "submitit/submitted.json").read_text()) == {"a": "71", "b": "73"}
 
 
-def test_work_that_must_stop_saves_and_asks_for_its_place_again(tmp_path: Path) -> None:
+def test_a_job_at_its_time_limit_saves_and_is_queued_again(tmp_path: Path) -> None:
     line = f"trap 'touch {tmp_path}/saved; exit 130' TERM; touch {tmp_path}/began; while :; do sleep 0.05; done"
     work = submitit.Work(["sh", "-c", line])
     work._process = subprocess.Popen(work.command)
@@ -159,12 +159,12 @@ def test_work_that_must_stop_saves_and_asks_for_its_place_again(tmp_path: Path) 
         (["launcher.tasks_per_node=0"], "or null"),
     ],
 )
-def test_what_no_cluster_can_do_is_told(lines: list[str], words: str) -> None:
+def test_impossible_resources_are_refused(lines: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         launcher("launcher=submitit", *lines)
 
 
-def test_a_launcher_that_cannot_work_here_says_so_before_anything_is_made(
+def test_a_launcher_that_cannot_work_here_is_refused_before_any_file_is_created(
     monkeypatch: pytest.MonkeyPatch, empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "")

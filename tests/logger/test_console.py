@@ -20,7 +20,7 @@ class Ticks:
         return self.now
 
 
-def test_a_plain_line_says_step_metrics_throughput_and_time_left(capsys):
+def test_a_plain_line_has_step_metrics_throughput_and_time_left(capsys):
     ticks = Ticks()
     console = PlainConsole(Clock(300, 0, ticks))
     ticks.now = 60.0
@@ -132,7 +132,7 @@ def test_the_running_mean_continues_after_a_resume():
     assert min(filter(None, losses)) < whole._metrics["train/loss_ema"] < max(filter(None, losses))
 
 
-def test_a_validation_line_leaves_out_what_memories_do():
+def test_a_validation_line_leaves_out_memory_statistics():
     metrics = {"val/loss": 2.0, "memory/read/norm": 3.0}
     assert describe({"split": "validation", **metrics}) == ["val/loss 2"]
     assert describe({"split": "train", **metrics}) == ["val/loss 2", "memory/read/norm 3"]

@@ -36,7 +36,7 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
     ]
 
 
-def test_a_resumed_run_leaves_the_trace_of_a_run_never_stopped(tmp_path):
+def test_a_resumed_run_leaves_the_lines_of_a_run_never_stopped(tmp_path):
     write(tmp_path / "whole.jsonl", range(1, 9))
     write(tmp_path / "resumed.jsonl", range(1, 7))
     write(tmp_path / "resumed.jsonl", range(5, 9), start_step=4)
@@ -52,7 +52,7 @@ def test_a_line_cut_short_by_a_kill_is_dropped_on_resume(tmp_path):
     assert [line["step"] for line in read(path)] == [1, 2, 3, 4, 5]
 
 
-def test_a_run_that_begins_anew_begins_with_an_empty_trace(tmp_path):
+def test_a_run_that_starts_again_starts_with_an_empty_file(tmp_path):
     write(tmp_path / "metrics.jsonl", range(4))
     write(tmp_path / "metrics.jsonl", range(2))
     assert [line["step"] for line in read(tmp_path / "metrics.jsonl")] == [0, 1]

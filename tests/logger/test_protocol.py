@@ -40,7 +40,7 @@ def test_a_fanout_of_no_loggers_is_silent(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_logger_that_fails_is_told_once_and_the_run_goes_on(capsys):
+def test_a_logger_that_fails_is_reported_once_and_the_run_continues(capsys):
     guarded = Guarded("wandb", lambda: Recorder(fail=True))
     for step in range(3):
         guarded.log(step, {"train/loss": 1.0})
@@ -50,7 +50,7 @@ def test_a_logger_that_fails_is_told_once_and_the_run_goes_on(capsys):
     assert "logger=wandb" in warning and "OSError: no route to host" in warning
 
 
-def test_a_logger_that_cannot_open_is_told_once_and_the_run_goes_on(capsys):
+def test_a_logger_that_cannot_open_is_reported_once_and_the_run_continues(capsys):
     def refuse():
         raise RuntimeError("service down")
 
@@ -59,7 +59,7 @@ def test_a_logger_that_cannot_open_is_told_once_and_the_run_goes_on(capsys):
     assert capsys.readouterr().err.count("service down") == 1
 
 
-def test_a_mistake_in_the_configuration_is_not_swallowed():
+def test_a_configuration_error_of_a_logger_is_raised():
     def refuse():
         raise ConfigError("pip install something")
 

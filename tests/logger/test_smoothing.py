@@ -18,7 +18,7 @@ def test_a_value_counts_half_as_much_one_half_life_later():
     assert mean.add(200, 3.0) == pytest.approx(2.0)
 
 
-def test_how_often_a_loss_is_logged_does_not_matter_to_what_is_remembered():
+def test_the_mean_does_not_depend_on_how_often_a_loss_is_logged():
     often, seldom = Smoothed(100.0), Smoothed(100.0)
     for tokens in range(10, 101, 10):
         often.add(tokens, 1.0)

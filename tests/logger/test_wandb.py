@@ -39,7 +39,7 @@ def test_a_run_is_offline_in_its_own_folder_and_continues_after_a_resume(tmp_pat
     assert b"train/loss" in b"".join(path.read_bytes() for path in (tmp_path / "wandb").rglob("*.wandb"))
 
 
-def test_a_missing_package_is_said_with_the_way_to_install_it(tmp_path, monkeypatch):
+def test_a_missing_package_is_an_error_that_says_how_to_install_it(tmp_path, monkeypatch):
     whole_import = builtins.__import__
 
     def without_wandb(name, *args, **kwargs):

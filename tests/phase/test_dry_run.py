@@ -1,4 +1,4 @@
-"""A dry run says what a run is before there is one: what it says is measured here, on runs that are small enough."""
+"""The plan of a dry run equals what is measured on small runs."""
 
 import shlex
 from pathlib import Path
@@ -25,7 +25,7 @@ QUICK = ("hope", "transformer", "ttt_mlp")
 
 
 def rung(name: str, *lines: str) -> Config:
-    """Compose a rung of the ladder."""
+    """Compose a scaling preset."""
     return make_job(FILES, [f"experiment={name}", *lines]).config
 
 
@@ -42,13 +42,13 @@ def count_parameters(config: Config) -> int:
     [*QUICK, *(pytest.param(each, marks=pytest.mark.slow) for each in FILES.options("model") if each not in QUICK)],
 )
 @pytest.mark.parametrize("name", LADDER)
-def test_every_model_has_the_parameters_that_the_rung_is_named_for(name: str, model: str) -> None:
+def test_every_model_has_the_number_of_parameters_of_its_preset(name: str, model: str) -> None:
     assert count_parameters(rung(name, f"model={model}")) == pytest.approx(LADDER[name][0], rel=0.03)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LADDER)
-def test_a_rung_is_planned_without_weights_or_data(
+def test_a_preset_is_planned_without_weights_or_data(
     name: str, empty_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = rung(name, "dry_run=true", "device=cpu", "model=deltanet")
@@ -70,7 +70,7 @@ def test_a_rung_is_planned_without_weights_or_data(
     assert list(empty_folder.iterdir()) == []
 
 
-def test_the_lines_that_launch_the_ladder_compose() -> None:
+def test_the_commands_that_launch_the_presets_compose() -> None:
     page = (Path(__file__).parents[2] / "docs/scaling.md").read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line.partition("train.py ")[2] for line in page.splitlines() if " train.py " in line]
     assert len(lines) == 7
@@ -81,7 +81,7 @@ def test_the_lines_that_launch_the_ladder_compose() -> None:
             make_job(FILES, words)
 
 
-def test_the_long_context_comes_last_and_the_tokens_of_a_step_stay() -> None:
+def test_the_long_context_comes_last_with_equal_tokens_per_step() -> None:
     config = rung("target")
     (short,) = config.stages
     assert (short.seq_len, vars(config.data)["seq_len"]) == (2048, 8192)
@@ -102,7 +102,7 @@ def test_bytes_of_weights_and_optimizer_are_those_of_a_real_run(model: str, opti
 
 
 @pytest.mark.slow
-def test_parts_of_sharded_parameters_and_rows_of_each_gpu_are_counted(tmp_path: Path) -> None:
+def test_shards_of_parameters_and_rows_of_each_gpu_are_counted(tmp_path: Path) -> None:
     def planned(**given: Any) -> dict[str, float]:
         given = {"plan__num_gpus": 4, "data__batch_size": 16, **given}
         return run(tiny(tmp_path, dry_run="true", **given)).metrics
@@ -121,7 +121,7 @@ def test_parts_of_sharded_parameters_and_rows_of_each_gpu_are_counted(tmp_path: 
     assert copies["activations_bytes"] == pytest.approx(4 * planned(micro_batches=16)["activations_bytes"], rel=0.05)
 
 
-def test_a_run_of_stages_costs_what_its_stages_do(tmp_path: Path) -> None:
+def test_the_flops_of_a_run_are_those_of_its_stages(tmp_path: Path) -> None:
     stages = "[{steps: 4, batch_size: 8, seq_len: 8}]"
     config = tiny(tmp_path, dry_run="true", steps=10, stages=stages)
     metrics = run(config).metrics
@@ -130,7 +130,7 @@ def test_a_run_of_stages_costs_what_its_stages_do(tmp_path: Path) -> None:
     assert metrics["train_flops_per_token"] * metrics["tokens"] == pytest.approx(4 * 64 * short + 6 * 128 * long)
 
 
-def test_data_that_is_not_there_is_an_error_unless_a_vocabulary_is_planned(empty_folder: Path) -> None:
+def test_missing_data_is_an_error_unless_a_vocabulary_is_planned(empty_folder: Path) -> None:
     with pytest.raises(DataError, match=r"shards/fineweb_edu"):
         run(rung("pilot", "dry_run=true", "plan.vocab_size=null"))
 
@@ -145,12 +145,14 @@ def test_data_that_is_not_there_is_an_error_unless_a_vocabulary_is_planned(empty
         ("plan.vocab_size=0", "or null"),
     ],
 )
-def test_a_plan_that_cannot_be_is_refused(line: str, words: str) -> None:
+def test_an_impossible_plan_is_refused(line: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make_job(FILES, [line])
 
 
-def test_what_does_not_fit_is_told_with_what_helps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_does_not_fit_is_reported_with_what_helps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(tiny(tmp_path, dry_run="true", model__dim=65536, plan__gpu="l4"))
     assert "does not fit; try world.parallel=fsdp" in capsys.readouterr().out
     run(tiny(tmp_path, dry_run="true", data__batch_size=1048576, plan__gpu="l4"))

@@ -1,4 +1,4 @@
-"""`phase=eval` on a run that was really trained: reports in the run directory, mistakes in one line."""
+"""`phase=eval` on a run that was really trained: reports in the run directory, errors in one line."""
 
 import json
 
@@ -34,7 +34,7 @@ def report(run, name="validation"):
     return json.loads((run / "evals" / f"{name}.json").read_text())
 
 
-def test_the_figures_are_those_of_the_last_validation_of_training(run, capsys):
+def test_the_metrics_are_those_of_the_last_validation_of_training(run, capsys):
     assert main(["phase=eval", f"checkpoint={run}", "device=cpu"]) == 0
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     found = report(run)
@@ -82,7 +82,7 @@ def test_memorize_reports_both_policies_and_their_difference(run, capsys):
     assert [path.name for path in (run / "evals").glob(".*")] == []
 
 
-def test_an_interruption_costs_no_answer_of_either_policy(run, monkeypatch):
+def test_an_interruption_loses_no_answer_of_either_policy(run, monkeypatch):
     options = ["phase=eval", f"checkpoint={run}", "memory=memorize", "memory.chunk=8", "name=stopped", "device=cpu"]
     answer, policies = ValidationPack.answer, []
 
@@ -107,7 +107,7 @@ def test_memorize_without_a_write_is_online(run, without):
     assert memorize["metrics"]["loss"]["value"] == pytest.approx(memorize["baseline"]["loss"]["value"], rel=1e-6)
 
 
-def test_a_sweep_of_evaluations_leaves_a_report_of_each(run):
+def test_a_sweep_of_evaluations_writes_a_report_of_each(run):
     swept = ["memory=memorize", "memory.chunk=8", "memory.lr=0.1,0.2"]
     assert main(["-m", "phase=eval", f"checkpoint={run}", *swept, "device=cpu"]) == 0
     names = [f"validation_memorize_memory.lr-{lr}" for lr in ("0.1", "0.2")]
@@ -136,13 +136,13 @@ def test_a_sweep_of_evaluations_leaves_a_report_of_each(run):
         (["checkpoint=RUN", "data.rows=3"], "data.rows"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_status_2(run, settings, problem, capsys):
+def test_an_error_is_one_line_and_exit_status_2(run, settings, problem, capsys):
     assert main(["phase=eval", "device=cpu", *(line.replace("RUN", str(run)) for line in settings)]) == 2
     error = capsys.readouterr().err
     assert problem in error and error.count("\n") == 1
 
 
-def test_a_phase_that_studies_nothing_refuses_to_memorize(run, capsys):
+def test_phases_that_do_not_memorize_refuse_memory_memorize(run, capsys):
     assert main(["phase=sample", f"checkpoint={run}", "memory=memorize", "device=cpu"]) == 2
     assert "use memory=online" in capsys.readouterr().err
 

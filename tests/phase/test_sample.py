@@ -45,7 +45,7 @@ def test_a_prompt_is_continued(folder, capsys):
     assert len(text) > len("def \n")
 
 
-def test_the_seed_decides_what_is_drawn(folder, capsys):
+def test_the_seed_decides_the_sampled_text(folder, capsys):
     first, second, other = (sample(folder, capsys, f"seed={seed}") for seed in (1, 1, 2))
     assert first == second != other
 
@@ -74,7 +74,7 @@ def test_a_session_of_a_task_reads_its_tokens(folder):
         session.feed("abc")
 
 
-def test_opening_what_is_no_run_is_refused(tmp_path):
+def test_opening_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint here"):
         Session.open(tmp_path)
     with pytest.raises(CheckpointError, match="no such directory"):

@@ -10,7 +10,7 @@ from nested_learning.errors import NestedLearningError
 from nested_learning.phase.train import run
 
 
-def test_a_run_leaves_behind_what_the_run_directory_promises(tmp_path, capsys):
+def test_a_run_writes_the_files_that_run_directory_md_lists(tmp_path, capsys):
     result = run(tiny(tmp_path, name="a"))
     files = {path.name for path in result.directory.iterdir()}
     assert {"config.yaml", "environment.json", "metrics.jsonl", "checkpoints", "summary.json"} <= files
@@ -24,7 +24,7 @@ def test_a_run_leaves_behind_what_the_run_directory_promises(tmp_path, capsys):
     assert 0 < last["perf/cpu_seconds"] == summary["cpu_seconds"]
 
 
-def test_a_run_ends_by_saying_where_it_is_and_what_to_try_next(tmp_path, capsys):
+def test_a_run_ends_with_its_directory_and_the_next_command(tmp_path, capsys):
     result = run(tiny(tmp_path, name="a"))
     *_, where, following = capsys.readouterr().out.strip().splitlines()
     assert where == f"run: {result.directory}"
@@ -32,7 +32,7 @@ def test_a_run_ends_by_saying_where_it_is_and_what_to_try_next(tmp_path, capsys)
     assert following.endswith(f"phase=sample 'prompt=def ' checkpoint={result.directory}")
 
 
-def test_the_loss_falls_far_below_chance_on_a_tiny_text(tmp_path):
+def test_the_loss_falls_far_below_random_guessing_on_a_tiny_text(tmp_path):
     result = run(tiny(tmp_path, steps=40, val_every=40, data__batch_size=8, optim__schedule__kind="constant"))
     assert result.metrics["val/loss"] < 4.0 < 5.5
 
@@ -73,7 +73,7 @@ def test_operations_per_token_are_six_per_parameter_and_attention(tmp_path, caps
     ],
     ids=str,
 )
-def test_a_mistake_is_found_before_anything_is_created(tmp_path, wrong):
+def test_an_error_is_found_before_any_file_is_created(tmp_path, wrong):
     with pytest.raises(NestedLearningError):
         run(tiny(tmp_path, **wrong))
     assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""Operations known from a configuration are those that are counted while the whole model runs."""
+"""FLOPs computed from a configuration equal those counted while the whole model runs."""
 
 import math
 
@@ -52,7 +52,7 @@ class Attention(TorchFunctionMode):
 
 
 def counted(config, num_tokens: int):
-    """Operations of a token, forward and in all, without attention; and those of attention, forward."""
+    """Return the FLOPs of a token, forward and total, without attention, and those of attention, forward."""
     model, tokens = config.model.build(VOCAB, seed=0), torch.arange(num_tokens)[None] % VOCAB
     solve = {torch.ops.aten.linalg_solve_triangular: lambda system, right, *_, **__: system[-1] * math.prod(right)}
     counters = [FlopCounterMode(display=False, custom_mapping=solve) for _ in range(2)]
@@ -76,7 +76,7 @@ def counted(config, num_tokens: int):
     ],
     ids=str,
 )
-def test_every_models_operations_are_those_that_are_counted(name, size):
+def test_the_flops_of_every_model_equal_the_counted_ones(name, size):
     config, num_tokens = configure(name, size), size[3]
     known = flops(config.model, config.objective, VOCAB, num_tokens)
     forward, both, attention = counted(config, num_tokens)
@@ -89,7 +89,7 @@ def test_every_models_operations_are_those_that_are_counted(name, size):
         assert known.attention / 3 == pytest.approx(attention, rel=0.01)
 
 
-def test_a_transformer_costs_six_a_weight_and_twelve_a_token_seen():
+def test_a_transformer_takes_6_flops_per_weight_and_12_per_attended_token_and_feature():
     config = configure("transformer", (32, 2, 3, 0, 0))
     known = flops(config.model, config.objective, VOCAB, seq_len=1024)
     with torch.device("meta"):
@@ -101,25 +101,25 @@ def test_a_transformer_costs_six_a_weight_and_twelve_a_token_seen():
     assert known.head == 2 * 32 * VOCAB
 
 
-def test_logits_that_are_made_again_are_not_counted():
+def test_recomputed_logits_are_not_counted():
     whole, chunked = (configure("hope", SIZES[0], f"objective.chunk={chunk}") for chunk in ("null", "8"))
     assert flops(chunked.model, chunked.objective, VOCAB, 17) == flops(whole.model, whole.objective, VOCAB, 17)
 
 
-def test_a_window_bounds_what_a_token_sees():
+def test_a_window_bounds_the_attended_tokens():
     config = configure("transformer", (32, 2, 3, 0, 64), "model.window=8")
     known = flops(config.model, config.objective, VOCAB, seq_len=1024)
     assert known.attention == 12 * 3 * 32 * 64
     assert known.causal == pytest.approx(12 * 3 * 32 * sum(min(t + 1, 64) for t in range(1024)) / 1024)
 
 
-def test_segments_are_seen_twice_and_persistent_tokens_always():
+def test_tokens_attend_to_the_previous_segment_and_all_persistent_tokens():
     config = configure("titans_mac", (32, 2, 3, 0, 8), "model.num_persistent=4").model
     visible = [4 + 2 * (t % 8 + 1) for t in range(20)]
     assert config.attended(20)[1] == pytest.approx(sum(visible) / 20)
 
 
-def test_levels_that_the_task_teaches_cost_what_their_writes_do():
+def test_the_updates_of_taught_levels_are_counted():
     levels = "[{name: fast, period: 2, context: {rule: gd, lr: 0.05}}, {name: slow, period: 0}]"
     config = configure("deltanet", SIZES[0], "objective=online", f"model.levels={levels}")
     known = flops(config.model, config.objective, VOCAB, 11)
@@ -133,14 +133,14 @@ def test_a_large_model_is_counted_without_being_built():
     assert 1e9 < known.linear < 2e10 and 0 < known.memory < known.linear
 
 
-def test_utilisation_has_two_names_and_is_unknown_where_the_peak_is():
+def test_mfu_has_two_conventions_and_is_unknown_where_the_peak_is():
     known = Flops(linear=6.0, memory=1.0, attention=2.0, causal=1.0, forward=3.0, head=1.0)
     assert utilisation(known, 100.0, 1000.0) == {"mfu_12": pytest.approx(0.9), "mfu_causal": pytest.approx(0.8)}
     assert utilisation(known, 100.0, None) == {"mfu_12": None, "mfu_causal": None}
     assert most_operations(torch.device("cpu"), "float32", 2) is None
 
 
-def test_what_devices_could_do_is_their_number_times_the_peak_of_the_type_that_multiplies(monkeypatch):
+def test_the_peak_of_several_devices_is_their_number_times_the_peak_of_the_dtype(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
     device = torch.device("cuda", 0)
     assert most_operations(device, "bfloat16", 8) == 8 * 312e12
@@ -150,13 +150,13 @@ def test_what_devices_could_do_is_their_number_times_the_peak_of_the_type_that_m
     assert most_operations(device, "float8", 1) is None
 
 
-def test_logits_that_are_made_twice_are_counted_once():
+def test_logits_computed_twice_are_counted_once():
     model = configure("transformer", SIZES[1]).model
     twice = NextTokenConfig(name="next_token", chunk=2)
     assert flops(model, twice, VOCAB, 8) == flops(model, NEXT, VOCAB, 8)
 
 
-def test_peaks_are_known_by_name_and_type_and_else_not_at_all():
+def test_the_peak_of_a_known_device_and_dtype_is_returned_and_none_otherwise():
     assert peak("NVIDIA H100 80GB HBM3", "bfloat16") == peak("H100", "bfloat16") == 989.4e12
     assert peak("NVIDIA H100 PCIe", "bfloat16") == 756e12
     assert peak("NVIDIA H200", "float8") == 1978.9e12

@@ -1,4 +1,4 @@
-"""What a run is said to need is what it needs, at sizes that can be measured: activations and states, in bytes."""
+"""Planned bytes of activations and states equal measured ones, at sizes that can be measured."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ def really_kept(config: Config, num_rows: int, dtype: torch.dtype, recompute: st
     ],
     ids=str,
 )
-def test_activations_are_those_that_a_forward_pass_keeps(name: str, dtype: torch.dtype) -> None:
+def test_planned_activations_equal_those_that_a_forward_pass_keeps(name: str, dtype: torch.dtype) -> None:
     config = configure(f"model={name}")
     known = activations(config.model, config.objective, VOCAB, LENGTH, dtype)
     for num_rows in (2, 4):
@@ -80,7 +80,7 @@ def test_activations_are_those_that_a_forward_pass_keeps(name: str, dtype: torch
         assert known.once >= 2 * parameters_in_products(model)
 
 
-def test_blocks_that_are_computed_again_keep_what_they_read_and_one_of_them_all() -> None:
+def test_recomputed_blocks_keep_their_inputs_and_one_block_all_its_activations() -> None:
     config, dtype = configure("model=transformer"), torch.float32
     known = activations(config.model, config.objective, VOCAB, LENGTH, dtype, "block")
     one, two = (really_kept(configure("model=transformer", f"model.num_layers={n}"), 3, dtype) for n in (1, 2))
@@ -94,7 +94,7 @@ QUICK = ("transformer", "deltanet")
 @pytest.mark.parametrize(
     "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in CHOICES["model"] if name not in QUICK)]
 )
-def test_the_state_of_a_row_is_known_without_reading_it(name: str) -> None:
+def test_the_planned_state_of_a_row_equals_the_measured_one(name: str) -> None:
     config = configure(f"model={name}")
     model = config.model.build(VOCAB, seed=0)
     before = model.init_state(1)

@@ -1,4 +1,4 @@
-"""A run may begin where another is: a decay branched off a stable phase is the uninterrupted run, to the bit."""
+"""A run can start from a checkpoint of another: a decay branched off a stable run equals the whole run, to the bit."""
 
 import shutil
 from pathlib import Path
@@ -51,7 +51,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("origin"), "origin", steps=4, optim__ema=0.5, optim__clip=0.5)
 
 
-def test_a_branch_that_was_stopped_goes_on_from_its_own_checkpoint(origin: Path, tmp_path: Path) -> None:
+def test_a_stopped_branch_resumes_from_its_own_checkpoint(origin: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(origin, tmp_path / "copy")
     given = {"branch_from": copy, "optim__ema": 0.5, "optim__schedule__decay": 2, "steps": 8, "save_every": 2}
     whole = train(tmp_path, "whole", **given)
@@ -64,7 +64,7 @@ def test_a_branch_that_was_stopped_goes_on_from_its_own_checkpoint(origin: Path,
     assert trace(branch) == trace(whole)
 
 
-def test_a_branch_leaves_its_origin_alone_and_counts_on(origin: Path, tmp_path: Path) -> None:
+def test_a_branch_does_not_change_its_origin_and_keeps_its_step_count(origin: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in origin.rglob("*") if path.is_file()}
     # a rate that spoils it: what was best in the origin was not made here
     spoiled = {"optim__groups__0__lr": 100.0, "optim__ema": 0.5}
@@ -87,7 +87,7 @@ def test_a_branch_leaves_its_origin_alone_and_counts_on(origin: Path, tmp_path: 
     ],
     ids=["no steps", "tokens", "ema", "model", "optimizer"],
 )
-def test_what_does_not_fit_is_refused_and_nothing_is_made(
+def test_a_branch_that_does_not_fit_is_refused_and_no_file_is_created(
     given: dict[str, Any], error: type[Exception], message: str, origin: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message):
@@ -111,7 +111,7 @@ def test_a_branch_has_the_options_of_its_origin_but_for_those_of_the_command_lin
         (["weights=best"], "weights=best: no such weights"),
     ],
 )
-def test_keys_that_do_not_go_together_are_refused(lines: list[str], message: str, origin: Path) -> None:
+def test_keys_that_exclude_each_other_are_refused(lines: list[str], message: str, origin: Path) -> None:
     with pytest.raises((ConfigError, CheckpointError), match=message):
         make_job(FILES, [line.format(origin=origin) for line in lines])
 
@@ -138,7 +138,7 @@ def test_without_an_average_there_is_none_to_open(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("clip", ["null", 0.4, 1e-6])
-def test_the_share_of_clipped_steps_is_counted(clip: str | float, tmp_path: Path) -> None:
+def test_the_fraction_of_clipped_steps_is_counted(clip: str | float, tmp_path: Path) -> None:
     directory = train(tmp_path, "clipped", steps=6, optim__clip=clip)
     lines = [line for line in trace(directory) if line["split"] == "train"]
     too_long = [clip != "null" and line["optim/grad_norm"] > clip for line in lines]

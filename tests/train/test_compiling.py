@@ -26,7 +26,7 @@ BATCH = Batch(TOKENS, TOKENS.roll(-1), torch.zeros_like(TOKENS))
 
 
 def apart(task, *given) -> None:
-    """Run `task` in a new process: the compiler cannot read through the checks of shapes that tests put in."""
+    """Run `task` in a new process: the compiler cannot trace the shape checks that tests install."""
     process = multiprocessing.get_context("spawn").Process(target=task, args=given)
     process.start()
     process.join()
@@ -40,7 +40,7 @@ def training(*line: str) -> Training:
 
 
 def compile_without_a_compiler(folder: Path) -> None:
-    """Ask for compiled blocks where there is no compiler of C++, and nothing that was compiled before."""
+    """Request compiled blocks without a C++ compiler and without a cache."""
     os.environ |= {"CC": "/nowhere/cc", "CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")}
     with open_world("cpu") as world:
         found = compile_training(training("model=transformer"), "regional", BATCH, torch.float32, world)
@@ -63,7 +63,7 @@ def refuse(function, **_):
     return call
 
 
-def test_a_run_that_cannot_be_compiled_goes_on_and_says_why(tmp_path, capsys, monkeypatch):
+def test_a_run_that_cannot_be_compiled_continues_and_prints_the_reason(tmp_path, capsys, monkeypatch):
     plain = run(tiny(tmp_path, name="plain", steps=2)).directory
     monkeypatch.setattr(torch, "compile", refuse)
     asked = run(tiny(tmp_path, name="asked", steps=2, compile="regional")).directory
@@ -76,7 +76,7 @@ def test_a_run_that_cannot_be_compiled_goes_on_and_says_why(tmp_path, capsys, mo
     assert fingerprints(asked) == fingerprints(plain)
 
 
-def test_a_run_that_does_not_ask_says_so_too(tmp_path, capsys):
+def test_a_run_without_compiling_records_that_too(tmp_path, capsys):
     result = run(tiny(tmp_path, name="a", steps=1))
     summary = json.loads((result.directory / "summary.json").read_text())
     assert summary["compile"] == {"asked": "off", "active": "off", "reason": ""}
@@ -106,7 +106,7 @@ def test_the_trial_leaves_no_trace(monkeypatch, how, compiled):
     assert all(parameter.grad is None for parameter in subject.parameters())
 
 
-def test_evaluation_runs_as_written(monkeypatch):
+def test_evaluation_runs_uncompiled(monkeypatch):
     stances = []
     monkeypatch.setattr(
         torch.compiler, "set_stance", lambda stance: stances.append(stance) or evaluating(nn.Identity())
@@ -153,7 +153,7 @@ def run_compiled(folder: Path, model: str, how: str) -> None:
     ("model", "how"),
     [("transformer", "full"), ("transformer", "regional"), ("titans_lmm", "regional")],
 )
-def test_compiled_learns_what_is_written_and_is_compiled_once(tmp_path, model, how):
+def test_a_compiled_run_learns_the_same_and_compiles_once(tmp_path, model, how):
     apart(run_compiled, tmp_path, model, how)
     compiled, plain = tmp_path / "runs" / "compiled", tmp_path / "runs" / "plain"
     assert json.loads((compiled / "summary.json").read_text())["compile"]["active"] == how

@@ -1,4 +1,4 @@
-"""A step that is not finite: stopped at, left out or undone, the same after a kill; and the page that is left of it."""
+"""A step that is not finite stops the run, is skipped or rolled back, also after a kill; incident.md reports it."""
 
 import math
 import re
@@ -28,7 +28,7 @@ class KilledError(Exception):
 
 
 def make(folder, name="a", **given) -> Trainer:
-    """Build a trainer in the run directory `name`, going on where it was."""
+    """Build a trainer in the run directory `name`, resuming where it was."""
     config = tiny(folder, **({"steps": 7, "save_every": 3, "val_every": 9, "data__val_rows": 1} | given))
     directory = folder / name
     directory.mkdir(exist_ok=True)
@@ -102,7 +102,7 @@ def test_the_verdict_is_a_pure_function(policy, step, skipped, saved, finite, st
 @pytest.mark.parametrize(
     ("optim", "model"), [("adamw", {"model": "hope", "model__levels": LEVELS}), ("dgd", {"model": "transformer"})]
 )
-def test_skip_and_rollback_learn_what_a_run_that_never_read_the_batch_learns(tmp_path, monkeypatch, optim, model):
+def test_skip_and_rollback_learn_the_same_as_a_run_without_the_batch(tmp_path, monkeypatch, optim, model):
     without = make(tmp_path, "without", optim=optim, **model)
     without.progress.skipped = [5]
     without.fit()
@@ -120,7 +120,7 @@ def test_skip_and_rollback_learn_what_a_run_that_never_read_the_batch_learns(tmp
 
 
 @pytest.mark.parametrize(("policy", "killed_at"), [("skip", 6), ("skip", 7), ("rollback", 6), ("rollback", 7)])
-def test_a_run_that_is_killed_leaves_out_the_same_steps_again(tmp_path, monkeypatch, policy, killed_at):
+def test_a_killed_run_skips_the_same_steps_again(tmp_path, monkeypatch, policy, killed_at):
     break_gradient(monkeypatch, 5)
     make(tmp_path, "whole", divergence=policy).fit()
     killed = make(tmp_path, "killed", divergence=policy)
@@ -151,14 +151,14 @@ def test_weights_that_an_update_broke_are_undone_by_rollback_only(tmp_path, monk
     assert "looks like: weights" in page(tmp_path, "rollback")
 
 
-def test_a_run_that_diverges_again_and_again_stops_and_says_so(tmp_path, monkeypatch):
+def test_a_run_that_diverges_repeatedly_stops_with_an_error(tmp_path, monkeypatch):
     break_gradient(monkeypatch, *range(2, 20))
     with pytest.raises(DivergedError, match=f"{MAX_SKIPPED + 1} of the last 100 steps were not finite"):
         make(tmp_path, divergence="rollback").fit()
     assert page(tmp_path).count("## Step") == MAX_SKIPPED + 1
 
 
-def test_a_run_that_stopped_goes_on_when_another_policy_is_given(tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_with_another_policy(tmp_path, monkeypatch):
     break_gradient(monkeypatch, 5)
     with pytest.raises(DivergedError, match=r"step 5: .*last good checkpoint: .*step_00000003.*incident\.md"):
         make(tmp_path).fit()
@@ -188,7 +188,7 @@ def poison(module, how):
         (lambda x: x * torch.tensor([1.0, math.inf, 1.0, 1.0])[:, None, None], "rows", r"Row 1, nan nats"),
     ],
 )
-def test_the_page_names_the_first_operation_and_the_module_it_is_in(tmp_path, how, kind, words):
+def test_the_report_names_the_first_operation_and_the_module_it_is_in(tmp_path, how, kind, words):
     trainer = make(tmp_path)
     poison(list(trainer.model.blocks[1].children())[-1], how)
     with pytest.raises(DivergedError):
@@ -198,7 +198,7 @@ def test_the_page_names_the_first_operation_and_the_module_it_is_in(tmp_path, ho
     assert re.search(words, text), text
 
 
-def test_the_page_has_the_text_the_norms_and_what_to_do(tmp_path, monkeypatch):
+def test_the_report_has_the_text_the_norms_and_what_to_do(tmp_path, monkeypatch):
     break_gradient(monkeypatch, 2)
     trainer = make(tmp_path)
     trainer.train_step(lambda: False)

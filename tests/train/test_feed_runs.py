@@ -1,4 +1,4 @@
-"""Whole runs, by what feeds them: read ahead, in stages, document by document, from a mixture."""
+"""Whole runs with different feeds: prefetched, in stages, document by document, from a mixture."""
 
 import shutil
 from pathlib import Path
@@ -18,12 +18,12 @@ def train(folder: Path, **given: object) -> Path:
     return directory
 
 
-def test_a_run_that_reads_ahead_is_the_same_run(tmp_path: Path) -> None:
+def test_a_run_that_prefetches_is_the_same_run(tmp_path: Path) -> None:
     here, ahead = (train(tmp_path, name=f"n{number}", num_workers=number) for number in (0, 2))
     assert trace(here) == trace(ahead) and fingerprints(here) == fingerprints(ahead)
 
 
-def test_a_run_in_stages_counts_its_tokens_and_goes_on_exactly_within_and_between_them(tmp_path: Path) -> None:
+def test_a_run_in_stages_counts_its_tokens_and_resumes_exactly_within_and_between_them(tmp_path: Path) -> None:
     options = {"stages": STAGES, "data__boundary": "reset", "data__packing": "best_fit", "model": "hope"}
     straight = train(tmp_path, name="straight", save_every=1, **options)
     tokens = [line["tokens"] for line in trace(straight) if line["split"] == "train"]
@@ -39,7 +39,7 @@ def test_a_run_in_stages_counts_its_tokens_and_goes_on_exactly_within_and_betwee
         assert fingerprints(killed) == fingerprints(straight) and trace(killed) == trace(straight)
 
 
-def test_the_same_stages_in_more_pieces_are_the_same_up_to_rounding(tmp_path: Path) -> None:
+def test_the_same_stages_in_more_micro_batches_are_the_same_up_to_rounding(tmp_path: Path) -> None:
     whole, micro_batches = (
         trace(train(tmp_path, name=f"n{number}", stages=STAGES, micro_batches=number))[-1]["val/loss"]
         for number in (1, 2)
@@ -74,7 +74,7 @@ def test_a_mixture_is_validated_source_by_source(tmp_path: Path) -> None:
     assert last["val/words/bpb"] > 0 and last["val/digits/bpb"] > 0
 
 
-def test_stages_that_do_not_fit_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+def test_stages_that_do_not_fit_are_refused_before_any_file_is_created(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"stages\.0\.seq_len=5: must divide data\.seq_len=32"):
         run(tiny(tmp_path, stages="[{steps: 2, batch_size: 4, seq_len: 5}]"))
     with pytest.raises(ConfigError, match=r"stages: batch_size=3: must be a multiple of the 2 micro-batches"):

@@ -76,7 +76,7 @@ def one_step(config, dtype: torch.dtype):
 @pytest.mark.parametrize(
     ("name", "dtype"), [*((name, torch.bfloat16) for name in MODELS), ("hope", torch.float16)], ids=str
 )
-def test_products_are_narrow_and_islands_are_not(name, dtype):
+def test_products_are_in_the_autocast_dtype_and_full_precision_parts_are_not(name, dtype):
     model, step, found = one_step(configure(*MODELS[name]), dtype)
     assert dtype in found["linear"]
     for island in ISLANDS & found.keys():
@@ -93,7 +93,7 @@ def test_products_are_narrow_and_islands_are_not(name, dtype):
     assert all(parameter.grad.dtype == torch.float32 for parameter in model.parameters() if parameter.grad is not None)
 
 
-def test_what_a_level_writes_is_computed_as_without_autocast():
+def test_updates_of_levels_are_computed_without_autocast():
     level = configure(*MODELS["taught"]).model.levels[0].build()
     weights = MLPWeights(torch.ones(6, 4), torch.ones(4, 3))
     pick = torch.Generator().manual_seed(0)
@@ -116,7 +116,7 @@ def test_the_census_finds_narrow_numbers_where_they_are_wanted():
 
 
 @pytest.mark.parametrize("model", ["transformer", "titans_lmm", "hope"])
-def test_bfloat16_learns_what_float32_learns(tmp_path, capsys, model):
+def test_bfloat16_learns_the_same_as_float32(tmp_path, capsys, model):
     given = {"model": model, "steps": 8, "val_every": 8, "data__batch_size": 8}
     loss = {
         dtype: run(tiny(tmp_path, name=f"{model}{dtype}", dtype=dtype, **given)).metrics["val/loss"]
@@ -126,7 +126,7 @@ def test_bfloat16_learns_what_float32_learns(tmp_path, capsys, model):
     assert loss["bfloat16"] == pytest.approx(loss["float32"], rel=0.01)
 
 
-def test_float16_learns_what_float32_learns_and_goes_on_with_its_scale(tmp_path, capsys):
+def test_float16_learns_the_same_as_float32_and_resumes_with_its_scale(tmp_path, capsys):
     whole = run(tiny(tmp_path, name="whole", dtype="float16", steps=6)).directory
     wide = run(tiny(tmp_path, name="wide", steps=6))
     last = trace(whole)[-2]
@@ -161,7 +161,7 @@ def overflowing(monkeypatch, at: set[int], kill_at: int | None = None) -> None:
     monkeypatch.setattr(Trainer, "backward", broken)
 
 
-def test_an_overflow_leaves_the_step_out_and_is_no_divergence(tmp_path, capsys, monkeypatch):
+def test_an_overflow_skips_the_step_and_is_no_divergence(tmp_path, capsys, monkeypatch):
     overflowing(monkeypatch, {2})
     result = run(tiny(tmp_path, name="a", dtype="float16", steps=4))
     lines = [line for line in trace(result.directory) if line["split"] == "train"]
@@ -171,7 +171,7 @@ def test_an_overflow_leaves_the_step_out_and_is_no_divergence(tmp_path, capsys, 
     json.loads((result.directory / "summary.json").read_text(), parse_constant=pytest.fail)
 
 
-def test_what_no_scale_explains_is_a_divergence(tmp_path, capsys, monkeypatch):
+def test_a_loss_that_is_not_finite_at_any_scale_is_a_divergence(tmp_path, capsys, monkeypatch):
     overflowing(monkeypatch, {1})
     monkeypatch.setattr("nested_learning.train.precision.START", 1.0)
     backward = Trainer.backward
@@ -187,7 +187,7 @@ def test_what_no_scale_explains_is_a_divergence(tmp_path, capsys, monkeypatch):
         run(tiny(tmp_path, name="a", dtype="float16", steps=4))
 
 
-def test_a_run_that_was_killed_goes_on_with_its_scale(tmp_path, capsys, monkeypatch, short_interval):
+def test_a_killed_run_resumes_with_its_scale(tmp_path, capsys, monkeypatch, short_interval):
     given = {"dtype": "float16", "steps": 7, "save_every": 1}
     with monkeypatch.context() as patch:
         overflowing(patch, {2, 3})
@@ -228,7 +228,7 @@ def test_other_types_have_no_scale():
     assert not scale.is_overflow(1.0, is_finite=False)
 
 
-def test_float8_takes_the_hidden_maps_and_leaves_names_and_weights():
+def test_float8_converts_hidden_maps_and_keeps_names_and_weights():
     model = configure("model=hope", "model.expansion=2").model.build(64, 0)
     before = dict(model.named_parameters())
     hidden = sum(is_hidden(module, name) for name, module in model.named_modules())
@@ -238,7 +238,7 @@ def test_float8_takes_the_hidden_maps_and_leaves_names_and_weights():
     assert type(model.head) is torch.nn.Linear
 
 
-def test_float8_by_emulation_learns_what_float32_learns():
+def test_emulated_float8_learns_the_same_as_float32():
     torch.manual_seed(0)
     losses = {}
     for is_narrow in (False, True):

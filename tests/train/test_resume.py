@@ -57,7 +57,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path):
     assert [line["step"] for line in trace(killed) if line["split"] == "train"] == list(range(1, 25))
 
 
-def test_the_same_command_goes_on_after_a_kill(tmp_path):
+def test_the_same_command_resumes_after_a_kill(tmp_path):
     def start(name: str) -> subprocess.Popen:
         config = tiny(tmp_path)
         command = ["model=transformer", "optim=adamw", "data=text", f"data.path={config.data.path}", "data.seq_len=32"]
@@ -105,7 +105,7 @@ def rewrite(saved: Path, name: str, change) -> None:
     (saved / "hashes.json").write_text(json.dumps(hashes | {name: hash_file(saved / name)}))
 
 
-def test_a_trace_that_ran_ahead_or_was_torn_is_cut_back(halves):
+def test_lines_logged_after_the_checkpoint_or_torn_are_dropped(halves):
     config, copy = stopped_half_way(halves, "torn")
     with (copy / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "tok')
@@ -144,7 +144,7 @@ def test_a_checkpoint_without_a_part_of_the_optimizer_is_refused(halves):
         run(config)
 
 
-def test_a_damaged_checkpoint_stops_the_run_which_goes_on_from_the_older_one_when_told(halves):
+def test_a_damaged_checkpoint_stops_the_run_which_can_resume_from_the_older_one(halves):
     copy = Path(halves.out) / "damaged"
     shutil.copytree(Path(halves.out) / "whole", copy)
     (copy / "summary.json").unlink()
@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_stops_the_run_which_goes_on_from_the_older_one_whe
     assert fingerprints(copy) == fingerprints(whole) and trace(copy) == trace(whole)
 
 
-def test_a_run_does_not_go_on_with_other_data(halves):
+def test_a_run_does_not_resume_with_other_data(halves):
     config, _ = stopped_half_way(halves, "other_data")
     text = Path(config.data.path)
     original = text.read_text()
@@ -170,7 +170,7 @@ def test_a_run_does_not_go_on_with_other_data(halves):
         text.write_text(original)
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_anew_and_so_does_its_trace(halves):
+def test_a_run_killed_before_its_first_checkpoint_starts_again_and_so_do_its_metrics(halves):
     copy = Path(halves.out) / "early"
     shutil.copytree(Path(halves.out) / "whole", copy, ignore=shutil.ignore_patterns("checkpoints", "summary.json"))
     run(replace(halves, name="early"))

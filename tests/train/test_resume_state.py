@@ -1,4 +1,4 @@
-"""What a checkpoint holds is all that matters, and all of it matters; when it is saved does not."""
+"""A checkpoint has the whole state of a run, all of it is needed, and when it is saved changes nothing."""
 
 import json
 import shutil
@@ -127,7 +127,7 @@ def marked(name: str, value: Any) -> Any:
 
 # the seconds of training are those of its phases
 @pytest.mark.parametrize("name", [field.name for field in fields(Progress) if field.name != "seconds"])
-def test_each_figure_of_the_progress_is_carried_on_or_refused(whole: Config, name: str) -> None:
+def test_each_field_of_the_progress_is_restored_or_refused(whole: Config, name: str) -> None:
     with stopped(whole, f"progress_{name}") as (config, saved):
         values = json.loads((saved / "progress.json").read_text())
         (saved / "progress.json").write_text(json.dumps(values | {name: marked(name, values[name])}))
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_run_is_refused_even_where_it_fits(whole: Config
         run(config)
 
 
-def test_a_checkpoint_of_an_older_version_is_refused_with_what_to_do(whole: Config) -> None:
+def test_a_checkpoint_of_an_older_version_is_refused_with_a_fix(whole: Config) -> None:
     with stopped(whole, "older") as (config, saved):
         text = (saved / "config.yaml").read_text()
         (saved / "config.yaml").write_text(text.replace("  dropout: 0.1\n", ""))

@@ -1,4 +1,4 @@
-"""The run directory: one process at a time, one configuration, nothing made too early."""
+"""The run directory: one process at a time, one configuration, no file created too early."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def begin(config) -> Path:
         return lock.open_run(0).directory
 
 
-def test_a_named_run_is_made_where_it_was_asked_for_with_its_configuration_and_environment(tmp_path):
+def test_a_named_run_is_created_in_its_directory_with_configuration_and_environment(tmp_path):
     directory = begin(tiny(tmp_path, name="a", seed=7))
     assert directory == tmp_path / "runs" / "a"
     assert "seed: 7\n" in (directory / "config.yaml").read_text()
@@ -79,14 +79,14 @@ def test_resume_of_a_path_that_is_not_there_or_has_another_name_is_refused(tmp_p
 @pytest.mark.parametrize(
     "change", [{"steps": 7}, {"model__dim": 32}, {"seed": 1}, {"overfit": "true"}, {"dtype": "bfloat16"}]
 )
-def test_a_run_does_not_go_on_with_another_configuration(tmp_path, change):
+def test_a_run_does_not_resume_with_another_configuration(tmp_path, change):
     begin(tiny(tmp_path, name="a"))
     (key,) = change
     with pytest.raises(ConfigError, match=rf"{key.replace('__', '.')} was .*, is (?i:{change[key]});"):
         begin(tiny(tmp_path, name="a", **change))
 
 
-def test_how_a_run_is_shown_saved_and_cut_may_change(tmp_path):
+def test_how_a_run_is_logged_saved_and_divided_may_change(tmp_path):
     begin(tiny(tmp_path, name="a"))
     begin(tiny(tmp_path, name="a", save_every=1, val_every=2, log_every=5, micro_batches=2, prompt="x"))
 
@@ -98,7 +98,7 @@ def test_a_key_that_only_one_configuration_has_counts_as_a_change(tmp_path):
         refuse_changes(tmp_path, saved, given)
 
 
-def test_a_key_that_another_version_did_not_know_is_called_that(tmp_path):
+def test_a_key_that_another_version_did_not_have_is_named(tmp_path):
     rest = {"log_every": 1, "world": {"reduction": "fast"}}
     saved = {"model": {"name": "a"}, **rest}
     with pytest.raises(CheckpointError, match=r"another version .*has no model.window, stages; .*environment.json"):
@@ -128,7 +128,7 @@ with lock_run(tiny(Path(sys.argv[2]), name="a"), World(0, 1, 0, torch.device("cp
 """
 
 
-def test_a_second_process_is_kept_out_and_told_who_holds_the_run(tmp_path):
+def test_a_second_process_is_refused_with_the_id_of_the_one_that_holds_the_run(tmp_path):
     command = [sys.executable, "-c", HOLD, str(Path(__file__).parents[1]), str(tmp_path)]
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -169,7 +169,7 @@ def test_a_program_that_its_name_finds_is_called_by_its_name(monkeypatch):
     assert program() == ["/other/bin/nl"]
 
 
-def test_a_place_where_no_run_can_be_made_is_refused_with_the_override_that_helps(tmp_path):
+def test_a_folder_where_no_run_can_be_created_is_refused_with_the_override_that_helps(tmp_path):
     (tmp_path / "file").touch()
     with (
         lock_run(tiny(tmp_path, out=tmp_path / "file"), ALONE) as lock,
@@ -178,7 +178,7 @@ def test_a_place_where_no_run_can_be_made_is_refused_with_the_override_that_help
         lock.open_run(0)
 
 
-def test_the_context_carries_what_the_configuration_says(tmp_path):
+def test_the_context_has_the_values_of_the_configuration(tmp_path):
     config = replace(tiny(tmp_path), dtype="bfloat16")
     with lock_run(config, ALONE) as lock:
         ctx = lock.open_run(0)

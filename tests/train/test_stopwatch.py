@@ -58,7 +58,7 @@ def test_a_phase_that_fails_ends_too():
     assert watch.read()["data"] == 1 and watch.read()["other"] == 2
 
 
-def test_a_later_process_counts_on():
+def test_a_later_process_adds_to_earlier_seconds():
     ticks = Ticks()
     watch = Stopwatch(now=ticks)
     watch.add_earlier({"data": 3.0}, 5.0)
@@ -67,7 +67,7 @@ def test_a_later_process_counts_on():
     assert watch.read()["data"] == 4 and watch.wall() == 9
 
 
-def test_going_back_loses_what_came_after_and_keeps_the_wall():
+def test_a_rollback_counts_later_seconds_as_lost_and_keeps_the_wall():
     ticks = Ticks()
     watch = Stopwatch(now=ticks)
     with watch.phase("forward_backward"):
@@ -81,6 +81,6 @@ def test_going_back_loses_what_came_after_and_keeps_the_wall():
     assert watch.read()["optimizer"] == 1
 
 
-def test_a_phase_that_there_is_not_is_refused():
+def test_an_unknown_phase_is_refused():
     with pytest.raises(AssertionError, match="lunch"), Stopwatch().phase("lunch"):
         pass

@@ -62,7 +62,7 @@ def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
     return {name: parameter.grad for name, parameter in trainer.model.named_parameters()}
 
 
-def test_the_gradient_is_the_same_however_the_batch_is_cut_even_with_ragged_targets(tmp_path):
+def test_the_gradient_does_not_depend_on_the_micro_batches_even_with_ragged_targets(tmp_path):
     whole = gradients(make_trainer(tmp_path, Ragged()))
     cut = gradients(make_trainer(tmp_path, Ragged(), micro_batches=4))
     for name, gradient in whole.items():
@@ -180,7 +180,7 @@ def test_validation_sums_over_processes_like_over_batches(tmp_path):
     assert both == pytest.approx(alone, rel=1e-6) and set(both) == {"val/loss", "val/accuracy", "val/sequence_accuracy"}
 
 
-def test_a_model_that_knows_nothing_costs_log2_of_the_vocabulary_per_byte(tmp_path):
+def test_random_guessing_has_a_loss_of_log2_of_the_vocabulary_per_byte(tmp_path):
     trainer = make_trainer(tmp_path)
     with torch.no_grad():
         for parameter in trainer.model.parameters():
@@ -232,7 +232,7 @@ def test_half_precision_stays_close_and_keeps_parameters_in_float32(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, monkeypatch, number):
+def test_ctrl_c_finishes_the_step_saves_and_prints_how_to_resume(tmp_path, monkeypatch, number):
     config = tiny(tmp_path, name="a", save_every=100)
     real = Trainer.micro_batches
 

@@ -1,4 +1,4 @@
-"""Validation is one sum over fixed targets: what counting by hand gives, whatever the batches; it changes nothing."""
+"""Validation is one sum over fixed targets, equal to counting by hand with any batch size; it changes nothing."""
 
 import math
 import random
@@ -37,7 +37,7 @@ def validation_metrics(model, objective, source, batch_size=4, num_rows=8):
 
 
 @pytest.mark.parametrize("tokenizer", [{}, BPE], ids=["byte", "bpe"])
-def test_a_model_that_knows_nothing_costs_log2_of_the_vocabulary_for_each_token_over_the_bytes(tmp_path, tokenizer):
+def test_random_guessing_has_a_loss_of_log2_of_the_vocabulary_per_token_over_the_bytes(tmp_path, tokenizer):
     model, objective, source = parts(tmp_path, **tokenizer)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -73,7 +73,7 @@ def test_every_second_of_a_run_is_in_its_phase_and_they_sum_to_the_wall(tmp_path
     assert rates == [4 * 32 / 13.0] * 6
 
 
-def test_time_goes_on_over_a_kill_and_what_was_thrown_away_is_lost(tmp_path, ticks, monkeypatch):
+def test_time_is_counted_across_a_kill_and_discarded_steps_are_lost(tmp_path, ticks, monkeypatch):
     config = tiny(tmp_path, name="a", steps=6, val_every=6, save_every=2)
     real = Trainer.count_targets
 
@@ -98,7 +98,7 @@ def test_time_goes_on_over_a_kill_and_what_was_thrown_away_is_lost(tmp_path, tic
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_a_rollback_throws_away_is_lost(tmp_path, ticks, monkeypatch):
+def test_steps_that_a_rollback_discards_are_lost(tmp_path, ticks, monkeypatch):
     slowly = Trainer.backward
 
     def backward(self, batches, num_targets, step):
@@ -114,7 +114,7 @@ def test_what_a_rollback_throws_away_is_lost(tmp_path, ticks, monkeypatch):
     assert found["seconds"] == 5 * 13.0
 
 
-def test_a_sink_that_fails_in_the_middle_changes_nothing(tmp_path, monkeypatch, capsys):
+def test_a_logger_that_fails_in_the_middle_changes_nothing(tmp_path, monkeypatch, capsys):
     pytest.importorskip("tensorboard")
     plain = run(tiny(tmp_path, name="plain", steps=4)).directory
     real = TensorboardLogger.log

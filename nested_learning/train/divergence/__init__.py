@@ -1,1 +1,1 @@
-"""A step that is not finite: what to do about it, where it began, and the page that is left of it."""
+"""A step whose loss or gradient is not finite: the decision, the diagnosis, and the report incident.md."""

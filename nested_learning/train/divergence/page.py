@@ -60,7 +60,7 @@ CAUSES = {
     ),
     "rows": (
         "Some rows are not finite, the others are: the cause is the content of these rows.",
-        "read the rows below, and where they are damaged prepare the data anew",
+        "read the rows below, and where they are damaged prepare the data again",
     ),
     "forward": (
         "The forward pass is not finite: activations grew until an operation overflowed, or an operation got an input "
@@ -90,7 +90,7 @@ def write_incident(run: Path, incident: Incident, batch: Mapping[int, Batch], to
 
 
 def render(incident: Incident, batch: Mapping[int, Batch], tokenizer: Tokenizer | None) -> str:
-    """Return one section of the page: what happened, the likely cause, what to do, the rows, the norms."""
+    """Return one section of the report: what happened, the likely cause, what to do, the rows, the norms."""
     meaning, remedy = CAUSES[incident.kind]
     first = incident.found.first
     before = "".join(f", {name} {value:.4g}" for name, value in incident.before.items())

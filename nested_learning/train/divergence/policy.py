@@ -22,7 +22,7 @@ def judge(policy: str, step: int, skipped: Sequence[int], saved: int | None, *, 
 
     `raise` stops. `skip` skips this step. `rollback` returns to the checkpoint of step `saved` and skips the step at
     fault: this one or, when the weights themselves are not finite, the last one that updated them. It stops as well
-    after too many skipped steps, and where the policy cannot help. A large loss that is finite never comes here.
+    after too many skipped steps, and where the policy cannot help. Not called for a large but finite loss.
     """
     updated = (each for each in range(step - 1, 0, -1) if each not in skipped)
     culprit = step if weights_are_finite else next(updated, 0)
