@@ -1,4 +1,4 @@
-// The gates of a chunk, multiplied out by recursion: ops/gates.py:kernel and its derivative.
+// The gates of a chunk, unrolled by recursion: ops/gates.py:unroll and its derivative.
 #pragma once
 
 #include <cmath>
@@ -7,8 +7,10 @@
 
 namespace nested {
 
-// Over the tokens t of a chunk: kept, pushed, total momentum; written[t, i], and momentum[t, i]: what is left of the
-// write of token i. Each of `kept`, `pushed`, `total` is preceded by what the chunk's start finds: 1, 0, 1.
+// For the tokens t of a chunk: the factors `kept` and `pushed` of the start's weights and momentum in the weights, and
+// `total` of the start's momentum in the momentum; and how much of the write of token i is left at token t, written[t, i]
+// in the weights, momentum[t, i] in the momentum. `kept`, `pushed` and `total` have one more entry, the first, for the
+// chunk's start: 1, 0, 1.
 template <class T>
 struct ChunkGates {
   int64_t stride;  // of the square matrices
@@ -24,6 +26,7 @@ struct ChunkGates {
     written = space + 5 * line, momentum = written + chunk * stride;
   }
 
+  // A recursion over rows: two multiplications an entry, and no exp of differences as in the eager form.
   void open(int64_t tokens, const T* rate, const T* log_retention, const T* log_momentum) {
     kept[0] = 1, pushed[0] = 0, total[0] = 1;
     for (int64_t t = 0; t < tokens; ++t) {
@@ -47,13 +50,15 @@ struct ChunkGates {
   void backward(int64_t tokens, const T* d_kept, const T* d_pushed, T d_total, T* d_written, T* d_last, T* d_rate,
                 T* d_log_retention, T* d_log_momentum) const {
     T g_kept = 0, g_pushed = 0, g_total = d_total;
+    // the recursion of `open` in reverse: row t gets what comes back from row t + 1, then passes on
     for (int64_t t = tokens - 1; t >= 0; --t) {
       const bool is_last = t == tokens - 1;
       const T a = is_last ? T(0) : retention[t + 1], e = is_last ? T(0) : keep[t + 1];
       g_kept = d_kept[t + 1] + a * g_kept;
       g_pushed = d_pushed[t + 1] + a * g_pushed;
       g_total = g_pushed + (is_last ? g_total : e * g_total);
-      T* g = d_written + t * stride;  // becomes what comes back to row t of `written`
+      // in place: `d_written` becomes the whole gradient of row t, from its own use and from the later rows
+      T* g = d_written + t * stride;
       typename Pack<T>::type by_retention = {}, by_keep = {};
       for (int64_t i = 0; i < stride; i += kLanes<T>) {
         if (!is_last) at(g + i) += a * at(g + stride + i);

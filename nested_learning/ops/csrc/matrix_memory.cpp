@@ -1,9 +1,9 @@
 // A matrix memory over a sequence, forward and backward: ops/matrix.py, fused for each row and head.
 //
-// Chunk by chunk, everything between the inputs and the outputs stays in the cache. The forward pass keeps the state
-// [W; S] of every chunk's start; the backward pass computes a chunk again from it. In the names below: e, the errors,
-// solve (1 - x) e = r; y = kept q W + pushed q S + l e; after the chunk W = kept W + pushed S + kw^T e and
-// S = total S + ks^T e. `x`, `l`, `kw` and `ks` carry the sign of descent.
+// A chunk is small enough that everything between its inputs and outputs stays in the CPU's cache. The forward pass stores the state [W; S] at the start of every chunk;
+// the backward pass recomputes a chunk from it. Names below: the errors e solve (1 - x) e = r; reads are
+// y = kept q W + pushed q S + l e; after the chunk W = kept W + pushed S + kw^T e and S = total S + ks^T e. `x`, `l`,
+// `kw` and `ks` include the minus sign of gradient descent.
 
 #include <cstdlib>
 #include <cstring>
@@ -33,7 +33,8 @@ struct View {  // of a tensor [b h t d] whose last dimension is dense
   explicit operator bool() const { return data != nullptr; }
 };
 
-// Aligned memory of one thread, kept from call to call: fresh pages would cost more than a short call.
+// Aligned, zeroed memory of one thread, kept from call to call: page faults of new memory would cost more than a short
+// call. Zeroed, because products read the padding of rows and it must not contain NaN.
 inline char* scratch(size_t bytes) {
   struct Free {
     void operator()(char* p) const { std::free(p); }
@@ -49,6 +50,7 @@ inline char* scratch(size_t bytes) {
   return space.get();
 }
 
+// Hands out parts of the scratch memory; it aborts if a constructor takes more than it reserved.
 template <class T>
 class Arena {
  public:
@@ -64,17 +66,19 @@ class Arena {
   T* space_;
 };
 
+// Copy dense or strided rows into padded ones.
 template <class T>
 void load(int64_t rows, int64_t width, const T* from, int64_t stride, T* to) {
   for (int64_t r = 0; r < rows; ++r) std::memcpy(to + r * padded<T>(width), from + r * stride, width * sizeof(T));
 }
 
+// Copy padded rows back.
 template <class T>
 void store(int64_t rows, int64_t width, const T* from, T* to, int64_t stride) {
   for (int64_t r = 0; r < rows; ++r) std::memcpy(to + r * stride, from + r * padded<T>(width), width * sizeof(T));
 }
 
-// One head of one row: what both passes compute of a chunk.
+// The buffers of one head of one row, and what both passes compute for a chunk.
 template <class T>
 struct Head {
   const Sizes& s;
@@ -106,7 +110,8 @@ struct Head {
     return scaled;
   }
 
-  // Coefficients of k W in the errors; where the chunk began earlier, the reference is another matrix.
+  // Coefficients of k W in the errors. If the chunk began in an earlier call, its reference is not W but a matrix of its
+  // own, and the read of the chunk's start is added separately.
   void of_weight(int64_t tokens, bool began_here) {
     for (int64_t t = 0; t < tokens; ++t) coefficient[t] = s.erasures * gates.kept[t] + (began_here ? s.stale : 0);
   }
@@ -115,20 +120,25 @@ struct Head {
   }
   void constant(int64_t tokens, int64_t value) { std::fill(coefficient, coefficient + tokens, T(value)); }
 
-  // Errors of the chunk whose keys are in `k` and whose values are in `e`.
+  // Compute the errors of the chunk whose keys are in `k` and whose values are in `e`, in place: first the right-hand
+  // side (values, and reads of the matrices at the chunk's start), then the triangular solve.
   void errors(int64_t tokens, bool began_here, bool has_momentum, bool has_base) {
     for (int64_t j = 0; j < tokens * out; j += kLanes<T>) at(e + j) = -at(e + j);
     if (s.erasures || (s.stale && began_here)) of_weight(tokens, began_here), product(tokens, scaled_keys(tokens), weight, e);
     if (s.erasures && has_momentum) of_momentum(tokens), product(tokens, scaled_keys(tokens), momentum, e);
     if (s.stale && !began_here) product(tokens, k, reference, e);
     if (has_base && s.base_answers) constant(tokens, s.base_answers), product(tokens, scaled_keys(tokens), base, e);
+    // without erasures no error depends on another: there is nothing to solve
     if (!s.erasures) return;
     std::memset(keys_keys, 0, tokens * line * sizeof(T));
     add_product<false>(tokens, line, s.inputs, k, in, kt, line, keys_keys, line, Shape::kLowerResult);
     std::memset(x, 0, line * sizeof(T));
+    // the erasure of token t reads the weights just before it, hence the decays of row t - 1
     for (int64_t t = 1; t < tokens; ++t)
       for (int64_t j = 0; j < line; j += kLanes<T>)
         at(x + t * line + j) = T(-s.erasures) * at(keys_keys + t * line + j) * at(gates.written + (t - 1) * line + j);
+    // forward substitution by blocks of kRows tokens: all earlier blocks in one product, which runs at full speed, and
+    // only the small triangle of the block itself token by token
     for (int64_t first = 0; first < tokens; first += kRows) {
       const int64_t end = std::min(tokens, first + kRows);
       add_product<false>(end - first, out, first, x + first * line, line, e, out, e + first * out, out);
@@ -138,7 +148,7 @@ struct Head {
     }
   }
 
-  // (1 - x)^T g' = g, in place
+  // Solve (1 - x)^T g' = g in place: the same blocks, from the last token to the first.
   void errors_backward(int64_t tokens, T* g) {
     if (!s.erasures) return;
     for (int64_t first = (tokens - 1) / kRows * kRows; first >= 0; first -= kRows) {
@@ -150,21 +160,23 @@ struct Head {
     }
   }
 
-  // l = -(q k^T) * written
+  // l = -(q k^T) * written: how much of the error of each token its readers get
   void scores(int64_t tokens) {
     std::memset(queries_keys, 0, tokens * line * sizeof(T));
     add_product<false>(tokens, line, s.inputs, q, in, kt, line, queries_keys, line, Shape::kLowerResult);
     for (int64_t j = 0; j < tokens * line; j += kLanes<T>) at(l + j) = -at(queries_keys + j) * at(gates.written + j);
   }
 
-  // `scaled` = -k * what is left of each write at the end, of the weights or of the momentum
+  // `scaled` = -k * what is left of each write at the end of the chunk. `left` is a square matrix of which the last row
+  // counts: `written` for the weights, `momentum` for the momentum.
   const T* written_keys(int64_t tokens, const T* left) {
     for (int64_t t = 0; t < tokens; ++t) coefficient[t] = -left[(tokens - 1) * line + t];
     return scaled_keys(tokens);
   }
 };
 
-// Where chunk n lies in the call, and whether it began in it.
+// The tokens of chunk n that are in this call, and whether the chunk began in it: the first chunk may have begun in an
+// earlier call, `place` tokens ago.
 struct Span {
   int64_t first, tokens;
   bool began_here;
@@ -174,6 +186,7 @@ struct Span {
         began_here(n > 0 || s.place == 0) {}
 };
 
+// The order in which ops/fused.py passes tensors.
 enum Tensors { kQ, kK, kV, kY, kDQ, kDK, kDV, kDY, kNumTensors };
 enum Arrays {
   kRate, kLogRetention, kLogMomentum, kReference, kWeight, kMomentum, kBase, kStarts,
@@ -181,6 +194,7 @@ enum Arrays {
   kDRate, kDLogRetention, kDLogMomentum, kDReference, kDWeight, kDMomentum, kDBase, kNumArrays
 };
 
+// The arguments of a call. A null pointer means that the tensor is absent: no momentum, no base, no reads.
 template <class T>
 struct Call {
   const Sizes& s;
@@ -246,6 +260,7 @@ void forward(const Call<T>& call, Head<T>& head, T* y, int64_t bh) {
       }
       call.store_tokens(y, kY, b, h, span, s.outputs);
     }
+    // W before S: W takes the momentum of the chunk's start
     const T kept = head.gates.kept[c], pushed = head.gates.pushed[c], total = head.gates.total[c];
     for (int64_t j = 0; j < in * out; j += kLanes<T>) {
       at(head.weight + j) = kept * at(head.weight + j);
@@ -261,7 +276,8 @@ void forward(const Call<T>& call, Head<T>& head, T* y, int64_t bh) {
   call.store_matrix(ends ? head.weight : head.reference, kReferenceAfter, bh);
 }
 
-// The gradient of one head. `after_*` are the gradients of the state, walked back from the last chunk to the first.
+// The gradients of one head. `d_weight`, `d_momentum` and `d_reference` are the gradients at the state after the current
+// chunk; chunks run from the last to the first. `of_*` add the gradients of one part of the forward pass.
 template <class T>
 struct Backward {
   const Call<T>& call;
@@ -296,7 +312,7 @@ struct Backward {
     return product_in;
   }
 
-  // What the state after the chunk owes to its writes: gradients of the errors, the keys, and what is left of writes.
+  // Gradients of the writes, W += kw^T e: of the errors, of the keys, and of what is left of each write.
   void of_writes(int64_t c, const T* left, const T* d_state, T* d_left) {
     head.product(c, head.written_keys(c, left), d_state, de);  // leaves -left in head.coefficient
     const T* back = times_transposed(c, head.e, d_state);
@@ -306,7 +322,7 @@ struct Backward {
     for (int64_t t = 0; t < c; ++t) d_left[t] -= coefficient[t];
   }
 
-  // y or r has a part `scale * (rows matrix)`: gradients of the rows, of the matrix, and (into `coefficient`) of scale.
+  // Gradients of `scale * (rows matrix)`, a part of y or r: of the rows, of the matrix, and (in `coefficient`) of scale.
   void of_read(int64_t c, const T* rows, const T* scale, const T* d, const T* matrix, T* d_rows, T* d_matrix) {
     const T* back = times_transposed(c, d, matrix);
     add_scaled_rows(c, in, scale, back, d_rows);
@@ -392,6 +408,7 @@ struct Backward {
     std::memset(de, 0, c * out * sizeof(T)), std::memset(d_written, 0, c * line * sizeof(T));
     for (T* each : {d_kept, d_pushed}) std::memset(each, 0, (c + 1) * sizeof(T));
     std::memset(d_last, 0, line * sizeof(T));
+    // W' = kept W + pushed S and S' = total S: the gradients of the three factors are inner products with the matrices
     d_kept[c] = dot(in * out, d_weight, head.weight);
     const T d_total = has_momentum ? dot(in * out, d_momentum, head.momentum) : T(0);
     if (has_momentum) d_pushed[c] = dot(in * out, d_weight, head.momentum);
@@ -415,6 +432,7 @@ struct Backward {
     head.gates.backward(c, d_kept, d_pushed, d_total, d_written, d_last, call.line(kDRate, bh) + span.first,
                         call.line(kDLogRetention, bh) + span.first, d_log_momentum ? d_log_momentum + span.first : nullptr);
     std::swap(d_weight, d_weight_before), std::swap(d_momentum, d_momentum_before);
+    // the reference of a chunk that began here is the weight at its start, so their gradients add up
     if (!span.began_here) return;
     for (int64_t j = 0; j < in * out; j += kLanes<T>) at(d_weight + j) += at(d_reference + j);
     std::memset(d_reference, 0, in * out * sizeof(T));
@@ -424,7 +442,8 @@ struct Backward {
     for (T* each : {d_weight, d_momentum, d_reference, d_base}) std::memset(each, 0, in * out * sizeof(T));
     call.load_matrix(kWeightAfter, bh, d_weight), call.load_matrix(kMomentumAfter, bh, d_momentum);
     call.load_matrix(kReferenceAfter, bh, d_reference), call.load_matrix(kBase, bh % s.heads, head.base);
-    if ((s.place + s.tokens) % s.chunk == 0) {  // the reference after the call is the weight
+    // if the last chunk is complete, the reference after the call is the weight
+    if ((s.place + s.tokens) % s.chunk == 0) {
       for (int64_t j = 0; j < in * out; j += kLanes<T>) at(d_weight + j) += at(d_reference + j);
       std::memset(d_reference, 0, in * out * sizeof(T));
     }
@@ -434,7 +453,8 @@ struct Backward {
   }
 };
 
-// Deal the heads of all rows out to threads; `work(first, end)`.
+// Split the heads of all rows among threads; `work(first, end)`. Heads are independent, and each is computed by one
+// thread: results do not depend on the number of threads.
 template <class Work>
 void deal(const Sizes& s, Work work) {
   const int64_t all = s.rows * s.heads, threads = std::max<int64_t>(1, std::min(s.threads, all));

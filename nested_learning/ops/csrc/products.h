@@ -1,6 +1,7 @@
-// Products of small matrices that lie in the cache, in vectors of 64 bytes; the compiler maps them to what the CPU has.
+// Products of small matrices that fit the cache.
 //
-// Matrices are row-major, rows are padded with zeros to whole vectors and aligned to them.
+// Vectors have 64 bytes; the compiler splits them into the registers that the CPU has. Matrices are row-major; rows are
+// padded with zeros to whole vectors and aligned, so that no loop has a remainder.
 #pragma once
 
 #include <algorithm>
@@ -32,7 +33,8 @@ inline const typename Pack<T>::type& at(const T* p) {
   return *reinterpret_cast<const typename Pack<T>::type*>(p);
 }
 
-// c[m, n] += a[m, k] b[k, n] for M rows and N vectors of columns; `kTransposed`: a is stored as a[k, m].
+// c[m, n] += a[m, k] b[k, n] for M rows and N vectors of columns; `kTransposed`: a is stored as a[k, m]. M and N are
+// constants, so that the M x N sums stay in registers over the whole loop over k.
 template <class T, int M, int N, bool kTransposed>
 inline void tile(const T* a, int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc, int64_t depth) {
   typename Pack<T>::type sum[M][N];
@@ -69,9 +71,11 @@ inline void tile_rows(int64_t rows, const T* a, int64_t lda, const T* b, int64_t
   }
 }
 
-constexpr int64_t kRows = 6;  // six rows of four vectors fill the registers
+// six rows of four vectors fill the 32 registers of AVX-512: 24 sums, 4 of b, and one of a
+constexpr int64_t kRows = 6;
 
-// Where a square factor or result is zero: nowhere, above its diagonal, or (of a transposed factor) below it.
+// Which part of a square matrix is zero or not needed: none; above the diagonal of the factor a; below it, for a
+// transposed a; above the diagonal of the result. Blocks that lie in it are skipped.
 enum class Shape { kFull, kLowerFactor, kUpperFactor, kLowerResult };
 
 // c += a b; with `kTransposed` a is stored as [k, m]. `n` is a whole number of vectors.
