@@ -27,7 +27,7 @@ def save_state(path: Path, state: Any, model: nn.Module, rows: int) -> None:
     """
     # tensors of a state may share memory; safetensors refuses those that do
     tensors = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in tree.named_leaves(state).items()}
-    header = {"rows": rows, "model": fingerprint(model), "integers": tree.named_integers(state)}
+    header = {"rows": rows, "model": model_fingerprint(model), "integers": tree.named_integers(state)}
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     save_file(tensors, draft, {"state": json.dumps(header)})
     sync(draft)
@@ -37,8 +37,8 @@ def save_state(path: Path, state: Any, model: nn.Module, rows: int) -> None:
 
 def num_rows(path: Path, model: nn.Module) -> int:
     """Return the number of rows of the state in `path`; raise CheckpointError for a state of another model."""
-    header = _open(path)[0]
-    if header["model"] != fingerprint(model):
+    header = _read_state(path)[0]
+    if header["model"] != model_fingerprint(model):
         raise CheckpointError(
             f"{path}: this state belongs to another model; open the checkpoint that it was saved with"
         )
@@ -47,7 +47,7 @@ def num_rows(path: Path, model: nn.Module) -> int:
 
 def load_state(path: Path, template: Any, device: Any) -> Any:
     """Return the state in `path`, on `device`; raise CheckpointError where its structure is not that of `template`."""
-    header, tensors = _open(path)
+    header, tensors = _read_state(path)
     named, integers = tree.named_leaves(template), tree.named_integers(template)
     if named.keys() != tensors.keys() or integers.keys() != header["integers"].keys():
         raise CheckpointError(
@@ -57,7 +57,7 @@ def load_state(path: Path, template: Any, device: Any) -> Any:
     return tree.rebuild(template, on_device | header["integers"])
 
 
-def fingerprint(model: nn.Module) -> str:
+def model_fingerprint(model: nn.Module) -> str:
     """Return a hash of the first numbers of every parameter; it is the same on every device."""
     digest = sha256()
     for name, parameter in model.named_parameters():
@@ -66,7 +66,7 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _open(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

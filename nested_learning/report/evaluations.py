@@ -120,7 +120,7 @@ def run_name_of(path: str, config: Mapping[str, Any]) -> str:
     return re.sub(r"_+(?=/|$|_)|(?<=/)_+", "", bare).strip("_/") or path
 
 
-def fingerprint(config: Mapping[str, Any]) -> str:
+def hash_options(config: Mapping[str, Any]) -> str:
     """Return a hash of the options that change what a run learns, but for the seed."""
     kept = {key: value for key, value in config.items() if key not in INCIDENTAL}
     return sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:8]
@@ -152,7 +152,7 @@ def policy_of(policy: Mapping[str, Any], weights: str) -> str:
 def gather(reports: Sequence[EvalReport]) -> list[TaskResults]:
     """Gather reports by task, and those of one task by model; runs that differ only in their seed are averaged."""
     tasks: dict[EvalTask, dict[EvaluatedModel, list[EvalReport]]] = {}
-    prints = {report.run: fingerprint(read_config(report.run)) for report in reports}
+    prints = {report.run: hash_options(read_config(report.run)) for report in reports}
     for report in reports:
         models = tasks.setdefault(report.task, {})
         models.setdefault(_unique(report, models, prints), []).append(report)

@@ -111,7 +111,7 @@ def section(results: TaskResults, drawer: Drawer) -> list[str]:
     lined, axes = families(split, 1), AXES.get(results.task.pack, ("number", "number"))
     for family, columns in lined.items():
         lines += tables(results.points, columns, results.chances, family)
-    panels = {family: curves(results.points, columns) for family, columns in lined.items()}
+    panels = {family: model_curves(results.points, columns) for family, columns in lined.items()}
     panels = {family: each for family, each in panels.items() if any(len(points) > 1 for points in each.values())}
     for start in range(0, len(panels), MAX_MAPS):
         part = dict(list(panels.items())[start : start + MAX_MAPS])
@@ -171,7 +171,7 @@ def gains(results: TaskResults, names: Sequence[str]) -> Iterator[str]:
         yield row([model.model, model.runs, model.policy, *cells])
 
 
-def curves(
+def model_curves(
     results: Mapping[EvaluatedModel, Points], columns: Mapping[str, str]
 ) -> dict[str, list[tuple[float, float, float | None]]]:
     """Return a line for each model over the numbers of `columns`; a span such as 32-128 counts as its end."""

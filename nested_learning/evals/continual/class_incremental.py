@@ -12,7 +12,7 @@ from nested_learning import checkpoint
 from nested_learning.data.tasks.classes import Classes, ClassesConfig
 from nested_learning.data.tasks.labelled import LabelledText, first_of_each
 from nested_learning.errors import ConfigError, DataError
-from nested_learning.evals.continual.transfer import curves, grid, transfer
+from nested_learning.evals.continual.transfer import accuracy_curves, accuracy_grid, transfer
 from nested_learning.evals.continual.weights import Weights
 from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.evals.variable_length import Text, memorize_each, read_each
@@ -95,9 +95,9 @@ class ClassIncremental:
         return Report(
             samples=dict(metrics),
             records=list(records),
-            curves=curves(metrics),
+            curves=accuracy_curves(metrics),
             axis="tasks learned",
-            grids={"accuracy": grid(metrics)},
+            grids={"accuracy": accuracy_grid(metrics)},
         )
 
 

@@ -57,7 +57,7 @@ def transfer(records: Sequence[Record], joint: Sequence[Record] = ()) -> dict[st
     return found
 
 
-def curves(metrics: Mapping[str, Samples]) -> Panels:
+def accuracy_curves(metrics: Mapping[str, Samples]) -> Panels:
     """Return curves of accuracy over the tasks learned: on all classes so far, and on those of each task."""
     panels: Panels = {}
     for name, samples in metrics.items():
@@ -73,7 +73,7 @@ def curves(metrics: Mapping[str, Samples]) -> Panels:
     return panels
 
 
-def grid(metrics: Mapping[str, Samples]) -> Grid:
+def accuracy_grid(metrics: Mapping[str, Samples]) -> Grid:
     """Return the matrix: a row for the tasks learned, a column for each task."""
     names = [name.split("/")[1:] for name in metrics if name.startswith("accuracy/")]
     after, tasks = ({int(name[place]) for name in names} for place in (0, 1))

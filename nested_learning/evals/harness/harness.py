@@ -125,7 +125,7 @@ def to_example(task: str, document: int, requests: Sequence[Any], encoder: Encod
     return HarnessExample(task, document, kind, request)
 
 
-def judge(
+def score_tasks(
     tasks: Mapping[str, Any], answers: Mapping[tuple[str, int], Answer], limit: int | None
 ) -> dict[str, dict[tuple[str, str], tuple[list[Any], Metric | Samples]]]:
     """Let lm-evaluation-harness score `answers`, given by (task, document).

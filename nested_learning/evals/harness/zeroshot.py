@@ -6,7 +6,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from nested_learning.evals.harness.harness import HarnessExample, judge, local_tasks, make_examples, official_tasks
+from nested_learning.evals.harness.harness import (
+    HarnessExample,
+    local_tasks,
+    make_examples,
+    official_tasks,
+    score_tasks,
+)
 from nested_learning.evals.harness.lm import Encoder, answer
 from nested_learning.evals.harness.local_tasks import find_files, read_tasks
 from nested_learning.evals.metrics import Metric, Samples, mean_of_means
@@ -60,7 +66,7 @@ class ZeroShot:
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the metrics of each task, with names such as `piqa/acc`, and the average."""
         answers = {(record["task"], record["document"]): record["answer"] for record in records}
-        judged = judge(self.tasks, answers, self.limit)
+        judged = score_tasks(self.tasks, answers, self.limit)
         metrics: dict[str, Samples | Metric] = {}
         values: dict[str, list[dict[str, Any]]] = {}
         for task, results in judged.items():

@@ -61,7 +61,7 @@ class MemoryPack:
         found = {key: Samples.mean(values, METRICS[key[1]]) for key, values in samples.items()}
         named = {f"{memory}/{name}/{start}-{end}": each for (memory, name, start, end), each in found.items()}
         metrics = {key: each.metric() for key, each in found.items()}
-        return Report(samples=dict(named), records=list(records), curves=curves(metrics))
+        return Report(samples=dict(named), records=list(records), curves=position_curves(metrics))
 
     def open_source(self, ctx: EvalContext) -> Source:
         """Open the data with rows of the configured length."""
@@ -105,7 +105,7 @@ def samples_by_key(records: Sequence[Record]) -> dict[Key, list[float]]:
     return {key: [fmean(values) for values in layers[key].values()] for key in keys}
 
 
-def curves(metrics: dict[Key, Metric]) -> Panels:
+def position_curves(metrics: dict[Key, Metric]) -> Panels:
     """Return curves over the position in the context, a panel for each metric."""
     panels: Panels = {name: {} for name in METRICS}
     for (memory, name, _, end), metric in metrics.items():

@@ -46,7 +46,7 @@ class Translation:
 
     def examples(self, ctx: EvalContext) -> list[Sentence]:
         """Return the sentences in the tokens of the model. Raises ConfigError or DataError for a bad model or file."""
-        judge()
+        chrf_scorer()
         encode = partial(encode_text, ctx.require_tokenizer("translation"))
         items = read_json_lines(self.path, "context", "continuation")
         parts = [self._split_lesson(number, item) for number, item in enumerate(items, 1)]
@@ -97,7 +97,7 @@ class Translation:
         ).strip()
         return {
             "text": text,
-            "chrf": float(judge().sentence_score(text, [example.right]).score),
+            "chrf": float(chrf_scorer().sentence_score(text, [example.right]).score),
             "exact": float(text == example.right),
             "nats": float(score.nats.double().sum()),
         }
@@ -133,7 +133,7 @@ def conditions(session: Session, examples: Sequence[Sentence]) -> tuple[dict[str
 
 
 @cache
-def judge() -> Any:
+def chrf_scorer() -> Any:
     """Return the chrF scorer; raise ConfigError without the package `sacrebleu`.
 
     Source: chrF, M. Popovic, WMT 2015.

@@ -59,7 +59,7 @@ class Formal:
 
     def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Record]]:
         """Return for each word at which letters the target was predicted."""
-        return [[row] for row in by_version(session, examples, answer_rows)]
+        return [[row] for row in by_version(session, examples, answer_words)]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the metrics of every bin."""
@@ -75,7 +75,7 @@ class Formal:
         return Report(samples=metrics, records=list(records), curves=curves, axis="letters")
 
 
-def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
+def answer_words(session: Session, cases: list[Case]) -> list[Record]:
     """Return a record of each of `cases`, which are of one bin."""
     batch = stack([case.row for case in cases])
     answers, written = answer_along(session, batch.tokens)

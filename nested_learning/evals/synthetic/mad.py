@@ -41,7 +41,7 @@ class Mad:
 
     def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Record]]:
         """Return for each row which of its targets were predicted."""
-        return [[row] for row in by_version(session, examples, answer_rows)]
+        return [[row] for row in by_version(session, examples, answer_mad)]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the metrics of every length."""
@@ -59,7 +59,7 @@ class Mad:
         return Report(samples=metrics, records=list(records), curves=curves, axis="tokens of a row")
 
 
-def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
+def answer_mad(session: Session, cases: list[Case]) -> list[Record]:
     """Return a record of each of `cases`, which are of one version."""
     batch = stack([case.row for case in cases])
     answers, written = answer_along(session, batch.tokens)

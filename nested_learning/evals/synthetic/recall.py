@@ -61,7 +61,7 @@ class Recall:
 
     def answer(self, session: Session, examples: Sequence[Case]) -> list[list[Record]]:
         """Return for each row which of its queries were answered correctly."""
-        return [[row] for row in by_version(session, examples, answer_rows)]
+        return [[row] for row in by_version(session, examples, answer_recall)]
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the metrics of every version."""
@@ -71,7 +71,7 @@ class Recall:
         for cell in dict.fromkeys(map(cell_of, records)):
             here = [record for record in records if cell_of(record) == cell]
             metrics |= {f"{name}/{label(*cell)}": each for name, each in metrics_of(here, chance).items()}
-        return Report(samples=metrics, records=list(records), curves=curves(metrics), axis="gap, tokens of noise")
+        return Report(samples=metrics, records=list(records), curves=gap_curves(metrics), axis="gap, tokens of noise")
 
 
 def cell_of(row: Record) -> tuple[int, int, int]:
@@ -84,7 +84,7 @@ def label(gap: int, pairs: int, changed: int) -> str:
     return f"{gap}/{pairs}+{changed}" if changed else f"{gap}/{pairs}"
 
 
-def answer_rows(session: Session, cases: list[Case]) -> list[Record]:
+def answer_recall(session: Session, cases: list[Case]) -> list[Record]:
     """Return a record of each of `cases`, which are of one version."""
     batch, other = stack([case.row for case in cases]), stack([case.other for case in cases])
     # the position of the first query
@@ -139,7 +139,7 @@ def metrics_of(records: Sequence[Record], chance: float) -> dict[str, Samples]:
     return found
 
 
-def curves(metrics: Mapping[str, Samples | Metric]) -> Panels:
+def gap_curves(metrics: Mapping[str, Samples | Metric]) -> Panels:
     """Return curves over the gap, a panel for each metric and a line for each number of pairs."""
     panels: Panels = {}
     for name, each in metrics.items():

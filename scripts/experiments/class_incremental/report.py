@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nested_learning.evals.continual.transfer import curves, grid, transfer
+from nested_learning.evals.continual.transfer import accuracy_curves, accuracy_grid, transfer
 from nested_learning.report import mean_and_stderr, plot_maps, plot_panels
 from nested_learning.report.text import yes_or_no
 
@@ -201,7 +201,7 @@ def plots(results: Results, folder: Path) -> list[str]:
     lines = {name: over_orders(orders) for name, orders in results.items() if name != JOINT}
     plot_panels(folder / "class_incremental.png", {"all classes so far": lines}, "tasks learned")
     shown = {name: next(iter(orders.values()))["figures"] for name, orders in results.items() if name != JOINT}
-    chosen = {name: grid(figures) for name, figures in shown.items() if name in (PLAIN, "replay", RECOMMENDED)}
+    chosen = {name: accuracy_grid(figures) for name, figures in shown.items() if name in (PLAIN, "replay", RECOMMENDED)}
     plot_maps(folder / "class_incremental_map.png", chosen)
     return [
         "![Accuracy on all classes so far against tasks learned](figures/class_incremental.png)",
@@ -213,7 +213,7 @@ def plots(results: Results, folder: Path) -> list[str]:
 
 def over_orders(orders: Mapping[int, dict[str, Any]]) -> list[tuple[float, float, float | None]]:
     """Return the accuracy on all classes so far, averaged over orders."""
-    every = [curves(each["figures"])["all classes so far"]["all"] for each in orders.values()]
+    every = [accuracy_curves(each["figures"])["all classes so far"]["all"] for each in orders.values()]
     return [(points[0][0], *mean_and_stderr([value for _, value, _ in points])) for points in zip(*every, strict=True)]
 
 

@@ -14,7 +14,7 @@ from nested_learning.data.tasks.classes import ClassesConfig
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import CheckpointError, ConfigError, DataError
 from nested_learning.evals.continual.class_incremental import Answers, ReadSequence, TrainedSequence, questions_of
-from nested_learning.evals.continual.transfer import curves, grid, transfer
+from nested_learning.evals.continual.transfer import accuracy_curves, accuracy_grid, transfer
 from nested_learning.evals.protocol import EvalContext
 from nested_learning.evals.runner import evaluate
 from nested_learning.hub.open_run import open_trained
@@ -74,11 +74,11 @@ def test_every_task_counts_the_same_however_many_texts_it_has():
 
 def test_metrics_that_a_matrix_does_not_define_are_left_out():
     assert values(transfer(matrix([[], [], [2, 1]]))) == {"accuracy": 0.75, "accuracy/2/1": 1, "accuracy/2/2": 0.5}
-    assert set(curves(transfer(matrix([[], [], [2, 1]])))) == {"classes of each task"}
-    drawn = curves(transfer(matrix([[None, 1], [2, 1], [1, 2]])))
+    assert set(accuracy_curves(transfer(matrix([[], [], [2, 1]])))) == {"classes of each task"}
+    drawn = accuracy_curves(transfer(matrix([[None, 1], [2, 1], [1, 2]])))
     assert [point[:2] for point in drawn["all classes so far"]["all"]] == [(1, 1), (2, 0.75)]
     assert [point[:2] for point in drawn["classes of each task"]["task 1"]] == [(1, 1), (2, 0.5)]
-    assert grid(transfer(matrix([[None, 1], [2, 1], [1, 2]]))).values == [[1, None], [0.5, 1]]
+    assert accuracy_grid(transfer(matrix([[None, 1], [2, 1], [1, 2]]))).values == [[1, None], [0.5, 1]]
 
 
 def write_texts(folder):
