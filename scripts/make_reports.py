@@ -22,7 +22,7 @@ KINDS = ("experiments", "ablations", "stability")
 
 
 def main() -> int:
-    """Write what the command line asks for; return the exit status."""
+    """Write the reports that the command line names; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}; all without any")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are")

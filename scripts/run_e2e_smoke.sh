@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # From a tokenizer to the report, all of it at a tiny size: does it work together? Under 3 minutes on 2 cores.
 #
-#     scripts/run_e2e_smoke.sh [folder]        the folder, by default runs/e2e_smoke, is made anew
+#     scripts/run_e2e_smoke.sh [folder]        the folder, by default runs/e2e_smoke, is created again
 #
-# The text is the package's own source; files that packs need are written here. Figures mean nothing at this size.
+# The text is the package's own source; files that packs need are written here. Metrics mean nothing at this size.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${1:-runs/e2e_smoke}
@@ -28,10 +28,10 @@ TINY="out=$OUT device=cpu model.dim=16 model.num_layers=1 model.num_heads=2 step
   sampling.num_tokens=2"
 HOPE="model=hope model.memory.chunk=16 model.generating_chunk=16"
 ROWS="data.batch_size=4 data.val_rows=4"
-STUDY="memory=memorize memory.lr=0.1 memory.chunk=32"
+MEMORIZE="memory=memorize memory.lr=0.1 memory.chunk=32"
 
 train() { say "train_$1" "$PYTHON" train.py $TINY name="$1" "${@:2}"; }
-ask() { say "eval_$1_$2" "$PYTHON" train.py phase=eval device=cpu checkpoint="$OUT/$1" "evals=[$2]" "${@:3}"; }
+evaluate() { say "eval_$1_$2" "$PYTHON" train.py phase=eval device=cpu checkpoint="$OUT/$1" "evals=[$2]" "${@:3}"; }
 
 write_files() {
   local data=$OUT/data row
@@ -71,12 +71,12 @@ text() {
   grep -q '"step": 40' "$run/summary.json"
   local haystacks="evals.niah.lengths=[384] evals.niah.depths=[0,100] evals.niah.num_examples=1 evals.niah.num_generated=48
     evals.passkey.lengths=[192,256] evals.passkey.depths=[0,100] evals.passkey.num_examples=1"
-  ask text memory,perplexity evals.memory.num_rows=2 evals.perplexity.num_texts=2 evals.perplexity.length_factor=2
-  ask text validation,perplexity,niah,passkey,babilong $STUDY $haystacks evals.perplexity.num_texts=2 \
+  evaluate text memory,perplexity evals.memory.num_rows=2 evals.perplexity.num_texts=2 evals.perplexity.length_factor=2
+  evaluate text validation,perplexity,niah,passkey,babilong $MEMORIZE $haystacks evals.perplexity.num_texts=2 \
     evals.perplexity.length_factor=2 evals.babilong.path="$OUT/data" "evals.babilong.tasks=[qa1]" \
     "evals.babilong.lengths=[0,256]" evals.babilong.num_examples=1 evals.babilong.held_out=1.0
   if "$PYTHON" -c "import lm_eval, sacrebleu" 2>/dev/null; then
-    ask text zeroshot,core,translation $STUDY evals.zeroshot.path="$OUT/data" evals.zeroshot.limit=2 \
+    evaluate text zeroshot,core,translation $MEMORIZE evals.zeroshot.path="$OUT/data" evals.zeroshot.limit=2 \
       evals.core.path="$OUT/data" evals.core.limit=2 evals.translation.path="$OUT/data/conlang.jsonl" \
       evals.translation.limit=2 evals.translation.num_tokens=8
   else
@@ -85,19 +85,19 @@ text() {
   fi
 }
 
-# models of tasks, each with the pack that asks harder versions of its own
+# models of tasks, each with the pack of harder versions of its task
 tasks() {
   train recall data=recall $HOPE $ROWS data.gap=8
-  ask recall recall $STUDY "evals.recall.gaps=[8,16]" evals.recall.num_rows=4
+  evaluate recall recall $MEMORIZE "evals.recall.gaps=[8,16]" evals.recall.num_rows=4
   train formal data=formal model=lstm $ROWS data.max_length=12
-  ask formal formal evals.formal.num_rows=8
+  evaluate formal formal evals.formal.num_rows=8
   train mad data=mad model=deltanet $ROWS data.length=16
-  ask mad mad evals.mad.num_rows=8
+  evaluate mad mad evals.mad.num_rows=8
   train needle data=facts model=titans_lmm model.memory.chunk=16 $ROWS
-  ask needle needle $STUDY evals.needle.num_examples=8
+  evaluate needle needle $MEMORIZE evals.needle.num_examples=8
   train sequence data=sequence $HOPE $ROWS data.seq_len=64 data.steps_each=2 keep_every=2 \
     "data.sources={code:{name:text,path:nested_learning},pages:{name:text,path:docs}}"
-  ask sequence continual,continual_memory evals.continual.num_rows=2 evals.continual_memory.num_streams=2 \
+  evaluate sequence continual,continual_memory evals.continual.num_rows=2 evals.continual_memory.num_streams=2 \
     evals.continual_memory.num_rows=1 evals.continual_memory.val_rows=2
   train classes data=classes $HOPE data.batch_size=4 data.path="$OUT/data/classes.jsonl" data.val_per_label=2 \
     data.steps_each=2 keep_every=2 data.text_len=48
@@ -121,6 +121,6 @@ say page "$PYTHON" -m nested_learning.report "$OUT/text"
 for file in configs/evals/*.yaml; do
   pack=$(basename "$file" .yaml)
   case $pack in zeroshot | core | translation) [ -e "$OUT/logs/left_out" ] && continue ;; esac
-  grep -q "^## $pack$" "$OUT/report.md" || { echo "FAILED  no figures of $pack in $OUT/report.md" >&2; exit 1; }
+  grep -q "^## $pack$" "$OUT/report.md" || { echo "FAILED  no metrics of $pack in $OUT/report.md" >&2; exit 1; }
 done
 echo "all of it works: $((SECONDS - started)) s; $OUT/report.md"

@@ -13,10 +13,10 @@ from nested_learning.report.replay import PROJECTIONS, replay
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line asks; return the exit code."""
+    """Write the report that the command line names; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m nested_learning.report", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="a run, which may still be training; or folders of runs")
-    parser.add_argument("--to", choices=[*PROJECTIONS], help="write all figures of a run anew to this instead")
+    parser.add_argument("--to", choices=[*PROJECTIONS], help="write all metrics of a run to this instead")
     parser.add_argument("--page", type=Path, help=f"of many runs: the page, instead of <runs>/{FOLDER}/{PAGE}")
     parser.add_argument(
         "--figures", type=Path, help="of many runs: where plots go, instead of figures/ beside the page"

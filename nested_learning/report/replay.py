@@ -15,7 +15,7 @@ from nested_learning.logger.wandb import ID_FILE, WandbConfig
 
 
 def replay(run: Path, to: str) -> int:
-    """Write all of a run's figures anew to `to`, a key of `PROJECTIONS`; return how many lines there were.
+    """Write all metrics of a run again to `to`, a key of `PROJECTIONS`; return how many lines there were.
 
     What was there before is replaced; of W&B, which keeps it, by a run with a new id. Raises DataError for a directory
     that is no run.

@@ -45,7 +45,7 @@ class Summary:
 
 
 def read_run(directory: Path, swept: dict[str, str]) -> RunResult:
-    """Read the final validation figures from the summary.json of a finished run."""
+    """Read the final validation metrics from the summary.json of a finished run."""
     summary = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
     metrics = {name: value for name, value in summary["final"].items() if name.startswith("val/")}
     # runs made before it was noted have none
@@ -53,19 +53,19 @@ def read_run(directory: Path, swept: dict[str, str]) -> RunResult:
 
 
 def write_csv(path: Path, results: Sequence[RunResult]) -> None:
-    """Write one line a run: its name, the swept overrides, the figures ("" for one that it lacks), the data's order."""
+    """Write one line a run: its name, the swept overrides, the metrics ("" for one that it lacks), the data's order."""
     names = _ordered(name for result in results for name in result.metrics)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["run", *results[0].swept, *names, "data_order"])
     for result in results:
-        figures = [str(result.metrics[name]) if name in result.metrics else "" for name in names]
-        writer.writerow([result.directory.name, *result.swept.values(), *figures, result.data_order])
+        values = [str(result.metrics[name]) if name in result.metrics else "" for name in names]
+        writer.writerow([result.directory.name, *result.swept.values(), *values, result.data_order])
     write_atomic(path, file.getvalue())
 
 
 def summarise(results: Sequence[RunResult]) -> list[Summary]:
-    """Gather runs that differ in their seed only; figures that a run lacks are means over the others."""
+    """Gather runs that differ in their seed only; metrics that a run lacks are means over the others."""
     summaries = []
     for label, group in _by_label(results).items():
         values: dict[str, list[float]] = defaultdict(list)
@@ -79,7 +79,7 @@ def summarise(results: Sequence[RunResult]) -> list[Summary]:
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean and its standard error, sample deviation / sqrt(n); None from one value, which tells nothing."""
+    """Return the mean and its standard error, sample deviation / sqrt(n); None from one value."""
     return fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
@@ -88,8 +88,8 @@ def render(summaries: Sequence[Summary]) -> str:
     names = _ordered(name for summary in summaries for name in summary.metrics)
     rows = [[*summaries[0].swept, "runs", *names]]
     for summary in summaries:
-        figures = [_format(*summary.metrics[name]) if name in summary.metrics else "" for name in names]
-        rows.append([*summary.swept.values(), str(summary.num_runs), *figures])
+        values = [_format(*summary.metrics[name]) if name in summary.metrics else "" for name in names]
+        rows.append([*summary.swept.values(), str(summary.num_runs), *values])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -56,8 +56,8 @@ def compare_all(settings: Mapping[str, Runs]) -> list[Verdict]:
 def compare(first: str, one: Runs, second: str, other: Runs, confidence: float = CONFIDENCE) -> Verdict:
     """Compare two settings. Source: Student's interval of the mean of paired differences; unpaired, of each mean.
 
-    Unpaired, two settings are apart where their own intervals do not overlap, which asks for more than a test of the
-    difference would.
+    Unpaired, two settings are apart where their own intervals do not overlap, which is stricter than a test of the
+    difference.
     """
     same = [seed for seed in one if seed in other and one[seed].data_order == other[seed].data_order != ""]
     differences = [one[seed].value - other[seed].value for seed in same]

@@ -97,8 +97,8 @@ def write(folder: Path, files: Mapping[str, Mapping[str, Tensor]], *, hashed: bo
         if hashed:
             with path.open("rb") as file:
                 digest = sha256()
-                while piece := file.read(1 << 20):
-                    digest.update(piece)
+                while block := file.read(1 << 20):
+                    digest.update(block)
 
 
 def load(saved: Path, model: Any, optimizer: Any) -> None:

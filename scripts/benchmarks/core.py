@@ -66,8 +66,8 @@ def ours(optim: str, steps: int) -> dict[str, Any]:
         lines = ["model=transformer", f"optim={optim}", "data=copy", f"data.batch_size={ROWS}", "device=cpu"]
         config = make_job(open_option_files(None), [*lines, *shape, *rhythm, f"out={out}", "name=x"]).config
         config.data.build = lambda *_: Tokens()
-        begun, kernels = [], [0.0]
-        Trainer.train_step = timed(Trainer.train_step, lambda before, _: begun.append(before))
+        starts, kernels = [], [0.0]
+        Trainer.train_step = timed(Trainer.train_step, lambda before, _: starts.append(before))
         for name in ("backward", "update"):
             method = timed(vars(Trainer)[name], lambda before, after: kernels.append(after - before))
             setattr(Trainer, name, method)
@@ -75,12 +75,12 @@ def ours(optim: str, steps: int) -> dict[str, Any]:
         summary = json.loads((Path(out) / "x" / "summary.json").read_text())
     # of the steps that are counted, from the beginning of one to that of the next
     counted = steps - 3
-    added = [begun[-1] - begun[2], -sum(kernels[1 + 2 * 2 : 1 + 2 * (steps - 1)])]
-    return {"begun": begun, "parameters": summary["parameters"], "overhead": sum(added) / counted}
+    added = [starts[-1] - starts[2], -sum(kernels[1 + 2 * 2 : 1 + 2 * (steps - 1)])]
+    return {"starts": starts, "parameters": summary["parameters"], "overhead": sum(added) / counted}
 
 
 def timed(function: Callable[..., Any], note: Callable[[float, float], None]) -> Callable[..., Any]:
-    """Return `function`, which tells `note` when it begins and when it ends."""
+    """Return `function`, which passes its start and end to `note`."""
 
     def called(*given: Any, **named: Any) -> Any:
         before = cpu()
@@ -169,11 +169,11 @@ def loop(step: Callable[[Any], None], steps: int) -> dict[str, Any]:
     """Make `steps` steps on random tokens; return when each began."""
     import torch
 
-    generator, begun = torch.Generator().manual_seed(0), []
+    generator, starts = torch.Generator().manual_seed(0), []
     for _ in range(steps):
-        begun.append(cpu())
+        starts.append(cpu())
         step(torch.randint(VOCAB, (ROWS, LENGTH + 1), generator=generator))
-    return {"begun": begun}
+    return {"starts": starts}
 
 
 def start(lines: list[str]) -> dict[str, Any]:
@@ -222,15 +222,15 @@ def child(given: argparse.Namespace) -> None:
             result = ours("mixed_muon", given.steps)
         case _:
             result = nanochat(given.nanochat, given.steps)
-    begun = result.pop("begun")
+    starts = result.pop("starts")
     # the first steps warm caches up, and the last has no beginning after it
-    seconds = [after - before for before, after in itertools.pairwise(begun[2:])]
+    seconds = [after - before for before, after in itertools.pairwise(starts[2:])]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(result | {"step": statistics.median(seconds), "peak_mib": peak}), flush=True)
 
 
-def apart(given: argparse.Namespace, *more: str) -> dict[str, Any]:
-    """Measure in a process of its own."""
+def run_child(given: argparse.Namespace, *more: str) -> dict[str, Any]:
+    """Measure in a separate process."""
     command = [sys.executable, "-m", "scripts.benchmarks.core", "--steps", str(given.steps), *more]
     if given.nanochat is not None:
         command += ["--nanochat", str(given.nanochat)]
@@ -241,7 +241,7 @@ def apart(given: argparse.Namespace, *more: str) -> dict[str, Any]:
 
 
 def rows_of(results: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Lay out speed and memory, each beside its ratio to the first loop of the same round."""
+    """Lay out speed and memory, each next to its ratio to the first loop of the same round."""
     first = results[LOOPS[0]]
     lines = [
         "| | parameters | tokens per CPU-second | x plain loop | peak MiB | x plain loop |",
@@ -291,9 +291,11 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in loops}
     for _ in range(given.rounds):
         for name in loops:
-            results[name].append(apart(given, "--child", name))
+            results[name].append(run_child(given, "--child", name))
             print(name, {key: value for key, value in results[name][-1].items() if key != "phases"}, flush=True)
-    starts = {line: [apart(given, "--child", "start", *line.split()) for _ in range(given.rounds)] for line in START}
+    starts = {
+        line: [run_child(given, "--child", "start", *line.split()) for _ in range(given.rounds)] for line in START
+    }
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     text = [
         "# The training loop", "",

@@ -98,7 +98,7 @@ def work_through(options: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     if "run" in options.workloads:
-        # what every forked process would otherwise import anew; the counter of operations wants the compiler
+        # what every forked process would otherwise import again; the counter of operations wants the compiler
         for module in ("torch._dynamo", "nested_learning.phase.train"):
             import_module(module)
     results = {}

@@ -77,7 +77,7 @@ def measure(name: str, batch: int, seq_len: int, train: bool, seconds: float) ->
     """Measure one case in this process; the first run is not counted."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    # what is loaded once is no memory of the case's
+    # what is loaded once does not count as memory of the case
     run_once(memory_cases.CASES[name][0](1, 2 * memory_cases.CHUNK), train)
     empty = peak_mib()
     case = memory_cases.CASES[name][0](batch, seq_len)
@@ -126,8 +126,8 @@ def measure_decode(name: str, batch: int) -> dict[str, float]:
     return costs
 
 
-def apart(arguments: list[str]) -> dict[str, float]:
-    """Run this script in a process of its own, with one thread; return what it prints."""
+def run_child(arguments: list[str]) -> dict[str, float]:
+    """Run this script in a separate process with one thread; return what it prints."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "scripts.benchmarks.memory", "--child", *arguments]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
@@ -149,7 +149,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
 
 
 def middle(rounds: list[dict[str, float]]) -> dict[str, float]:
-    """Return the median of each figure over the rounds."""
+    """Return the median of each metric over the rounds."""
     return {key: statistics.median(each[key] for each in rounds) for key in rounds[0]}
 
 
@@ -207,14 +207,14 @@ def far_tables(options: argparse.Namespace) -> list[str]:
     ]
     lines += ["so many tokens, read in calls of 1,024.", "", f"| case | {' | '.join(heads)} |", "|---" * 5 + "|"]
     for name in names:
-        costs = middle([apart(["--case", "stream", name]) for _ in range(options.rounds)])
+        costs = middle([run_child(["--case", "stream", name]) for _ in range(options.rounds)])
         lines.append(f"| {name} | {' | '.join(f'{cost:,.1f}' for cost in costs.values())} |")
         print(lines[-1], flush=True)
     lines += ["", "Trained on, forward and backward, as one row of so many tokens: microseconds of a token (peak MiB)."]
     lines += ["", f"| case | {' | '.join(heads)} |", "|---" * 5 + "|"]
     for name, depths in LONG.items():
         if has_cpp or "C++" not in name:
-            found = [apart(["--seconds", "0", "--case", "long", name, str(depth)]) for depth in depths]
+            found = [run_child(["--seconds", "0", "--case", "long", name, str(depth)]) for depth in depths]
             cells = [f"{1e6 * x['cpu'] / d:,.1f} ({x['mib']:,.0f})" for x, d in zip(found, depths, strict=True)]
             lines.append(f"| {name} | {' | '.join(cells + ['-'] * (len(DEPTHS) - len(cells)))} |")
             print(lines[-1], flush=True)
@@ -226,7 +226,7 @@ def far_tables(options: argparse.Namespace) -> list[str]:
     for name in names:
         # the keys of many long rows fill the machine
         for batch in DECODE_BATCHES[:1] if "attention" in name else DECODE_BATCHES:
-            costs = apart(["--case", "decode", name, str(batch)])
+            costs = run_child(["--case", "decode", name, str(batch)])
             lines.append(f"| {name} | {batch} | {' | '.join(f'{cost:,.0f}' for cost in costs.values())} |")
             print(lines[-1], flush=True)
     return [*lines, ""]
@@ -259,7 +259,7 @@ def main() -> None:
     rounds: dict[Case, list[dict[str, float]]] = {case: [] for case in cases(options)}
     for number in range(options.rounds):
         for case, done in rounds.items():
-            done.append(apart(["--seconds", str(options.seconds), "--case", "core", *map(str, case)]))
+            done.append(run_child(["--seconds", str(options.seconds), "--case", "core", *map(str, case)]))
             print(number + 1, row(case, done[-1], None), flush=True)
     text = report({case: middle(done) for case, done in rounds.items()}) + "\n".join(far_tables(options))
     print(text)

@@ -4,7 +4,7 @@
     python -m scripts.benchmarks.stream --model hope --tokens 500000
     python -m scripts.benchmarks.stream --model titans_deep --tokens 50000 --set model.dim=64
 
-Each model, with its initial weights, reads random tokens in a process of its own, with one thread, `--piece` tokens a
+Each model, with its initial weights, reads random tokens in a separate process with one thread, `--piece` tokens a
 call. At ten marks it prints the tokens per CPU second since the last mark; the milliseconds of a token that is read
 alone, on a fork of the stream; the bytes of the state; and the resident memory of the process. Several models write
 reports/streaming.md.
@@ -75,7 +75,7 @@ def stream(overrides: list[str], num_tokens: int, piece: int, marks: int) -> Ite
         yield Mark(session.position, read / spent, 1000 * alone, tree.nbytes(session.state), resident_bytes())
 
 
-def stream_apart(model: str, options: argparse.Namespace) -> list[Mark]:
+def stream_in_child(model: str, options: argparse.Namespace) -> list[Mark]:
     """`stream` in a process of its own, whose memory is the model's alone; print what it says as it says it."""
     command = [
         sys.executable,
@@ -174,7 +174,7 @@ def main() -> None:
         return
     # before, not after: others may commit meanwhile
     measured = commit()
-    results = {model: stream_apart(model, options) for model in options.model}
+    results = {model: stream_in_child(model, options) for model in options.model}
     if len(results) > 1:
         write_report(results, options, measured)
 

@@ -42,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(pack: str, about: str, arguments: Sequence[str] | None = None) -> int:
-    """Ask a trained model the examples of `pack`; return the exit status. `about` is the docstring of the script."""
+    """Evaluate a trained model on `pack`; return the exit status. `about` is the docstring of the script."""
     try:
         lines = overrides(pack, about, sys.argv[1:] if arguments is None else arguments)
     except ConfigError as error:
@@ -99,11 +99,11 @@ def parser_of(pack: str, about: str) -> argparse.ArgumentParser:
         memorize.add_argument(f"--{flag}", metavar=key.rpartition(".")[2].upper(), help=meaning)
     memorize.add_argument("--memorize-paths", metavar="A,B", help=f"all, titan, or levels such as {CMS}fast")
     memorize.add_argument("--memorize-layers", metavar="I,J", help="numbers of layers, from 0; without it: all")
-    memorize.add_argument("--memorize-no-reset", action="store_true", help="keep what one example taught for the next")
-    asked = parser.add_argument_group(f"evals.{pack}")
+    memorize.add_argument("--memorize-no-reset", action="store_true", help="keep what one example wrote for the next")
+    options = parser.add_argument_group(f"evals.{pack}")
     for key, option in options_of(pack).items():
         default = json.dumps(option.default).replace("%", "%%")
-        asked.add_argument(
+        options.add_argument(
             f"--{key.replace('_', '-')}", metavar="A,B" if option.is_list else "X", help=f"by default {default}"
         )
     return parser

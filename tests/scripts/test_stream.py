@@ -14,7 +14,7 @@ MIB = 2**20
     "model", ["hope", *(pytest.param(model, marks=pytest.mark.slow) for model in ("titans_lmm", "titans_deep"))]
 )
 def test_twenty_thousand_tokens_need_no_more_memory_than_two_thousand(model: str) -> None:
-    marks = stream.stream_apart(model, Namespace(tokens=20_000, piece=1024, set=TINY))
+    marks = stream.stream_in_child(model, Namespace(tokens=20_000, piece=1024, set=TINY))
     assert [mark.tokens for mark in marks] == [2000 * (i + 1) for i in range(10)]
     assert len({mark.state_bytes for mark in marks}) == 1
     # the logits of 18,000 tokens would take 18 MiB, and what gradients need many times that

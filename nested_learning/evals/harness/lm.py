@@ -56,10 +56,10 @@ class Encoder:
         given = pairs[0][0][: common_length([context for context, _ in pairs])]
         if any(context != given for context, _ in pairs):
             given = given[: given.rfind(" ") + 1]
-        room = None if self.max_length is None else self.max_length - max(map(len, continuations))
+        limit = None if self.max_length is None else self.max_length - max(map(len, continuations))
         return LoglikelihoodRequest(
-            self._last(self.tokens(given.rstrip()), room),
-            tuple(self._last(context, room) for context in contexts),
+            self._last(self.tokens(given.rstrip()), limit),
+            tuple(self._last(context, limit) for context in contexts),
             continuations,
         )
 
@@ -91,14 +91,14 @@ class Encoder:
         before = self.tokens(stripped)
         return before, self.tokens(stripped + continuation)[len(before) :]
 
-    def _last(self, text: Text, room: int | None) -> Text:
-        if room is None or len(text) <= room:
+    def _last(self, text: Text, limit: int | None) -> Text:
+        if limit is None or len(text) <= limit:
             return text
-        if room < 1:
+        if limit < 1:
             raise ConfigError(
                 f"max_length={self.max_length}: leaves no token for the context; use a larger one, or null"
             )
-        return text[-room:]
+        return text[-limit:]
 
 
 class Answerer:
@@ -217,7 +217,9 @@ def by_document(requests: Sequence[Any]) -> Iterator[list[Any]]:
 def refuse_cache(policy: MemoryConfig) -> None:
     """Raise ConfigError where answers depend on the memory policy: the harness's cache looks at the text only."""
     if policy.name != "online":
-        raise ConfigError(f"--use_cache: the cache does not tell memory={policy.name} from memory=online; leave it out")
+        raise ConfigError(
+            f"--use_cache: the cache does not distinguish memory={policy.name} from memory=online; leave it out"
+        )
 
 
 def template_lm() -> Any:

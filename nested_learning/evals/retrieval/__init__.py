@@ -1,1 +1,1 @@
-"""Packs that ask for a fact in a long context, or after the context is removed."""
+"""Packs that query a fact in a long context, or after the context is removed."""

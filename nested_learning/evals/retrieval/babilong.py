@@ -64,7 +64,7 @@ class StoryQuestions(Sequence[StoryQuestion]):
 
 
 class BabilongPack:
-    """Spreads `stories`, given by task, over texts of all `lengths` (0: the facts alone) and asks `per_cell` questions.
+    """Spreads `stories`, given by task, over texts of all `lengths` (0: the facts alone), `per_cell` questions each.
 
     Metrics by task, by length, and as heat maps: `accuracy`, the right answer is the likeliest of all answers of the
     task, where chance is always giving the most frequent one; `exact`, the answer is in the first sentence of the
@@ -104,8 +104,8 @@ class BabilongPack:
         for length in self.lengths:
             for task, stories in self.stories.items():
                 order = np.random.default_rng(derive_seed(ctx.seed, "babilong", task)).permutation(len(stories))
-                room = length - 1 - self.num_generated
-                fitting = (stories[n] for n in order if not length or writer.min_length(stories[n]) <= room)
+                limit = length - 1 - self.num_generated
+                fitting = (stories[n] for n in order if not length or writer.min_length(stories[n]) <= limit)
                 chosen = list(islice(fitting, self.per_cell))
                 if not chosen:
                     raise DataError(f"evals.babilong.lengths: no story of {task} fits into {length} tokens; use more")

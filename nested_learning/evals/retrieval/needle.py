@@ -45,7 +45,7 @@ class Needle(NamedTuple):
 
 
 class NeedlePack:
-    """Has the model memorize a context, then asks a question in a new document.
+    """Has the model memorize a context, then queries a fact in a new document.
 
     The answer is the likeliest of `num_candidates`. `accuracy`: the question alone, after the context was memorized.
     Controls under memory=memorize: `accuracy_wrong_context`, other facts were memorized; `accuracy_reset`, the memory

@@ -86,7 +86,7 @@ class Haystacks(Sequence[Example]):
 
 
 class NiahPack:
-    """Reads prompts of needle `tasks`, with numbers of `digits` digits, and asks for the hidden value.
+    """Reads prompts of needle `tasks`, with numbers of `digits` digits, and queries the hidden value.
 
     Metrics, overall, by length, by length and depth, and as heat maps: `accuracy`, the value is the likeliest of nine
     candidates; `exact`, the fraction of values in the greedy continuation of at most `num_generated` tokens (RULER's

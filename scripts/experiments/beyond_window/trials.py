@@ -85,7 +85,7 @@ CHANGED = Evaluation(
 # controls: no writes while reading, and memorizing, at the training gap and beyond
 NEARER = ("evals.recall.gaps=[32,128]",)
 FROZEN = Evaluation("recall", (*NEARER, "memory=frozen"), ("recall_frozen",))
-STUDIED = Evaluation(
+MEMORIZED = Evaluation(
     "recall",
     (*NEARER, "memory=memorize", "memory.levels=[titan]", "name=studied"),
     ("recall_studied", "recall_memorize_studied"),
@@ -98,7 +98,7 @@ def gap() -> Iterator[Trial]:
     """Yield every model on recall with answers outside the window."""
     for model, overrides in GAP_MODELS.items():
         # a transformer has no memory to freeze or to write
-        evaluations = (GAPS, CHANGED, *(() if model.startswith("transformer") else (FROZEN, STUDIED)))
+        evaluations = (GAPS, CHANGED, *(() if model.startswith("transformer") else (FROZEN, MEMORIZED)))
         given = ("experiment=recall", f"data.gap={GAP}", f"data.num_pairs={PAIRS}", "val_every=250", "save_every=500")
         yield Trial("gap", "recall", model, (*given, *overrides), evaluations)
 

@@ -129,7 +129,7 @@ def learn(learner: Learner, texts: Texts, seed: int) -> tuple[list[Record], floa
 def predict_all(
     predict: Callable[[Tensor], Tensor], texts: Texts, validation: list[tuple[Tensor, Tensor]], after: int
 ) -> list[Record]:
-    """Ask for the labels of unseen texts of all tasks so far, and of the next: the cells that the figures need."""
+    """Predict the labels of unseen texts of all tasks so far, and of the next: the cells that the metrics need."""
     counts = [sum(len(task) for task in texts.source.tasks[:number]) for number in range(len(texts.source.tasks) + 1)]
     rows, first = [], 0
     for task, (bags, labels) in enumerate(validation, 1):
@@ -253,5 +253,5 @@ def attention(learner: Learner, texts: Texts) -> tuple[Callable[..., Tensor], Ca
 def _hashed(text: str) -> list[int]:
     """Return the numbers of the words of a text, and of pairs of neighbours."""
     words = re.findall(r"[a-z0-9']+", text.lower())
-    pieces: list[Any] = [*words, *map(" ".join, pairwise(words))]
-    return [int.from_bytes(blake2b(piece.encode(), digest_size=8).digest()) % FEATURES for piece in pieces]
+    ngrams: list[Any] = [*words, *map(" ".join, pairwise(words))]
+    return [int.from_bytes(blake2b(ngram.encode(), digest_size=8).digest()) % FEATURES for ngram in ngrams]

@@ -19,7 +19,7 @@ MODELS = {
 
 
 def complete(name: str, seed: int, data: Path, out: Path) -> None:
-    """Train the model `name` on the tasks in the order `seed`, and ask it, unless that was done."""
+    """Train the model `name` on the tasks in the order `seed`, and evaluate it, unless that was done."""
     run = out / f"model-{name}-{seed}"
     if (run / "evals" / "class_incremental.json").exists():
         return

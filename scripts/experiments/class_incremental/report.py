@@ -26,7 +26,7 @@ delta rule of the models' memories (`memory` with rate 0.03, `memory_fast` with 
 descent), with its bag as key and its label as value. `attention` keeps all texts in its context and predicts from
 their labels, weighted by the softmax of 20 times the similarity of their bags."""
 MODELS = """\
-`experiment=class_incremental` with five tasks of five labels, drawn anew for each seed: models of two layers of
+`experiment=class_incremental` with five tasks of five labels, drawn separately for each seed: models of two layers of
 width 64 are trained from scratch on `Text: ... Label: ...` and evaluated by `evals=class_incremental`: the label with
 the lowest loss per token. `hope` has a fast level and a slow one, which is updated once a task."""
 RECOMMENDATION = """\
@@ -41,7 +41,7 @@ CAVEAT = """\
 All of these forget nearly everything of earlier tasks, `hope` too: it is above the transformer because it learned
 the last task better in the same number of steps."""
 READING = """\
-The joint models were then evaluated on 25 labels drawn anew (some of which they had learned), without training:
+The joint models were then evaluated on 25 newly drawn labels (some of which they had learned), without training:
 four texts of each label are read in one context (`online`, `evals.class_incremental.mode=memory`), or memorized task
 by task (`memorize`, three passes of gradient descent on the MLPs, rate 0.3) and queried after the context is removed.
 Training these models to learn new labels from a stream (rows of labelled texts of HWU64 and Banking77, with other
@@ -76,9 +76,9 @@ def read_classifiers(out: Path, seeds: Sequence[int]) -> Results:
         _, name, seed = file.stem.split("-")
         if int(seed) in seeds:
             stored = json.loads(file.read_text(encoding="utf-8"))
-            figures = transfer(stored["rows"])
-            stored["values"] = {key: samples.metric().value for key, samples in figures.items()}
-            results.setdefault(name, {})[int(seed)] = stored | {"figures": figures}
+            metrics = transfer(stored["rows"])
+            stored["values"] = {key: samples.metric().value for key, samples in metrics.items()}
+            results.setdefault(name, {})[int(seed)] = stored | {"samples": metrics}
     return results
 
 
@@ -90,7 +90,7 @@ def read_models(out: Path, seeds: Sequence[int]) -> Results:
         _, name, seed = run.name.split("-")
         if int(seed) in seeds:
             stored = json.loads(file.read_text(encoding="utf-8"))
-            stored["values"] = {key: figure["value"] for key, figure in stored["metrics"].items()}
+            stored["values"] = {key: metric["value"] for key, metric in stored["metrics"].items()}
             environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
             last = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
             stored["commit"] = environment["git"]["commit"][:9] if environment["git"] else "unknown"
@@ -200,8 +200,8 @@ def plots(results: Results, folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     lines = {name: over_orders(orders) for name, orders in results.items() if name != JOINT}
     plot_panels(folder / "class_incremental.png", {"all classes so far": lines}, "tasks learned")
-    shown = {name: next(iter(orders.values()))["figures"] for name, orders in results.items() if name != JOINT}
-    chosen = {name: accuracy_grid(figures) for name, figures in shown.items() if name in (PLAIN, "replay", RECOMMENDED)}
+    shown = {name: next(iter(orders.values()))["samples"] for name, orders in results.items() if name != JOINT}
+    chosen = {name: accuracy_grid(metrics) for name, metrics in shown.items() if name in (PLAIN, "replay", RECOMMENDED)}
     plot_maps(folder / "class_incremental_map.png", chosen)
     return [
         "![Accuracy on all classes so far against tasks learned](figures/class_incremental.png)",
@@ -213,7 +213,7 @@ def plots(results: Results, folder: Path) -> list[str]:
 
 def over_orders(orders: Mapping[int, dict[str, Any]]) -> list[tuple[float, float, float | None]]:
     """Return the accuracy on all classes so far, averaged over orders."""
-    every = [accuracy_curves(each["figures"])["all classes so far"]["all"] for each in orders.values()]
+    every = [accuracy_curves(each["samples"])["all classes so far"]["all"] for each in orders.values()]
     return [(points[0][0], *mean_and_stderr([value for _, value, _ in points])) for points in zip(*every, strict=True)]
 
 

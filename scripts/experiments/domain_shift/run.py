@@ -235,7 +235,7 @@ def read_options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Train, ask, report."""
+    """Train, evaluate, report."""
     options = read_options()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

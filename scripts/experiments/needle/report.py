@@ -72,7 +72,7 @@ def header(evaluations: dict[str, list[Evaluations]], command: str) -> list[str]
         f"Commit {', '.join(commits)}. Seeds {', '.join(map(str, seeds))}; numbers are means over the seeds ± their "
         f"standard error. Training took {sum(seconds):.0f} CPU seconds in total, at most {max(seconds):.0f} for one",
         "run. ",
-        "With memory=memorize the model studies a context with one fact, such as `The lantern of Mira is jade .`.",
+        "With memory=memorize the model memorizes a context with one fact, such as `The lantern of Mira is jade .`.",
         "Then the context is removed: KV caches, windows and positions are cleared. The prompt is `The lantern of Mira",
         "is`, with 8 candidates (chance 12.5 %), so without memorizing the model cannot answer. Facts are random in",
         "every example and every training row: training cannot teach facts, only how to store them. The trained",

@@ -1,4 +1,4 @@
-"""Recall a fact after its context is removed: memorize it, clear the context, ask.
+"""Recall a fact after its context is removed: memorize it, clear the context, query it.
 
     python -m scripts.experiments.needle.run    # trains, evaluates, writes reports/needle.md; the same command resumes
     python -m scripts.experiments.needle.run --report-only    # only the report, from existing evaluations

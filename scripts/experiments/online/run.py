@@ -127,7 +127,7 @@ def read_twice(trained: LanguageModel, source: Source, context: dict[str, object
     tokens = torch.cat([batch.tokens for batch in validation_batches(source, 32, 32)])
     twice = torch.cat([tokens, tokens], dim=1)
     losses = nats(model, Batch(twice[:, :-1], twice[:, 1:], torch.zeros_like(twice[:, 1:])))
-    # without the first token of the second reading, which nothing foretells
+    # without the first token of the second reading, which has no prediction
     return [losses[:, : tokens.shape[1] - 1].mean().item(), losses[:, tokens.shape[1] :].mean().item()]
 
 
