@@ -65,6 +65,7 @@ def save(
     draft = target.with_name(f"{DRAFT}{target.name}")
 
     def first(do: Callable[[], None]) -> None:
+        # the first process does the work; an error of its is raised on all, so that none waits for the others
         def explained() -> str:
             with _explained(run, target):
                 do()
@@ -118,6 +119,7 @@ def _begin(draft: Path) -> None:
     folder = draft.parent
     if not folder.exists():
         folder.mkdir()
+        # without this a power cut could lose the folder's name, and with it every checkpoint inside
         sync(folder.parent)
     _remove_drafts(folder)
     draft.mkdir()

@@ -186,9 +186,11 @@ def _override_syntax(value: Any) -> str:
 def _load(files: OptionFiles, overrides: Mapping[str, Override]) -> Config:
     keys = {line: override.key_or_group for line, override in overrides.items()}
     typed = [key for key in keys.values() if not files.options(key)]
+    # `++` sets a key whether or not the option files have it; groups choose files and take no prefix
     lines = [f"++{line.lstrip('+')}" if key in typed else line for line, key in keys.items()]
     composed = _compose(files, lines)
     choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+    # struct mode forbids deleting a key
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
     trains = OmegaConf.select(composed, "phase.name") == "train"

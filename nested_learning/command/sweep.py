@@ -53,6 +53,7 @@ def run_sweep(jobs: Sequence[Job], run: Callable[[Config], object], name: str) -
             if outcome.error:
                 failures[outcome.task.name] = outcome.error
                 _print_first(f"{outcome.task.title}: failed: {outcome.error}")
+            # after each job, so that an interrupted sweep has the results of the finished ones
             if trains:
                 collect_results(jobs, folder)
     except KeyboardInterrupt as interrupt:

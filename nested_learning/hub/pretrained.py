@@ -88,6 +88,7 @@ class NestedModel(nn.Module):
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
             self._write(draft)
+            # the name appears when all files are on disk, so a kill leaves no partial export
             draft.rename(target)
             sync(target.parent)
         except (OSError, SafetensorError) as error:

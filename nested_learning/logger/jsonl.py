@@ -17,7 +17,7 @@ class JsonlLogger:
         """Open `path` for a run that continues after `start_step`, 0 for a new one.
 
         Lines of later steps are dropped, and so is a line that a kill cut short: those steps run again and write the
-        same figures, so that the trace is that of a run never stopped.
+        same metrics, so that the file equals that of a run never stopped.
         """
         if start_step == 0:
             path.unlink(missing_ok=True)

@@ -46,11 +46,13 @@ class TokenLoss:
         if self.chunk is None:
             logits, state = model(tokens, state)
             return self.score(logits, targets), state
+        # the head runs inside the model's forward pass, where sharded parameters are gathered
         scores: tuple[Scores, State] = model(tokens, state, head_fn=partial(self._score_chunks, model, targets))
         return scores
 
     def score(self, logits: Float[Tensor, "*n v"], targets: Int[Tensor, "*n"]) -> Scores:
         """Return the scores of `targets` under `logits`."""
+        # nats stay the plain cross-entropy: metrics and levels must not depend on regularizers
         loss = nats = cross_entropy(logits, targets)
         if self.label_smoothing:
             loss = cross_entropy(logits, targets, self.label_smoothing)
@@ -63,6 +65,7 @@ class TokenLoss:
         """Return the scores of `targets` given the head's inputs `x`, with the logits of one chunk at a time."""
         assert isinstance(model, LanguageModel) and self.chunk is not None
         chunks = zip(x.flatten(0, 1).split(self.chunk), targets.flatten().split(self.chunk), strict=True)
+        # the backward pass computes a chunk's logits again, so that none are kept; the head draws no random numbers
         scores = [
             checkpoint(self._score_outputs, model, *chunk, use_reentrant=False, preserve_rng_state=False)
             for chunk in chunks

@@ -65,6 +65,7 @@ class Online:
         levels = taught_levels(state)
         done, num_tokens = 0, batch.tokens.shape[1]
         while done < num_tokens:
+            # a period may have started in an earlier batch: `position` is the tokens that the rows have read before
             ends = [
                 done + tokens_to_boundary(clock.period, level.position + done)
                 for level in levels
@@ -83,6 +84,7 @@ class Online:
             return state
         is_through = any(level.clocks[0].is_through for level in levels)
         gradients = level_gradients(loss, levels, create_graph=is_through)
+        # later steps have the same kinds of operations, so only the first is checked
         if is_through and not self._is_checked:
             refuse_single_derivatives([matrix for gradient in gradients for matrix in gradient])
             self._is_checked = True

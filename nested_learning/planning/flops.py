@@ -61,15 +61,16 @@ class Flops(NamedTuple):
 def flops(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_len: int) -> Flops:
     """Return the operations of a token of a model that is trained on rows of `seq_len` tokens by `objective`.
 
-    Layers cost the same, and so do spans of `model.span` tokens after the first two: few of each are counted, and the
-    others follow.
+    All layers have the same cost, and so have spans of `model.span` tokens after the first two, so only a few of each
+    are counted.
     """
     if isinstance(objective, LossConfig):
-        # logits that are made twice are no work of the model
+        # by convention MFU leaves out recomputation, here that of logits
         objective = replace(objective, chunk=None)
     counted = row_lengths(model.span, seq_len, objective)
     ends = [_of_layers(model, objective, vocab_size, length) for length in counted]
     row = {name: line(counted, [end[name] for end in ends], seq_len) for name in ends[0]}
+    # two products, q k and weights v, of 2 operations for each attended token and feature
     width = 4 * model.dim * model.num_layers
     seen, visible = model.attended(seq_len)
     return Flops(
@@ -102,10 +103,12 @@ def line(x: list[int], y: list[float], at: int) -> float:
 
 def _of_layers(model: "ModelConfig", objective: "AnyObjective", vocab_size: int, seq_len: int) -> dict[str, float]:
     """Return the operations of a row of all layers, from those of one and of none; attention is left out."""
+    # FLOPs are linear in the number of layers, so two points give all; without layers only the head is left, once
+    # forward and twice backward
     head = 2.0 * model.dim * vocab_size * seq_len
     layers, found = [0], [{"linear": 3 * head, "memory": 0.0, "forward": head}]
     if any(level.is_taught for level in model.levels):
-        # the gradients that levels wait for go through the head once more
+        # levels with signal=teach differentiate the head once more, so 0 layers is not on the line
         layers, found = [2], [_count(replace(model, num_layers=2), objective, vocab_size, seq_len)]
     layers.append(1)
     found.append(_count(replace(model, num_layers=1), objective, vocab_size, seq_len))
@@ -144,7 +147,7 @@ class _NoAttention(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call `function`, or what stands for it."""
+        """Call `function`, or the replacement of attention."""
         if function is F.scaled_dot_product_attention:
             q, k, v = args[:3]
             return q.mean(-1, keepdim=True) + k.mean((-2, -1), keepdim=True) + v.mean(-2, keepdim=True)
@@ -161,7 +164,7 @@ class _Products(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call `function`, and count what it multiplies."""
+        """Call `function`, and count its products."""
         result = function(*args, **(kwargs or {}))
         kind = function.overloadpacket
         if kind is torch.ops.aten.linalg_solve_triangular:

@@ -63,10 +63,11 @@ def activations(
             return _at_length(lengths, seq_len, lambda length: _kept(built, objective, length, num_rows, dtype))
 
         def of_rows(num_rows: int) -> float:
+            # during the backward pass one block at a time has all its activations again
             total = _at_depth(model, lambda num_layers: kept(num_layers, num_rows, recompute))
             return total + kept(2, num_rows, "off") - kept(1, num_rows, "off") if recompute == "block" else total
 
-        # not with one row, of which copies for each row would be views
+        # bytes are linear in the rows. One row is not measured: its expanded tensors would be views, and not counted
         two, three = of_rows(2), of_rows(3)
     return Activations(max(0.0, 3 * two - 2 * three), three - two)
 

@@ -14,7 +14,7 @@ from nested_learning.optim.optimizer import Optimizer
 from nested_learning.train.divergence.diagnosis import Findings, parameter_norms, recording
 from nested_learning.train.divergence.page import FILE as INCIDENT
 from nested_learning.train.divergence.page import Incident, worst_rows, write_incident
-from nested_learning.train.divergence.policy import judge
+from nested_learning.train.divergence.policy import decide
 from nested_learning.train.run import RunContext, command_to_continue
 from nested_learning.train.stopwatch import Stopwatch
 
@@ -51,7 +51,7 @@ class Recovery:
         this, and all decide by the same numbers.
         """
         progress, norms = self.progress, parameter_norms(self.training.model, self.world)
-        verdict = judge(
+        verdict = decide(
             self.config.divergence,
             progress.step + 1,
             progress.skipped,
@@ -84,6 +84,7 @@ class Recovery:
 
     def read_again(self, read: Callable[[], object]) -> Findings:
         """Repeat forward and backward of this step with every operation checked; drop the gradients of both."""
+        # the gradients of the failed step would be added to those of its repetition
         self.optimizer.skip()
         with recording(self.training, self.training.model, self.world) as found:
             read()

@@ -117,6 +117,7 @@ class Trainer:
         with self.stopwatch.phase("forward_backward"):
             nats, memory = self.backward(batches, num_targets, step)
         with self.stopwatch.phase("optimizer"):
+            # the norm is only measured here: a gradient is clipped after the check that it is finite
             norm = float(clip_gradients(self.model.parameters(), None, self.world))
             # all processes must decide the same, so they decide by the same sums
             total, stops, broken = self.world.sum([nats, float(stop_requested()), float(not math.isfinite(norm))])
@@ -130,6 +131,7 @@ class Trainer:
         if not (is_finite or is_overflow):
             self.recovery.diverge(loss, norm, lambda: self.backward(batches, num_targets, step))
             self.logged = self.progress.tokens, self.progress.seconds
+            # the step is now among the skipped ones, or a rollback has returned to an earlier step
             return self.train_step(stop_requested)
         metrics = {"train/loss": loss, "optim/grad_norm": norm} | means(memory, self.world)
         metrics |= self.optimizer.metrics(step)
@@ -180,7 +182,9 @@ class Trainer:
             with self.reduction.micro_batch(is_last=is_last):
                 with autocast(self.ctx.device, self.ctx.dtype):
                     done: Step = self.reduction.module(batch)
+                # dividing by the targets of the global batch makes the sum over micro-batches its mean, however uneven
                 (done.loss * (self.scale.scale * self.reduction.weight / num_targets)).backward()
+            # read after the loop: waiting for the device once a step is cheaper than once a micro-batch
             losses.append(done.nats.sum())
             if self.is_logged(step + 1):
                 memory += memory_metrics(done.state).items()

@@ -94,6 +94,7 @@ class FixedTree:
         if self.size == 1:
             gradients = folded(self.nodes).gradients
         else:
+            # each process has a power of two of micro-batches (count_micro_batches checks it), so one node is left
             (node,) = self.nodes
             gradients = self._sum_over_processes(node)
         self.nodes = []
@@ -106,18 +107,20 @@ class FixedTree:
 
     def _sum_over_processes(self, node: Node) -> Gradients:
         """Return the sum of the nodes of all processes, sent in messages of bounded size."""
-        number = torch.tensor([gradient is not None for gradient in node.gradients], device=self.parameters[0].device)
-        number = number.to(torch.int64)
-        distributed.all_reduce(number)
+        # all processes must send equally many numbers, so they first agree on which parameters any of them used
+        is_used = [gradient is not None for gradient in node.gradients]
+        num_users = torch.tensor(is_used, device=self.parameters[0].device).to(torch.int64)
+        distributed.all_reduce(num_users)
         known: list[Tensor] = []
-        for parameter, gradient, count in zip(self.parameters, node.gradients, number.tolist(), strict=True):
-            if count:
+        for parameter, gradient, users in zip(self.parameters, node.gradients, num_users.tolist(), strict=True):
+            if users:
                 # a parameter that this process did not use: x + -0.0 is x for every x, while -0.0 + 0.0 is 0.0
                 known.append(torch.full_like(parameter, -0.0) if gradient is None else gradient)
         for message in messages(known):
             own = torch.cat([gradient.flatten() for gradient in message])
             everywhere = list(own.new_empty(self.size, len(own)).unbind())
             distributed.all_gather(everywhere, own)
+            # the nodes of all processes, in rank order, are added as one process would add them
             nodes: list[Node] = []
             for each in everywhere:
                 nodes = grown(nodes, Node(node.size, [each]))
@@ -125,8 +128,8 @@ class FixedTree:
             assert summed is not None
             for gradient, part in zip(message, summed.split([each.numel() for each in message]), strict=True):
                 gradient.copy_(part.view(gradient.shape))
-        rest = iter(known)
-        return [next(rest) if count else None for count in number.tolist()]
+        sums = iter(known)
+        return [next(sums) if users else None for users in num_users.tolist()]
 
 
 def grown(nodes: Sequence[Node], node: Node) -> list[Node]:

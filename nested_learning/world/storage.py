@@ -41,6 +41,7 @@ def _order_header(file: Path) -> None:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        # only the order changes, so the header keeps its length and every tensor its offset
         ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
         assert len(ordered) == length, f"the header of {file} is not compact JSON"
         stream.seek(8)

@@ -13,7 +13,7 @@ from nested_learning.errors import DivergedError
 from nested_learning.logger.jsonl import JsonlLogger
 from nested_learning.logger.protocol import Fanout
 from nested_learning.optim.build import build_optimizer
-from nested_learning.train.divergence.policy import MAX_SKIPPED, judge
+from nested_learning.train.divergence.policy import MAX_SKIPPED, decide
 from nested_learning.train.run import RunContext, open_feed
 from nested_learning.train.trainer import Trainer, start
 from nested_learning.world.world import World
@@ -95,7 +95,7 @@ def page(folder, name="a"):
     ],
 )
 def test_the_verdict_is_a_pure_function(policy, step, skipped, saved, finite, stops, rolls_back, left_out):
-    verdict = judge(policy, step, skipped, saved, weights_are_finite=finite)
+    verdict = decide(policy, step, skipped, saved, weights_are_finite=finite)
     assert (verdict.stops, verdict.rolls_back, verdict.skipped) == (stops, rolls_back, left_out)
 
 

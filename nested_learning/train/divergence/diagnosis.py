@@ -46,7 +46,7 @@ class Origin(NamedTuple):
 
 @dataclass
 class Findings:
-    """What the second computation of a step showed.
+    """The findings of the second computation of a step.
 
     `origins`: the first operations with outputs that are not finite, in order; `activations`: the norm of the output
     of each module with parameters of its own, over all micro-batches; `nats`: the loss of the rows of each micro-batch.
@@ -73,16 +73,17 @@ class NonFiniteMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation and compare its inputs with its outputs."""
         kwargs = kwargs or {}
-        given = tree_leaves((args, kwargs))
-        bad_inputs = [count for leaf in given if (count := not_finite(leaf)) != (0, 0)]
+        inputs = tree_leaves((args, kwargs))
+        bad_inputs = [count for leaf in inputs if (count := not_finite(leaf)) != (0, 0)]
         output = func(*args, **kwargs)
         # uninitialized memory holds anything, a message holds what another process computed, and an infinite constant
         # is meant to be infinite: none of them is where a step broke
         is_empty_or_message = any(word in str(func) for word in ("empty", "c10d", "fsdp"))
-        if len(self.found) == MAX_OPERATIONS or is_empty_or_message or any(is_constant(leaf) for leaf in given):
+        if len(self.found) == MAX_OPERATIONS or is_empty_or_message or any(is_constant(leaf) for leaf in inputs):
             return output
         for leaf in tree_leaves(output):
             num_nan, num_inf = not_finite(leaf)
+            # NaN is new where no input had one; infinity is new where every input was finite
             if (num_nan and not any(nan for nan, _ in bad_inputs)) or (num_inf and not bad_inputs):
                 is_mask = not num_nan and not bool(torch.isposinf(leaf).any())
                 where, backward, shape = innermost(self.tracker.parents), self.tracker.is_bw, tuple(leaf.shape)

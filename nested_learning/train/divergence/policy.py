@@ -17,7 +17,7 @@ class Verdict(NamedTuple):
     done: str
 
 
-def judge(policy: str, step: int, skipped: Sequence[int], saved: int | None, *, weights_are_finite: bool) -> Verdict:
+def decide(policy: str, step: int, skipped: Sequence[int], saved: int | None, *, weights_are_finite: bool) -> Verdict:
     """Decide about `step` (1 is the first), whose loss or gradient is not finite; the steps `skipped` were skipped.
 
     `raise` stops. `skip` skips this step. `rollback` returns to the checkpoint of step `saved` and skips the step at
