@@ -20,7 +20,7 @@ CALL = 1024
 
 @dataclass
 class Stream:
-    """A memory that reads on: `read(num_tokens)` reads random tokens, `state` is what it carries."""
+    """A memory and its state: `read(num_tokens)` continues with random tokens."""
 
     step: Callable[[int, Any], Any]
     state: Any
@@ -31,7 +31,7 @@ class Stream:
             self.state = self.step(num_tokens, self.state)
 
     def state_bytes(self) -> int:
-        """Count the bytes of what is carried, storage that is shared counted once."""
+        """Count the bytes of the state; shared storage counts once."""
         storages = {x.untyped_storage().data_ptr(): x.nbytes for x in tree.leaves(self.state)}
         return sum(storages.values())
 
@@ -51,7 +51,7 @@ def core_stream(name: str, backend: str, batch: int) -> Stream:
 
 
 def attention_stream(batch: int) -> Stream:
-    """Return attention with the keys and values of all tokens before as its state."""
+    """Return attention, whose state is the keys and values of all past tokens."""
     (q, k, v), _, _ = memory_cases.core_inputs("attention", batch, CALL)
 
     def step(num_tokens: int, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -66,10 +66,10 @@ def attention_stream(batch: int) -> Stream:
 
 def self_modifying_stream(backend: str, batch: int) -> Stream:
     """Return the memories of HOPE's layer as a stream."""
-    form, views, base, state, design = memory_cases.self_modifying_parts(backend, batch, CALL)
+    form, qkv, base, state, design = memory_cases.self_modifying_parts(backend, batch, CALL)
 
     def step(num_tokens: int, state: Any) -> Any:
-        here = type(views)(*(x[:, :, :num_tokens] for x in views))
+        here = type(qkv)(*(x[:, :, :num_tokens] for x in qkv))
         return form(here, base, state, design)[1]
 
     return Stream(step, state)

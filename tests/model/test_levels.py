@@ -1,4 +1,4 @@
-"""Levels on the command line: what is allowed, and what the answer says when it is not."""
+"""Levels on the command line: which are valid, and the message for those that are not."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_a_level_has_one_of_two_clocks():
 
 
 @pytest.mark.parametrize(
-    "context,said",
+    "context,message",
     [
         ("rule: sgd, lr: 0.1", "context of level fast: rule=sgd must be one of gd, momentum, dgd, adamw, muon"),
         ("rule: gd, lr: -1", "lr=-1.0 must be 0 or more"),
@@ -44,11 +44,11 @@ def test_a_level_has_one_of_two_clocks():
         ("rule: gd, lr: 0.1, rate: 3", "rate: no such key"),
     ],
 )
-def test_a_context_that_makes_no_sense_is_answered_by_name(context, said):
-    assert said in refusal(f"{{name: fast, period: 64, context: {{{context}}}}}, {SLOW}")
+def test_an_invalid_context_is_refused_with_its_key(context, message):
+    assert message in refusal(f"{{name: fast, period: 64, context: {{{context}}}}}, {SLOW}")
 
 
-def test_periods_and_variants_must_fit():
+def test_periods_must_fit_the_variant():
     second = "{name: mid, period: 96, context: {rule: gd, lr: 0.1}}"
     assert "must be a multiple of that of fast, 64; try period: 128" in refusal(
         f"{TAUGHT}, {second}, {SLOW}", "model.cms=nested"
@@ -59,7 +59,7 @@ def test_periods_and_variants_must_fit():
     assert "a level with a context needs a period" in refusal("{name: fast, period: 0, context: {rule: gd, lr: 1}}")
 
 
-def test_objectives_and_levels_must_fit():
+def test_objectives_must_fit_the_levels():
     assert "try objective.segment=64" in refusal(TAUGHT, "objective.segment=24")
     assert "at least 1 token" in refusal(TAUGHT, "objective.segment=0")
     for segment in (16, 64, 128):
@@ -70,7 +70,7 @@ def test_objectives_and_levels_must_fit():
     assert configure(SLOW, "compile=full").compile == "full"
 
 
-def test_a_model_that_begins_with_another_takes_over_its_sizes(tmp_path):
+def test_a_model_stacked_from_a_run_has_its_sizes(tmp_path):
     import yaml
 
     saved = {"model": {"name": "transformer", "dim": 48, "num_heads": 2, "expansion": 2.0, "levels": [], "cms": "x"}}

@@ -1,4 +1,4 @@
-"""Every named model has the memory of its paper, and what cannot be is refused in one line."""
+"""Every named model has the memory of its paper; invalid settings are refused in one line."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_titans_is_gated_deltanet_with_momentum():
         ("model.start=random", "must be one of zero, learned, base"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_way_out(override, wanted):
+def test_an_invalid_memory_is_refused_with_the_override_that_fixes_it(override, wanted):
     with pytest.raises(ConfigError, match="model") as refused:
         make_config("model=titans_lmm", override)
     assert wanted in str(refused.value)
@@ -85,6 +85,6 @@ def test_a_deep_memory_cannot_start_from_zero():
 
 
 @pytest.mark.parametrize("override", ["model.adaptive=[keys]", "model.adaptive=[key,key]", "model.generating_chunk=0"])
-def test_self_modification_of_nothing_that_is_there_is_refused(override):
+def test_an_invalid_choice_of_generated_projections_is_refused(override):
     with pytest.raises(ConfigError, match=r"model\.(adaptive|generating_chunk)"):
         make_config("model=hope", override)

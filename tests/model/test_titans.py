@@ -1,4 +1,4 @@
-"""The three Titans with attention: refused in one line where they make no sense, and as large as the Transformer."""
+"""The three Titans with attention: invalid settings are refused in one line; sizes are those of the Transformer."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def make(*line):
         (("model=titans_mag", "model.memory.depth=2"), "use model.memory.gradient=chunk"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_way_out(line, wanted):
+def test_an_invalid_hybrid_is_refused_with_the_override_that_fixes_it(line, wanted):
     with pytest.raises(ConfigError) as refused:
         make(*line)
     assert wanted in str(refused.value)
@@ -39,6 +39,6 @@ def test_a_hybrid_has_as_many_parameters_as_the_transformer(name):
     assert sizes[0] == pytest.approx(sizes[1], rel=0.03)
 
 
-def test_all_memories_of_titans_are_configured_alike():
+def test_all_titans_models_have_the_same_memory_settings():
     memories = [make(f"model={name}").memory for name in (*NAMES, "titans_lmm")]
     assert all(memory == memories[0] for memory in memories)

@@ -1,4 +1,4 @@
-"""What makes a memory a memory: it recalls what it read, each row its own, and frozen it recalls nothing."""
+"""A memory layer changes its output with what it read; frozen, it does not."""
 
 import torch
 from laws.models import DIM, new_memory
@@ -22,7 +22,7 @@ def test_gates_are_functions_of_the_token():
     assert not torch.allclose(with_gates, without)
 
 
-def test_a_frozen_memory_answers_from_its_meta_learned_weights_alone():
+def test_a_frozen_memory_returns_what_its_meta_learned_weights_give():
     for name in WRITING:
         memory, x = new_memory(name), make_input(20)
         swapped = x[:, [1, 0, *range(2, 20)]]
@@ -43,14 +43,14 @@ def test_the_memory_stays_in_single_precision_under_autocast():
         assert F.cosine_similarity(y.float().flatten(), exact.flatten(), dim=0) > 0.99
 
 
-def test_a_deep_memory_begins_as_a_map_that_adds_nothing_to_its_input():
+def test_a_memory_with_learned_weights_starts_as_the_identity():
     for name in ("titans_deep", "titans_lmm"):
         memory = new_memory(name)
         key = torch.randn(1, memory.num_heads, 3, memory.head_dim)
         assert torch.allclose(apply_memory(key, memory.initial.weights(), memory.design), key)
 
 
-def test_a_memory_of_start_zero_answers_nothing_before_it_has_read_and_has_no_weights_to_learn():
+def test_a_memory_of_start_zero_has_zero_weights_and_no_initial_parameters():
     memory = new_memory("deltanet")
     assert memory.init_state(2).memory.weight[0].abs().max() == 0
     assert not any("initial" in name for name, _ in memory.named_parameters())

@@ -1,4 +1,4 @@
-"""Attention sees the past, all of it or a window, through a cache that is a value."""
+"""Causal attention, over all past tokens or a window, through a KV cache that is a value."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_a_window_in_blocks_is_the_masked_softmax_with_all_gradients(t, window, 
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_a_window_holds_nothing_of_the_size_of_the_sequence_squared():
+def test_a_window_allocates_nothing_of_the_size_of_the_sequence_squared():
     heads = AttentionHeads(DIM, HEADS, window=4)
     sizes = []
 
@@ -76,7 +76,7 @@ def test_a_window_holds_nothing_of_the_size_of_the_sequence_squared():
     assert sum(sizes[twice:]) < 2.1 * sum(sizes[:twice])
 
 
-def test_tokens_that_are_always_seen_are_seen_alike_from_everywhere():
+def test_persistent_tokens_have_the_same_scores_at_every_position():
     heads, tokens = AttentionHeads(DIM, HEADS, window=4).double(), make_x(3)
     x = make_x(1).expand(-1, 40, -1)
     seen, _ = heads.attend(x, heads.init_state(2), heads.keys_values(tokens))
@@ -87,7 +87,7 @@ def test_tokens_that_are_always_seen_are_seen_alike_from_everywhere():
     assert not torch.allclose(seen[:, -1], unseen[:, -1], atol=1e-3)
 
 
-def test_what_lies_outside_the_window_changes_nothing():
+def test_tokens_outside_the_window_have_no_effect():
     attention, x = make_attention(window=4), make_x(12)
     y, _ = attention(x, attention.init_state(2))
     x[:, 0] += 1
@@ -104,7 +104,7 @@ def test_the_cache_of_a_window_has_one_length_and_that_of_full_attention_grows()
         assert state.position == t
 
 
-def test_what_a_cache_holds_in_the_place_of_no_token_is_never_seen():
+def test_cache_entries_before_the_first_token_are_masked():
     attention, x = make_attention(window=6), make_x(3)
     nothing = attention.init_state(2)
     y, _ = attention(x, nothing)

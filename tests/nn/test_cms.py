@@ -75,7 +75,7 @@ def test_independent_levels_read_the_same_and_are_summed_with_a_learned_weight_e
     assert (cms.scale.grad != 0).all()
 
 
-def test_what_a_row_has_written_is_read_as_a_change_of_its_weights():
+def test_a_row_reads_with_the_shared_weights_plus_its_own_change():
     cms, x = make_cms(Level("mlp", 0, "", clock())), make_x()
     level, (state,) = cms.levels["mlp"], cms.init_state(BATCH)
     delta = random_weights(level)
@@ -97,7 +97,7 @@ def test_a_change_of_zero_reads_as_no_change():
     assert torch.allclose(y, cms(x, (state,), write=False)[0], atol=1e-15)
 
 
-def answer(x, up, down):
+def mlp(x, up, down):
     gate, value = (x @ up.mT).chunk(2, dim=-1)
     hidden = F.silu(gate) * value
     return hidden @ down.mT, hidden
@@ -106,8 +106,8 @@ def answer(x, up, down):
 def local_loss(level, x, up, down):
     z = level.norm(x)
     key = F.rms_norm(level.key(z), (DIM,))
-    found, hidden = answer(key, up, down)
-    return answer(z, up, down)[0], (found - level.value(z)).square().sum() / 2 / DIM, (key, hidden)
+    output, hidden = mlp(key, up, down)
+    return mlp(z, up, down)[0], (output - level.value(z)).square().sum() / 2 / DIM, (key, hidden)
 
 
 @pytest.mark.parametrize("rule", RULE_OPTIONS)
@@ -121,11 +121,11 @@ def test_a_local_level_is_the_plain_loop_over_periods_values_and_gradients(rule,
         up, down = level.up.weight[None], level.down.weight[None]
         deltas = [torch.zeros_like(up), torch.zeros_like(down)]
         rules, outputs = [FUNCTIONS[rule].init(delta) for delta in deltas], []
-        for piece in row.split(PERIOD, 1):
+        for part in row.split(PERIOD, 1):
             weights = [up + deltas[0], down + deltas[1]]
-            y, loss, both_inputs = local_loss(level, piece, *weights)
-            outputs.append(piece + y)
-            if piece.shape[1] < PERIOD:
+            y, loss, both_inputs = local_loss(level, part, *weights)
+            outputs.append(part + y)
+            if part.shape[1] < PERIOD:
                 break
             gradients = torch.autograd.grad(loss, weights, create_graph=True)
             for index, inputs in enumerate(both_inputs):
@@ -145,34 +145,34 @@ def test_a_local_level_is_the_plain_loop_over_periods_values_and_gradients(rule,
         assert plain.abs().max() > 1e-6
 
 
-def test_a_local_level_comes_to_answer_its_keys_with_their_values():
+def test_a_local_level_learns_to_map_its_keys_to_their_values():
     cms = make_cms(Level("mlp", 0, "", clock(lr=0.1)))
     level, x = cms.levels["mlp"], make_x(PERIOD).repeat(1, 60, 1)
     _, (state,) = cms(x, cms.init_state(BATCH))
     weights, delta = (level.up.weight, level.down.weight), state.delta()
     before, after = (
-        local_loss(level, x[:, :PERIOD], weights[0] + share * delta.up, weights[1] + share * delta.down)[1]
-        for share in (0, 1)
+        local_loss(level, x[:, :PERIOD], weights[0] + fraction * delta.up, weights[1] + fraction * delta.down)[1]
+        for fraction in (0, 1)
     )
     assert after < 0.1 * before
 
 
 @pytest.mark.parametrize("rule", ["gd", "dgd", "adamw"])
 @pytest.mark.parametrize("cuts", [[1] * 19, [4, 15], [3, 5, 11], [18, 1]])
-def test_a_period_survives_any_cut(rule, cuts):
+def test_a_period_gives_the_same_result_however_it_is_split_into_calls(rule, cuts):
     cms, x = make_cms(Level("mlp", 0, "", clock(rule=rule))), make_x(19)
     whole, end = cms(x, cms.init_state(BATCH))
-    state, pieces = cms.init_state(BATCH), []
-    for piece in x.split(cuts, 1):
-        y, state = cms(piece, state)
-        pieces.append(y)
-    assert torch.allclose(torch.cat(pieces, 1), whole, atol=1e-12)
+    state, outputs = cms.init_state(BATCH), []
+    for part in x.split(cuts, 1):
+        y, state = cms(part, state)
+        outputs.append(y)
+    assert torch.allclose(torch.cat(outputs, 1), whole, atol=1e-12)
     for left, right in zip(tree.leaves(state), tree.leaves(end), strict=True):
         assert torch.allclose(left, right, atol=1e-10)
     assert state[0].writes == end[0].writes == 19 // PERIOD
 
 
-def test_not_writing_counts_tokens_and_leaves_what_was_written():
+def test_without_writing_positions_advance_and_changes_stay():
     cms, x = make_cms(Level("mlp", 0, "", clock())), make_x(19)
     _, (before,) = cms(x[:, :6], cms.init_state(BATCH))
     _, (after,) = cms(x[:, 6:], (before,), write=False)
@@ -208,7 +208,7 @@ def nested_states(num_tokens: int, gradient: MLPWeights) -> list[LevelState]:
     return states
 
 
-def test_a_nested_level_starts_anew_from_what_the_slower_one_has_learned():
+def test_a_nested_level_restarts_from_the_weights_of_the_slower_one():
     gradient = random_weights(make_cms("mlp").levels["mlp"])
     states = nested_states(14, gradient)
     # own writes: 2 tokens of gradient at 0.1; at token 6 the start moves by 6 tokens at 0.01, and own writes vanish
@@ -219,7 +219,7 @@ def test_a_nested_level_starts_anew_from_what_the_slower_one_has_learned():
     assert states[-1].writes == 7
 
 
-def test_in_the_chain_a_level_has_a_clock_of_its_own_alone():
+def test_in_the_sequential_variant_a_level_has_only_its_own_clock():
     levels = Level("fast", 0, "", clock(2)), Level("slow", 0, "", clock(6)), Level("base", 0, "")
     chain, nested = (make_cms(*levels, variant=variant) for variant in ("sequential", "nested"))
     assert [len(state.clocks) for state in chain.init_state(1)[:2]] == [1, 1]

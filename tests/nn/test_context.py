@@ -1,4 +1,4 @@
-"""Memory as context (MAC): each segment reads what the memory knew before it, and attention's output is written."""
+"""Memory as context (MAC): a segment recalls from the memory at its start, and attention's output is written."""
 
 import torch
 from laws.models import CHUNK, DIM, make_memory
@@ -40,7 +40,7 @@ def by_the_book(module, x):
     return torch.cat(outputs, dim=1), long_term
 
 
-def test_segments_at_once_are_the_equations_token_by_token():
+def test_whole_segments_equal_the_equations_token_by_token():
     module, x = make_memory("titans_mac"), make_input(2 * CHUNK + 5)
     y, state = module(x, module.init_state(2))
     expected, long_term = by_the_book(module, x)
@@ -48,7 +48,7 @@ def test_segments_at_once_are_the_equations_token_by_token():
     assert torch.allclose(state.long_term.memory.weight[0], long_term.memory.weight[0], atol=1e-12)
 
 
-def test_what_is_written_is_the_output_of_attention():
+def test_the_output_of_attention_is_written_into_the_memory():
     module, x = make_memory("titans_mac"), make_input(5)
     _, before = module(x, module.init_state(2))
     module.attention.value.weight.data[0] += 1
@@ -61,7 +61,7 @@ def test_what_is_written_is_the_output_of_attention():
     assert torch.equal(first.long_term.memory.weight[0], second.long_term.memory.weight[0])
 
 
-def test_a_segment_recalls_what_was_known_before_it_and_nothing_of_itself():
+def test_a_segment_recalls_from_the_memory_at_its_start():
     module, x = make_memory("titans_mac"), make_input(2 * CHUNK)
     _, state = module(x[:, :CHUNK], module.init_state(2))
     assert torch.equal(state.start_weights[0], state.long_term.memory.weight[0])
@@ -70,9 +70,9 @@ def test_a_segment_recalls_what_was_known_before_it_and_nothing_of_itself():
     assert not torch.equal(inside.long_term.memory.weight[0], state.start_weights[0])
 
 
-def test_what_a_segment_recalls_reaches_attention():
+def test_attention_reads_what_the_segment_recalls():
     module, x = make_memory("titans_mac"), make_input(CHUNK + 2)
-    # inside a segment: at its beginning it finds what the memory is then
+    # inside a segment: at the first token the weights would be replaced by those of the memory
     _, state = module(x[:, : CHUNK + 1], module.init_state(2))
     known, _ = module(x[:, CHUNK + 1 :], state)
     forgotten, _ = module(
@@ -81,14 +81,14 @@ def test_what_a_segment_recalls_reaches_attention():
     assert not torch.allclose(known[:, 0], forgotten[:, 0], atol=1e-4)
 
 
-def test_attention_sees_no_further_than_its_segment():
+def test_attention_starts_each_segment_with_an_empty_cache():
     module, x = make_memory("titans_mac"), make_input(CHUNK + 3)
     _, state = module(x[:, :CHUNK], module.init_state(2))
     assert state.short_term.position == 0
     assert state.short_term.key.abs().max() == 0
 
 
-def test_without_writing_the_next_segment_still_finds_the_memory_as_it_is():
+def test_without_writing_the_next_segment_recalls_from_the_unchanged_memory():
     module, x = make_memory("titans_mac"), make_input(3 * CHUNK)
     _, state = module(x[:, : CHUNK + 3], module.init_state(2))
     _, later = module(x[:, CHUNK + 3 :], state, write=False)

@@ -26,7 +26,7 @@ def read(model, seed=0):
 
 
 @pytest.mark.parametrize("name", ["transformer", "hope", "titans_mag"])
-def test_nothing_is_drawn_at_zero_and_in_eval_mode(name):
+def test_no_random_number_is_used_at_zero_and_in_eval_mode(name):
     for model in (build(f"model={name}").train(), build(f"model={name}", "model.dropout=0.4").eval()):
         before = torch.get_rng_state()
         model(TOKENS, model.init_state(2))
@@ -34,7 +34,7 @@ def test_nothing_is_drawn_at_zero_and_in_eval_mode(name):
 
 
 @pytest.mark.parametrize("cms", ["sequential", "independent"])
-def test_the_embedding_each_mixer_and_each_level_drop_their_own(cms):
+def test_the_embedding_each_mixer_and_each_level_have_their_own_dropout(cms):
     model = build("model=hope", f"model.cms={cms}", "model.dropout=0.25")
     dropped = []
 
@@ -47,16 +47,16 @@ def test_the_embedding_each_mixer_and_each_level_drop_their_own(cms):
     read(model.train())
     # two layers of a mixer and two levels, after the embedding; memories begin with answers that are not zero
     assert len(dropped) == 1 + 2 * (1 + 2)
-    assert all(0.15 < share < 0.35 for share in dropped)
+    assert all(0.15 < rate < 0.35 for rate in dropped)
 
 
-def test_it_draws_from_the_global_generator_alone():
+def test_dropout_uses_the_global_generator_only():
     model = build("model=hope", "model.dropout=0.3").train()
     assert torch.equal(read(model, seed=1), read(model, seed=1))
     assert not torch.allclose(read(model, seed=1), read(model, seed=2))
 
 
-def test_evaluating_is_over_with_its_context():
+def test_evaluating_restores_the_mode_at_the_end_of_its_context():
     model = build("model=transformer", "model.dropout=0.3").train()
     with evaluating(model):
         assert torch.equal(read(model, seed=1), read(build("model=transformer").eval(), seed=2))
@@ -66,8 +66,8 @@ def test_evaluating_is_over_with_its_context():
     assert not model.training
 
 
-def test_a_run_drops_in_its_steps_only(tmp_path, capsys):
-    runs = {share: run(tiny(tmp_path, name=f"d{share}", steps=2, model__dropout=share)) for share in (0.0, 0.3)}
+def test_a_run_uses_dropout_in_training_steps_only(tmp_path, capsys):
+    runs = {rate: run(tiny(tmp_path, name=f"d{rate}", steps=2, model__dropout=rate)) for rate in (0.0, 0.3)}
     capsys.readouterr()
     first = [(result.directory / "metrics.jsonl").read_text().splitlines()[0] for result in runs.values()]
     strip = [line.split('"perf/')[0] for line in first]
@@ -75,7 +75,7 @@ def test_a_run_drops_in_its_steps_only(tmp_path, capsys):
     assert runs[0.0].metrics["train/loss"] != runs[0.3].metrics["train/loss"]
 
 
-def test_memories_are_observed_without_it(tmp_path):
+def test_memories_are_observed_without_dropout(tmp_path):
     config = tiny(tmp_path, model="titans_lmm", model__dropout=0.5)
     source = config.data.build(0)
     model, objective = config.model.build(source.vocab_size, 0).train(), config.objective.build()
@@ -83,7 +83,7 @@ def test_memories_are_observed_without_it(tmp_path):
     assert seen[0] == seen[1]
 
 
-def test_a_share_of_one_or_less_than_none_is_refused():
-    for share in (1.0, -0.1):
+def test_a_dropout_rate_outside_0_to_1_is_refused():
+    for rate in (1.0, -0.1):
         with pytest.raises(ConfigError, match=r"model\.dropout=.*try model\.dropout=0\.1"):
-            build("model=transformer", f"model.dropout={share}")
+            build("model=transformer", f"model.dropout={rate}")

@@ -1,4 +1,4 @@
-"""What is computed again in the backward pass changes no result, and is not kept."""
+"""Recomputing in the backward pass changes no result and takes less memory."""
 
 import multiprocessing
 import resource
@@ -54,7 +54,7 @@ DEFAULT = [("transformer", "block"), ("hope", "block"), ("hope", "chunk"), ("tit
         for kind in ("block", "chunk")
     ],
 )
-def test_loss_and_gradients_are_the_same(name, kind):
+def test_recomputing_changes_neither_loss_nor_gradients(name, kind):
     loss, wanted = gradients(MODELS[name], "off")
     again, found = gradients(MODELS[name], kind)
     assert torch.allclose(again, loss, rtol=1e-12, atol=0)
@@ -62,7 +62,7 @@ def test_loss_and_gradients_are_the_same(name, kind):
         assert gradient is not None and torch.allclose(found[weight], gradient, rtol=1e-9, atol=1e-11), weight
 
 
-def test_chunks_lie_together_in_as_many_stretches_as_each_has():
+def test_n_chunks_are_grouped_into_about_sqrt_n_spans():
     assert spans([4] * 16) == [16] * 4
     assert spans([3, 4, 4, 2]) == [7, 6]
     assert spans([5]) == [5]
@@ -94,16 +94,16 @@ def _step(line, kind, queue) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("line", "kind", "share"),
+    ("line", "kind", "fraction"),
     [(("model=transformer",), "block", 0.55), (("model=hope",), "chunk", 0.65)],
     ids=["block", "chunk"],
 )
-def test_it_takes_less_memory(line, kind, share):
-    assert measure(line, kind) < share * measure(line, "off")
+def test_recomputing_takes_less_memory(line, kind, fraction):
+    assert measure(line, kind) < fraction * measure(line, "off")
 
 
 @pytest.mark.parametrize("name", ["titans_lmm", "hope", "titans_mac"])
-def test_a_change_of_designs_reaches_every_memory_and_changes_nothing_else(name):
+def test_change_designs_changes_the_given_fields_of_every_memory_only(name):
     model = make_job(open_option_files(None), [f"model={name}", *SIZES]).config.model.build(29, seed=0)
 
     def designs():

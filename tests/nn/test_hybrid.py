@@ -1,4 +1,4 @@
-"""Titans with attention: what the window does not reach, persistent tokens, and who gates whom."""
+"""Titans with attention: tokens outside the window, persistent tokens, and the two ways of combining."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def make_input(t, rows=2):
 
 
 def blind(module):
-    """Let attention alone speak: the memory answers the same to everything."""
+    """Make the output depend on attention only: the memory returns the same for every token."""
     module.memory.read_norm.scale.data.zero_()
     return module
 
@@ -56,23 +56,23 @@ def test_the_memory_has_read_the_persistent_tokens_before_the_first_token(name):
 
 
 @pytest.mark.parametrize("name", WINDOWED)
-def test_the_chunks_of_the_text_begin_with_it_whatever_was_read_before(name):
+def test_the_first_token_of_the_text_begins_a_chunk(name):
     memory = new_memory(name).init_state(1).long_term.memory
     assert memory.position == 0
     assert all(torch.equal(*pair) for pair in zip(memory.reference, memory.weight, strict=True))
 
 
-def test_attention_of_a_layer_sees_what_the_memory_answers_to_persistent_tokens_and_of_a_gate_the_tokens():
+def test_attention_sees_persistent_tokens_in_mag_and_the_outputs_of_the_memory_for_them_in_mal():
     layer, gate = make_memory("titans_mal"), make_memory("titans_mag")
     for module in (layer, gate):
         tokens = module.persistent()
-        answers, _ = module.memory(tokens, module.memory.init_state(1))
-        expected = module.attention.keys_values(answers if module is layer else tokens)
+        outputs, _ = module.memory(tokens, module.memory.init_state(1))
+        expected = module.attention.keys_values(outputs if module is layer else tokens)
         assert torch.allclose(module.init_state(1).persistent.value, expected.value)
 
 
 @pytest.mark.parametrize("name", WINDOWED)
-def test_what_lies_beyond_the_window_is_known_by_the_memory_alone(name):
+def test_only_the_memory_depends_on_tokens_outside_the_window(name):
     x = make_input(40)
     other = x.clone()
     other[:, 3] += 1
@@ -85,7 +85,7 @@ def test_what_lies_beyond_the_window_is_known_by_the_memory_alone(name):
         assert torch.equal(window[:, -1], same[:, -1])
 
 
-def test_through_the_gate_comes_what_the_memory_says_and_nothing_else():
+def test_the_output_of_a_gate_is_zero_if_the_memory_returns_zero():
     module, x = blind(make_memory("titans_mag")), make_input(9)
     y, _ = module(x, module.init_state(2))
     assert y.abs().max() == 0
@@ -95,45 +95,45 @@ def test_the_output_of_a_gate_is_the_memory_times_the_non_linear_attention_each_
     module, x = make_memory("titans_mag"), make_input(9)
     state = module.init_state(2)
     y, _ = module.attention.attend(x, state.short_term, state.persistent)
-    answers, _ = module.memory(x, state.long_term)
+    outputs, _ = module.memory(x, state.long_term)
     assert isinstance(module.attention_norm, RMSNorm) and isinstance(module.memory.read_norm, RMSNorm)
-    product = F.silu(module.attention_norm(y)) * answers
-    assert torch.equal(gated(module.attention_norm(y), answers), product)
+    product = F.silu(module.attention_norm(y)) * outputs
+    assert torch.equal(gated(module.attention_norm(y), outputs), product)
     assert torch.allclose(module(x, state)[0], F.linear(product, module.output.weight), atol=1e-14)
 
 
-def test_the_output_of_a_layer_is_attention_over_what_the_memory_answers():
+def test_the_output_of_a_layer_is_attention_over_the_outputs_of_the_memory():
     module, x = make_memory("titans_mal"), make_input(9)
     state = module.init_state(2)
-    answers, _ = module.memory(x, state.long_term)
-    y, _ = module.attention.attend(answers, state.short_term, state.persistent)
+    outputs, _ = module.memory(x, state.long_term)
+    y, _ = module.attention.attend(outputs, state.short_term, state.persistent)
     assert torch.allclose(module(x, state)[0], F.linear(y, module.output.weight), atol=1e-14)
 
 
 @pytest.mark.parametrize("name", HYBRIDS)
-def test_without_persistent_tokens_there_is_nothing_of_them(name):
+def test_without_persistent_tokens_there_are_no_parameters_and_no_state_for_them(name):
     module = make_config(f"model={name}", "model.num_persistent=0").build(19, seed=0).blocks[0].mixer
     assert module.init_state(1).persistent is None
     assert not any("persistent" in path for path, _ in module.named_parameters())
 
 
 @pytest.mark.parametrize("name", HYBRIDS)
-def test_a_state_costs_the_same_after_many_tokens(name):
+def test_the_size_of_a_state_does_not_grow_with_the_text(name):
     module = make_memory(name)
     state = module.init_state(1)
     before = tree.nbytes(state)
-    for piece in make_input(64, rows=1).split(1, dim=1):
-        _, state = module(piece, state)
+    for part in make_input(64, rows=1).split(1, dim=1):
+        _, state = module(part, state)
     assert tree.nbytes(state) == before
 
 
 @pytest.mark.parametrize("name", HYBRIDS)
-def test_in_half_precision_memories_stay_in_single_precision_and_say_about_the_same(name):
+def test_under_autocast_memories_stay_in_single_precision_and_outputs_are_close(name):
     module, x = new_memory(name), make_input(20).float()
     exact, _ = module(x, module.init_state(2))
     with torch.autocast("cpu", torch.bfloat16):
         state = module.init_state(2)
-        for piece in x.split([3, 16, 1], dim=1):
-            y, state = module(piece, state)
+        for part in x.split([3, 16, 1], dim=1):
+            y, state = module(part, state)
     assert state.long_term.memory.weight[0].dtype == torch.float32
     assert F.cosine_similarity(y[:, -1].float().flatten(), exact[:, -1].flatten(), dim=0) > 0.98

@@ -13,7 +13,7 @@ def make_weights(seed: int, draws_before: int = 0) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in memory.named_parameters()}
 
 
-def test_the_seed_fixes_every_weight_whatever_was_drawn_before():
+def test_the_seed_fixes_every_weight_for_any_state_of_the_global_generator():
     first, second = make_weights(7), make_weights(7, draws_before=3)
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -1,4 +1,4 @@
-"""The LSTM is the one of the books, starts open, and reads without writing when asked to."""
+"""The LSTM equals its recurrence, starts with open forget gates, and can read without writing."""
 
 import torch
 
@@ -31,20 +31,20 @@ def naive(lstm: LSTM, x: torch.Tensor) -> torch.Tensor:
     return lstm.output(torch.stack(outputs, dim=1))
 
 
-def test_it_is_the_recurrence():
+def test_the_lstm_equals_its_recurrence():
     lstm, x = make_lstm(), make_x(7)
     y, _ = lstm(x, lstm.init_state(2))
     torch.testing.assert_close(y, naive(lstm, x))
 
 
-def test_without_writing_every_token_is_read_as_if_it_came_next():
+def test_without_writing_every_token_is_read_from_the_same_state():
     lstm, x = make_lstm(), make_x(9)
     _, state = lstm(x[:, :5], lstm.init_state(2))
     read, unchanged = lstm(x[:, 5:], state, write=False)
     assert unchanged is state or all(map(torch.equal, unchanged.memory, state.memory))
-    for place in range(4):
-        next_alone, _ = lstm(x[:, 5 + place : 6 + place], state)
-        torch.testing.assert_close(read[:, place : place + 1], next_alone)
+    for position in range(4):
+        next_alone, _ = lstm(x[:, 5 + position : 6 + position], state)
+        torch.testing.assert_close(read[:, position : position + 1], next_alone)
 
 
 def test_the_seed_fixes_the_weights_and_forget_gates_start_open():

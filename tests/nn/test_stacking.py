@@ -1,4 +1,4 @@
-"""Level stacking: a model of several levels begins as the Transformer whose MLPs it was given."""
+"""Level stacking: a model of several levels starts as the Transformer whose MLPs it got."""
 
 from dataclasses import replace
 
@@ -53,7 +53,7 @@ VARIANTS = pytest.mark.parametrize("cms", ["sequential", "independent", "nested"
 
 @VARIANTS
 @pytest.mark.parametrize("signal,gradient", [("teach", "first_order"), ("teach", "through"), ("local", "through")])
-def test_at_rate_zero_it_is_the_transformer_to_the_bit(cms, signal, gradient):
+def test_at_rate_zero_a_stacked_model_is_the_transformer_to_the_bit(cms, signal, gradient):
     trained, model = transformer(), hope_attention(cms=cms, levels=levels(0.0, signal, gradient))
     assert not torch.equal(logits(model), logits(trained))
     stack(model, trained)
@@ -64,14 +64,14 @@ def test_at_rate_zero_it_is_the_transformer_to_the_bit(cms, signal, gradient):
 
 
 @VARIANTS
-def test_as_long_as_nothing_is_written_any_rate_is_the_transformer_to_the_bit(cms):
+def test_before_the_first_write_a_stacked_model_is_the_transformer_to_the_bit_at_any_rate(cms):
     trained, model = transformer(), hope_attention(cms=cms, levels=levels(0.1))
     stack(model, trained)
     assert torch.equal(logits(model), logits(trained))
 
 
 @VARIANTS
-def test_small_rates_end_near_the_transformer_and_every_level_writes(cms):
+def test_at_small_rates_every_level_writes_and_outputs_stay_close_to_the_transformer(cms):
     trained, batch, distances = transformer(), make_batch(), []
     still = Online()(trained, batch, trained.init_state(BATCH)).nats
     for lr in (1e-3, 1e-4):
@@ -88,14 +88,14 @@ def test_the_slowest_level_keeps_the_mlp():
     for outer, keeper in ((0, "slow"), (8192, "slow")):
         model = hope_attention(levels=[*levels(0.1)[:2], LevelConfig(name="slow", period=outer)])
         stack(model, trained)
-        found = {name: bool(level.down.weight.any()) for name, level in model.blocks[1].cms.levels.items()}
-        assert found == {name: name == keeper for name in ("fast", "mid", "slow")}
+        is_kept = {name: bool(level.down.weight.any()) for name, level in model.blocks[1].cms.levels.items()}
+        assert is_kept == {name: name == keeper for name in ("fast", "mid", "slow")}
     model = hope_attention(levels=levels(0.1)[:2])
     stack(model, trained)
     assert [bool(level.down.weight.any()) for level in model.blocks[0].cms.levels.values()] == [False, True]
 
 
-def test_a_model_of_another_shape_or_kind_is_refused_by_name():
+def test_a_model_of_another_shape_or_kind_is_refused_with_the_parameter_in_the_message():
     with pytest.raises(ConfigError, match=r"up\.weight is \[48, 16\] there and \[64, 16\] here"):
         stack(hope_attention(expansion=2.0), transformer())
     with pytest.raises(ConfigError, match="has levels"):
@@ -106,7 +106,7 @@ def test_a_model_of_another_shape_or_kind_is_refused_by_name():
         stack(hope_attention(num_layers=1), transformer())
 
 
-def test_a_transformer_itself_can_be_stacked_on():
+def test_a_transformer_can_be_stacked_from_a_transformer():
     trained = transformer()
     again = replace(TransformerConfig(name="transformer", levels=[LevelConfig(name="mlp", period=0)], **SHAPE)).build(
         VOCAB, seed=5

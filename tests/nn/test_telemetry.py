@@ -1,4 +1,4 @@
-"""Whoever looks at the memories of a model sees what they did, and changes nothing."""
+"""Statistics of a model's memories: one set for each row, without a change of any result."""
 
 import pytest
 import torch
@@ -20,39 +20,39 @@ def make_tokens(t, seed=0):
     return torch.randint(VOCAB, (ROWS, t), generator=torch.Generator().manual_seed(seed))
 
 
-def stats(model, *pieces):
+def stats(model, *parts):
     state = model.init_state(ROWS)
     with observing(model.blocks) as seen, torch.no_grad():
-        for piece in pieces:
-            _, state = model(piece, state)
+        for part in parts:
+            _, state = model(part, state)
     return {(each.layer, each.level): each.metrics for each in memory_stats(seen)}
 
 
 @pytest.mark.parametrize("name", READING)
-def test_every_memory_of_every_layer_is_seen_row_by_row(name):
+def test_every_memory_of_every_layer_has_statistics_for_each_row(name):
     model, tokens = make_model(name), make_tokens(2 * CHUNK + 3)
     names = ("read",) if name != "hope" else ("key", "value", "gates", "read")
-    figures = stats(model, tokens)
-    assert set(figures) == {(layer, memory) for layer in range(2) for memory in names}
-    for each in figures.values():
+    metrics = stats(model, tokens)
+    assert set(metrics) == {(layer, memory) for layer in range(2) for memory in names}
+    for each in metrics.values():
         assert set(each) == {"norm", "rank", "surprise", "retention"}
         assert all(of_rows.shape == (ROWS,) and of_rows.isfinite().all() for of_rows in each.values())
     row = stats(model, tokens[1:2].expand(ROWS, -1))
-    for key, each in figures.items():
-        assert all(row[key][figure][0] == pytest.approx(of_rows[1].item()) for figure, of_rows in each.items())
+    for key, each in metrics.items():
+        assert all(row[key][metric][0] == pytest.approx(of_rows[1].item()) for metric, of_rows in each.items())
 
 
 @pytest.mark.parametrize("name", READING)
-def test_reading_in_pieces_looks_the_same(name):
+def test_statistics_do_not_depend_on_how_the_text_is_split_into_calls(name):
     model, tokens = make_model(name), make_tokens(2 * CHUNK + 3)
-    whole, pieces = stats(model, tokens), stats(model, tokens[:, :1], tokens[:, 1:13], tokens[:, 13:])
+    whole, parts = stats(model, tokens), stats(model, tokens[:, :1], tokens[:, 1:13], tokens[:, 13:])
     for key, each in whole.items():
-        for figure, of_rows in each.items():
-            assert torch.allclose(pieces[key][figure], of_rows), (key, figure)
+        for metric, of_rows in each.items():
+            assert torch.allclose(parts[key][metric], of_rows), (key, metric)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_looking_changes_nothing_and_leaves_nothing_behind(name):
+def test_observing_changes_no_result_and_removes_its_hooks(name):
     model, tokens = make_model(name), make_tokens(20)
     expected = model(tokens, model.init_state(ROWS))
     with observing(model.blocks):
@@ -63,7 +63,7 @@ def test_looking_changes_nothing_and_leaves_nothing_behind(name):
 
 
 @pytest.mark.parametrize("name", MEMORIES)
-def test_whatever_memorises_while_it_reads_can_be_observed(name):
+def test_every_associative_memory_can_be_observed(name):
     memory = make_memory(name)
     is_memory = any(".memory" in path for path in tree.named_leaves(memory.init_state(1)))
     # an LSTM's cells are no associative memory: there is no error to be surprised by
@@ -72,20 +72,20 @@ def test_whatever_memorises_while_it_reads_can_be_observed(name):
     )
 
 
-def test_norm_and_rank_are_those_of_the_state_and_the_retention_that_of_the_gates():
+def test_norm_and_rank_are_of_the_state_and_the_retention_is_that_of_the_gates():
     model, tokens = make_model("titans_lmm"), make_tokens(20)
-    figures = stats(model, tokens)
+    metrics = stats(model, tokens)
     _, state = model(tokens, model.init_state(ROWS))
     weight = state[1].mixer.memory.weight[0]
-    assert torch.allclose(figures[1, "read"]["norm"], weight.flatten(1).norm(dim=1))
-    assert (figures[1, "read"]["rank"] > 1).all() and (figures[1, "read"]["rank"] <= weight.shape[-1]).all()
+    assert torch.allclose(metrics[1, "read"]["norm"], weight.flatten(1).norm(dim=1))
+    assert (metrics[1, "read"]["rank"] > 1).all() and (metrics[1, "read"]["rank"] <= weight.shape[-1]).all()
     mixer = model.blocks[0].mixer
     for parameter in mixer.gates.parameters():
         torch.nn.init.zeros_(parameter)
     assert stats(model, tokens)[0, "read"]["retention"].tolist() == pytest.approx([0.5] * ROWS)
 
 
-def test_a_text_that_repeats_surprises_less_the_second_time():
+def test_a_text_surprises_less_the_second_time():
     model = make_config("model=deltanet", "model.conv_width=1").build(VOCAB, seed=0)
     once = make_tokens(4)
     first, both = stats(model, once)[0, "read"], stats(model, once, once)[0, "read"]
@@ -93,7 +93,7 @@ def test_a_text_that_repeats_surprises_less_the_second_time():
     assert (second < first["surprise"]).all()
 
 
-def test_levels_that_learn_inside_the_context_are_seen_by_their_names():
+def test_levels_that_learn_inside_the_context_have_statistics_under_their_names():
     context = Context(4, "gd", 0.1, 0.0, (), "local", True)
     levels = [Level("quick", 0, "", context), Level("still", 0, "")]
     block = Block(8, LSTM(8), ContinuumMemory(8, levels, hidden_dim=8))

@@ -1,4 +1,4 @@
-"""Compile every kernel for GPUs as a launch would, without one: nothing runs, but registers and memory are known.
+"""Compile every kernel for several GPUs, without one: nothing runs, but the use of registers and memory is known.
 
 python tests/ops/compile_kernels.py
 """
@@ -22,7 +22,7 @@ DUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump
 
 
 class Driver:
-    """Stands for the GPU that is not there: all that compiling asks of it."""
+    """A driver for compiling without a GPU."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability
@@ -38,7 +38,7 @@ class Driver:
 
 
 class Compiled:
-    """Stands for a kernel: a launch compiles it and leaves it there."""
+    """A kernel whose launch only compiles it."""
 
     def __init__(self, kernel) -> None:
         self.kernel, self.last = kernel, None
@@ -50,7 +50,7 @@ class Compiled:
         return launch
 
     def spilled_bytes(self) -> int:
-        """Return the bytes of a thread's stack: what did not fit its registers."""
+        """Return the bytes of a thread's stack: values that did not fit into registers."""
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             Path(file.name).write_bytes(self.last.asm["cubin"])
             command = [DUMP, "--dump-resource-usage", file.name]
@@ -59,7 +59,7 @@ class Compiled:
 
 
 class Report:
-    """Says what each kernel takes, and whether any takes too much."""
+    """Prints the resources of each kernel, and whether any uses too much."""
 
     def __init__(self) -> None:
         self.failed = False
@@ -101,7 +101,7 @@ def compile_others(solver: Compiled, kernel: Compiled, backward: Compiled, repor
 
 
 def main() -> None:
-    """Compile; say what is too large."""
+    """Compile all kernels; exit with an error if one uses too much."""
     scans._scan, systems._solve = Compiled(scans._scan), Compiled(systems._solve)
     gates._kernel, gates._backward = Compiled(gates._kernel), Compiled(gates._backward)
     report = Report()

@@ -1,4 +1,4 @@
-"""What computes the memories is what was asked for, and is said."""
+"""The backend of the memories is the requested one, and the log says which."""
 
 import importlib.machinery
 import importlib.util
@@ -14,11 +14,11 @@ CUDA = torch.device("cuda")
 
 
 def installed(monkeypatch, *names: str) -> None:
-    found = {name: importlib.machinery.ModuleSpec(name, None) for name in names}
-    monkeypatch.setattr(importlib.util, "find_spec", found.get)
+    specs = {name: importlib.machinery.ModuleSpec(name, None) for name in names}
+    monkeypatch.setattr(importlib.util, "find_spec", specs.get)
 
 
-def test_on_cuda_auto_takes_triton_where_it_is_installed(monkeypatch):
+def test_on_cuda_auto_is_triton_if_it_is_installed(monkeypatch):
     installed(monkeypatch, "triton", "fla")
     assert resolve("auto", CUDA) == ("triton", "memories are computed by kernels in Triton")
     installed(monkeypatch)
@@ -28,7 +28,7 @@ def test_on_cuda_auto_takes_triton_where_it_is_installed(monkeypatch):
     )
 
 
-def test_what_is_asked_for_by_name_is_taken_or_refused(monkeypatch):
+def test_a_backend_requested_by_name_is_used_or_refused(monkeypatch):
     installed(monkeypatch, "triton", "fla")
     assert resolve("fla", CUDA)[0] == "fla"
     assert resolve("eager", CUDA)[0] == "eager"

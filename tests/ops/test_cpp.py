@@ -54,18 +54,18 @@ def test_self_modifying_memories_equal_their_token_loop(momentum):
 @needs_operators
 @pytest.mark.parametrize("choice", [MATRICES[0], MATRICES[7]])
 def test_the_gradient_itself_can_be_differentiated(choice):
-    found = []
+    results = []
     for backend in ("cpp", "eager"):
         inputs, design = Inputs(21, 1, True, True, 3, torch.float64), replace(make_design(*choice), backend=backend)
         with_graph = inputs.run(associative, design, create_graph=True)
         gradients = with_graph[-len(inputs.leaves) :]
         slope = sum(gradient.sin().sum() for gradient in gradients)
-        found.append(torch.autograd.grad(slope, inputs.leaves, materialize_grads=True, allow_unused=True))
-    assert worst(*found) < 1e-12
+        results.append(torch.autograd.grad(slope, inputs.leaves, materialize_grads=True, allow_unused=True))
+    assert worst(*results) < 1e-12
 
 
 @needs_operators
-def test_inputs_of_any_layout_and_several_threads_change_no_bit():
+def test_strides_and_threads_change_no_bit():
     design = replace(make_design("l2", "gd", "token", "token", 1, False), backend="cpp")
     plain = Inputs(21, 1, True, False, 0, torch.float32).run(associative, design)
     apart = Inputs(21, 1, True, False, 0, torch.float32)
@@ -82,7 +82,7 @@ def test_inputs_of_any_layout_and_several_threads_change_no_bit():
 
 
 @needs_operators
-def test_the_operator_is_registered_as_torch_wants_it():
+def test_the_operator_passes_the_checks_of_torch():
     inputs = Inputs(11, 1, True, True, 3, torch.float64)
     with torch.no_grad():
         arguments = (*(x.detach() for x in (inputs.q, inputs.k, inputs.v)), *inputs.logits)
@@ -91,7 +91,7 @@ def test_the_operator_is_registered_as_torch_wants_it():
     torch.library.opcheck(torch.ops.nested_learning.matrix_forward, (*arguments, *matrices, *choices))
 
 
-def test_without_a_compiler_torch_computes_and_says_why(monkeypatch):
+def test_without_a_compiler_the_backend_is_torch_and_the_log_says_why(monkeypatch):
     monkeypatch.setattr(cpp, "compiler", lambda: None)
     assert resolve("auto", CPU) == (
         "eager",
@@ -101,7 +101,7 @@ def test_without_a_compiler_torch_computes_and_says_why(monkeypatch):
         resolve("cpp", CPU)
 
 
-def test_sources_that_do_not_compile_are_one_line(monkeypatch, tmp_path):
+def test_a_failed_compilation_is_an_error_of_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(cpp, "compiler", lambda: "g++")
     monkeypatch.setattr(cpp, "FLAGS", ("--no-such-flag",))
     cpp.library.cache_clear(), cpp.library_path.cache_clear()
@@ -111,5 +111,5 @@ def test_sources_that_do_not_compile_are_one_line(monkeypatch, tmp_path):
     assert reason is not None and "C++ operators" in reason and "\n" not in reason
 
 
-def test_a_processor_that_is_no_cpu_is_left_to_torch():
+def test_the_operators_are_for_the_cpu_only():
     assert resolve("auto", torch.device("meta"))[0] == "eager"

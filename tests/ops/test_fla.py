@@ -1,4 +1,4 @@
-"""The gated delta rule of flash-linear-attention is the memory that we say it is."""
+"""A memory without momentum equals the gated delta rule of flash-linear-attention."""
 
 import importlib.util
 import sys
@@ -23,7 +23,7 @@ def design_of(objective: str, rule: str, gradient: str = "token", read: str = "t
 
 
 class Given:
-    """Random tokens, gates, weights and, if asked for, a base."""
+    """Random tokens, gates, weights and, with `on_base`, a base."""
 
     def __init__(self, t: int, dim: int, on_base: bool, dtype: torch.dtype, device: str) -> None:
         generator = torch.Generator().manual_seed(t)
@@ -76,7 +76,7 @@ def in_the_layout_of_fla(q, k, v, g, beta, *, scale, initial_state, output_final
 
 
 @pytest.mark.parametrize("objective, rule, on_base", MEMORIES)
-def test_chunks_reach_fla_in_its_layout_and_come_back(objective, rule, on_base, monkeypatch):
+def test_chunks_are_passed_to_fla_in_its_layout(objective, rule, on_base, monkeypatch):
     for name in ("fla", "fla.ops", "fla.ops.gated_delta_rule"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     sys.modules["fla.ops.gated_delta_rule"].chunk_gated_delta_rule = in_the_layout_of_fla

@@ -95,14 +95,14 @@ def test_single_precision_stays_within_two_millionths_of_double(choice):
     assert worst(single, double) < 2e-6
 
 
-def test_gradients_of_the_chunks_start_are_those_of_the_token_in_chunks_of_one():
+def test_in_chunks_of_one_token_gradients_at_the_chunk_start_are_token_gradients():
     inputs = Inputs(9, 1, True, False, 0, torch.float64)
     token = inputs.run(associative, Design("l2", False, "token", "token", False, False, 1))
     chunk = inputs.run(associative, Design("l2", False, "chunk", "token", False, False, 1))
     assert worst(chunk, token) < 1e-12
 
 
-def test_a_chunk_has_no_effect_where_gradients_and_reads_are_the_tokens():
+def test_with_gradients_and_reads_per_token_the_chunk_size_has_no_effect():
     inputs = Inputs(21, 1, True, False, 0, torch.float64)
     results = [inputs.run(associative, Design("l2", True, "token", "token", False, False, c)) for c in (1, 4, 64)]
     # the reference, second of the outputs, is the weights of the chunk's start and differs

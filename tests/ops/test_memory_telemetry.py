@@ -16,7 +16,7 @@ from nested_learning.ops.telemetry import effective_rank, mean_rank, norm, self_
 
 @pytest.mark.parametrize("choice", [*plain.MATRICES, *plain.DEEP], ids=lambda choice: "-".join(map(str, choice)))
 @pytest.mark.parametrize("momentum", [False, True], ids=["plain", "momentum"])
-def test_surprise_is_the_error_that_each_token_meets_before_it_is_written(choice, momentum):
+def test_surprise_is_the_error_on_each_token_just_before_its_write(choice, momentum):
     design, depth = plain.make_design(*choice), choice[4]
     for t, position in [(1, 0), (plain.CHUNK + 3, 3)]:
         inputs = plain.Inputs(t, depth, momentum, on_base=bool(position), position=position, dtype=torch.float64)
@@ -39,7 +39,7 @@ def test_surprise_is_the_error_that_each_token_meets_before_it_is_written(choice
 
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("adaptive", [(), own.ALL])
-def test_every_self_modifying_memory_is_watched_towards_its_own_target(adaptive, depth):
+def test_the_surprise_of_a_self_modifying_memory_is_about_its_own_target(adaptive, depth):
     design = own.make_design(gradient="chunk", residual=depth > 1, chunks=(5, own.CHUNK))
     qkv, base, state = own.make_inputs(21, design, adaptive, depth)
     stats = self_modifying_stats(qkv, base, state, design)
@@ -56,7 +56,7 @@ def test_every_self_modifying_memory_is_watched_towards_its_own_target(adaptive,
         _, state = naive_self_modifying(here, base, state, design)
 
 
-def test_the_effective_rank_counts_directions_that_are_used_alike():
+def test_the_effective_rank_counts_equally_used_directions():
     assert effective_rank(torch.eye(5)).item() == pytest.approx(5)
     assert effective_rank(torch.outer(torch.ones(4), torch.arange(3.0))).item() == pytest.approx(1, abs=1e-4)
     assert effective_rank(torch.diag(torch.tensor([2.0, 2.0, 0.0]))).item() == pytest.approx(2)
@@ -65,14 +65,14 @@ def test_the_effective_rank_counts_directions_that_are_used_alike():
     assert effective_rank(torch.diag(torch.tensor(fractions) * 9)).item() == pytest.approx(expected)
 
 
-def test_nothing_written_has_rank_zero_and_what_is_not_finite_has_none():
+def test_a_zero_matrix_has_rank_zero_and_one_that_is_not_finite_nan():
     broken = torch.eye(3)
     broken[1, 1] = torch.nan
     ranks = effective_rank(torch.stack([torch.zeros(3, 3), broken, torch.eye(3)]))
     assert ranks[0] == 0 and ranks[1].isnan() and ranks[2] == pytest.approx(3)
 
 
-def test_norms_are_of_all_layers_together_and_ranks_their_mean():
+def test_the_norm_is_that_of_all_layers_together_and_the_rank_their_mean():
     weights = (torch.eye(3).expand(2, 4, 3, 3), 2 * torch.ones(2, 4, 3, 2))
     assert norm(weights).tolist() == pytest.approx([math.sqrt(4 * 3 + 4 * 6 * 4)] * 2)
     assert mean_rank(weights).tolist() == pytest.approx([(3 + 1) / 2] * 2, rel=1e-4)

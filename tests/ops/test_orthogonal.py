@@ -1,4 +1,4 @@
-"""Newton-Schulz moves singular values to 1 and leaves singular vectors alone."""
+"""Newton-Schulz moves singular values towards 1 and does not change singular vectors."""
 
 import pytest
 import torch
@@ -18,12 +18,12 @@ def matrix_with(values: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 def test_singular_values_end_between_0_6_and_1_2_at_any_scale(shape, scale):
     values = torch.linspace(0.1, 1.0, min(shape)) if min(shape) > 1 else torch.ones(1)
-    found = torch.linalg.svdvals(newton_schulz(scale * matrix_with(values, *shape)))
-    assert found.min() > 0.6
-    assert found.max() < 1.2
+    actual = torch.linalg.svdvals(newton_schulz(scale * matrix_with(values, *shape)))
+    assert actual.min() > 0.6
+    assert actual.max() < 1.2
 
 
-def test_singular_vectors_stay():
+def test_singular_vectors_do_not_change():
     x = matrix_with(torch.linspace(0.2, 1.0, 6, dtype=torch.float64), 6, 9)
     left, _, right = torch.linalg.svd(x, full_matrices=False)
     rotated = left.mT @ newton_schulz(x) @ right.mT
@@ -46,11 +46,11 @@ def test_zero_stays_zero():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_the_answer_has_the_dtype_of_the_matrix(dtype):
+def test_the_result_has_the_dtype_of_the_matrix(dtype):
     assert newton_schulz(torch.ones(3, 4, dtype=dtype)).dtype == dtype
 
 
-def test_more_steps_carry_smaller_singular_values_up():
+def test_more_steps_raise_smaller_singular_values():
     x = matrix_with(torch.tensor([1.0, 1e-4]), 4, 4)
     few, many = (torch.linalg.svdvals(newton_schulz(x, steps))[1] for steps in (2, 12))
     assert few < 0.01

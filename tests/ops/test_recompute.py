@@ -1,4 +1,4 @@
-"""Keeping only the starts of chunks gives the gradients of keeping everything, and gradients of those."""
+"""Storing only the starts of chunks gives the gradients of storing everything, first and second ones."""
 
 import torch
 from ops.test_memory import CHUNK, Inputs, make_design, worst
@@ -14,7 +14,7 @@ DESIGN = make_design("l2", "gd", "chunk", "token", 2, False)
 
 
 def test_gradients_of_gradients_are_those_of_the_plain_loop(monkeypatch):
-    found = []
+    results = []
     for is_plain in (False, True):
         if is_plain:
             monkeypatch.setattr("nested_learning.ops.chunked.recomputed", plain)
@@ -22,11 +22,11 @@ def test_gradients_of_gradients_are_those_of_the_plain_loop(monkeypatch):
         gradients = inputs.run(associative, DESIGN, create_graph=True)[-len(inputs.leaves) :]
         slope = sum(gradient.sin().sum() for gradient in gradients)
         second = torch.autograd.grad(slope, inputs.leaves, materialize_grads=True, allow_unused=True)
-        found.append([*gradients, *second])
-    assert worst(*found) < 1e-12
+        results.append([*gradients, *second])
+    assert worst(*results) < 1e-12
 
 
-def test_only_inputs_and_starts_are_kept():
+def test_only_inputs_and_chunk_starts_are_stored():
     kept = {}
     for name, form in (("starts", recomputed), ("everything", plain)):
         inputs, sizes = Inputs(8 * CHUNK, 2, False, False, 0, torch.float64), [CHUNK] * 8

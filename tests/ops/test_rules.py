@@ -44,19 +44,19 @@ def test_momentum_is_that_of_the_sgd_of_torch():
 @pytest.mark.parametrize("num_inputs", [1, 2, 5, 20])
 def test_dgd_solves_its_proximal_problem(num_inputs):
     lr, w, x, error = 0.3, random(4, 6, seed=0), random(num_inputs, 6, seed=1), random(num_inputs, 4, seed=2)
-    found, _ = dgd(w, error.mT @ x, DGDState(), lr=lr, weight_decay=0.0, input_decay=1.0, x=x)
+    actual, _ = dgd(w, error.mT @ x, DGDState(), lr=lr, weight_decay=0.0, input_decay=1.0, x=x)
     # where the derivative of ½ Σ ‖w' x - u‖² + ‖w' - w‖² / (2 lr) is zero, with u = -error
     system = torch.eye(6, dtype=torch.float64) / lr + x.mT @ x
     expected = torch.linalg.solve(system, w / lr - error.mT @ x, left=False)
-    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
 
 
-def test_dgd_on_one_input_is_the_formula_of_the_paper_at_any_length_of_the_input():
+def test_dgd_on_one_input_is_the_formula_of_the_paper_for_inputs_of_any_length():
     lr, w, x, error = 0.3, random(4, 6, seed=0), 3 * random(6, seed=1), random(4, seed=2)
     rate = lr / (1 + lr * x.square().sum())
     expected = w @ (torch.eye(6, dtype=torch.float64) - rate * x.outer(x)) - rate * error.outer(x)
-    found, _ = dgd(w, error.outer(x), DGDState(), lr=lr, weight_decay=0.0, input_decay=1.0, x=x[None])
-    torch.testing.assert_close(found, expected, atol=1e-13, rtol=0)
+    actual, _ = dgd(w, error.outer(x), DGDState(), lr=lr, weight_decay=0.0, input_decay=1.0, x=x[None])
+    torch.testing.assert_close(actual, expected, atol=1e-13, rtol=0)
 
 
 def test_dgd_on_one_input_keeps_the_gradient_and_decays_the_weight_along_the_input_only():
@@ -74,9 +74,9 @@ def test_dgd_on_one_input_keeps_the_gradient_and_decays_the_weight_along_the_inp
 
 def test_dgd_without_input_decay_is_gd():
     w, g, x = random(4, 6, seed=0), random(4, 6, seed=1), random(3, 6, seed=2)
-    found, _ = dgd(w, g, DGDState(), lr=0.1, weight_decay=0.1, input_decay=0.0, x=x)
+    actual, _ = dgd(w, g, DGDState(), lr=0.1, weight_decay=0.1, input_decay=0.0, x=x)
     expected, _ = gd(w, g, GDState(), lr=0.1, weight_decay=0.1)
-    torch.testing.assert_close(found, expected, atol=1e-15, rtol=0)
+    torch.testing.assert_close(actual, expected, atol=1e-15, rtol=0)
 
 
 def test_adamw_is_the_adamw_of_torch():

@@ -18,7 +18,7 @@ def random(*shape: int, seed: int) -> torch.Tensor:
 PRECONDITIONED = {"lr": 0.1, "weight_decay": 0.0, "beta": 0.95, "eps": 1e-8}
 
 
-def test_preconditioned_momentum_that_keeps_nothing_is_the_adam_of_torch_that_keeps_no_mean():
+def test_preconditioned_momentum_with_momentum_zero_is_the_adam_of_torch_with_beta1_zero():
     w, theirs = random(5, 3, seed=0), torch.nn.Parameter(random(5, 3, seed=0))
     optimizer, state = torch.optim.Adam([theirs], lr=0.1, betas=(0.0, 0.95)), init_preconditioned_momentum(w)
     for step in range(5):
@@ -44,22 +44,22 @@ def test_preconditioned_momentum_is_momentum_of_rescaled_gradients():
 
 @pytest.mark.parametrize("size", [1e-4, 1.0])
 def test_delta_momentum_is_the_formula_of_the_paper_where_gradients_are_small_and_saturates(size):
-    w, held, g = random(4, 6, seed=0), random(4, 6, seed=1), size * random(4, 6, seed=2)
-    share = 1.0 if size < 1 else 1 / (1 + g.norm() ** 2)
-    step = held @ (0.9 * torch.eye(6, dtype=torch.float64) - share * g.mT @ g) - 0.1 * g
-    found, state = delta_momentum(w, g, MomentumState(held), lr=0.1, weight_decay=0.0, momentum=0.9, erase=1.0)
+    w, old, g = random(4, 6, seed=0), random(4, 6, seed=1), size * random(4, 6, seed=2)
+    rate = 1.0 if size < 1 else 1 / (1 + g.norm() ** 2)
+    step = old @ (0.9 * torch.eye(6, dtype=torch.float64) - rate * g.mT @ g) - 0.1 * g
+    actual, state = delta_momentum(w, g, MomentumState(old), lr=0.1, weight_decay=0.0, momentum=0.9, erase=1.0)
     torch.testing.assert_close(state.momentum, step, atol=1e-13, rtol=0)
-    torch.testing.assert_close(found, w + step, atol=1e-13, rtol=0)
+    torch.testing.assert_close(actual, w + step, atol=1e-13, rtol=0)
 
 
-def test_delta_momentum_that_erases_nothing_is_momentum():
-    w, held, g = random(4, 6, seed=0), MomentumState(random(4, 6, seed=1)), random(4, 6, seed=2)
-    found, _ = delta_momentum(w, g, held, lr=0.1, weight_decay=0.1, momentum=0.9, erase=0.0)
-    expected, _ = momentum(w, g, held, lr=0.1, weight_decay=0.1, momentum=0.9)
-    torch.testing.assert_close(found, expected, atol=1e-15, rtol=0)
+def test_delta_momentum_with_erase_zero_is_momentum():
+    w, old, g = random(4, 6, seed=0), MomentumState(random(4, 6, seed=1)), random(4, 6, seed=2)
+    actual, _ = delta_momentum(w, g, old, lr=0.1, weight_decay=0.1, momentum=0.9, erase=0.0)
+    expected, _ = momentum(w, g, old, lr=0.1, weight_decay=0.1, momentum=0.9)
+    torch.testing.assert_close(actual, expected, atol=1e-15, rtol=0)
 
 
-def test_delta_momentum_puts_a_gradient_in_the_place_of_the_last_one_of_its_direction():
+def test_delta_momentum_replaces_the_last_gradient_of_the_same_direction():
     g, across = torch.zeros(1, 2, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
     g[0, 0], across[0, 1] = 2.0, 3.0
     w, state = torch.zeros_like(g), init_delta_momentum(g)
@@ -70,7 +70,7 @@ def test_delta_momentum_puts_a_gradient_in_the_place_of_the_last_one_of_its_dire
 
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
-def test_delta_momentum_stays_bounded_by_its_gradients_whatever_their_size(size):
+def test_delta_momentum_stays_bounded_for_gradients_of_any_size(size):
     w, state = random(4, 6, seed=0), init_delta_momentum(random(4, 6, seed=0))
     for step in range(200):
         g = random(4, 6, seed=step)
@@ -86,30 +86,30 @@ def test_the_memory_of_deep_momentum_follows_the_gradient_of_its_objective():
     g, state = random(4, 6, seed=0), init_deep_momentum(random(4, 6, seed=1))
     state = state._replace(values=random(WIDTH, 6, seed=2))
     keys, values = (tensor.clone().requires_grad_() for tensor in state)
-    unit, share = g / g.norm(dim=1, keepdim=True), g.norm(dim=1) ** 2 / g.norm() ** 2
-    objective = (share * (torch.tanh(unit @ keys) @ values + unit).square().sum(1) / 2).sum()
+    unit, weight = g / g.norm(dim=1, keepdim=True), g.norm(dim=1) ** 2 / g.norm() ** 2
+    objective = (weight * (torch.tanh(unit @ keys) @ values + unit).square().sum(1) / 2).sum()
     keys_gradient, values_gradient = torch.autograd.grad(objective, (keys, values))
     _, new = deep_momentum(torch.zeros_like(g), g, state, **DEEP)
     torch.testing.assert_close(new.keys, 0.9 * state.keys - 0.5 * keys_gradient, atol=1e-12, rtol=0)
     torch.testing.assert_close(new.values, 0.9 * state.values - 0.5 * values_gradient, atol=1e-12, rtol=0)
 
 
-def test_deep_momentum_gives_back_what_it_knows_and_little_of_what_is_new():
+def test_deep_momentum_returns_learned_directions_and_little_of_new_ones():
     known, state = random(3, 64, seed=0), init_deep_momentum(random(8, 64, seed=1))
     for step in range(200):
         g = random(8, 3, seed=step + 10) @ known
         _, state = deep_momentum(torch.zeros_like(g), g, state, **DEEP | {"retention": 1.0})
     old, new = random(8, 3, seed=5) @ known, random(8, 64, seed=6)
-    answered = [
+    recalled = [
         -(deep_momentum(torch.zeros_like(g), g, state, **DEEP | {"memory_lr": 0.0, "retention": 1.0})[0] * g).sum()
         / g.square().sum()
         for g in (old, new)
     ]
-    assert answered[0] > 0.8
-    assert answered[1] < 0.2
+    assert recalled[0] > 0.8
+    assert recalled[1] < 0.2
 
 
-def test_deep_momentum_answers_a_gradient_of_twice_the_length_with_twice_the_step():
+def test_deep_momentum_is_linear_in_the_length_of_the_gradient():
     g, state = random(4, 6, seed=0), init_deep_momentum(random(4, 6, seed=1))
     once, _ = deep_momentum(torch.zeros_like(g), g, state, **DEEP)
     twice, _ = deep_momentum(torch.zeros_like(g), 2 * g, state, **DEEP)
@@ -132,7 +132,7 @@ def algorithm_1(w: torch.Tensor, gradients: list[torch.Tensor], lr: float, betas
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (3, 8), (8, 3)], ids=["square", "wide", "tall"])
-def test_m3_is_algorithm_1_of_the_paper_whatever_its_factors(shape):
+def test_m3_is_algorithm_1_of_the_paper_for_any_factors(shape):
     start, gradients, betas = random(*shape, seed=0), [random(*shape, seed=s + 1) for s in range(12)], (0.9, 0.3, 0.7)
     w, state = start, init_m3(start)
     # β2 is part of lr and eps; β1 and β3 scale what is then orthogonalised, which has no scale
@@ -142,7 +142,7 @@ def test_m3_is_algorithm_1_of_the_paper_whatever_its_factors(shape):
     torch.testing.assert_close(w, algorithm_1(start, gradients, 0.1, betas, 0.5, 4, 0.2), atol=1e-6, rtol=0)
 
 
-def test_the_slow_momentum_of_m3_changes_once_in_its_period_by_all_gradients_since():
+def test_the_slow_momentum_of_m3_changes_once_per_period_by_all_gradients_since():
     w, gradients = random(3, 5, seed=0), [random(3, 5, seed=step + 1) for step in range(7)]
     state, slow = init_m3(w), []
     for g in gradients:

@@ -1,4 +1,4 @@
-"""Sampling against brute force: which tokens may be drawn, and how often they are."""
+"""Sampling compared with plain loops: which tokens can be drawn, and how often."""
 
 import pytest
 import torch
@@ -33,12 +33,12 @@ def finite_ids(row):
     return {int(token) for token in row.isfinite().nonzero()}
 
 
-def test_temperature_zero_takes_the_likeliest_token():
+def test_temperature_zero_takes_the_most_likely_token():
     tokens = sample_token(LOGITS, temperature=0.0, top_k=0, top_p=1.0, generator=torch.Generator())
     assert tokens.tolist() == [0, 2]
 
 
-def test_greedy_draws_nothing_from_the_generator():
+def test_greedy_decoding_does_not_use_the_generator():
     generator = torch.Generator().manual_seed(1)
     before = generator.get_state()
     sample_token(LOGITS, temperature=0.0, top_k=0, top_p=1.0, generator=generator)
@@ -65,7 +65,7 @@ def test_top_k_keeps_k_tokens_among_equals():
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.75, 0.9, 0.999])
-def test_top_p_keeps_the_nucleus_that_counting_finds(p):
+def test_top_p_keeps_the_nucleus_of_a_plain_loop(p):
     scores = 2 * torch.randn(50, 9, generator=torch.Generator().manual_seed(3))
     for row, kept in zip(scores, keep_top_p(scores, p), strict=True):
         expected = brute_force_nucleus(row, p) if p else {int(row.argmax())}
@@ -73,14 +73,14 @@ def test_top_p_keeps_the_nucleus_that_counting_finds(p):
         assert torch.equal(kept[kept.isfinite()], row[kept.isfinite()])
 
 
-def test_draws_from_a_cut_distribution_follow_its_renormalised_probabilities():
+def test_draws_from_a_truncated_distribution_follow_its_renormalised_probabilities():
     kept = torch.tensor([0, 2, 4])
     expected = torch.zeros(5).index_put((kept,), LOGITS[0, kept].softmax(-1))
     assert torch.allclose(draw(LOGITS[:1], top_k=3), expected, atol=0.015)
     assert torch.allclose(draw(LOGITS[:1], top_p=0.8), expected, atol=0.015)
 
 
-def test_equal_seeds_draw_equal_tokens_and_the_global_generator_is_left_alone():
+def test_equal_seeds_draw_equal_tokens_and_the_global_generator_is_not_used():
     before = torch.get_rng_state()
     first, second, other = (draw(LOGITS[:1], num_draws=100, seed=seed) for seed in (5, 5, 6))
     assert torch.equal(first, second) and not torch.equal(first, other)

@@ -81,7 +81,7 @@ def test_chunks_equal_the_token_loop_in_values_and_gradients(adaptive, depth, ru
 
 @pytest.mark.parametrize("chunks", [(4, 8), (8, 4), (3, 7), (1, 5)])
 @pytest.mark.parametrize("depth", [1, 2])
-def test_the_two_chunk_sizes_are_free_of_each_other(chunks, depth):
+def test_the_two_chunk_sizes_are_independent(chunks, depth):
     design = make_design(gradient="chunk" if depth > 1 else "token", residual=depth > 1, chunks=chunks)
     assert_equal_to_the_loop(design, ALL, depth, 30)
 
@@ -95,7 +95,7 @@ def test_the_memories_rewrite_the_projections_that_generate_keys_and_rates():
     assert (before.read.rate - now.read.rate).abs().max() > 1e-3
 
 
-def test_what_is_generated_changes_only_where_its_own_chunk_ends():
+def test_generated_projections_change_only_at_the_ends_of_their_own_chunks():
     design = make_design(chunks=(5, 64))
     qkv, base, state = make_inputs(4, design)
     _, after = self_modifying(qkv, base, state, design)
@@ -106,7 +106,7 @@ def test_what_is_generated_changes_only_where_its_own_chunk_ends():
     assert not torch.equal(after["key"].weight[0], state["key"].weight[0])
 
 
-def test_forgetting_everything_returns_to_the_meta_learned_weights():
+def test_a_retention_of_zero_returns_to_the_meta_learned_weights():
     design = make_design()
     qkv, base, state = make_inputs(1, design)
     state = tree.map(lambda x: torch.ones_like(x), state)

@@ -79,7 +79,7 @@ def test_a_scan_over_chunks_equals_the_loop_in_values_and_gradients(size, moment
     assert worst(single, given.run(steps)) < 2e-6
 
 
-def test_products_are_as_exact_as_torch_is_told_to_be():
+def test_products_have_the_precision_that_torch_is_set_to():
     given = Given((3, 20, 32, 32), momentum=True, read=True, dtype=torch.float32)
     exact = given.run(steps)
     before = torch.get_float32_matmul_precision()
@@ -107,7 +107,7 @@ def test_chunks_may_be_strided_views():
 
 
 @pytest.mark.parametrize("size", [1, 16, 37])
-def test_gates_are_multiplied_out_in_values_and_gradients(size):
+def test_gates_are_unrolled_in_values_and_gradients(size):
     generator = torch.Generator().manual_seed(size)
     logits = [torch.randn(1, 2, 1, size, generator=generator).to(DEVICE) for _ in range(3)]
     results = []
@@ -122,7 +122,7 @@ def test_gates_are_multiplied_out_in_values_and_gradients(size):
     assert worst(*results) < 2e-6
 
 
-def test_gates_that_underflow_leave_nothing_and_no_nan():
+def test_gates_that_underflow_give_zero_and_not_nan():
     log_gates = torch.full((1, 1, 16), -200.0, device=DEVICE, requires_grad=True)
     given = gates.Gates(torch.ones(1, 1, 16, device=DEVICE), log_gates, log_gates)
     decays = gate_kernels.unroll(given)
