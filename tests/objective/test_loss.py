@@ -95,7 +95,7 @@ def test_in_chunks_values_and_gradients_are_the_same(case, chunk, keys):
 
 
 class Largest(TorchDispatchMode):
-    """Notes the most numbers with the vocabulary as their last dimension that any operation gave."""
+    """Records the largest output of any operation whose last dimension is the vocabulary."""
 
     def __init__(self) -> None:
         super().__init__()

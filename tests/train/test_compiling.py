@@ -55,7 +55,7 @@ def test_without_a_compiler_there_is_a_reason(tmp_path):
 
 
 def refuse(function, **_):
-    """Stand for a compiler that compiles nothing."""
+    """Replace the compiler by one that compiles nothing."""
 
     def call(*args, **kwargs):
         raise torch._dynamo.exc.TorchRuntimeError("no such thing\n\nand much more")

@@ -24,7 +24,7 @@ LEVELS = "[{name: fast, period: 0}, {name: slow, period: 256}]"
 
 
 class KilledError(Exception):
-    """The process ended, with nothing saved."""
+    """A kill of the process, which saves nothing."""
 
 
 def make(folder, name="a", **given) -> Trainer:
@@ -47,7 +47,7 @@ def make(folder, name="a", **given) -> Trainer:
 
 
 def break_gradient(monkeypatch, *steps, scale=math.nan, times=10**6):
-    """Have the gradient of these steps come out as `scale` times what it is, the first `times` times."""
+    """Multiply the gradient of these steps by `scale`, the first `times` times."""
     real, left = Trainer.backward, [times]
 
     def backward(self, batches, num_targets, step):
@@ -62,7 +62,7 @@ def break_gradient(monkeypatch, *steps, scale=math.nan, times=10**6):
 
 
 def break_weights(monkeypatch, step):
-    """Have the update of `step` leave a weight that is not finite, every time it is made."""
+    """Make the update of `step` leave a weight that is not finite, every time."""
     real = Trainer.update
 
     def update(self, number, norm):
@@ -176,7 +176,7 @@ def test_a_spike_that_is_finite_is_no_divergence(tmp_path, monkeypatch):
 
 
 def poison(module, how):
-    """Have what `module` reads go through `how`, which changes no value that it should not."""
+    """Pass the input of `module` through `how`."""
     module.register_forward_pre_hook(lambda _module, arguments: (how(arguments[0]), *arguments[1:]))
 
 

@@ -43,7 +43,7 @@ ISLANDS = {
 
 
 class Census(TorchFunctionMode):
-    """Counts the types that functions are given, by their name."""
+    """Counts the dtypes of the arguments of functions, by function name."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -28,7 +28,7 @@ FIRST, LAST = 5, 8
 
 
 def parts_of(config: Config, seed: int = 0) -> tuple[Any, Any]:
-    """Build a model and an optimizer whose rules see inputs where they want them."""
+    """Build a model and an optimizer whose rules record the inputs they need."""
     model = config.model.build(17, seed)
     optimizer = build_optimizer(config.optim, list(model.named_parameters()), model.levels, 128, 20)
     optimizer.record_inputs(model)

@@ -1,4 +1,4 @@
-"""The training loop: exact means, no side effects, a stop before harm."""
+"""The training loop: exact means, no side effects, a stop before a bad update."""
 
 import json
 import math
@@ -29,7 +29,7 @@ ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
 
 class Ragged:
-    """A source that leaves out more targets in some rows than in others."""
+    """A source with fewer targets in some rows than in others."""
 
     vocab_size, seq_len, tokenizer, fingerprint = 11, 8, None, "ragged"
 

@@ -20,12 +20,12 @@ SLOW = {"data": 1.0, "forward_backward": 10.0, "optimizer": 2.0, "validation": 3
 
 
 class KilledError(Exception):
-    """The process ended, with nothing saved."""
+    """A kill of the process, which saves nothing."""
 
 
 @pytest.fixture
 def ticks(monkeypatch) -> Callable[[float], None]:
-    """A clock that stands still but for what is slept: real time would make the test a matter of luck."""
+    """A clock that moves only when something sleeps, so that the test does not depend on real time."""
     now = [0.0]
 
     def sleep(seconds: float) -> None:

@@ -15,7 +15,7 @@ def _of_a_negative(_module: Any, given: Any) -> Any:
 
 
 def diverge(configs: dict[str, Config]) -> dict[str, Any]:
-    """Train each run; say what was left out, and what was learned.
+    """Train each run; return the skipped steps and the learned weights.
 
     In step 3 the second process reads what it cannot take, in step 5 its gradient is broken behind the reduction.
     """

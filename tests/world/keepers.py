@@ -46,7 +46,7 @@ def wait_for(path: Path) -> Path:
 
 
 def fill_the_disk_of_one(config: Config) -> str:
-    """Train until the disk of the second process is full, in the second save; return what is said."""
+    """Train until the disk of the second process is full, in the second save; return the error message."""
     writer = torch.distributed.checkpoint.HuggingFaceStorageWriter
     real = writer.write_data
 

@@ -31,7 +31,7 @@ ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
 
 class Ragged:
-    """Rows of another source of which every one has a different number of targets: a mean of means would show."""
+    """The rows of another source, each with a different number of targets, so that a mean of means would be wrong."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -50,7 +50,7 @@ class Ragged:
 
 @contextmanager
 def trainer(config: Config, world: World, folder: Path) -> Iterator[Trainer]:
-    """Make a trainer in double precision, in which mistakes are not taken for rounding; it writes nothing."""
+    """Make a trainer in double precision, so that an error is not mistaken for rounding; it writes no files."""
     torch.set_default_dtype(torch.float64)
     try:
         prepare_process(config.seed, world.device)
@@ -80,7 +80,7 @@ def learn(config: Config, world: World, folder: Path) -> list[list[float]]:
 
 
 def learn_all(cases: dict[str, Config], folder: Path) -> dict[str, list[list[float]]]:
-    """Learn every case as the world of its configuration says."""
+    """Train every case with the world of its configuration."""
     found = {}
     for name, config in cases.items():
         with open_world("cpu", config.world) as world:
@@ -90,7 +90,7 @@ def learn_all(cases: dict[str, Config], folder: Path) -> dict[str, list[list[flo
 
 
 def add_up() -> dict[str, Any]:
-    """Add up a number of each process, 1, 10, 100 and so on, in every way there is."""
+    """Add up a number of each process, 1, 10, 100 and so on, with every operation of a world."""
     with open_world("cpu", WorldConfig(backend="gloo")) as world:
         own = 10.0**world.rank
         return {
@@ -101,7 +101,7 @@ def add_up() -> dict[str, Any]:
 
 
 def gradients_of_pieces(size: int | None) -> dict[str, str | None]:
-    """Read 8 micro-batches, this process its own, and add their gradients up in a tree; return their bits."""
+    """Read this process's share of 8 micro-batches, sum all gradients in a tree, and return the bits of the sum."""
     if size is None:
         return _gradients(ALONE)
     with open_world("cpu", WorldConfig(reduction="deterministic")) as world:
@@ -128,7 +128,7 @@ def _gradients(world: World) -> dict[str, str | None]:
 
 
 def find_what_differs(config: Config) -> dict[str, str]:
-    """Change a bit on one process and compare: nothing, a weight, a slot of the optimizer, a part of a weight."""
+    """Compare replicas after changing a bit on one process: of nothing, a weight, an optimizer slot, a shard."""
     found = {}
     for kind, sharing in (("ddp", WorldConfig()), ("hsdp", WorldConfig(parallel="fsdp", shards=2))):
         with open_world("cpu", sharing) as world, trainer(config, world, Path("/nowhere")) as made:
@@ -145,7 +145,7 @@ def find_what_differs(config: Config) -> dict[str, str]:
 
 
 def compared(made: Trainer, changed: torch.Tensor | None = None) -> str:
-    """Return what comparing the copies says, while one bit of `changed` is another."""
+    """Return the error of comparing replicas while one bit of `changed` is flipped."""
     bits = None if changed is None else changed.view(torch.int64).flatten()[-1:]
     if bits is not None:
         bits ^= 1
@@ -166,7 +166,7 @@ def run_all(configs: list[Config]) -> None:
 
 
 def run_with_accident(configs: list[Config], rank: int, step: int, accident: str) -> list[str]:
-    """Train every run, with an accident before `step` of process `rank`; return what the divergences say."""
+    """Train every run, with an infinite gradient before `step` of process `rank`; return the divergence errors."""
 
     def train_step(trainer: Trainer, stop_asked: Callable[[], bool]) -> bool:
         if (trainer.world.rank, trainer.progress.step + 1) == (rank, step):
@@ -185,7 +185,7 @@ def run_with_accident(configs: list[Config], rank: int, step: int, accident: str
 
 
 def make_infinite(trainer: Trainer) -> None:
-    """Have the gradients of the next step, and of no later one, be infinite here."""
+    """Make the gradients of the next step infinite on this process, and of no later step."""
     step = trainer.progress.step
 
     def break_gradient(_module: nn.Module, _read: tuple[Any, ...], found: tuple[torch.Tensor, Any]) -> None:

@@ -63,7 +63,7 @@ def test_a_run_killed_with_four_processes_resumes_with_one_and_then_with_two(tmp
 
 
 def wait_for_lines(metrics: Path, count: int) -> None:
-    """Return when a run has logged so much."""
+    """Wait until a run has logged this many lines."""
     deadline = time.monotonic() + 60
     while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= count):
         assert time.monotonic() < deadline

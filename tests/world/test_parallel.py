@@ -23,7 +23,7 @@ CASES = [(model, plan) for model in MODELS for plan in PLANS if model != "hope_o
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    """Learn every case with several processes, once for all tests, and every model with one."""
+    """Train every case with several processes, once for all tests, and every model with one."""
     folder = tmp_path_factory.mktemp("parallel")
     found = {}
     for size in (2, 4):

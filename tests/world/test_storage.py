@@ -40,7 +40,7 @@ def kept(tmp_path_factory):
 
 
 def tensors_of(run: Path) -> dict[str, torch.Tensor]:
-    """Put the parts of the model in the last checkpoint of `run` together by hand: they are cut along rows."""
+    """Join the shards of the model in the last checkpoint of `run` by hand: they are split along rows."""
     parts: dict[str, list[torch.Tensor]] = {}
     for path in sorted((run / "checkpoints" / LAST / "model").iterdir()):
         with safe_open(path, framework="pt") as file:
