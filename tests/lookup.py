@@ -1,4 +1,4 @@
-"""Models that know, for tests of packs: what they answer is looked up, or follows from what they have read."""
+"""Models for tests of packs whose answers are looked up, or follow from what they have read."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from nested_learning.nn.language_model import LanguageModel
 
 
 class Reader(LanguageModel):
-    """Called as a LanguageModel is; its state is the tokens that it has read, and `answer` says what comes of them."""
+    """Called like a LanguageModel; its state is the tokens that it has read, and `answer` makes logits of them."""
 
     def __init__(self, vocab_size: int) -> None:
-        # none of the parts of a model
+        # without the layers of a LanguageModel
         nn.Module.__init__(self)
         self.vocab_size = vocab_size
         self.head = nn.Linear(1, vocab_size, bias=False)
@@ -36,24 +36,24 @@ class Reader(LanguageModel):
 
 
 class Lookup(Reader):
-    """Knows the targets of `rows`; with `knows=False` it likes them least."""
+    """Predicts the targets of `rows`; with `knows=False` they are its least likely tokens."""
 
     def __init__(self, vocab_size: int, rows: Sequence[Row], *, knows: bool, all_at_once: bool = False) -> None:
         super().__init__(vocab_size)
-        self.rows, self.liking, self.all_at_once = rows, 1.0 if knows else -1.0, all_at_once
+        self.rows, self.logit, self.all_at_once = rows, 1.0 if knows else -1.0, all_at_once
 
     def answer(self, tokens: Tensor) -> Tensor:
-        # rows that begin alike have the same targets so far
+        # rows with a common prefix have the same targets along it
         row = next(row for row in self.rows if row.tokens[: len(tokens)].tolist() == tokens.tolist())
         logits = torch.zeros(len(tokens), self.vocab_size)
-        for place, target in enumerate(row.targets.tolist()):
-            if target != IGNORE and (self.all_at_once or place < len(tokens)):
-                logits[-1 if self.all_at_once else place, target] = self.liking
+        for position, target in enumerate(row.targets.tolist()):
+            if target != IGNORE and (self.all_at_once or position < len(tokens)):
+                logits[-1 if self.all_at_once else position, target] = self.logit
         return logits
 
 
 class Finder(Reader):
-    """Answers what followed the same token before: the last time, or with `first` the first time."""
+    """Predicts the token that followed the same token before: the last time, or with `first` the first time."""
 
     def __init__(self, vocab_size: int, *, first: bool = False) -> None:
         super().__init__(vocab_size)
@@ -61,9 +61,9 @@ class Finder(Reader):
 
     def answer(self, tokens: Tensor) -> Tensor:
         logits, followed = torch.zeros(len(tokens), self.vocab_size), {}
-        for place, token in enumerate(tokens.tolist()):
+        for position, token in enumerate(tokens.tolist()):
             if token in followed:
-                logits[place, followed[token]] = 1.0
-            if place + 1 < len(tokens) and not (self.first and token in followed):
-                followed[token] = int(tokens[place + 1])
+                logits[position, followed[token]] = 1.0
+            if position + 1 < len(tokens) and not (self.first and token in followed):
+                followed[token] = int(tokens[position + 1])
         return logits

@@ -1,4 +1,4 @@
-"""A model that knows some texts by heart, or wants anything but them: what it gets is known before it is asked."""
+"""A model that knows some texts, or avoids them: its answers are known in advance."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from nested_learning.nn.language_model import LanguageModel
 class Oracle(LanguageModel):
     """Predicts every token of the second of each pair of `texts` (lists of tokens), after the first.
 
-    `taste` is its logit; others have 0, as all have after anything else.
+    `taste` is their logit, negative for a model that avoids them. All other logits are 0.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class Oracle(LanguageModel):
         self.following: dict[tuple[int, ...], int] = {}
         for before, after in texts:
             whole = [*before, *after]
-            self.following |= {tuple(whole[:place]): whole[place] for place in range(len(before), len(whole))}
+            self.following |= {tuple(whole[:position]): whole[position] for position in range(len(before), len(whole))}
         self.lengths = {len(text) for text in self.following}
 
     def init_state(self, batch):

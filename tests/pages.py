@@ -1,4 +1,4 @@
-"""The pages of the documentation as tests read them: sections, fenced blocks, commands, and the runs that they use."""
+"""The documentation as tests read it: sections, fenced blocks, commands, and the runs that commands use."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Real data beside the checkout, for tests that are skipped where it is not there."""
+"""Real data next to the checkout; tests that need it are skipped without it."""
 
 import os
 from pathlib import Path

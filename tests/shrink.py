@@ -1,4 +1,4 @@
-"""Commands as people type them, made small enough for a test: same parts, tiny sizes."""
+"""Commands of the documentation, made small enough for a test: the same parts at tiny sizes."""
 
 RUN = ["device=cpu", "steps=2", "val_every=2", "save_every=2", "log_every=1", "sampling.num_tokens=2"]
 MODEL = ["model.dim=16", "model.num_layers=1", "model.num_heads=2"]
@@ -26,7 +26,7 @@ EVALS = {
     "zeroshot": ["evals.zeroshot.limit=1"],
     "core": ["evals.core.limit=1"],
 }
-# what is planned for many GPUs and data that must be prepared
+# experiments for many GPUs and prepared data
 LADDER = ("pilot", "mid", "target")
 ONE_PROCESS = [
     "plan.num_gpus=1",
@@ -39,7 +39,7 @@ ONE_PROCESS = [
 
 
 def shrink(arguments: list[str]) -> list[str]:
-    """Add overrides that make a command tiny to its `arguments`; sizes given there are replaced, choices are kept."""
+    """Add overrides that make a command tiny to its `arguments`; sizes are replaced, choices are kept."""
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     if "phase" in given and given["phase"] != "train":
         # model and data are those of the checkpoint
@@ -52,10 +52,10 @@ def shrink(arguments: list[str]) -> list[str]:
     else:
         tiny = [*RUN, *MODEL, *DATA.get(given.get("data", "stdlib"), ROWS)]
     if "stages" in given:
-        # stages cut the rows that there are
+        # stages cut rows of the configured length
         tiny.remove("data.seq_len=32")
     if "branch_from" in given or any("unit" in argument for argument in arguments):
-        # the number of steps has to fit to other numbers of them
+        # the number of steps must fit the other numbers of steps
         tiny.remove("steps=2")
     if "data.steps_each" in given:
         tiny += ["data.steps_each=1", "keep_every=1"]

@@ -1,4 +1,4 @@
-"""The house has floors: a file imports its own folder or a lower floor. Also: sizes, and who may know which package."""
+"""A file imports its own folder or a lower floor; files are small; few files import some packages."""
 
 import ast
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nested_learning"
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 8
 
-# from the ground up; a name is a folder or a file of the package, and no two of one floor know each other; a file of a
-# folder may have a floor of its own, as `phase.config`; the table in docs/concepts.md is this list
+# from the lowest floor up; a name is a folder or a file of the package; files of one floor do not import each other; a
+# file of a folder may have its own floor, as `phase.config`; the table in docs/concepts.md is this list
 FLOORS: list[set[str]] = [
     {"errors", "level", "phase.config", "seeds", "shapes", "tree", "version"},
     {"files", "ops", "typed"},
@@ -30,7 +30,7 @@ FLOORS: list[set[str]] = [
     {"command"},
     {"__main__", "lm_eval"},
 ]
-# the library's public names, and the one door that opens a run for a reader of text; both import inside a function
+# the library's public names, and Session.open; both import inside a function
 UPWARD = {
     ("nested_learning", "nested_learning.hub.pretrained"),
     ("nested_learning", "nested_learning.inference.session"),
@@ -96,7 +96,7 @@ def name_of(path: Path) -> str:
 
 @cache
 def parse(path: Path) -> ast.Module:
-    """Return the syntax tree of a file, which every rule reads."""
+    """Return the syntax tree of a file, parsed once."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
@@ -112,7 +112,7 @@ def imports(path: Path, *, only_top: bool = False) -> Iterator[str]:
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """Walk a tree but for what only a type checker reads."""
+    """Walk a tree without the parts that only a type checker reads."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
             continue
@@ -140,7 +140,7 @@ def known(path: Path) -> set[str]:
 
 
 def floor(module: str) -> int:
-    """Return the number of a file's floor; a file that has none has no place in the house."""
+    """Return the number of a file's floor; every file of the package needs one."""
     parts = module.split(".")
     # a file's own entry counts more than that of its folder
     for name in (".".join(parts[1:3]), parts[1]):
@@ -172,7 +172,7 @@ def test_no_files_import_each_other_in_a_cycle() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_some_packages_are_known_to_few_files() -> None:
+def test_some_packages_are_imported_by_few_files() -> None:
     wrong = [
         f"{name_of(path)} imports {module}; only {sorted(files)} may"
         for path in FILES
@@ -194,7 +194,7 @@ def test_packages_that_may_be_missing_are_imported_inside_functions() -> None:
 
 
 def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    """Yield every function of a file, and where it stands."""
+    """Yield every function of a file, and its position."""
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield f"{name_of(path)}:{node.lineno} {node.name}", node

@@ -1,4 +1,4 @@
-"""Runs small enough for a test: real parts, tiny sizes; here also what two runs are compared by."""
+"""Runs small enough for a test: real parts, tiny sizes; also functions that compare two runs."""
 
 import json
 import multiprocessing
@@ -41,12 +41,12 @@ def tiny(folder: Path, **given: Any) -> Config:
 
 
 def memorize_policy(**given: Any) -> MemorizeConfig:
-    """Make the policy memorize as it is shipped, but for what is `given`."""
+    """Return the default memorize policy with the options in `given` replaced."""
     return MemorizeConfig(**(open_option_files(None).read("memory/memorize") | given))
 
 
 def server() -> ForkServerContext:
-    """Return what makes processes that come up at once: the server that they are forked from knows torch."""
+    """Return the fork server of tests: processes start fast, because it has imported torch."""
     context = multiprocessing.get_context("forkserver")
     # the counter of operations imports torch's compiler, which takes longer than a run; shards take half a second
     context.set_forkserver_preload(["nested_learning.phase.train", "torch._dynamo", "torch.distributed.fsdp"])
@@ -54,7 +54,7 @@ def server() -> ForkServerContext:
 
 
 def in_new_process(config: Config) -> ForkServerProcess:
-    """Start `phase=train` in a process of its own."""
+    """Start `phase=train` in a new process."""
     process = server().Process(target=_train, args=(config,))
     process.start()
     return process

@@ -1,4 +1,4 @@
-"""Several processes for a test: forked from one server that knows torch already, which costs a third of torchrun."""
+"""Several processes for a test, forked from one server that has imported torch: a third of the cost of torchrun."""
 
 import json
 import os
@@ -12,17 +12,17 @@ from typing import Any
 from tiny import server
 from torch.distributed import TCPStore
 
-# a test must not wait for longer
+# seconds that a test waits at most
 PATIENCE = 120.0
 STORES: list[TCPStore] = []
 
 
 def start(function: Callable[..., Any], size: int, *arguments: Any) -> tuple[list[ForkServerProcess], Path]:
-    """Start `size` processes that find each other as torchrun's do; each calls `function`, which a module must have.
+    """Start `size` processes that form a group as under torchrun; each calls `function`, which must be importable.
 
-    Returns them, and the folder where each writes what was returned, as JSON.
+    Returns the processes, and the folder where each writes its result as JSON.
     """
-    # as torchrun does: where they meet must outlive any of them, and one world after another
+    # as in torchrun, the store must outlive every process and every group
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     STORES.append(store)
     folder, number = Path(tempfile.mkdtemp()), store.port
@@ -35,7 +35,7 @@ def start(function: Callable[..., Any], size: int, *arguments: Any) -> tuple[lis
 
 
 def together(function: Callable[..., Any], size: int, *arguments: Any) -> list[Any]:
-    """Call `function` on `size` processes that train together; return what each of them returned."""
+    """Call `function` in `size` processes of one group; return the result of each."""
     members, folder = start(function, size, *arguments)
     codes = wait(members)
     assert codes == [0] * size, f"exit codes {codes}"

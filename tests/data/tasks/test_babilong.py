@@ -99,13 +99,13 @@ def test_rows_train_on_answers_and_validate_on_held_out_stories() -> None:
     words = source.tokenizer
     assert words is not None and source.vocab_size < 400
     train, held_out = split_stories(read_stories(find_task(path, "qa1", "x")), 0.1)
-    for split, told in (("train", train), ("validation", held_out)):
-        questions = {(story.facts[-1], story.question, story.target) for story in told}
+    for split, stories in (("train", train), ("validation", held_out)):
+        questions = {(story.facts[-1], story.question, story.target) for story in stories}
         seen = 0
         for index in range(10):
             row = source.row(split, 0, index)
-            asked = row.targets[row.targets != IGNORE]
-            assert words.decode(asked).endswith("<|end|>")
+            answer = row.targets[row.targets != IGNORE]
+            assert words.decode(answer).endswith("<|end|>")
             text = words.decode(row.tokens)
             seen += sum(f"\n{question} {target}" in text and last in text for last, question, target in questions)
         assert seen > 0

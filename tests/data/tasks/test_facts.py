@@ -14,21 +14,21 @@ def sentences(config: FactsConfig, index: int) -> tuple[list[list[str]], list[li
 @pytest.mark.parametrize("changes", [0.0, 0.5])
 def test_a_scored_value_is_the_one_stated_last_for_the_same_fact(changes: float) -> None:
     config = FactsConfig(train_on="asked", changes=changes, num_sentences=12)
-    num_asked = 0
+    num_scored = 0
     for index in range(50):
-        told: dict[tuple[str, ...], str] = {}
+        stated: dict[tuple[str, ...], str] = {}
         for words, targets in zip(*sentences(config, index), strict=True):
             key, value = tuple(words[: BEFORE_VALUE + 1]), words[BEFORE_VALUE + 1]
-            asked = [number for number, target in enumerate(targets) if target != IGNORE]
-            assert asked in ([], [BEFORE_VALUE])
-            if asked:
-                num_asked += 1
-                assert value == told[key] == WORDS[targets[BEFORE_VALUE]]
+            scored = [number for number, target in enumerate(targets) if target != IGNORE]
+            assert scored in ([], [BEFORE_VALUE])
+            if scored:
+                num_scored += 1
+                assert value == stated[key] == WORDS[targets[BEFORE_VALUE]]
             elif not changes:
-                assert key not in told
-            told[key] = value
-        assert config.min_facts <= len(told) <= config.num_facts
-    assert num_asked > 50
+                assert key not in stated
+            stated[key] = value
+        assert config.min_facts <= len(stated) <= config.num_facts
+    assert num_scored > 50
 
 
 def test_all_next_words_are_targets() -> None:
@@ -39,9 +39,9 @@ def test_all_next_words_are_targets() -> None:
 def test_every_number_of_facts_and_every_value_occurs() -> None:
     config, counts, values = FactsConfig(min_facts=2, num_facts=4), set(), set()
     for index in range(200):
-        told, _ = sentences(config, index)
-        counts.add(len({tuple(words[: BEFORE_VALUE + 1]) for words in told}))
-        values |= {words[BEFORE_VALUE + 1] for words in told}
+        stated, _ = sentences(config, index)
+        counts.add(len({tuple(words[: BEFORE_VALUE + 1]) for words in stated}))
+        values |= {words[BEFORE_VALUE + 1] for words in stated}
     assert counts == {2, 3, 4} and values == set(VALUES)
 
 

@@ -138,8 +138,8 @@ def test_random_guessing_among_possible_targets_scores_chance(task: str) -> None
         right = [1 / len(np.unique(column)) for column in targets.T]
         assert np.mean(right) == pytest.approx(config.chance, rel=0.1)
     else:
-        asked = np.unique(targets[targets != IGNORE])
-        assert 1 / len(asked) == pytest.approx(config.chance, rel=0.05)
+        queried = np.unique(targets[targets != IGNORE])
+        assert 1 / len(queried) == pytest.approx(config.chance, rel=0.05)
 
 
 @pytest.mark.parametrize(

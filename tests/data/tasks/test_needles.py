@@ -18,7 +18,7 @@ from nested_learning.data.tokenizers.bpe import train_bpe
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer, Tokenizer
 from nested_learning.errors import ConfigError, DataError
 
-BOOK = "".join(f"It was day {i} of a long voyage, said she. Did he hear? " for i in range(60))
+BOOK = "".join(f"It was day {i} of a long voyage, stated she. Did he hear? " for i in range(60))
 TOKENIZERS: dict[str, Tokenizer] = {
     "byte": ByteTokenizer(),
     "words": all_words(),
@@ -59,19 +59,19 @@ def test_a_prompt_has_exactly_the_requested_length(name: str, tokenizer: str) ->
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_hides_and_queries_as_many_needles_as_ruler(name: str) -> None:
-    keys, each, asked, value = SHAPES[name]
+    keys, each, queried, value = SHAPES[name]
     prompt, text = make(name, 4000)
-    said = re.findall(r"One of the special magic \w+ for ([\w-]+) is: ([\w-]+)\.", text)
+    stated = re.findall(r"One of the special magic \w+ for ([\w-]+) is: ([\w-]+)\.", text)
     if keys is not None:
-        assert len({key for key, _ in said}) == keys
-        assert len(said) == keys * each
+        assert len({key for key, _ in stated}) == keys
+        assert len(stated) == keys * each
     question = ByteTokenizer().decode(prompt.question)
-    wanted = [key for key in dict(said) if key in question]
-    assert len(wanted) == asked
-    assert sorted(prompt.values) == sorted(found for key, found in said if key in wanted)
+    wanted = [key for key in dict(stated) if key in question]
+    assert len(wanted) == queried
+    assert sorted(prompt.values) == sorted(found for key, found in stated if key in wanted)
     assert all(re.fullmatch(value, found) for found in prompt.values)
     assert ByteTokenizer().decode(prompt.answer) == f" {', '.join(prompt.values)}"
-    plural = each * asked > 1
+    plural = each * queried > 1
     assert question.endswith("mentioned in the provided text " + ("are" if plural else "is"))
     assert text.startswith("Some special magic" if plural else "A special magic")
 
@@ -148,8 +148,8 @@ def test_a_haystack_repeats_and_is_split_between_sentences() -> None:
 
 
 def test_books_are_split_into_sentences() -> None:
-    assert sentences('He said: "No."  Then he\nleft! Why? Mr X.') == [
-        'He said: "No."',
+    assert sentences('He stated: "No."  Then he\nleft! Why? Mr X.') == [
+        'He stated: "No."',
         "Then he left!",
         "Why?",
         "Mr X.",
@@ -173,12 +173,12 @@ def test_rows_are_filled_with_documents_whose_answers_are_the_targets() -> None:
             if (targets == IGNORE).all():
                 assert set(row.tokens[inside]) == {words.end}
                 continue
-            asked = targets[targets != IGNORE]
-            assert asked[-1] == words.end
-            value = words.decode(asked[:-1])
+            answer = targets[targets != IGNORE]
+            assert answer[-1] == words.end
+            value = words.decode(answer[:-1])
             # once in the needle and once in the answer, which follows the question
             assert text.endswith(f"text is{value}") and text.count(value) == 2
-            assert (targets[-len(asked) :] == asked).all()
+            assert (targets[-len(answer) :] == answer).all()
 
 
 def test_every_word_of_the_needle_tasks_is_one_token() -> None:

@@ -20,10 +20,10 @@ def test_only_queried_keys_have_a_target_which_is_their_value(config: RecallConf
         start = 2 * config.num_pairs + config.gap
         value_of = dict(zip(tokens[0 : 2 * config.num_pairs : 2], tokens[1 : 2 * config.num_pairs : 2], strict=True))
         assert len(value_of) == config.num_pairs
-        asked = tokens[start::2]
-        assert len(set(asked)) == len(asked) == queries
+        queried = tokens[start::2]
+        assert len(set(queried)) == len(queried) == queries
         assert tokens[start + 1 :: 2] == [0] * queries
-        expected = [IGNORE] * start + [target for key in asked for target in (value_of[key], IGNORE)]
+        expected = [IGNORE] * start + [target for key in queried for target in (value_of[key], IGNORE)]
         assert targets == expected
         assert len(tokens) == len(targets) == source.seq_len
 
@@ -45,13 +45,13 @@ def test_rows_of_fewer_pairs_end_in_blanks_and_every_number_occurs() -> None:
         tokens, targets, _ = (column.tolist() for column in source.row("train", 0, index))
         count = next(n for n in range(6) if not 0 < tokens[2 * n] < 24)
         value_of = dict(zip(tokens[0 : 2 * count : 2], tokens[1 : 2 * count : 2], strict=True))
-        start, asked = 2 * count + 3, min(4, count)
+        start, queried = 2 * count + 3, min(4, count)
         assert all(token >= 48 for token in tokens[2 * count : start])
-        keys = tokens[start : start + 2 * asked : 2]
+        keys = tokens[start : start + 2 * queried : 2]
         expected = [IGNORE] * start + [target for key in keys for target in (value_of[key], IGNORE)]
         assert targets == expected + [IGNORE] * (source.seq_len - len(expected))
         assert tokens[len(expected) :] == [0] * (source.seq_len - len(expected))
-        assert len(set(keys)) == asked
+        assert len(set(keys)) == queried
         seen.add(count)
     assert seen == {2, 3, 4, 5}
 

@@ -97,7 +97,7 @@ def fill_one_by_one(lengths: list[int], seq_len: int) -> list[int]:
     """Best fit, span by span from the longest to the shortest; return the free space of each row, sorted."""
     rooms: list[int] = []
     for length in sorted(lengths, reverse=True):
-        fitting = [(room, i) for i, room in enumerate(rooms) if room >= length]
+        fitting = [(free, i) for i, free in enumerate(rooms) if free >= length]
         if not fitting:
             rooms.append(seq_len)
         rooms[min(fitting)[1] if fitting else -1] -= length

@@ -71,7 +71,7 @@ def test_every_document_is_in_exactly_one_split_between_end_tokens(whole: Path) 
         tokens = stream[:].tolist()
         assert tokens[0] == tokens[-1] == 256
         assert stream.starts().tolist() == [i for i, token in enumerate(tokens[:-1]) if token == 256]
-        found.append([bytes(piece).decode() for piece in split_at(tokens, 256)])
+        found.append([bytes(document).decode() for document in split_at(tokens, 256)])
     train, validation = found
     assert sorted([*train, *validation]) == sorted(make_documents())
     assert not set(train) & set(validation)

@@ -123,7 +123,7 @@ def test_a_path_without_text_is_refused_by_name(tmp_path: Path, path: str, messa
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a file that refuses to be read, whoever asks")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has a file that no user can read")
 def test_a_file_the_system_refuses_to_read_is_a_data_error() -> None:
     with pytest.raises(DataError, match=r"data\.path=/proc/self/mem: cannot be read"):
         read_documents(["/proc/self/mem"])

@@ -46,8 +46,8 @@ def every_kind_of_text(code: list[str]) -> str:
 def ranks_file(tokenizer: BpeTokenizer, path: Path) -> Path:
     """Write the ranks of `tokenizer` in tiktoken's file format."""
     single = to_letters(bytes([i]) for i in range(256))
-    pieces = from_letters(dict.fromkeys([*single, *(a + b for a, b in tokenizer.merges)]))
-    path.write_text("".join(f"{base64.b64encode(piece).decode()} {i}\n" for i, piece in enumerate(pieces)))
+    tokens = from_letters(dict.fromkeys([*single, *(a + b for a, b in tokenizer.merges)]))
+    path.write_text("".join(f"{base64.b64encode(token).decode()} {i}\n" for i, token in enumerate(tokens)))
     return path
 
 

@@ -23,8 +23,8 @@ def test_text_and_bytes_round_trip(words: list[str]) -> None:
 
 def test_a_known_word_is_one_token_and_digits_are_one_each() -> None:
     tokenizer = WordTokenizer([" sky", "The"])
-    pieces = [tokenizer.decode([token]) for token in tokenizer.encode("The sky 42sky").tolist()]
-    assert pieces == ["The", " sky", " ", "4", "2", "s", "k", "y"]
+    words = [tokenizer.decode([token]) for token in tokenizer.encode("The sky 42sky").tolist()]
+    assert words == ["The", " sky", " ", "4", "2", "s", "k", "y"]
 
 
 def test_a_saved_word_tokenizer_opens_as_itself(tmp_path: Path) -> None:
