@@ -27,7 +27,7 @@ from nested_learning.shapes import Float, Tensor
 CMSState = tuple[LevelState | None, ...]
 
 
-class _Reading(NamedTuple):
+class _Activations(NamedTuple):
     y: Tensor
     hidden: Tensor
     below: Tensor
@@ -70,14 +70,14 @@ class MLPMemory(nn.Module):
         """Apply the level with the weights of each row. A local signal also updates it after every period."""
         z = self.norm(x)
         if state is None:
-            return self._read(z, self._weights(None)).y, None
+            return self._mlp(z, self._weights(None)).y, None
         if write and self.has_local_signal:
-            return self._read_and_write(z, state)
-        reading = self._read(z, self._weights(state))
+            return self._apply_and_write(z, state)
+        result = self._mlp(z, self._weights(state))
         # a taught level is written later, when the loss is known: only its inputs are recorded here
         if write:
-            state = record_inputs(state, LevelInputs(z, reading.hidden))
-        return reading.y, advance(state, x.shape[1])
+            state = record_inputs(state, LevelInputs(z, result.hidden))
+        return result.y, advance(state, x.shape[1])
 
     def _weights(self, state: LevelState | None) -> MLPWeights | None:
         """Return the weights of each row; None while all rows share the meta-learned ones."""
@@ -86,13 +86,13 @@ class MLPMemory(nn.Module):
         delta = state.delta()
         return MLPWeights(self.up.weight + delta.up, self.down.weight + delta.down)
 
-    def _read(self, z: Tensor, weights: MLPWeights | None) -> _Reading:
+    def _mlp(self, z: Tensor, weights: MLPWeights | None) -> _Activations:
         # one product with base plus change costs less than two products, with the base and with the change
         below = self.up(z) if weights is None else z @ weights.up.mT
         hidden = swiglu(below)
-        return _Reading(self.down(hidden) if weights is None else hidden @ weights.down.mT, hidden, below)
+        return _Activations(self.down(hidden) if weights is None else hidden @ weights.down.mT, hidden, below)
 
-    def _read_and_write(self, z: Tensor, state: LevelState) -> tuple[Tensor, LevelState]:
+    def _apply_and_write(self, z: Tensor, state: LevelState) -> tuple[Tensor, LevelState]:
         """Apply and update period by period: each period uses the weights after the update of the previous one."""
         outputs, done = [], 0
         # normalised keys: the size of the gradient, and so the useful rate, does not depend on the projection
@@ -102,8 +102,8 @@ class MLPMemory(nn.Module):
             until = min(done + state.tokens_to_write, z.shape[1])
             key, weights = keys[:, done:until], self._weights(state)
             # read before the write: a token must not see an update that used later tokens of its period
-            outputs.append(self._read(z[:, done:until], weights).y)
-            output, hidden, below = self._read(key, weights)
+            outputs.append(self._mlp(z[:, done:until], weights).y)
+            output, hidden, below = self._mlp(key, weights)
             down = self.down.weight if weights is None else weights.down
             # updates keep the precision of the parameters, also under autocast
             with full_precision(z.device):

@@ -78,6 +78,7 @@ class Optimizer:
                 self.states[name] = self._shard(FUNCTIONS[group.rule].init(processes.whole(part)), part)
                 if RULES[group.rule].reads_inputs:
                     self.inputs[name] = InputSum(part)
+                # a period of one step or less needs no sum: the gradient of the step is all there is
                 if group.period > tokens_per_step:
                     self.accumulated[name] = GradientSum(parameter.detach())
         self.average = None if ema is None else Average(ema, self._named_parameters())
@@ -174,6 +175,7 @@ class Optimizer:
         Raises CheckpointError, changing nothing, unless names, shapes and dtypes agree.
         """
         self.check(tensors)
+        # in place: groups, averages and sums keep their tensors, and sharded ones take their part of the loaded ones
         for key, value in self._slots().items():
             if isinstance(value, Tensor):
                 value.copy_(self.processes.shard_like(tensors[key].to(value.device), value))
@@ -229,6 +231,7 @@ class Optimizer:
             old = [self.states[name] for name in gradients]
             new = self._apply(group, settings, list(gradients), list(parts.values()), list(gradients.values()), old)
             self.states |= dict(zip(gradients, new, strict=True))
+        # the period is over: its sums are used up, and inputs are cleared also where a parameter got no gradient
         for name in group.names:
             if name in gradients and name in self.accumulated:
                 self.accumulated[name].clear()

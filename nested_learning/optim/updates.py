@@ -91,6 +91,7 @@ def foreach_gd(
 ) -> list[GDState]:
     """Make a step of gradient descent in a few kernels for all parameters. Source: ops/rules/gd.py."""
     torch._foreach_mul_(list(parameters), 1 - lr * weight_decay)
+    # after the decay: both use the old weights, as in `w (1 - lr decay) - lr g`
     torch._foreach_add_(list(parameters), list(gradients), alpha=-lr)
     return list(states)
 
@@ -181,6 +182,7 @@ def batched_m3(
     torch._foreach_add_([state.fast for state in states], list(gradients))
     fast_steps = _orthogonal([state.fast for state in states])
     for parameter, g, state, step in zip(parameters, gradients, states, fast_steps, strict=True):
+        # only `square` itself is state; `clamp` makes the copy that the in-place root and sum work on
         size = state.square.addcmul_(g, g).clamp(min=TINY).sqrt_().add_(eps)
         parameter.addcdiv_(step.add_(state.slow_step, alpha=slow_weight), size, value=-lr)
     return [state._replace(num_updates=state.num_updates + 1) for state in states]
