@@ -40,7 +40,7 @@ def test_the_page_has_a_plot_of_everything_that_was_logged(trained, capsys):
     assert "Step 6, greedy:\n\n    def " in text and "forward_backward" in text
 
 
-def test_every_figure_of_training_validation_and_memories_is_in_one_chart(trained):
+def test_every_metric_of_training_validation_and_memories_is_in_one_chart(trained):
     found = charts(logged(trained), 6)
     drawn = [name for lines in found.values() for name in lines]
     assert len(drawn) == len(set(drawn))
@@ -50,13 +50,13 @@ def test_every_figure_of_training_validation_and_memories_is_in_one_chart(traine
     assert losses == [line["train/loss"] for line in logged(trained) if line["split"] == "train"]
 
 
-def test_a_step_that_has_no_loss_is_no_point():
+def test_a_step_without_a_loss_has_no_point():
     lines = [{"step": i, "tokens": 8 * i, "train/loss": loss} for i, loss in ((1, 2.0), (2, None), (3, 4.0))]
     assert [point[0] for point in smooth(lines, 3)] == [1, 3]
     assert [point[:2] for point in charts(lines, 3)["loss"]["train/loss"]] == [(1, 2.0), (3, 4.0)]
 
 
-def test_phases_and_what_was_lost_sum_to_the_wall(trained):
+def test_phases_and_lost_time_sum_to_the_wall_time(trained):
     last = logged(trained)[-1]
     assert sum(time_split(logged(trained)).values()) == pytest.approx(last["perf/wall_seconds"], rel=1e-2)
 
@@ -65,17 +65,17 @@ def test_phases_and_what_was_lost_sum_to_the_wall(trained):
     ("name", "title"),
     [("memory/read/norm", "memory: norm"), ("val/memory/fast/norm", "memory: norm"), ("perf/memory_bytes", None)],
 )
-def test_figures_of_memories_have_a_chart_each(name, title):
+def test_each_memory_metric_has_its_own_chart(name, title):
     assert title_of(name) == title
 
 
-def test_what_is_no_run_is_answered_in_one_line(tmp_path, capsys):
+def test_a_folder_that_is_not_a_run_is_refused_in_one_line(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert main([str(tmp_path), "--to", "tensorboard"]) == 2
 
 
-def test_tensorboard_is_written_anew_from_the_lines(trained):
+def test_tensorboard_events_are_rewritten_from_the_logged_lines(trained):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -89,7 +89,7 @@ def test_tensorboard_is_written_anew_from_the_lines(trained):
     assert not (trained / "tensorboard" / "events.out.tfevents.0.stale").exists()
 
 
-def test_wandb_is_written_anew_under_a_new_id(trained, monkeypatch, tmp_path):
+def test_a_wandb_run_is_rewritten_under_a_new_id(trained, monkeypatch, tmp_path):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))

@@ -13,7 +13,7 @@ def result(seed: str, model: str, loss: float) -> RunResult:
     return RunResult(Path(f"{model}{seed}"), {"seed": seed, "model": model}, {"val/loss": loss})
 
 
-def test_runs_that_differ_in_their_seed_only_are_summed_up_together() -> None:
+def test_runs_that_differ_only_in_their_seed_are_averaged() -> None:
     hope, titans = summarise([result("0", "hope", 1.0), result("0", "titans_lmm", 5.0), result("1", "hope", 3.0)])
     assert (hope.swept, hope.num_runs, hope.metrics) == ({"model": "hope"}, 2, {"val/loss": (2.0, 1.0)})
     assert (titans.swept, titans.num_runs, titans.metrics) == ({"model": "titans_lmm"}, 1, {"val/loss": (5.0, None)})

@@ -107,7 +107,7 @@ def test_the_rows_of_a_heat_map_are_sorted_and_the_first_is_drawn_on_top(tmp_pat
     assert rows_of[0].max() <= rows_of[1].min()
 
 
-def test_other_tasks_policies_and_configurations_are_kept_apart(tmp_path: Path) -> None:
+def test_different_tasks_policies_and_configurations_have_separate_rows(tmp_path: Path) -> None:
     metrics = {"accuracy": figure(0.5)}
     write(tmp_path / "a_0", "recall", metrics=metrics)
     # another batch size is the same task, other gaps are not

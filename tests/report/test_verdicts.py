@@ -56,7 +56,7 @@ def test_runs_with_the_same_seed_on_the_same_data_are_paired() -> None:
     assert verdict.difference == pytest.approx(-0.1) and describe(verdict) == "apart: a is lower"
 
 
-def test_another_order_of_the_data_is_no_pair() -> None:
+def test_runs_with_another_order_of_the_data_are_not_paired() -> None:
     one, other = runs(1.0, 2.0, 3.0), runs(1.11, 2.09, 3.10, order="another {}")
     verdict = compare("a", one, "b", other)
     assert (verdict.kind, verdict.is_apart, describe(verdict)) == (UNPAIRED, False, "not apart")
@@ -73,7 +73,7 @@ def test_unpaired_settings_are_apart_where_their_own_intervals_are() -> None:
     assert compare("one", one, "far", far).is_apart
 
 
-def test_one_run_each_says_nothing() -> None:
+def test_one_run_of_each_setting_gives_no_verdict() -> None:
     verdict = compare("a", runs(1.0), "b", runs(9.0))
     assert (verdict.kind, verdict.interval, verdict.is_apart) == (TOO_FEW, None, False)
     assert "not apart" in render_verdicts([verdict])

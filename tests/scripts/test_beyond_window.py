@@ -17,7 +17,7 @@ from scripts.experiments.beyond_window import report, trials
 ROOT = Path(__file__).parents[2]
 
 
-def test_runs_have_names_of_their_own_and_compose_with_their_questions() -> None:
+def test_runs_have_unique_names_and_compose_with_their_evaluations() -> None:
     files = open_option_files(None)
     parts = trials.PARTS
     every = [trial for part in parts.values() for trial in part]
@@ -52,7 +52,7 @@ def run_of(seed: int, accuracy: float, model: str, cpu_seconds: float = 30.0) ->
     return FinishedRun(Path(model), config, {}, summary, packed)
 
 
-def test_judgements_follow_from_the_answers() -> None:
+def test_verdicts_follow_from_the_answers() -> None:
     good, late = ([run_of(seed, share, "titans_lmm") for seed, share in enumerate(each)]
                   for each in ([0.99, 0.98, 0.5], [0.99, 0.5, 0.5]))  # fmt: skip
     assert "2 of 3 seeds" in report.gap_verdicts({"titans_lmm": good}, 1 / 24)[0]
@@ -68,7 +68,7 @@ def test_judgements_follow_from_the_answers() -> None:
 
 
 @pytest.mark.slow
-def test_the_script_trains_asks_reports_and_goes_on(tmp_path: Path) -> None:
+def test_the_script_trains_evaluates_reports_and_resumes(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",

@@ -28,7 +28,7 @@ def run_script(out: Path, *arguments: str) -> str:
 @pytest.mark.parametrize(
     "part", ["mad", "ablation", *(pytest.param(part, marks=pytest.mark.slow) for part in ("formal", "recall"))]
 )
-def test_every_subject_and_every_case_composes(part: str) -> None:
+def test_every_model_and_every_case_composes(part: str) -> None:
     trials = PARTS[part].trials
     first = {**{trial.case: trial for trial in trials[::-1]}, **{trial.model: trial for trial in trials[::-1]}}
     for trial in first.values():
@@ -37,12 +37,12 @@ def test_every_subject_and_every_case_composes(part: str) -> None:
             make_job(open_option_files(None), last_of_each_key((*trial.overrides, *evaluation.overrides)))
 
 
-def test_a_run_has_a_name_of_its_own() -> None:
+def test_every_run_has_a_unique_name() -> None:
     names = [trial.name(seed) for part in PARTS.values() for trial in part.trials for seed in (0, 1)]
     assert len(set(names)) == len(names) > 150
 
 
-def test_what_differs_between_the_rows_of_the_ablation_is_what_they_say() -> None:
+def test_the_rows_of_the_ablation_differ_in_the_settings_that_they_name() -> None:
     trials = {trial.model: trial for trial in PARTS["ablation"].trials}
     files = open_option_files(None)
     configs = {name: make_job(files, list(trial.overrides)).config for name, trial in trials.items()}
@@ -68,7 +68,7 @@ def test_what_differs_between_the_rows_of_the_ablation_is_what_they_say() -> Non
         ([1.0, 0.0], 0.0, "not decidable at this size"),
     ],
 )
-def test_a_share_is_judged_by_what_all_seeds_say(shares: list[float], paper: float, word: str) -> None:
+def test_a_fraction_is_judged_over_all_seeds(shares: list[float], paper: float, word: str) -> None:
     assert claims.judge_share(shares, paper) == word
 
 
@@ -91,7 +91,7 @@ def test_differences_are_paired() -> None:
     assert results.difference({0: 1.0}, {0: 0.5, 1: 3.0}) == (0.5, None)
 
 
-def test_that_something_fails_is_not_said_while_it_is_being_learned() -> None:
+def test_a_task_that_is_still_being_learned_is_not_reported_as_failed() -> None:
     assert claims.unless_rising("not reproduced", 0.05) == "not decidable at this size"
     assert claims.unless_rising("not reproduced", 0.0) == "not reproduced"
     assert claims.unless_rising("reproduced", 0.05) == "reproduced"
@@ -118,7 +118,7 @@ def test_the_script_goes_from_nothing_to_a_report_and_does_nothing_twice(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_run_made_with_other_settings_is_not_taken_for_this_one(tmp_path: Path) -> None:
+def test_a_run_with_other_settings_is_not_reused(tmp_path: Path) -> None:
     run_script(tmp_path, "--part", "ablation")
     with pytest.raises(AssertionError, match=r"was made with other settings; move it away, or give another --out"):
         run_script(tmp_path, "--part", "ablation", "--set", "steps=3")

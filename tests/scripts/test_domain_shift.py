@@ -29,7 +29,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_nothing_that_the_rate_is_chosen_on_is_asked(data: Path) -> None:
+def test_the_text_that_the_rate_is_chosen_on_is_not_evaluated(data: Path) -> None:
     length = 512
     asked, tried = shift.domains(data, length), shift.tried(data, length)
     assert {domain: len(each) for domain, each in asked.items()} == {"books": shift.ROWS, "code": shift.ROWS}
@@ -65,7 +65,7 @@ def test_a_verdict_follows_the_numbers(better: float, yes: int) -> None:
 
 
 @pytest.mark.slow
-def test_the_script_goes_on_where_it_was(data: Path) -> None:
+def test_the_script_resumes_where_it_was_interrupted(data: Path) -> None:
     command = [
         sys.executable,
         "-m",

@@ -50,7 +50,7 @@ def report(trained: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_each_script_asks_a_pack_that_is_there(name: str) -> None:
+def test_each_script_evaluates_an_existing_pack(name: str) -> None:
     tree = ast.parse((FOLDER / f"{name}.py").read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "main"]
     assert [ast.unparse(call) for call in calls] == [f"main({SCRIPTS[name]!r}, __doc__)"]
@@ -76,7 +76,7 @@ def test_the_flags_give_the_configuration_of_the_overrides(trained: Path) -> Non
         assert composed(lines) == composed([*expected[:3], f"memory={policy}"])
 
 
-def test_an_option_that_is_a_list_or_nothing_is_given_as_one(trained: Path) -> None:
+def test_an_optional_list_is_given_as_a_list(trained: Path) -> None:
     flags = ["--checkpoint", str(trained), "--tasks", "piqa,boolq", "--limit", "7", "--max-length", "null"]
     asked = composed(arguments.overrides("zeroshot", "", flags)).evals["zeroshot"]
     assert (vars(asked)["tasks"], vars(asked)["limit"], vars(asked)["max_length"]) == (["piqa", "boolq"], 7, None)
@@ -86,7 +86,7 @@ def test_an_option_that_is_a_list_or_nothing_is_given_as_one(trained: Path) -> N
     )
 
 
-def test_a_script_finds_what_train_py_finds(trained: Path) -> None:
+def test_a_script_gives_the_same_metrics_as_train_py(trained: Path) -> None:
     flags = ["--checkpoint", str(trained), "--num-texts", "3", "--device", "cpu"]
     memorize = ["--memorize", "--memory-lr", "0.5", "--memorize-chunk", "16", "--memorize-paths", "titan,cms_slow"]
     asked = [f"checkpoint={trained}", "phase=eval", "device=cpu", "evals=[perplexity]", "evals.perplexity.num_texts=3"]
@@ -121,7 +121,7 @@ def test_a_script_finds_what_train_py_finds(trained: Path) -> None:
         ("--checkpoint nowhere --memorize --memorize-steps 0", "nowhere"),
     ],
 )
-def test_a_mistake_is_answered_in_one_line(flags: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_flag_is_refused_in_one_line(flags: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert arguments.main("perplexity", "", flags.split()) == ConfigError.exit_code
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1 and said in err

@@ -25,7 +25,7 @@ def test_failures_of_a_save_lose_nothing(tmp_path: Path) -> None:
         assert end in report, end
 
 
-def test_without_a_compiler_nothing_is_done_and_said_so(tmp_path: Path) -> None:
+def test_without_a_compiler_the_script_does_nothing_and_prints_why(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "scripts.benchmarks.fault_injection", "--report", str(tmp_path / "report.md")]
     done = subprocess.run(command, env=os.environ | {"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("nothing done")

@@ -38,7 +38,7 @@ def write_answer(run: Path, pack: str, figures: dict[str, float], **more: Any) -
     (run / "evals" / f"{pack}.json").write_text(json.dumps({"metrics": metrics} | more))
 
 
-def test_the_report_on_ablations_has_means_over_seeds_and_says_what_is_apart(tmp_path: Path) -> None:
+def test_the_report_on_ablations_has_means_over_seeds_and_marks_significant_differences(tmp_path: Path) -> None:
     folder = tmp_path / "runs/attention"
     rows = ["run,seed,variant,val/loss,val/bpb,data_order"]
     for seed in range(3):
@@ -71,7 +71,7 @@ def test_every_ablation_is_a_sweep_that_composes() -> None:
             assert len(make_jobs(files, [f"sweep={each.sweep}", *each.overrides.split(), "seed=0"])) > 1
 
 
-def test_the_journal_calls_harmful_what_diverges_or_ends_above_the_cure(tmp_path: Path) -> None:
+def test_the_journal_calls_harmful_a_setting_that_diverges_or_ends_above_its_remedy(tmp_path: Path) -> None:
     (rate,) = [case for case in stability.CASES if case.name == "rate"]
     losses = {0: (2.0, 2.1), 1: (2.0, 2.12), 2: (2.5, 2.6)}
     for number, of_seeds in losses.items():
@@ -85,7 +85,7 @@ def test_the_journal_calls_harmful_what_diverges_or_ends_above_the_cure(tmp_path
     assert "Harmful: **max_rate=1.6**, **max_rate=6.4**. Cured by: **max_rate=0.1**." in text
 
 
-def test_the_journal_says_whose_norm_grows_and_which_rate_of_study_is_best(tmp_path: Path) -> None:
+def test_the_journal_names_the_memory_whose_norm_grows_and_the_best_rate_for_memorizing(tmp_path: Path) -> None:
     cases = {case.name: case for case in stability.CASES}
     for number, growth in enumerate((8.0, 1.5, 1.1)):
         run = tmp_path / f"adding_{number}_0"
@@ -118,7 +118,7 @@ def test_every_setting_of_the_journal_composes() -> None:
 
 
 @pytest.mark.slow
-def test_everything_works_together(tmp_path: Path) -> None:
+def test_the_end_to_end_smoke_script_succeeds(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
     command = ["bash", str(ROOT / "scripts/run_e2e_smoke.sh"), str(tmp_path / "smoke")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

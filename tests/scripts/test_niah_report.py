@@ -20,7 +20,7 @@ def run_of(near: float, far: float) -> Any:
     "near, far, window, said",
     [(0.8, 0.6, 0.2, ["yes", "yes", "yes"]), (0.79, 0.59, 0.21, ["no", "no", "no"])],
 )
-def test_every_seed_must_reach_what_was_demanded(near: float, far: float, window: float, said: list[str]) -> None:
+def test_every_seed_must_reach_the_required_accuracy(near: float, far: float, window: float, said: list[str]) -> None:
     good = run_of(1.0, 1.0)
     runs = {
         "titans_lmm": [good, run_of(near, far)],
@@ -30,7 +30,7 @@ def test_every_seed_must_reach_what_was_demanded(near: float, far: float, window
     assert [line.rpartition(": ")[2].strip("*") for line in lines] == said
 
 
-def test_a_stream_must_keep_its_memory_and_its_pace() -> None:
+def test_the_memory_and_the_speed_of_a_stream_must_stay_constant() -> None:
     def read(tokens: int, seconds: float, peak: int) -> dict[str, float]:
         return {"tokens": tokens, "cpu_seconds": seconds, "before": 500, "peak": peak}
 
