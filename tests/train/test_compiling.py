@@ -123,7 +123,7 @@ def test_rules_that_read_inputs_and_levels_that_are_taught_are_refused(tmp_path)
     with pytest.raises(ConfigError, match=r"compile=regional: a rule of optim reads the inputs .* try compile=off"):
         run(tiny(tmp_path, optim="dgd", compile="regional"))
     levels = "[{name: fast, period: 8, context: {rule: gd, lr: 0.05}}, {name: slow, period: 0}]"
-    with pytest.raises(ConfigError, match=r"compile=full: .*levels that write.*use compile=off"):
+    with pytest.raises(ConfigError, match=r"compile=full: .*levels with signal=teach .*use compile=off"):
         tiny(tmp_path, model="hope_attention", objective="online", model__levels=levels, compile="full")
     with pytest.raises(ConfigError, match="compile=some: no such compile"):
         tiny(tmp_path, compile="some")
