@@ -1,1 +1,1 @@
-"""Floor 3: the models; one file per option of `configs/model`."""
+"""Configurations of models, which build them; one option of `model=` per YAML file in configs/model."""

@@ -1,1 +1,1 @@
-"""Floor 2: torch modules, one idea per file."""
+"""Torch modules, one idea per file: attention, memories, levels, the language model."""

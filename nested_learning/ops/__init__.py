@@ -1,1 +1,1 @@
-"""Floor 1: pure tensor functions; every fast path has a `naive_` twin that reads like its equation."""
+"""Pure tensor functions: memories, gates, rules. Every fast path has a `naive_` twin that reads like its equation."""

@@ -1,1 +1,1 @@
-"""Floor 3: the optimizer of the outer weights: named groups of parameters, their rules, clocks and learning rates."""
+"""The optimizer of the trained weights: named groups of parameters, their rules, clocks and learning rates."""
