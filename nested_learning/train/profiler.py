@@ -25,7 +25,7 @@ class Profiler:
         self.folder, self.rank, self.asked = run / FOLDER, rank, steps
         self._is_warm = False
         self._running: profiler.profile | None = None
-        self._left = 0
+        self._left = self._step = 0
 
     def ask(self, steps: int) -> None:
         """Profile the next `steps` steps."""
@@ -37,38 +37,39 @@ class Profiler:
         if self.asked and self._is_warm and self._running is None:
             self._running, self._left, self.asked = profiler.profile(), self.asked, 0
             self._running.start()
-        self._is_warm = True
+        self._is_warm, self._step = True, step
         try:
             yield
         finally:
             self._left -= 1
             if self._left <= 0:
-                self.write(step)
+                self.write()
 
-    def write(self, step: int) -> None:
+    def write(self) -> None:
         """End the running trace, if any, and write it under the number of its last step."""
         if self._running is None:
             return
         self._running.stop()
         self.folder.mkdir(exist_ok=True)
-        self._running.export_chrome_trace(str(self.folder / f"step_{step:08d}_rank_{self.rank}.json"))
+        self._running.export_chrome_trace(str(self.folder / f"step_{self._step:08d}_rank_{self.rank}.json"))
         self._running = None
 
 
 @contextmanager
 def profiling(run: Path, rank: int, steps: int) -> Iterator[Profiler]:
-    """Yield the profiler of this process; SIGUSR2 starts it while the context lasts."""
+    """Yield the profiler of this process. SIGUSR2 starts it within the context, whose end writes its trace."""
     made = Profiler(run, rank, steps)
-    if threading.current_thread() is not threading.main_thread():
-        # Python lets only the main thread install handlers
-        yield made
-        return
 
     def ask(_number: int, _frame: FrameType | None) -> None:
         made.ask(ON_SIGNAL)
 
-    before = signal.signal(signal.SIGUSR2, ask)
+    # Python lets only the main thread install handlers
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGUSR2, ask) if is_main else None
     try:
         yield made
     finally:
-        signal.signal(signal.SIGUSR2, before)
+        if is_main:
+            signal.signal(signal.SIGUSR2, before)
+        # a run may end or fail before its last profiled step; a profiler left on would record all that follows
+        made.write()

@@ -92,6 +92,15 @@ def test_a_profile_has_the_requested_steps_without_the_first(sampled):
     assert "aten::mm" in names or "aten::addmm" in names
 
 
+def test_a_run_that_ends_before_its_last_profiled_step_writes_the_trace(tmp_path):
+    directory = run(tiny(tmp_path, steps=4, profile=10)).directory
+    assert [path.name for path in (directory / "profile").iterdir()] == ["step_00000004_rank_0.json"]
+    with torch.profiler.profile() as profiler:
+        torch.ones(3).add(1)
+    # a profiler left on would hand all that it has recorded to the next one
+    assert len(profiler.events()) < 20
+
+
 def test_a_signal_requests_a_profile_of_a_run(tmp_path, monkeypatch):
     real = Trainer.micro_batches
 
