@@ -1,4 +1,4 @@
-"""Real data next to the checkout; tests that need it are skipped without it."""
+"""Real data next to the checkout, for tests that are skipped without it; and files that are damaged on purpose."""
 
 import os
 from pathlib import Path
@@ -14,3 +14,13 @@ def shared(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"no {path}")
     return path
+
+
+def damage(path: Path, harm: str) -> None:
+    """Flip one bit in the middle of a file, cut it in half, or delete it: `harm` is flip, truncate or delete."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    if harm == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(content if harm == "flip" else content[: len(content) // 2])

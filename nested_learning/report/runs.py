@@ -129,3 +129,15 @@ def write_machine(out: Path, module: str, jobs: int) -> None:
         "jobs": jobs,
     }
     path.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def describe_origin(out: Path, runs: Sequence[FinishedRun]) -> tuple[list[str], str]:
+    """Return the commands of the experiment in `out` as indented lines, and a sentence: commits, machine, torch."""
+    machine = json.loads((out / MACHINE).read_text(encoding="utf-8"))
+    commits = ", ".join(sorted({commit_of(run.environment) for run in runs}))
+    versions = ", ".join(sorted({run.environment["packages"]["torch"] for run in runs}))
+    sentence = (
+        f"Commit {commits}. {machine['cpu']}, {machine['cores']} cores, {machine['jobs']} runs at a time with one "
+        f"thread each, torch {versions}."
+    )
+    return [f"    {command}" for command in machine["commands"]], sentence

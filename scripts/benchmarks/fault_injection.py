@@ -222,7 +222,8 @@ class Trial:
         except NestedLearningError as error:
             os.write(notes, str(error).encode())
             return REFUSED
-        except BaseException:  # noqa: BLE001, the report shows whatever it was
+        # the forked process ends with os._exit, which prints no traceback: whatever was raised goes into the report
+        except BaseException:  # noqa: BLE001
             os.write(notes, traceback.format_exc().encode())
             return BROKEN
         return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from shared import damage
 from tiny import tiny
 
 from nested_learning import checkpoint
@@ -94,13 +95,7 @@ def test_a_model_card_names_the_model_its_step_and_its_metrics(tmp_path, parts):
 def test_any_damage_is_found_and_the_error_names_the_file_and_an_older_checkpoint(tmp_path, parts, name, harm):
     save(tmp_path / "a", parts, 2)
     saved = save(tmp_path / "a", parts, 4)
-    path = saved / name
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x10
-    if harm == "delete":
-        path.unlink()
-    else:
-        path.write_bytes(content if harm == "flip" else content[: len(content) // 2])
+    damage(saved / name, harm)
     with pytest.raises(CheckpointError, match=r"resume=.*step_00000002") as caught:
         checkpoint.verify(saved)
     # when hashes.json itself is damaged, the error names the file of the wrong hash

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from shared import damage
 from tiny import tiny, write_text
 
 from nested_learning import NestedModel, Session
@@ -123,13 +124,7 @@ def test_damage_is_found_and_the_file_is_named(
     exported: tuple[Path, Path], name: str, harm: str, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(exported[1], tmp_path / "copy"))
-    path = copy / name
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x10
-    if harm == "delete":
-        path.unlink()
-    else:
-        path.write_bytes(content if harm == "flip" else content[: len(content) // 2])
+    damage(copy / name, harm)
     with pytest.raises(CheckpointError, match=str(copy)):
         NestedModel.from_pretrained(copy, device="cpu")
 

@@ -67,7 +67,7 @@ def test_hope_learns_parity_and_attention_does_not():
 
 @pytest.fixture(scope="module")
 def told_once() -> LanguageModel:
-    """A model that has learned to repeat a fact it was told."""
+    """A model trained to repeat a fact that stands earlier in its context."""
     return train(FactsConfig(num_facts=1, num_sentences=3), 200, "model=titans_lmm")
 
 

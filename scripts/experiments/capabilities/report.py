@@ -1,10 +1,9 @@
 """The report on capabilities: every number and every verdict is computed from the run directories."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from nested_learning.report.runs import MACHINE, FinishedRun, commit_of, summary_values
+from nested_learning.report.runs import FinishedRun, describe_origin, summary_values
 from scripts.experiments.capabilities.claims import MARKS, MIN_ACCURACY, MIN_BITS, NUM_ERRORS, SOLVED
 from scripts.experiments.capabilities.memory_sections import ablation_section, recall_section
 from scripts.experiments.capabilities.results import read_part
@@ -27,17 +26,14 @@ def write_report(out: Path, path: Path) -> Path:
 
 def header(out: Path, runs: Sequence[FinishedRun]) -> list[str]:
     """Describe how and where the runs were made, and what the marks mean."""
-    machine = json.loads((out / MACHINE).read_text(encoding="utf-8"))
-    versions = sorted({run.environment["packages"]["torch"] for run in runs})
+    commands, origin = describe_origin(out, runs)
     legend = ", ".join(f"{mark} {word}" for word, mark in MARKS.items())
     return [
         "# Capabilities",
         "",
-        *(f"    {command}" for command in machine["commands"]),
+        *commands,
         "",
-        f"Commit {', '.join(sorted({commit_of(run.environment) for run in runs}))}. {machine['cpu']}, "
-        f"{machine['cores']} cores, {machine['jobs']} runs at a time with one thread each, torch "
-        f"{', '.join(versions)}. {len(runs)} runs, {sum(summary_values(runs, 'cpu_seconds')) / 60:.0f} CPU minutes of "
+        f"{origin} {len(runs)} runs, {sum(summary_values(runs, 'cpu_seconds')) / 60:.0f} CPU minutes of "
         "training. Numbers are means over the seeds ± their standard error.",
         "",
         f"Claims of the papers are marked: {legend}. A task is solved at {SOLVED:.0%} or more. A claim is reproduced "

@@ -1,15 +1,13 @@
 """The report on the first runs: every number and every verdict is read from the run directories."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
 from nested_learning.report.runs import (
-    MACHINE,
     FinishedRun,
-    commit_of,
+    describe_origin,
     final_ratios,
     final_values,
     metric_values,
@@ -42,17 +40,14 @@ def write_report(out: Path, path: Path) -> Path:
 
 def header(out: Path, runs: Sequence[FinishedRun]) -> list[str]:
     """Describe how and where the runs were made."""
-    machine = json.loads((out / MACHINE).read_text(encoding="utf-8"))
-    versions = sorted({run.environment["packages"]["torch"] for run in runs})
+    commands, origin = describe_origin(out, runs)
     seeds = sorted({run.config["seed"] for run in runs})
     return [
         "# First run",
         "",
-        *(f"    {command}" for command in machine["commands"]),
+        *commands,
         "",
-        f"Commit {', '.join(sorted({commit_of(run.environment) for run in runs}))}. {machine['cpu']}, "
-        f"{machine['cores']} cores, {machine['jobs']} runs at a time with one thread each, torch "
-        f"{', '.join(versions)}. Seeds {', '.join(map(str, seeds))}; numbers are means over the seeds ± their standard "
+        f"{origin} Seeds {', '.join(map(str, seeds))}; numbers are means over the seeds ± their standard "
         "error. CPU seconds are those of training, without validation and start-up.",
         "",
     ]
