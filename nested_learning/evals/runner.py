@@ -65,10 +65,13 @@ def read_draft(draft: Path, about: dict[str, Any], size: int) -> list[Answer]:
 
 
 def memory_metrics(answers: Sequence[Answer]) -> dict[str, Samples]:
-    """Return the means over examples of the keys `memory/...`, which the first record of each answer may have."""
+    """Return the means over examples of the keys `memory/...`, which the first record of each answer may have.
+
+    An example with nothing to memorize has none, and does not count.
+    """
     records = [answer[0] for answer in answers if answer]
-    names = [name for name in (records[0] if records else ()) if name.startswith("memory/")]
-    return {name: Samples.mean([record[name] for record in records], "neither") for name in names}
+    names = dict.fromkeys(name for record in records for name in record if name.startswith("memory/"))
+    return {name: Samples.mean([record[name] for record in records if name in record], "neither") for name in names}
 
 
 def _line(value: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -36,12 +37,18 @@ class EvalTask(NamedTuple):
 
 
 class Point(NamedTuple):
-    """The mean of a metric over `num_runs` seeds and its standard error; of one run, the error over `n` examples."""
+    """The mean of a metric over `num_runs` of `all_runs` seeds, and its error; of one run, that over `n` examples."""
 
     value: float
     stderr: float | None
     n: int
     num_runs: int
+    all_runs: int
+
+    @property
+    def is_of_all(self) -> bool:
+        """Say whether every run has the metric."""
+        return self.num_runs == self.all_runs
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class EvalReport:
 
 @dataclass(frozen=True)
 class TaskResults:
-    """All results on one task: metrics of each model, gains over memory=online, and the chance of each metric."""
+    """All results on one task: metrics of each model, gains over memory=online, and the mean chance of each metric."""
 
     task: EvalTask
     points: dict[EvaluatedModel, dict[str, Point]]
@@ -158,16 +165,21 @@ def gather(reports: Sequence[EvalReport]) -> list[TaskResults]:
         models.setdefault(_unique(report, models, prints), []).append(report)
     results = []
     for task, models in tasks.items():
-        chances = {
-            name: metric["chance"]
-            for runs in models.values()
-            for run in runs
-            for name, metric in run.metrics.items()
-            if metric.get("chance") is not None
-        }
+        chances: dict[str, list[float]] = {}
+        for run in chain(*models.values()):
+            for name, metric in run.metrics.items():
+                if metric.get("chance") is not None:
+                    chances.setdefault(name, []).append(metric["chance"])
         points = {model: average([run.metrics for run in runs]) for model, runs in models.items()}
         gains = {model: average([run.gains for run in runs]) for model, runs in models.items()}
-        results.append(TaskResults(task, points, {model: each for model, each in gains.items() if each}, chances))
+        results.append(
+            TaskResults(
+                task,
+                points,
+                {model: each for model, each in gains.items() if each},
+                {name: fmean(values) for name, values in chances.items()},
+            )
+        )
     return sorted(results, key=lambda each: each.task)
 
 
@@ -183,7 +195,8 @@ def average(runs: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Point]
             continue
         mean, error = mean_and_stderr([metric["value"] for metric in metrics])
         n = round(fmean(metric["n"] for metric in metrics))
-        points[name] = Point(mean, metrics[0]["stderr"] if len(metrics) == 1 else error, n, len(metrics))
+        stderr = metrics[0]["stderr"] if len(metrics) == 1 else error
+        points[name] = Point(mean, stderr, n, len(metrics), len(runs))
     return points
 
 

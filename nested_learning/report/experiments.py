@@ -11,6 +11,7 @@ from nested_learning.errors import DataError
 from nested_learning.files import write_atomic
 from nested_learning.report.evaluations import EvaluatedModel, Point, TaskResults, gather, read_reports
 from nested_learning.report.plots import HINT, plot_maps, plot_panels
+from nested_learning.report.sweep import of_runs
 
 PAGE = "experiments.md"
 # metrics in a table, and heat maps in an image
@@ -72,7 +73,8 @@ def write_experiments(folders: Sequence[Path], page: Path, figures: Path) -> Pat
         "",
         "Numbers are means over seeds ± their standard error; with one seed, ± the error over its examples. `online`: "
         "memories write while reading, as in training; `frozen`: they do not; `memorize`: the context is memorized "
-        "first, with the options shown where they differ from the defaults.",
+        "first, with the options shown where they differ from the defaults. A mean over fewer runs than its row has "
+        "says so, as in `(2 of 3 runs)`; plots leave such points out.",
     ]
     figures.mkdir(parents=True, exist_ok=True)
     for number, results in enumerate(tasks):
@@ -150,7 +152,7 @@ def tables(
         yield from ("", *heading([f"{title or 'model'}", "runs", "memory", "seeds", "n", *part]))
         for model, cells in rows.items():
             known = [cell for cell in cells if cell is not None]
-            counts = [span([cell.num_runs for cell in known]), span([cell.n for cell in known])]
+            counts = [span([cell.all_runs for cell in known]), span([cell.n for cell in known])]
             yield row(
                 [model.model, model.runs, model.policy, *counts, *("" if cell is None else pm(cell) for cell in cells)]
             )
@@ -177,7 +179,7 @@ def model_curves(
     """Return a line for each model over the numbers of `columns`; a span such as 32-128 counts as its end."""
     lines = {}
     for model, points in results.items():
-        known = [(number_of(at), points[name]) for at, name in columns.items() if name in points]
+        known = [(number_of(at), points[name]) for at, name in columns.items() if _is_drawn(points, name)]
         if known:
             lines[label(model, results)] = [(x, point.value, point.stderr) for x, point in sorted(known)]
     return lines
@@ -189,7 +191,7 @@ def maps_of(results: TaskResults, columns: Mapping[str, str]) -> dict[str, Cells
     across, down = sorted(across, key=number_of), sorted(down, key=number_of)
     maps, axes = {}, AXES.get(results.task.pack, ("number", "number"))
     for model, points in results.points.items():
-        if any(name in points for name in columns.values()):
+        if any(_is_drawn(points, name) for name in columns.values()):
             values = [[_value(points, columns.get(f"{x}/{y}")) for x in across] for y in down]
             maps[label(model, results.points)] = Cells(axes[1], down, axes[0], across, values)
     return maps
@@ -225,15 +227,17 @@ def row(cells: Sequence[str]) -> str:
 
 
 def pm(point: Point) -> str:
-    """Write a metric with its error."""
-    return f"{point.value:.4g}" if point.stderr is None else f"{point.value:.4g} ± {point.stderr:.2g}"
+    """Write a metric with its error, and of how many runs if some lack it."""
+    error = "" if point.stderr is None else f" ± {point.stderr:.2g}"
+    return f"{point.value:.4g}{error}{of_runs(point.num_runs, point.all_runs)}"
 
 
 def marked(point: Point) -> str:
     """Write a difference with its sign, in bold if it exceeds its errors."""
     error = "" if point.stderr is None else f" ± {point.stderr:.2g}"
     text = f"{point.value:+.4g}{error}"
-    return f"**{text}**" if point.stderr is not None and abs(point.value) > NUM_ERRORS * point.stderr else text
+    counts = point.stderr is not None and abs(point.value) > NUM_ERRORS * point.stderr
+    return f"{f'**{text}**' if counts else text}{of_runs(point.num_runs, point.all_runs)}"
 
 
 def span(numbers: Sequence[int]) -> str:
@@ -248,4 +252,8 @@ def number_of(text: str) -> float:
 
 
 def _value(points: Points, name: str | None) -> float | None:
-    return points[name].value if name is not None and name in points else None
+    return points[name].value if name is not None and _is_drawn(points, name) else None
+
+
+def _is_drawn(points: Points, name: str) -> bool:
+    return name in points and points[name].is_of_all

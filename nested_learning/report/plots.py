@@ -77,6 +77,8 @@ def plot_maps(path: Path, maps: Mapping[str, Any]) -> None:
 
 def _draw(axes: Any, lines: Lines, marker: str) -> None:
     for name, points in lines.items():
+        if not points:
+            continue
         x, means, errors = zip(*points, strict=True)
         (line,) = axes.plot(x, means, label=name, marker=marker)
         low, high = (

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 from nested_learning.files import write_atomic
 from nested_learning.report.plots import HINT, plot_lines
@@ -35,13 +36,21 @@ class RunResult:
     data_order: str = ""
 
 
+class Mean(NamedTuple):
+    """The mean of a metric over the `num_runs` runs that have it, and its standard error (None of one run)."""
+
+    value: float
+    stderr: float | None
+    num_runs: int
+
+
 @dataclass(frozen=True)
 class Summary:
-    """The runs of a setting, which differ only in their seed: each metric's mean and standard error (None of one)."""
+    """The `num_runs` runs of a setting, which differ only in their seed: the mean of each metric."""
 
     swept: dict[str, str]
     num_runs: int
-    metrics: dict[str, tuple[float, float | None]]
+    metrics: dict[str, Mean]
 
 
 def read_run(directory: Path, swept: dict[str, str]) -> RunResult:
@@ -65,30 +74,35 @@ def write_csv(path: Path, results: Sequence[RunResult]) -> None:
 
 
 def summarise(results: Sequence[RunResult]) -> list[Summary]:
-    """Gather runs that differ in their seed only; metrics that a run lacks are means over the others."""
+    """Gather runs that differ in their seed only."""
     summaries = []
     for label, group in _by_label(results).items():
         values: dict[str, list[float]] = defaultdict(list)
         for result in group:
             for name, value in result.metrics.items():
                 values[name].append(value)
-        summaries.append(
-            Summary(dict(label), len(group), {name: mean_and_stderr(each) for name, each in values.items()})
-        )
+        means = {name: Mean(*mean_and_stderr(each), len(each)) for name, each in values.items()}
+        summaries.append(Summary(dict(label), len(group), means))
     return summaries
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean and its standard error, sample deviation / sqrt(n); None from one value."""
-    return fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    """Return the mean and its standard error, sample deviation / sqrt(n); None from one value, or if not finite."""
+    mean = fmean(values)
+    return mean, stdev(values) / math.sqrt(len(values)) if len(values) > 1 and math.isfinite(mean) else None
+
+
+def of_runs(num: int, total: int) -> str:
+    """Return ` (2 of 3 runs)`, which follows a mean over fewer runs than there are, and nothing after other means."""
+    return "" if num == total else f" ({num} of {total} runs)"
 
 
 def render(summaries: Sequence[Summary]) -> str:
-    """Write the summaries as a table in plain text, `mean ± stderr`."""
+    """Write the summaries as a table in plain text, `mean ± stderr`, and of how many runs if some lack the metric."""
     names = _ordered(name for summary in summaries for name in summary.metrics)
     rows = [[*summaries[0].swept, "runs", *names]]
     for summary in summaries:
-        values = [_format(*summary.metrics[name]) if name in summary.metrics else "" for name in names]
+        values = [_format(summary.metrics[name], summary.num_runs) if name in summary.metrics else "" for name in names]
         rows.append([*summary.swept.values(), str(summary.num_runs), *values])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
@@ -115,11 +129,12 @@ def conclude(directory: Path, results: Sequence[RunResult]) -> None:
 
 
 def compare_settings(results: Sequence[RunResult], metric: str) -> list[Verdict]:
-    """Compare every two settings by `metric`; the runs of a setting differ only in their seed."""
+    """Compare every two settings by `metric`, which all runs have; the runs of a setting differ only in their seed."""
     settings = {}
     for label, group in _by_label(results).items():
-        runs = [(result.swept.get(SEED, ""), result) for result in group if metric in result.metrics]
-        settings[_name(label)] = {seed: Measured(run.metrics[metric], run.data_order) for seed, run in runs}
+        settings[_name(label)] = {
+            run.swept.get(SEED, ""): Measured(run.metrics[metric], run.data_order) for run in group
+        }
     return compare_all(settings)
 
 
@@ -138,7 +153,7 @@ def write_comparisons(path: Path, metric: str, verdicts: Sequence[Verdict]) -> N
 def plot(path: Path, results: Sequence[RunResult]) -> None:
     """Draw validation against tokens read, one line for runs that differ in their seed only; the band is the stderr.
 
-    Raises ImportError where matplotlib is not installed.
+    A point is drawn where all runs of its line have one. Raises ImportError where matplotlib is not installed.
     """
     curve = _compared_metric(results)
     lines = {}
@@ -147,14 +162,15 @@ def plot(path: Path, results: Sequence[RunResult]) -> None:
         for result in group:
             for tokens, value in read_curve(result.directory, curve):
                 points[tokens].append(value)
-        lines[_name(label)] = [(float(tokens), *mean_and_stderr(points[tokens])) for tokens in sorted(points)]
+        common = sorted(tokens for tokens, values in points.items() if len(values) == len(group))
+        lines[_name(label)] = [(float(tokens), *mean_and_stderr(points[tokens])) for tokens in common]
     plot_lines(path, lines, ("tokens", curve))
 
 
 def read_curve(directory: Path, name: str) -> list[tuple[int, float]]:
-    """Return (tokens, value) for every line of a run's metrics.jsonl that has the metric `name`."""
+    """Return (tokens, value) for every line of a run's metrics.jsonl that has the metric `name`, if it was finite."""
     lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [(line["tokens"], line[name]) for line in map(json.loads, lines) if name in line]
+    return [(line["tokens"], line[name]) for line in map(json.loads, lines) if line.get(name) is not None]
 
 
 def _by_label(results: Iterable[RunResult]) -> dict[tuple[tuple[str, str], ...], list[RunResult]]:
@@ -169,15 +185,15 @@ def _name(label: Iterable[tuple[str, str]]) -> str:
 
 
 def _compared_metric(results: Sequence[RunResult]) -> str:
-    return next(name for name in CURVES if any(name in result.metrics for result in results))
+    return next(name for name in CURVES if all(name in result.metrics for result in results))
 
 
 def _worth_printing(verdicts: Sequence[Verdict], results: Sequence[RunResult], metric: str) -> Sequence[Verdict]:
     """Return all verdicts, or where they are many those about the setting with the lowest mean."""
     if len(verdicts) <= MAX_PRINTED:
         return verdicts
-    means = {_name(summary.swept.items()): summary.metrics for summary in summarise(results)}
-    best = min((name for name in means if metric in means[name]), key=lambda name: means[name][metric][0])
+    means = {_name(summary.swept.items()): summary.metrics[metric].value for summary in summarise(results)}
+    best = min(means, key=lambda name: (not math.isfinite(means[name]), means[name]))
     return [each for each in verdicts if best in (each.first, each.second)]
 
 
@@ -185,5 +201,6 @@ def _ordered(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _format(mean: float, stderr: float | None) -> str:
-    return f"{mean:.4f}" if stderr is None else f"{mean:.4f} ± {stderr:.4f}"
+def _format(mean: Mean, num_runs: int) -> str:
+    error = "" if mean.stderr is None else f" ± {mean.stderr:.4f}"
+    return f"{mean.value:.4f}{error}{of_runs(mean.num_runs, num_runs)}"

@@ -4,18 +4,23 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from nested_learning.report.sweep import mean_and_stderr
+from nested_learning.report.sweep import mean_and_stderr, of_runs
 
 # the cell of a table that has no value
 MISSING = "-"
 
 
-def format_mean(values: Sequence[float], digits: int, scale: float = 1.0) -> str:
-    """Write `scale` times the mean of `values` ± its standard error (no error for one value, `-` for none)."""
-    if not values:
+def format_mean(values: Sequence[float | None], digits: int, scale: float = 1.0) -> str:
+    """Write `scale` times the mean of `values` ± its standard error (no error for one value, `-` for none).
+
+    None is a run without the value; then the text says how many runs have it.
+    """
+    known = [scale * value for value in values if value is not None]
+    if not known:
         return MISSING
-    mean, error = mean_and_stderr([scale * value for value in values])
-    return f"{mean:,.{digits}f}" + ("" if error is None else f" ± {error:,.{digits}f}")
+    mean, error = mean_and_stderr(known)
+    width = "" if error is None else f" ± {error:,.{digits}f}"
+    return f"{mean:,.{digits}f}{width}{of_runs(len(known), len(values))}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import combinations
+from itertools import chain, combinations
 from statistics import fmean, stdev
 from typing import NamedTuple
 
 CONFIDENCE = 0.95
-PAIRED, UNPAIRED, TOO_FEW = "paired", "unpaired", "too few runs"
+PAIRED, UNPAIRED, TOO_FEW, NOT_FINITE = "paired", "unpaired", "too few runs", "not finite"
 
 
 class Measured(NamedTuple):
@@ -56,16 +56,21 @@ def compare_all(settings: Mapping[str, Runs]) -> list[Verdict]:
 def compare(first: str, one: Runs, second: str, other: Runs, confidence: float = CONFIDENCE) -> Verdict:
     """Compare two settings. Source: Student's interval of the mean of paired differences; unpaired, of each mean.
 
+    A setting with a run whose value is not finite has no interval.
+
     Unpaired, two settings are apart where their own intervals do not overlap, which is stricter than a test of the
     difference.
     """
+    values = [[run.value for run in runs.values()] for runs in (one, other)]
+    num = min(map(len, values))
+    if not all(map(math.isfinite, chain(*values))):
+        return Verdict(first, second, NOT_FINITE, num, math.nan, None)
     same = [seed for seed in one if seed in other and one[seed].data_order == other[seed].data_order != ""]
     differences = [one[seed].value - other[seed].value for seed in same]
     if len(differences) > 1:
         interval = interval_of_mean(differences, confidence)
         return Verdict(first, second, PAIRED, len(differences), fmean(differences), interval)
-    values = [[run.value for run in runs.values()] for runs in (one, other)]
-    num, difference = min(map(len, values)), fmean(values[0]) - fmean(values[1])
+    difference = fmean(values[0]) - fmean(values[1])
     if num < 2:
         return Verdict(first, second, TOO_FEW, num, difference, None)
     (low, high), (other_low, other_high) = (interval_of_mean(each, confidence) for each in values)

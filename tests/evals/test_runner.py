@@ -12,7 +12,7 @@ from nested_learning.errors import DataError, DivergedError
 from nested_learning.evals.files import differences
 from nested_learning.evals.metrics import Samples
 from nested_learning.evals.protocol import EvalContext, Report
-from nested_learning.evals.runner import evaluate
+from nested_learning.evals.runner import evaluate, memory_metrics
 from nested_learning.inference.config import MemoryConfig
 
 VOCAB = 23
@@ -136,3 +136,10 @@ def test_with_reset_carry_every_example_depends_on_those_before_it(ctx):
     carried = report_on(replace(ctx, policy=replace(MEMORIZE, reset="carry")), Nats(4), {"policy": "carry"}).records
     assert carried[0] == alone[0]
     assert all(one["nats"] != other["nats"] for one, other in zip(carried[1:], alone[1:], strict=True))
+
+
+def test_examples_with_nothing_to_memorize_do_not_hide_what_the_others_wrote():
+    wrote, nothing = [{"memory/titan/writes": 2.0, "nats": 1.0}], [{"nats": 1.0}]
+    for answers in ([nothing, wrote, wrote], [wrote, nothing, wrote], [wrote, wrote, nothing]):
+        metric = memory_metrics(answers)["memory/titan/writes"].metric()
+        assert (metric.value, metric.n) == (2.0, 2)

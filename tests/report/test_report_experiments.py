@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from nested_learning.checkpoint import CONFIG, write_config
 from nested_learning.report.__main__ import main
 from nested_learning.report.evaluations import EvaluatedModel, gather, read_reports, run_name_of
-from nested_learning.report.experiments import families, maps_of, split_numbers
+from nested_learning.report.experiments import families, maps_of, model_curves, split_numbers
 from nested_learning.report.plots import plot_maps
 from nested_learning.report.sweep import mean_and_stderr
 
@@ -85,6 +85,27 @@ def test_a_run_without_a_metric_counts_neither_for_its_error_nor_for_its_number_
     assert points["accuracy"].num_runs == 2
     # only one run has it: the error over its examples
     assert (points["exact"].stderr, points["exact"].num_runs) == (0.05, 1)
+    assert all(point.all_runs == 4 for point in points.values())
+
+
+def test_a_mean_that_some_runs_lack_says_so_and_is_not_drawn(tmp_path: Path) -> None:
+    for seed in range(3):
+        bpb = figure(2.0 + seed) if seed else figure(2.0) | {"value": None}
+        metrics = {"bpb": bpb, "accuracy": figure(0.5)} | {f"accuracy/{at}": figure(0.5) for at in (2, 4)}
+        metrics |= {f"accuracy/{at}/50": figure(0.5) for at in (2, 4)[: 1 + bool(seed)]}
+        gain = {} if seed == 2 else {"accuracy": figure(0.25)}
+        write(tmp_path / f"hope_{seed}", "recall", seed, metrics=metrics, difference=gain)
+    write(tmp_path / "hope_3", "recall", 3, metrics={"accuracy/2": figure(0.5)})
+    assert main([str(tmp_path), "--page", str(tmp_path / "page.md")]) == 0
+    text = (tmp_path / "page.md").read_text()
+    assert "| hope | hope | online | 4 | 8 | 3.5 ± 0.5 (2 of 4 runs) | 0.5 ± 0 (3 of 4 runs) |" in text
+    assert "| hope | hope | online | **+0.25 ± 0** (2 of 4 runs) |" in text
+    assert "| hope | hope | online | 4 | 8 | 0.5 ± 0 | 0.5 ± 0 (3 of 4 runs) |" in text
+    (results,) = gather(read_reports(tmp_path))
+    names = {name: split_numbers(name) for points in results.points.values() for name in points}
+    (line,) = model_curves(results.points, families(names, 1)["accuracy"]).values()
+    assert line == [(2.0, 0.5, 0.0)]
+    assert maps_of(results, families(names, 2)["accuracy"]) == {}
 
 
 def test_the_rows_of_a_heat_map_are_sorted_and_the_first_is_drawn_on_top(tmp_path: Path) -> None:

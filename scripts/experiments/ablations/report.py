@@ -103,8 +103,7 @@ def section(each: Ablation, results: list[RunResult], figures: Path, page: Path)
         cells = [variant, f"{summaries[0]['parameters']:,}"]
         cells += [format_mean([result.metrics[each.metric] for result in of_it], 4)]
         for one in evaluated:
-            values = [evaluation(result, one) for result in of_it]
-            cells.append(format_mean([value for value in values if value is not None], 4))
+            cells.append(format_mean([evaluation(result, one) for result in of_it], 4))
         rows.append([*cells, str(len(of_it)), format_mean([summary["cpu_seconds"] for summary in summaries], 0)])
     headings = [heading for heading, _, _ in evaluated]
     lines += table(["", "parameters", each.metric, *headings, "seeds", "CPU seconds"], rows)
