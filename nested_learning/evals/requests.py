@@ -24,7 +24,7 @@ class LoglikelihoodRequest(NamedTuple):
     """Score each of the `continuations` after the context with the same index.
 
     `memorized` is the text that may be memorized first; it contains no candidate answer. Only continuations must not be
-    empty.
+    empty: a score over no tokens would be the best of all.
     """
 
     memorized: Text
@@ -72,11 +72,11 @@ def loglikelihood_rolling(
 
     Under memory=memorize each segment of a text is memorized after it was predicted. With a `window` the text is split
     every so many tokens, and each part is read from a new state, after the token before it, as lm-evaluation-harness
-    does.
+    does. An empty text costs 0 nats.
     """
     answers = []
     for row, text in enumerate(texts):
-        parts = text.split(window or max(len(text), 1))
+        parts = text.split(window or len(text)) if len(text) else ()
         nats, written = 0.0, Record()
         for number, part in enumerate(parts):
             if session.policy.carries:
@@ -157,6 +157,16 @@ def common_length(texts: Sequence[Sequence[Any]]) -> int:
         if any(text[index] != item for text in texts):
             return index
     return len(shortest)
+
+
+def split_after(context: Text, texts: Sequence[Text]) -> tuple[Text, list[Text]]:
+    """Split `texts`, each a context and a continuation encoded together, after the last token of `context` they share.
+
+    Returns the shared context and the rest of each text. A token that spans the end of the context belongs to what is
+    scored; all continuations of a context then begin at the same place, so that their scores can be compared.
+    """
+    start = common_length([each.tolist() for each in (context, *texts)])
+    return context[:start], [text[start:] for text in texts]
 
 
 def _nats_of(session: Session, text: Text) -> tuple[float, Record]:

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
+from nested_learning.errors import DataError
 from nested_learning.evals.protocol import Record
 from nested_learning.inference.session import Session
 from nested_learning.shapes import Float, Int, Tensor
@@ -51,22 +52,28 @@ def read_each(session: Session, texts: Sequence[Text]) -> list[Session]:
 def memorize_each(session: Session, texts: Sequence[Text]) -> tuple[list[Session], list[Record]]:
     """Memorize one text in each row of `session`; return a session of one row per text, and what was written.
 
-    `session` itself is unchanged, except under memory.reset=carry, where its one row memorizes for the next example.
+    An empty text writes nothing. `session` itself is unchanged, except under memory.reset=carry, where its one row
+    memorizes for the next example.
     """
     if session.policy.carries:
         (text,) = texts
-        return [session], session.memorize(text).records()
+        return [session], memorize_rows(session, text[None])
     finished: dict[int, Session] = {}
     written: dict[int, Record] = {}
     # only texts of one length share a batch: surprise and writes are means over segments, which must end together
     for length in sorted({len(text) for text in texts}):
         rows = [row for row, text in enumerate(texts) if len(text) == length]
         group = session.fork(rows)
-        records = group.memorize(torch.stack([texts[row] for row in rows])).records()
+        records = memorize_rows(group, torch.stack([texts[row] for row in rows]))
         for index, row in enumerate(rows):
             finished[row], written[row] = group.fork([index]), records[index]
     order = range(len(texts))
     return [finished[row] for row in order], [written[row] for row in order]
+
+
+def memorize_rows(session: Session, tokens: Int[Tensor, "b t"]) -> list[Record]:
+    """Memorize `tokens`, one text in each row, where there are any; return what was written."""
+    return session.memorize(tokens).records() if tokens.shape[1] else [{} for _ in tokens]
 
 
 def score_each(session: Session, continuations: Sequence[Text]) -> list[Score]:
@@ -79,9 +86,12 @@ def score_choices(session: Session, choices: Sequence[Sequence[Text]]) -> list[l
     """Score the continuations `choices[row]` after what that row of `session` has read; `session` is unchanged.
 
     All are read in one forward pass. Padding after a shorter one changes nothing, as tokens are predicted from those
-    before them and the padded states are dropped.
+    before them and the padded states are dropped. Raises DataError for a continuation without tokens, which has no
+    score.
     """
     continuations = [each for row in choices for each in row]
+    if not all(len(each) for each in continuations):
+        raise DataError("a continuation without tokens has no score; fix the task, or leave the question out")
     longest = max(map(len, continuations))
     padded = torch.stack([F.pad(each, (0, longest - len(each))) for each in continuations])
     fork = session.fork([row for row, each in enumerate(choices) for _ in each])

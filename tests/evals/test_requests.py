@@ -9,6 +9,7 @@ from oracle import Oracle
 from tiny import tiny
 
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
+from nested_learning.errors import DataError
 from nested_learning.evals.requests import (
     GenerationRequest,
     LoglikelihoodRequest,
@@ -16,6 +17,7 @@ from nested_learning.evals.requests import (
     generate_until,
     loglikelihood,
     loglikelihood_rolling,
+    split_after,
     truncate,
 )
 from nested_learning.inference.config import MemorizeConfig
@@ -139,3 +141,43 @@ def test_texts_are_compared_from_their_beginning():
     assert common_length(["so Sarah", "so Sam", "so"]) == 2
     assert common_length([[1, 2], [1, 2]]) == 2
     assert common_length([[], [1]]) == 0
+
+
+def test_an_empty_text_costs_nothing():
+    for window in (None, 4):
+        ((nats, written),) = loglikelihood_rolling(Session(MODEL, BYTES), [tokens("")], window)
+        assert (nats, written) == (0.0, {})
+    ((nats, _),) = loglikelihood_rolling(Session(MODEL, BYTES, policy=memorize()), [tokens("")])
+    assert nats == 0.0
+
+
+def test_a_score_over_no_tokens_is_refused():
+    for pairs in ([("a", "")], [("a", "b"), ("a", "")]):
+        with pytest.raises(DataError, match="a continuation without tokens has no score"):
+            loglikelihood(Session(MODEL, BYTES), [request(*pairs)])
+
+
+def test_an_empty_text_to_memorize_writes_nothing_in_any_batch():
+    plain = request(("a lantern", " of jade"))
+    ((alone, nothing),) = loglikelihood(Session(MODEL, BYTES, policy=memorize()), [plain])
+    both = [plain, plain._replace(memorized=tokens("a lantern"))]
+    (with_another, written), _ = loglikelihood(Session(MODEL, BYTES, batch=2, policy=memorize()), both)
+    assert summed(with_another) == pytest.approx(summed(alone), abs=1e-4) and nothing == written == {}
+    ((carried, written),) = loglikelihood(Session(MODEL, BYTES, policy=memorize("carry")), [plain])
+    assert summed(carried) == pytest.approx(summed(alone), abs=1e-4) and written == {}
+
+
+@pytest.mark.parametrize(
+    ("context", "texts", "expected"),
+    [
+        # tokens are letters here
+        ("so", ["so a", "so b"], ("so", [" a", " b"])),
+        # the last token of the context became another one in one of the texts
+        ("th", ["tH", "th e"], ("t", ["H", "h e"])),
+        ("th", ["TH"], ("", ["TH"])),
+        ("", ["a"], ("", ["a"])),
+    ],
+)
+def test_texts_are_split_where_all_still_agree_with_the_context(context, texts, expected):
+    before, rest = split_after(tokens(context), list(map(tokens, texts)))
+    assert (BYTES.decode(before), list(map(BYTES.decode, rest))) == expected

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from nested_learning.evals.harness.json_lines import Item
-from nested_learning.evals.requests import LoglikelihoodRequest, common_length
+from nested_learning.evals.requests import LoglikelihoodRequest, common_length, split_after
 from nested_learning.evals.variable_length import Text
 
 # task kind -> the keys of a line: multiple choice, one ending for several contexts (Winograd schema), or a text
@@ -56,15 +56,17 @@ def to_request(
             contexts = [before + context for context in item["context_options"]]
             common = contexts[0][: common_length(contexts)]
             answer = rules.delimiter + item["continuation"]
-            return at_common_suffix(
-                encode(common[: common.rfind(" ") + 1].rstrip()), [encode(context + answer) for context in contexts]
-            )
+            memorized = encode(common[: common.rfind(" ") + 1].rstrip())
+            texts = [encode(context + answer) for context in contexts]
+            if len({text[-1].item() for text in texts}) > 1:
+                # tokens span the end of the contexts, so that none of the answer is common
+                return LoglikelihoodRequest(memorized, tuple(map(encode, contexts)), (encode(answer),) * len(contexts))
+            return at_common_suffix(memorized, texts)
         case _:
             given = before + item["context"].strip() + rules.delimiter
-            start, whole = encode(given.rstrip()), encode(given + item["continuation"])
-            # the tokenizer may merge characters across the border, so the border is where the tokens differ
-            border = common_length([start.tolist(), whole.tolist()])
-            return LoglikelihoodRequest(start, (whole[:border],), (whole[border:],))
+            start = encode(given.rstrip())
+            context, continuations = split_after(start, [encode(given + item["continuation"])])
+            return LoglikelihoodRequest(start, (context,), tuple(continuations))
 
 
 def solved(item: Item, rules: Rules) -> str:
@@ -85,7 +87,7 @@ def after_common_prefix(memorized: Text, texts: Sequence[Text]) -> Loglikelihood
 
 
 def at_common_suffix(memorized: Text, texts: Sequence[Text]) -> LoglikelihoodRequest:
-    """Split `texts` before their common suffix, which is scored."""
+    """Split `texts` before their common suffix, which is scored; they end with one token."""
     suffix = common_length([text.tolist()[::-1] for text in texts])
     starts = [len(text) - suffix for text in texts]
     return LoglikelihoodRequest(

@@ -18,6 +18,7 @@ from nested_learning.evals.requests import (
     generate_until,
     loglikelihood,
     loglikelihood_rolling,
+    split_after,
 )
 from nested_learning.evals.variable_length import Text, encode_text
 from nested_learning.inference.config import MemoryConfig
@@ -52,7 +53,7 @@ class Encoder:
         Where contexts differ, they contain the candidates; then only their common prefix, up to a space, may be
         memorized. Spaces at the end of a context belong to its continuation, as in lm-evaluation-harness, TemplateLM.
         """
-        contexts, continuations = zip(*(self._pair(*pair) for pair in pairs), strict=True)
+        contexts, continuations = self._split(pairs)
         given = pairs[0][0][: common_length([context for context, _ in pairs])]
         if any(context != given for context, _ in pairs):
             given = given[: given.rfind(" ") + 1]
@@ -83,13 +84,20 @@ class Encoder:
         stops = (until,) if isinstance(until, str) else tuple(until)
         return GenerationRequest(text, text, tuple(stop for stop in stops if stop), num_tokens, **sampling)
 
-    def _pair(self, context: str, continuation: str) -> tuple[Text, Text]:
-        stripped = context.rstrip()
-        continuation = context[len(stripped) :] + continuation
-        if not continuation:
-            raise ConfigError("a request without a continuation: there is nothing to score; fix the task")
-        before = self.tokens(stripped)
-        return before, self.tokens(stripped + continuation)[len(before) :]
+    def _split(self, pairs: Sequence[tuple[str, str]]) -> tuple[tuple[Text, ...], tuple[Text, ...]]:
+        """Return the tokens of the contexts of `pairs`, without spaces at their end, and those of the continuations."""
+        places: dict[str, list[int]] = {}
+        for place, (context, continuation) in enumerate(pairs):
+            if context.rstrip() == context + continuation:
+                raise ConfigError("a request without a continuation: there is nothing to score; fix the task")
+            places.setdefault(context.rstrip(), []).append(place)
+        parts: dict[int, tuple[Text, Text]] = {}
+        for context, here in places.items():
+            texts = [self.tokens("".join(pairs[place])) for place in here]
+            before, continuations = split_after(self.tokens(context), texts)
+            parts |= {place: (before, each) for place, each in zip(here, continuations, strict=True)}
+        contexts, scored = zip(*(parts[place] for place in range(len(pairs))), strict=True)
+        return contexts, scored
 
     def _last(self, text: Text, limit: int | None) -> Text:
         if limit is None or len(text) <= limit:

@@ -12,6 +12,7 @@ from oracle import Oracle
 from shared import shared
 from tiny import tiny
 
+from nested_learning.data.tokenizers.bpe import BpeTokenizer
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.harness.core import Core, is_right, rules_of
@@ -82,6 +83,14 @@ def test_choices_are_compared_from_the_first_token_that_differs():
 def test_a_choice_that_is_a_prefix_of_another_is_scored_by_its_last_token():
     question = prompt(CHOICE | {"choices": ["1", "10"]}, [], Rules("choice", 0, " "), encode)
     assert [said(each) for each in question.continuations] == ["1", "10"]
+
+
+def test_an_answer_whose_first_token_spans_the_end_of_its_contexts_is_scored_alone():
+    spanning = BpeTokenizer([("m", "s"), ("t", "s")])
+    item = {"context_options": ["so am", "so at"], "continuation": "s", "gold": 1}
+    question = prompt(item, [], Rules("schema", 0, ""), lambda text: torch.from_numpy(spanning.encode(text)))
+    assert [spanning.decode(each) for each in question.contexts] == ["so am", "so at"]
+    assert [spanning.decode(each) for each in question.continuations] == ["s", "s"]
 
 
 def test_different_contexts_are_compared_by_the_continuation_that_they_share():

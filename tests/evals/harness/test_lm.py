@@ -11,8 +11,9 @@ from oracle import Oracle
 from tiny import tiny
 
 from nested_learning.config.schema import to_yaml
+from nested_learning.data.tokenizers.bpe import BpeTokenizer
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
-from nested_learning.errors import ConfigError
+from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.harness.lm import Encoder, by_document, lm_class
 from nested_learning.evals.requests import loglikelihood
 from nested_learning.inference.session import Session
@@ -116,6 +117,37 @@ def test_the_memorized_text_is_the_context_without_the_candidates():
     assert [said(each) for each in longest.contexts] == ["ern", "ern"]
     with pytest.raises(ConfigError, match="max_length=4"):
         Encoder(BYTES, max_length=4).to_loglikelihood([("the lantern", " jade")])
+
+
+# merges that span words: "so an" + "d" is " and", "th" + "e" is one token
+SPANNING = BpeTokenizer([("a", "n"), ("Ġ", "an"), ("Ġan", "d"), ("s", "o"), ("t", "h"), ("th", "e"), ("h", "e")])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "contexts", "continuations"),
+    [
+        # all choices of a context are scored from the same place
+        ([("so an", "d"), ("so an", "y")], ["so", "so"], [" and", " any"]),
+        ([("th", "e")], [""], ["the"]),
+        ([("so an ", "d")], ["so an"], [" d"]),
+        ([("", "the")], [""], ["the"]),
+        # each context has a place of its own
+        ([("so an", "d"), ("the an", "x")], ["so", "the an"], [" and", "x"]),
+    ],
+)
+def test_a_token_that_spans_the_end_of_a_context_is_scored(pairs, contexts, continuations):
+    request = Encoder(SPANNING).to_loglikelihood(pairs)
+    assert list(map(SPANNING.decode, request.contexts)) == contexts
+    assert list(map(SPANNING.decode, request.continuations)) == continuations
+
+
+def test_a_request_without_a_continuation_is_refused():
+    for pair in (("so an", ""), ("", "")):
+        with pytest.raises(ConfigError, match="nothing to score"):
+            Encoder(SPANNING).to_loglikelihood([pair])
+    with pytest.raises(DataError, match="no score"):
+        lm()._loglikelihood_tokens([(("a", ""), [97], [])])
+    assert lm().loglikelihood_rolling([request("")]) == [0.0]
 
 
 def test_requests_are_grouped_by_document():
