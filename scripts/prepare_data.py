@@ -5,8 +5,9 @@
     python scripts/prepare_data.py --check shards/edu
     python train.py data=tokens data.path=shards/edu
 
-Sources: text files (one document each, or several with --separator), JSON lines, parquet and Arrow files; text and
-JSON lines also as .gz and .zst; folders and globs of these; Hugging Face data sets, streamed. After a kill, the same
+Sources: text files (one document each, or several with --separator), JSON lines, CSV, parquet and Arrow files; text,
+JSON lines and CSV also as .gz and .zst; folders and globs of these, and folders of datasets.save_to_disk; Hugging Face
+data sets, streamed. After a kill, the same
 command resumes and writes the same bytes. --jobs changes only the time it takes.
 """
 

@@ -1,14 +1,13 @@
 """Labelled texts: reading them from JSON lines, assigning labels to tasks, and formatting them as documents."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nested_learning.data.text.documents import as_data_error
+from nested_learning.data.text.json_lines import Item, read_json_lines
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.seeds import derive_seed
@@ -33,24 +32,18 @@ def read_labelled(path: str, key: str) -> list[LabelledText]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise DataError(f"{where}: no such file; it must have {ALLOWED}")
-    with as_data_error(where):
-        lines = file.read_bytes().decode("utf-8", errors="replace").splitlines()
-    labelled = [_parse(line, f"{where}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not labelled:
-        raise DataError(f"{where}: is empty; it must have {ALLOWED}")
-    return labelled
+    lines = read_json_lines(file, {"text": str, "label": str}, where)
+    return [_labelled(line, f"{where}, text {number}") for number, line in enumerate(lines, 1)]
 
 
-def _parse(line: str, where: str) -> LabelledText:
-    try:
-        value: Any = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: is not JSON ({error}); it must have {ALLOWED}") from error
+def _labelled(line: Item, where: str) -> LabelledText:
     for name in ("text", "label"):
-        if not isinstance(value, dict) or not isinstance(value.get(name), str) or not value[name].strip():
+        if not line[name].strip():
             raise DataError(f"{where}: has no {name}; it must have {ALLOWED}")
-    domain = value.get("domain")
-    return LabelledText(value["text"], value["label"], domain if isinstance(domain, str) else None)
+    domain = line.get("domain")
+    if domain is not None and not isinstance(domain, str):
+        raise DataError(f"{where}: its domain {domain} must be text; it must have {ALLOWED}")
+    return LabelledText(line["text"], line["label"], domain)
 
 
 def assign_tasks(labelled: Sequence[LabelledText], num_tasks: int | None, order: int, where: str) -> list[list[str]]:

@@ -1,23 +1,52 @@
-"""Documents: reading text from files, and splitting it into training and validation documents."""
+"""Documents: finding files, reading text from them, and splitting it into training and validation documents."""
 
+import codecs
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from glob import glob, has_magic
 from hashlib import sha256
 from pathlib import Path
 
 from nested_learning.errors import DataError
 
+# the mark at the beginning of a file names its encoding and is no part of the text; longer marks come first, because
+# that of utf-32 begins as that of utf-16
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# how to get text that can be read from text in another encoding
+CONVERT = "convert it: iconv -f <its encoding> -t utf-8"
+
 
 @contextmanager
-def as_data_error(where: str) -> Iterator[None]:
-    """Turn an OSError raised inside the context into a DataError that begins with `where`."""
+def as_data_error(where: str, fix: str = "make it readable") -> Iterator[None]:
+    """Turn an OSError raised inside the context into a DataError that begins with `where` and ends with `fix`."""
     try:
         yield
-    except OSError as error:
-        raise DataError(
-            f"{where}: cannot be read ({error}); make it readable, or use data=text data.path=<another file>"
-        ) from error
+    # RuntimeError: the home of a user who is not known, as in ~nobody/texts
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{where}: cannot be read ({error}); {fix}") from error
+
+
+def find_files(source: str) -> list[Path]:
+    """Return the files that `source` names: a file, a folder with all files below it, or a glob; sorted by name.
+
+    Returns an empty list where there is none. Raises OSError for a folder that cannot be listed.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return list(walk_files(path))
+    if has_magic(source):
+        # Path.glob does not accept absolute patterns
+        return [match for match in map(Path, sorted(glob(str(path), recursive=True))) if match.is_file()]  # noqa: PTH207
+    return []
 
 
 def walk_files(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[Path]:
@@ -33,14 +62,18 @@ def walk_files(folder: Path, skip: frozenset[str] = frozenset()) -> Iterator[Pat
                 yield path
 
 
+def encoding_of(head: bytes) -> str:
+    """Return the encoding of a file that begins with `head`: the one that its mark names, or utf-8 without a mark."""
+    return next((encoding for mark, encoding in MARKS.items() if head.startswith(mark)), "utf-8")
+
+
 def to_text(data: bytes) -> str | None:
-    """Decode `data`. Return None for what is not text: empty, not utf-8, or with a NUL byte."""
-    if not data or b"\0" in data:
-        return None
+    """Decode the contents of a file. Return None for what is not text: empty, in an unknown encoding, or with a NUL."""
     try:
-        return data.decode("utf-8")
+        text = data.decode(encoding_of(data))
     except UnicodeDecodeError:
         return None
+    return text if text and "\0" not in text else None
 
 
 def split_documents(documents: Sequence[str], val_fraction: float) -> tuple[list[str], list[str]]:

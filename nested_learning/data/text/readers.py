@@ -1,22 +1,25 @@
-"""Stream documents from files and data sets of any size: text, JSON lines, parquet, Arrow, Hugging Face."""
+"""Stream documents from files and data sets of any size: text, JSON lines, CSV, parquet, Arrow, Hugging Face."""
 
+import csv
 import gzip
 import io
-import json
+import re
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import glob, has_magic
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nested_learning.data.text.documents import to_text, walk_files
+from nested_learning.data.text.documents import encoding_of, find_files, to_text
+from nested_learning.data.text.json_lines import is_json_lines, is_unicode, numbered, parse_object
 from nested_learning.errors import ConfigError, DataError
 
 HUB = "hf:"
 JSON_LINES = (".jsonl", ".ndjson", ".json")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 COMPRESSED = (".gz", ".zst")
 # rows of a table, and characters of a text file with separators, that are in memory at a time
 ROWS, CHARACTERS = 1024, 1 << 20
@@ -45,6 +48,10 @@ class Reader:
     field: str = "text"
     separator: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.separator == "":
+            raise ConfigError("--separator '': has no character; give the text between documents, or leave it out")
+
     def read(self, name: str, skip: int = 0) -> Documents:
         """Yield the documents of the input `name` after the first `skip`. Raises DataError that names file and line."""
         if name.startswith(HUB):
@@ -59,11 +66,13 @@ class Reader:
                 yield from _read_arrow(path, self.field, skip)
             elif kind in JSON_LINES:
                 yield from _read_lines(path, self.field, skip)
+            elif kind in DELIMITERS:
+                yield from _read_csv(path, self.field, DELIMITERS[kind], skip)
             elif self.separator is not None:
                 yield from islice(_read_separated(path, self.separator), skip, None)
             elif skip == 0:
                 with _open(path) as file:
-                    yield to_text(file.read())
+                    yield _plain(to_text(file.read()), path)
 
 
 def find_inputs(sources: Sequence[str]) -> list[Input]:
@@ -76,23 +85,35 @@ def find_inputs(sources: Sequence[str]) -> list[Input]:
         if source.startswith(HUB):
             inputs.append(Input(source, None))
             continue
-        files = [str(path) for path in _find_files(source)]
+        files = [str(path) for path in without_notes(find_files(source))]
         if not files:
             raise ConfigError(f"{source}: no such file, or a folder without files; {ALLOWED}")
         inputs += [Input(name, Path(name).stat().st_size) for name in files]
     return inputs
 
 
-def _find_files(source: str) -> Iterable[Path]:
-    path = Path(source).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        return walk_files(path)
-    if has_magic(source):
-        # Path.glob does not accept absolute patterns
-        return filter(Path.is_file, map(Path, sorted(glob(str(path), recursive=True))))  # noqa: PTH207
-    return []
+def without_notes(files: Sequence[Path]) -> list[Path]:
+    """Return `files` without those that `datasets` keeps next to its tables, which are no text of the data set.
+
+    Raises ConfigError for a saved data set with several splits, of which one must be chosen.
+    """
+    tables = {file.parent for file in files if file.suffix == ".arrow"}
+    kept = []
+    for file in files:
+        if file.name == "dataset_dict.json":
+            splits = sorted(folder.name for folder in tables if folder.parent == file.parent)
+            if len(splits) > 1:
+                raise ConfigError(
+                    f"{file.parent}: has the splits {', '.join(splits)}; give one, such as {file.parent / splits[-1]}"
+                )
+        elif file.parent not in tables or not _is_note(file):
+            kept.append(file)
+    return kept
+
+
+def _is_note(file: Path) -> bool:
+    # a cache holds what `map` and `filter` once made of the table
+    return file.name in ("dataset_info.json", "state.json") or file.name.startswith("cache-")
 
 
 def _kind(name: str) -> str:
@@ -106,7 +127,8 @@ def _as_data_error(name: str) -> Iterator[None]:
     """Turn what the reading libraries raise for bad input into a DataError that begins with `name`."""
     try:
         yield
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    # NotImplementedError: parquet whose compression this build of its library lacks
+    except (OSError, EOFError, ValueError, NotImplementedError, zlib.error, csv.Error) as error:
         raise DataError(
             f"{name}: cannot be read ({type(error).__name__}: {error}); repair the file, or leave it out"
         ) from error
@@ -117,6 +139,12 @@ def _open(path: Path) -> io.BufferedReader:
     if path.suffix.lower() == ".gz":
         return io.BufferedReader(gzip.open(path))
     return io.BufferedReader(_Zstandard(path), 1 << 20) if path.suffix.lower() == ".zst" else path.open("rb")
+
+
+def _open_text(path: Path) -> io.TextIOWrapper:
+    """Open a file for reading as text, decompressed. Bytes that are not text become lone surrogates."""
+    file = _open(path)
+    return io.TextIOWrapper(file, encoding_of(file.peek(4)[:4]), "surrogateescape", newline="\n")
 
 
 class _Zstandard(io.RawIOBase):
@@ -168,12 +196,16 @@ class _Zstandard(io.RawIOBase):
 
 
 def _read_separated(path: Path, separator: str) -> Documents:
-    """Yield the texts between separators, without line ends around them. Empty texts are no documents."""
-    with io.TextIOWrapper(_open(path), encoding="utf-8", newline="") as file:
+    """Yield the texts between separators, without line ends around them. Empty texts are no documents.
+
+    A line end in the separator is also found as the two characters that it is in files of Windows.
+    """
+    between = re.compile(re.escape(separator).replace("\\\n", "\r?\n"))
+    with _open_text(path) as file:
         unfinished = ""
         while text := file.read(CHARACTERS):
             # the last text may continue in the next read, and a separator may be split between two reads
-            *complete, unfinished = (unfinished + text).split(separator)
+            *complete, unfinished = between.split(unfinished + text)
             yield from _strip(complete)
         yield from _strip([unfinished])
 
@@ -182,22 +214,28 @@ def _strip(texts: list[str]) -> Documents:
     for text in texts:
         stripped = text.strip("\r\n")
         if stripped:
-            yield None if "\0" in stripped else stripped
+            yield _usable(stripped)
 
 
 def _read_lines(path: Path, field: str, skip: int) -> Documents:
-    with _open(path) as file:
-        lines = ((number, line) for number, line in enumerate(file, start=1) if not line.isspace())
+    with _open_text(path) as file:
         # skipped lines are not parsed
-        for number, line in islice(lines, skip, None):
-            try:
-                values = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not JSON ({error}); each line must be an object") from error
-            if not isinstance(values, dict) or field not in values:
-                keys = f"its keys are {', '.join(values)}" if isinstance(values, dict) else "it is not an object"
-                raise DataError(f"{path}, line {number}: no key {field!r}, {keys}; give the key of the text as --field")
-            yield _text_of(values[field], f"{path}, line {number}")
+        for place, line in islice(numbered(file, str(path)), skip, None):
+            values = parse_object(line, place)
+            if field not in values:
+                keys = ", ".join(values) or "none"
+                raise DataError(f"{place}: no key {field!r}, its keys are {keys}; give the key of the text as --field")
+            yield _text_of(values[field], place)
+
+
+def _read_csv(path: Path, field: str, delimiter: str, skip: int) -> Documents:
+    # the default limit, 131,072 characters, is less than a long document
+    csv.field_size_limit(sys.maxsize)
+    with _open_text(path) as file:
+        rows = csv.DictReader(file, delimiter=delimiter)
+        _require_column(path, field, list(rows.fieldnames or []))
+        for row in islice(rows, skip, None):
+            yield _text_of(row[field], f"{path}, line {rows.line_num}")
 
 
 def _read_parquet(path: Path, field: str, skip: int) -> Documents:
@@ -233,15 +271,25 @@ def _read_batches(batches: Iterable[Any], field: str, skip: int, path: Path) -> 
     for batch in batches:
         taken = min(skip, batch.num_rows)
         skip -= taken
-        for text in batch.slice(taken).column(field).to_pylist():
+        for text in _as_bytes(batch.slice(taken).column(field)).to_pylist():
             yield _text_of(text, f"{path}, column {field}")
 
 
+def _as_bytes(column: Any) -> Any:
+    """Return a column of text as one of bytes, because Arrow's own conversion fails at the first that is not utf-8."""
+    arrow = _library("pyarrow")
+    if arrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    is_text = arrow.types.is_string(column.type) or arrow.types.is_string_view(column.type)
+    if is_text or arrow.types.is_large_string(column.type):
+        return column.cast(arrow.large_binary())
+    return column
+
+
 def _require_column(path: Path, field: str, columns: list[str]) -> None:
-    if field not in columns:
-        raise DataError(
-            f"{path}: no column {field!r}, only {', '.join(columns)}; give the column of the text as --field"
-        )
+    if columns.count(field) != 1:
+        problem = f"no column {field!r}, only" if field not in columns else f"more than one column {field!r} of"
+        raise DataError(f"{path}: {problem} {', '.join(columns)}; give the column of the text as --field")
 
 
 def _read_hub(name: str, field: str, skip: int) -> Documents:
@@ -260,21 +308,26 @@ def _read_hub(name: str, field: str, skip: int) -> Documents:
         yield _text_of(row[field], f"{name}, column {field}")
 
 
-def _text_of(value: Any, where: str) -> str | None:
+def _text_of(value: Any, place: str) -> str | None:
     """Return `value` if it is usable text, None if it is null, empty or malformed. Raises DataError for other types."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "surrogateescape")
     if value is None:
         return None
     if not isinstance(value, str):
-        raise DataError(f"{where}: is {type(value).__name__}, not text; give another --field")
-    return value if value and "\0" not in value and _is_unicode(value) else None
+        raise DataError(f"{place}: is {type(value).__name__}, not text; give another --field")
+    return _usable(value)
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _usable(text: str) -> str | None:
+    """Return `text`, or None where it is empty, has a NUL, or was not utf-8."""
+    return text if text and "\0" not in text and is_unicode(text) else None
+
+
+def _plain(text: str | None, path: Path) -> str | None:
+    if text is not None and is_json_lines(text):
+        raise DataError(f"{path}: holds JSON lines; rename it to {path.stem}.jsonl, so that its texts are read")
+    return text
 
 
 def _library(name: str) -> Any:

@@ -2,17 +2,31 @@
 
 import codecs
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 
-from nested_learning.data.text.documents import as_data_error, to_text, walk_files
+from nested_learning.data.text.documents import CONVERT, as_data_error, find_files, to_text
+from nested_learning.data.text.json_lines import is_json_lines
 from nested_learning.data.text.packed import DocumentsConfig, PackedText
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 
-ALLOWED = "use data.path=<utf-8 text file, folder or glob>"
+KEY = "data.path"
+ALLOWED = "<utf-8 text file, folder or glob>"
+# files that are no plain text, although some of them read as such: their format, by suffix
+FORMATS = {
+    ".jsonl": "JSON lines",
+    ".ndjson": "JSON lines",
+    ".parquet": "parquet",
+    ".arrow": "Arrow",
+    ".gz": "compressed",
+    ".zst": "compressed",
+    ".tokens": "token shards",
+}
+# tables that a folder of plain text may hold too, such as the package.json of a program
+TABLES = {".json": "JSON", ".csv": "a table", ".tsv": "a table"}
 
 
 @dataclass(kw_only=True)
@@ -30,31 +44,67 @@ class TextConfig(DocumentsConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.path:
-            raise ConfigError(f"data=text: data.path is missing; {ALLOWED}")
+            raise ConfigError(f"data=text: data.path is missing; use {KEY}={ALLOWED}")
         if self.span is not None and not (len(self.span) == 2 and 0 <= self.span[0] < self.span[1]):
             raise ConfigError(
                 f"data.span={self.span}: must be the first byte and the end, such as data.span=[0,1000000]"
             )
 
+    def require_files(self) -> None:
+        """Raise DataError for a path that is missing or no plain text."""
+        for name in self._paths:
+            find_texts(name)
+
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:
         """Read the files. `seed` only permutes rows. Raises DataError for a path that is missing, empty or not text."""
-        paths = [self.path] if isinstance(self.path, str) else self.path or []
+        paths = self._paths
         documents = read_documents(paths) if self.span is None else [read_span(paths, self.span)]
-        return self.pack(documents, f"data.path={','.join(paths)}", tokenizer)
+        return self.pack(documents, f"{KEY}={','.join(paths)}", tokenizer)
+
+    @property
+    def _paths(self) -> list[str]:
+        return paths_of(self.path)
 
 
-def read_documents(paths: Iterable[str]) -> list[str]:
-    """Read every file that `paths` name, in the order given and sorted by name within a folder or glob.
+def paths_of(paths: str | list[str] | None) -> list[str]:
+    """Return the paths that the value of an option names."""
+    return [paths] if isinstance(paths, str) else paths or []
+
+
+def read_documents(paths: Sequence[str], key: str = KEY) -> list[str]:
+    """Read every file that `paths`, the value of the option `key`, name: in this order, and by name within a folder.
 
     A file that is named itself must be text. Within a folder or glob, files that are empty or not utf-8 are left out
-    with a warning, hidden files without one. Raises DataError for a path that is missing or has no text, and for any
-    file that cannot be read.
+    with a warning, hidden files without one. Raises DataError for a path that is missing, has no text or holds records,
+    and for any file that cannot be read.
     """
-    documents: list[str] = []
-    for name in paths:
-        with as_data_error(f"data.path={name}"):
-            documents += _read_path(name)
-    return documents
+    return [text for name in paths for text in _read_path(name, key)]
+
+
+def find_texts(name: str, key: str = KEY) -> list[Path]:
+    """Return the files that `name` means. Raises DataError where there is none, or one is no plain text by its name."""
+    where = f"{key}={name}"
+    with as_data_error(where, f"use {key}={ALLOWED}"):
+        files = find_files(name)
+        is_folder = Path(name).expanduser().is_dir() or has_magic(name)
+    if not files:
+        problem = "no text there, it has no files" if is_folder else "no such file or folder"
+        raise DataError(f"{where}: {problem}; use {key}={ALLOWED}")
+    for file in files:
+        if file.suffix.lower() in FORMATS:
+            raise _not_plain(file, FORMATS[file.suffix.lower()], name, key)
+    if all(file.suffix.lower() in TABLES for file in files):
+        raise _not_plain(files[0], TABLES[files[0].suffix.lower()], name, key)
+    return files
+
+
+def _not_plain(file: Path, what: str, name: str, key: str) -> DataError:
+    if what == "token shards":
+        return DataError(f"{key}={name}: holds {what}, not text; use data=tokens data.path={file.parent}")
+    return DataError(
+        f"{key}={name}: {file.name} is {what}, not plain text; run python scripts/prepare_data.py <shards> {name} and "
+        f"use data=tokens data.path=<shards>, or name only text files, such as '{key}=docs/*.md'"
+    )
 
 
 def read_span(paths: Sequence[str], span: Sequence[int]) -> str:
@@ -64,9 +114,10 @@ def read_span(paths: Sequence[str], span: Sequence[int]) -> str:
     """
     start, end = span
     where = f"data.path={','.join(paths)} data.span=[{start},{end}]"
-    file = Path(paths[0]).expanduser()
-    if len(paths) != 1 or not file.is_file():
+    files = find_texts(paths[0])
+    if len(paths) != 1 or len(files) != 1:
         raise DataError(f"{where}: data.span needs a single file; give one file, or leave data.span out")
+    (file,) = files
     with as_data_error(where):
         size = file.stat().st_size
         with file.open("rb") as opened:
@@ -76,8 +127,9 @@ def read_span(paths: Sequence[str], span: Sequence[int]) -> str:
         raise DataError(f"{where}: the file has {size} bytes; use at most data.span=[{start},{size}]")
     text = _decode_complete(data)
     if not text or "\0" in text:
-        raise DataError(f"{where}: is not utf-8 text; {ALLOWED}")
-    return text
+        raise DataError(f"{where}: is not utf-8 text, or has a NUL; {CONVERT}")
+    # a mark of the encoding is no part of the text
+    return text.removeprefix("\ufeff")
 
 
 def _decode_complete(data: bytes) -> str | None:
@@ -91,39 +143,25 @@ def _decode_complete(data: bytes) -> str | None:
         return None
 
 
-def _read_path(name: str) -> list[str]:
-    path = Path(name).expanduser()
-    if path.is_file():
-        return [_read_file(path, name)]
-    if path.is_dir():
-        return _read_files(walk_files(path), name)
-    if has_magic(name):
-        # Path.glob does not accept absolute patterns
-        matches = sorted(glob(str(path), recursive=True))  # noqa: PTH207
-        return _read_files((match for match in map(Path, matches) if match.is_file()), name)
-    raise DataError(f"data.path={name}: no such file or folder; {ALLOWED}")
-
-
-def _read_file(path: Path, name: str) -> str:
-    data = path.read_bytes()
-    text = to_text(data)
-    if text is None:
-        problem = "is not utf-8 text" if data else "is empty"
-        raise DataError(f"data.path={name}: {problem}; {ALLOWED}")
-    return text
-
-
-def _read_files(files: Iterable[Path], name: str) -> list[str]:
-    """Read the files of a folder or glob, given as `name`, and leave out what is not text."""
-    texts = {path: to_text(path.read_bytes()) for path in files}
-    documents = [text for text in texts.values() if text is not None]
-    left_out = [path for path, text in texts.items() if text is None]
+def _read_path(name: str, key: str) -> list[str]:
+    where = f"{key}={name}"
+    files = find_texts(name, key)
+    with as_data_error(where, f"make it readable, or use {key}={ALLOWED}"):
+        texts = {path: to_text(path.read_bytes()) for path in files}
+    documents = {path: text for path, text in texts.items() if text is not None}
+    for path, text in documents.items():
+        if is_json_lines(text):
+            raise _not_plain(path, "JSON lines", name, key)
+    left_out = [path for path in files if path not in documents]
     if not documents:
-        reason = f"all {len(left_out)} files are empty or not utf-8" if left_out else "it has no files"
-        raise DataError(f"data.path={name}: no text there, {reason}; {ALLOWED}")
+        if Path(name).expanduser().is_file():
+            problem = f"is not utf-8 text, or has a NUL; {CONVERT}" if files[0].stat().st_size else "is empty"
+        else:
+            problem = f"no text there, all {len(left_out)} files are empty or not utf-8"
+        raise DataError(f"{where}: {problem}; use {key}={ALLOWED}")
     if left_out:
         logging.getLogger(__name__).warning(
-            "warning: data.path=%s: left out %d of %d files, empty or not utf-8 text: %s ...",
-            *(name, len(left_out), len(texts), left_out[0]),
+            "warning: %s: left out %d of %d files, empty or not utf-8 text: %s ...",
+            *(where, len(left_out), len(texts), left_out[0]),
         )
-    return documents
+    return list(documents.values())

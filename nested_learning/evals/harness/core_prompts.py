@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from nested_learning.evals.harness.json_lines import Item
+from nested_learning.data.text.json_lines import Item
 from nested_learning.evals.requests import LoglikelihoodRequest, common_length, split_after
 from nested_learning.evals.variable_length import Text
 

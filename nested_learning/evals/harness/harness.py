@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from nested_learning.data.text.json_lines import Item
 from nested_learning.errors import ConfigError, DataError
-from nested_learning.evals.harness.json_lines import Item
 from nested_learning.evals.harness.lm import Encoder, template_lm
 from nested_learning.evals.harness.local_tasks import read_items, read_tasks
 from nested_learning.evals.metrics import Metric, Samples

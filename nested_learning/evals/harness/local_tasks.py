@@ -7,10 +7,13 @@ from typing import Any
 
 import yaml
 
+from nested_learning.data.text.json_lines import Item, read_json_lines
 from nested_learning.errors import ConfigError, DataError
-from nested_learning.evals.harness.json_lines import Item, read_json_lines
 
 TASKS = Path(__file__).parent / "tasks"
+
+# the keys of questions, and the types of their values
+KINDS = {"query": str, "choices": list, "gold": int, "context_options": list, "continuation": str, "context": str}
 
 # HellaSwag's texts from WikiHow contain marks such as [title]; files that are already cleaned have none
 MARKED = ("hellaswag",)
@@ -43,10 +46,10 @@ def find_files(folder: Path, tasks: dict[str, dict[str, Any]], wanted: list[str]
 
 def read_items(name: str, path: Path, keys: list[str]) -> list[Item]:
     """Return the questions in a task's file; raise DataError for a line that is not one."""
-    items = read_json_lines(path, *keys)
+    items = read_json_lines(path, {key: KINDS[key] for key in keys})
     for number, item in enumerate(items, 1):
         options = [item[key] for key in ("choices", "context_options") if key in keys]
-        if options and not (isinstance(options[0], list) and item["gold"] in range(len(options[0]))):
+        if options and item["gold"] not in range(len(options[0])):
             raise DataError(f"{path}, question {number}: gold={item['gold']} is not the index of a choice")
     return [unmark(item) for item in items] if name.startswith(MARKED) else items
 

@@ -6,8 +6,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nested_learning.data.text.json_lines import Item, read_json_lines
 from nested_learning.errors import ConfigError, DataError
-from nested_learning.evals.harness.json_lines import Item, read_json_lines
 from nested_learning.evals.metrics import Metric, Samples
 from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.evals.requests import GenerationRequest, generate_text, memorize_all, read_all
@@ -48,7 +48,7 @@ class Translation:
         """Return the sentences in the tokens of the model. Raises ConfigError or DataError for a bad model or file."""
         chrf_scorer()
         encode = partial(encode_text, ctx.require_tokenizer("translation"))
-        items = read_json_lines(self.path, "context", "continuation")
+        items = read_json_lines(self.path, {"context": str, "continuation": str})
         parts = [self._split_lesson(number, item) for number, item in enumerate(items, 1)]
         lessons = [lesson for lesson, _ in parts]
         found = []

@@ -127,10 +127,10 @@ def test_texts_per_label_limits_the_training_texts(path):
     "content, message",
     [
         ("", "is empty"),
-        ('{"text": "a", "label": "b"}\n{"text": ', "line 2: is not JSON"),
+        ('{"text": "a", "label": "b"}\n{"text": ', "line 2: not JSON"),
         ('{"text": "a"}', "line 1: has no label"),
-        ('{"text": " ", "label": "b"}', "line 1: has no text"),
-        ('["a", "b"]', "line 1: has no text"),
+        ('{"text": " ", "label": "b"}', "text 1: has no text"),
+        ('["a", "b"]', r'line 1: \["a", "b"\] is not an object'),
         ("\n".join(['{"text": "a", "label": "b"}'] * 9), "label b has no domain; .* data.num_tasks"),
     ],
 )

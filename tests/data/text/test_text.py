@@ -1,3 +1,4 @@
+import gzip
 import logging
 import os
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nested_learning.data.text.packed import PackedText
-from nested_learning.data.text.text import TextConfig, read_documents
+from nested_learning.data.text.text import TextConfig, read_documents, read_span
 from nested_learning.errors import ConfigError, DataError
 
 
@@ -55,8 +56,31 @@ def test_validation_files_were_not_trained_on(tmp_path: Path) -> None:
     assert sum(text in validation for text in files.values()) == 3
 
 
+def test_a_program_may_hold_tables_between_its_text(tmp_path: Path) -> None:
+    for name in ("a.py", "package.json", "table.csv"):
+        (tmp_path / name).write_text(name)
+    assert read_documents([str(tmp_path)]) == ["a.py", "package.json", "table.csv"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_the_mark_of_an_encoding_is_obeyed_and_no_part_of_the_text(tmp_path: Path, encoding: str) -> None:
+    text = "€zeile é 漢字\r\n"
+    (tmp_path / "a.txt").write_bytes((text if encoding[-1] in "g62" else f"\ufeff{text}").encode(encoding))
+    assert read_documents([str(tmp_path / "a.txt")]) == [text]
+
+
+def test_a_span_has_no_mark_of_the_encoding(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufefftext and more".encode())
+    assert read_span([str(tmp_path / "a.txt")], [0, 7]) == "text"
+
+
+def test_the_home_of_nobody_is_refused() -> None:
+    with pytest.raises(DataError, match=r"data\.path=~no_such_user/a: cannot be read"):
+        read_documents(["~no_such_user/a"])
+
+
 def test_line_ends_and_other_characters_are_kept(tmp_path: Path) -> None:
-    text = "﻿zeile é\r\nzeile\r\n" * 20
+    text = "€zeile é\r\nzeile\r\n" * 20
     source = config(str(write(tmp_path, a=text) / "a.txt")).build(0)
     read = text_of(source, "train").replace("<|end|>", "")
     assert text.startswith(read)
@@ -94,6 +118,24 @@ def test_folders_and_globs_leave_out_files_that_are_not_text_with_a_warning(
         assert "binary.txt" in caplog.text
 
 
+# files that would be read as text, although their records or compressed bytes are not it
+LINES = b'{"text": "a"}\n{"text": "b"}\n'
+FOREIGN = {
+    "records.jsonl": LINES,
+    "records.NDJSON": LINES,
+    "lines.txt": b"\n" + LINES,
+    "array.json": b'[{"text": "a"}]',
+    "table.csv": b"id,text\n1,a\n",
+    "text.txt.gz": gzip.compress(b"text"),
+    "mixed/a.md": b"text",
+    "mixed/more.jsonl": LINES,
+    "saved/data-00000-of-00001.arrow": b"ARROW1\0",
+    "saved/dataset_info.json": b'{"features": {}}',
+    "shards/manifest.json": b"{}",
+    "shards/train_00000.tokens": b"\0\1",
+}
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
@@ -107,6 +149,17 @@ def test_folders_and_globs_leave_out_files_that_are_not_text_with_a_warning(
         ("binaries/*", "no text there, all 2 files are empty or not utf-8"),
         ("dangling", "no such file or folder"),
         ("x" * 300, "cannot be read"),
+        ("records.jsonl", "records.jsonl is JSON lines, not plain text; run python scripts/prepare_data.py <shards> "),
+        ("records.NDJSON", "records.NDJSON is JSON lines"),
+        ("lines.txt", "lines.txt is JSON lines"),
+        ("array.json", "array.json is JSON,"),
+        ("table.csv", "table.csv is a table"),
+        ("text.txt.gz", "text.txt.gz is compressed"),
+        ("mixed", "more.jsonl is JSON lines"),
+        ("mixed/*", "more.jsonl is JSON lines"),
+        ("*.json", "array.json is JSON,"),
+        ("saved", "data-00000-of-00001.arrow is Arrow"),
+        ("shards", "holds token shards, not text; use data=tokens data.path=<?.*shards"),
     ],
 )
 def test_a_path_without_text_is_refused_by_name(tmp_path: Path, path: str, message: str) -> None:
@@ -114,12 +167,16 @@ def test_a_path_without_text_is_refused_by_name(tmp_path: Path, path: str, messa
     write(tmp_path / "binaries", one=b"\0", two=b"\xff")
     (tmp_path / "folder").mkdir()
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    for name, contents in FOREIGN.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(contents)
     where = str(tmp_path / path)
     for paths in ([where], [str(tmp_path / "good.txt"), where]):
         with pytest.raises(DataError, match=message) as caught:
             read_documents(paths)
         assert str(caught.value).startswith(f"data.path={where}: ")
-        assert "data.path=<" in str(caught.value)
+        # the option with what it should be
+        assert str(caught.value).count("data.path=") > 1
         assert "\n" not in str(caught.value)
 
 
