@@ -84,9 +84,7 @@ def _require(keys: Mapping[str, type], item: Item, place: str) -> None:
 
 
 def _is_a(kind: type, value: Any) -> bool:
+    if kind is list:
+        return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
     # not isinstance: a truth value would be a number
-    return type(value) is kind and (kind is not list or _is_texts(value))
-
-
-def _is_texts(values: list[Any]) -> bool:
-    return bool(values) and all(isinstance(each, str) for each in values)
+    return type(value) is kind
