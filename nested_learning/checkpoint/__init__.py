@@ -13,6 +13,7 @@ from nested_learning.checkpoint.layout import (
     read_config,
     read_json,
     read_progress,
+    run_of,
     verify,
     write_config,
 )
@@ -23,6 +24,7 @@ from nested_learning.checkpoint.tensors import (
     load_model,
     load_optimizer,
     model_tensors,
+    not_finite,
     plain,
 )
 
@@ -38,10 +40,12 @@ __all__ = [
     "load_model",
     "load_optimizer",
     "model_tensors",
+    "not_finite",
     "plain",
     "read_config",
     "read_json",
     "read_progress",
+    "run_of",
     "save",
     "tidy",
     "verify",

@@ -1,6 +1,7 @@
 """The files of a checkpoint, and finding, verifying and reading them."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 CONFIG, PROGRESS, CARD, HASHES = "config.yaml", "progress.json", "README.md", "hashes.json"
 # prefix of a checkpoint directory until it is complete
 DRAFT = ".draft_"
+# the names of checkpoint directories; everything else in the folder is the user's
+STEP = re.compile(r"step_[0-9]{8}")
 # a world of one process, for readers outside of training
 ALONE = World(0, 1, 0, torch.device("cpu"), "gloo")
 
@@ -67,23 +70,47 @@ def find(path: Path) -> Path:
     """
     if (path / PROGRESS).is_file() or (path / HASHES).is_file():
         return path
-    pointer = path / FOLDER / LATEST
-    if not pointer.is_file():
+    folder = path / FOLDER
+    target = read_latest(folder)
+    if target is None and not steps(folder):
         raise CheckpointError(
             f"{path}: no checkpoint here; give a run directory or one of its {FOLDER}/step_* directories"
         )
-    target = pointer.parent / pointer.read_text(encoding="utf-8").strip()
+    if target is None:
+        there = ", ".join(each.name for each in steps(folder))
+        raise CheckpointError(
+            f"{folder / LATEST}: names no checkpoint of this run; there are {there}; {way_out(folder / LATEST)}"
+        )
     if not target.is_dir() and target.name.startswith(DRAFT):
         # the process was killed between renaming the draft that `latest` names and updating `latest`
         target = target.with_name(target.name.removeprefix(DRAFT))
     if not target.is_dir():
-        raise CheckpointError(f"{pointer}: names {target.name}, which is missing; {way_out(target)}")
+        raise CheckpointError(f"{folder / LATEST}: names {target.name}, which is missing; {way_out(target)}")
     return target
 
 
+def read_latest(folder: Path) -> Path | None:
+    """Return the checkpoint in `folder` that `latest` names, or its complete draft; None where it names neither."""
+    try:
+        name = (folder / LATEST).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    # a path could lead out of the run, where a save would rename and remove directories
+    return folder / name if STEP.fullmatch(name.removeprefix(DRAFT)) else None
+
+
 def has_checkpoint(run: Path) -> bool:
-    """Return whether `run` has saved a checkpoint."""
-    return (run / FOLDER / LATEST).is_file()
+    """Return whether `run` has saved a checkpoint, even if `latest` is lost: the run must not start again then."""
+    return read_latest(run / FOLDER) is not None or bool(steps(run / FOLDER))
+
+
+def run_of(path: Path) -> Path:
+    """Return the run directory of `path`, a run directory, one of its checkpoints, or a checkpoint moved out of it."""
+    if path.parent.name == FOLDER:
+        return path.parents[1]
+    # a relative path such as "." has no parent by name
+    whole = path.resolve()
+    return whole.parents[1] if whole.parent.name == FOLDER else path
 
 
 def parts_of(file: Path) -> Path:
@@ -121,8 +148,10 @@ def read_progress(directory: Path) -> Progress:
     """Read progress.json. Raises CheckpointError when the file is damaged."""
     values = read_json(directory / PROGRESS)
     if set(values) != set(Progress.__dataclass_fields__):
+        strange = sorted(set(values) ^ set(Progress.__dataclass_fields__))
         raise CheckpointError(
-            f"{directory / PROGRESS}: keys {sorted(values)} are not those of this version; {way_out(directory)}"
+            f"{directory / PROGRESS}: made by another version of nested_learning, one of the two has no "
+            f"{', '.join(strange)}; use the version whose commit the environment.json of its run names"
         )
     return Progress(**values)
 
@@ -148,13 +177,13 @@ def way_out(damaged: Path) -> str:
     """Return what to do about a checkpoint that cannot be used."""
     others = [path for path in steps(damaged.parent) if path.name != damaged.name]
     if others:
-        return f"use an older one: resume={others[-1]} to train, checkpoint={others[-1]} to evaluate"
+        return f"use another one: resume={others[-1]} to train, checkpoint={others[-1]} to evaluate"
     return "there is no other checkpoint of this run: start a new run with another name"
 
 
 def steps(folder: Path) -> list[Path]:
     """Return the checkpoints in `folder`, the oldest first."""
-    return sorted(folder.glob("step_????????"))
+    return sorted(path for path in folder.glob("step_*") if STEP.fullmatch(path.name) and path.is_dir())
 
 
 def read_json(path: Path) -> dict[str, Any]:

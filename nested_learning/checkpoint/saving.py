@@ -28,6 +28,7 @@ from nested_learning.checkpoint.layout import (
     find,
     has_checkpoint,
     parts_of,
+    read_latest,
     steps,
     write_config,
 )
@@ -128,14 +129,10 @@ def _begin(draft: Path) -> None:
 def _finish(draft: Path, target: Path, keep_every: int) -> None:
     """Rename the complete draft to its final name, make it the latest, and remove old checkpoints."""
     folder = target.parent
-    if target.exists():
-        # a run that resumed from an older checkpoint reaches this step again. A directory cannot replace another in one
-        # atomic step, so `latest` first names the draft: a kill between the two renames still leaves it readable
-        write_atomic(folder / LATEST, draft.name + "\n")
-        _replace(draft, target)
-    else:
-        draft.rename(target)
-        sync(folder)
+    # before the draft is renamed: a kill between two renames of a checkpoint that is replaced, or before the first
+    # `latest` is written, then leaves a checkpoint that can be found
+    write_atomic(folder / LATEST, draft.name + "\n")
+    _replace(draft, target)
     write_atomic(folder / LATEST, target.name + "\n")
     _keep_newest(folder, target, keep_every)
 
@@ -144,8 +141,7 @@ def _replace(draft: Path, target: Path) -> None:
     """Replace the directory `target` by `draft`; called again after a kill, it completes the remaining renames."""
     replaced = target.with_name(f"{DRAFT}replaced")
     if target.exists():
-        if replaced.exists():
-            shutil.rmtree(replaced)
+        _remove(replaced)
         target.rename(replaced)
     draft.rename(target)
     sync(target.parent)
@@ -218,14 +214,21 @@ def _keep_newest(folder: Path, newest: Path, keep_every: int) -> None:
 
 def _remove_drafts(folder: Path) -> None:
     """Remove drafts and temporary files; a draft that `latest` names is complete and gets its final name first."""
-    pointer = folder / LATEST
-    named = folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else folder
-    if named.name.startswith(DRAFT) and named.is_dir():
+    named = read_latest(folder)
+    if named is not None and named.name.startswith(DRAFT) and named.is_dir():
         _replace(named, named.with_name(named.name.removeprefix(DRAFT)))
     for path in folder.glob(f"{DRAFT}*"):
-        shutil.rmtree(path)
+        _remove(path)
     for path in folder.glob(".*.tmp"):
         path.unlink()
+
+
+def _remove(path: Path) -> None:
+    """Remove a directory if it is there; of a link only the link, since what it names may be of another run."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def _card(model: nn.Module, config: dict[str, Any], progress: Progress) -> str:

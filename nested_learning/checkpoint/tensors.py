@@ -11,23 +11,29 @@ from nested_learning.checkpoint.layout import CONFIG, MODEL, OPTIMIZER, parts_of
 from nested_learning.errors import CheckpointError
 from nested_learning.optim.average import EMA
 from nested_learning.optim.optimizer import Optimizer
-from nested_learning.world.sharding import shard_like
+from nested_learning.world.sharding import gather_whole, shard_like
 from nested_learning.world.storage import describe_parts, read_parts
 
 
 def load_model(directory: Path, model: nn.Module) -> None:
-    """Fill `model`, in place. Raises CheckpointError naming tensors that are missing, unknown, or of another shape."""
+    """Fill `model`, in place.
+
+    Raises CheckpointError naming tensors that are missing, unknown, of another shape, or not finite.
+    """
     path, options = directory / MODEL, directory / CONFIG
     if not parts_of(path).is_dir():
         fill_model(path, _load_tensors(path), model, options)
         return
     check_model(path, _described(path), model, options)
-    _fill_from_parts(path, {name: tensor.data for name, tensor in model_tensors(model).items()})
+    tensors = {name: tensor.data for name, tensor in model_tensors(model).items()}
+    _fill_from_parts(path, tensors)
+    _refuse_broken(path, tensors)
 
 
 def fill_model(path: Path, saved: Mapping[str, Tensor], model: nn.Module, options: Path) -> None:
     """Copy what was `saved` in `path` into `model`, or raise CheckpointError that names the file of its `options`."""
     check_model(path, saved, model, options)
+    _refuse_broken(path, saved)
     for name, tensor in model_tensors(model).items():
         whole = saved[name].to(tensor.device)
         # `shard_like` imports torch.distributed, which takes a second, so it is called for sharded tensors only
@@ -65,6 +71,7 @@ def load_averaged(directory: Path, model: nn.Module) -> None:
     else:
         for key, weights in wanted.items():
             weights.data.copy_(found[key])
+    _refuse_broken(path, wanted)
 
 
 def load_optimizer(directory: Path, optimizer: Optimizer) -> None:
@@ -84,6 +91,11 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     kept = model.state_dict(keep_vars=True)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     return {name: tensor for name, tensor in tensors.items() if name in kept}
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold a number which is not finite; of sharded ones on all processes."""
+    return [name for name, tensor in tensors.items() if not _is_finite(tensor)]
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -111,6 +123,20 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: unreadable ({error}); {way_out(path.parent)}") from error
+
+
+def _refuse_broken(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    if broken := not_finite(tensors):
+        raise CheckpointError(
+            f"{path}: not finite: {', '.join(sorted(broken)[:3])} ({len(broken)} in all), so training had diverged; "
+            f"{way_out(path.parent)}"
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # the sum is 0, or NaN; unlike a test of each number, it is defined for sharded tensors
+    total = (tensor.detach() * 0).sum()
+    return bool((total if type(total) is Tensor else gather_whole(total)) == 0)
 
 
 def _kind(tensor: Tensor) -> str:

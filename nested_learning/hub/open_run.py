@@ -50,7 +50,7 @@ def open_trained(path: Path, device: str, weights: str = "model") -> Trained:
     if weights == "ema":
         checkpoint.load_averaged(directory, model)
     return Trained(
-        run=run_of(directory),
+        run=checkpoint.run_of(directory),
         checkpoint=directory,
         config=saved,
         progress=checkpoint.read_progress(directory),
@@ -68,11 +68,3 @@ def read_config(directory: Path) -> schema.Config:
             f"{directory} was made by another version of nested_learning: {error}; use the version whose commit the "
             "environment.json of its run names"
         ) from error
-
-
-def run_of(directory: Path) -> Path:
-    """Return the run directory of the checkpoint `directory`, or itself when it was moved out of its run."""
-    if directory.parent.name == checkpoint.FOLDER:
-        return directory.parents[1]
-    whole = directory.resolve()
-    return whole.parents[1] if whole.parent.name == checkpoint.FOLDER else directory

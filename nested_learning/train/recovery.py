@@ -116,12 +116,14 @@ class Recovery:
 
     def describe(self, loss: float, norm: float, norms: Mapping[str, tuple[float, float]], done: str) -> str:
         """Return the error message: where training diverged, and what to do."""
-        gradients = {name: gradient for name, (_, gradient) in norms.items()}
-        worst = sorted(gradients, key=lambda name: (math.isfinite(gradients[name]), -gradients[name]))[:3]
+        # weights that are not finite are the cause, whatever their gradients
+        values = {name: weight for name, (weight, _) in norms.items() if not math.isfinite(weight)}
+        values = values or {name: gradient for name, (_, gradient) in norms.items()}
+        worst = sorted(values, key=lambda name: (math.isfinite(values[name]), -values[name]))[:3]
         saved = "nothing was saved yet" if self.saved is None else f"last good checkpoint: {self.saved}"
         return (
             f"diverged at step {self.progress.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, largest in "
-            f"{', '.join(f'{name} ({gradients[name]:.4g})' for name in worst)}; {saved}; {done}; "
+            f"{', '.join(f'{name} ({values[name]:.4g})' for name in worst)}; {saved}; {done}; "
             f"read {self.ctx.directory / INCIDENT}; start another run with lower learning rates "
             "(optim.groups.<n>.lr) or a longer optim.schedule.warmup, or resume with divergence=rollback"
         )

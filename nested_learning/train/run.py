@@ -241,7 +241,7 @@ def run_directory(path: Path) -> Path:
     """Return the run directory of `path`, a run directory or one of its checkpoints. Raises CheckpointError."""
     if not path.is_dir():
         raise CheckpointError(f"resume={path}: no such directory; give a run, or one of its checkpoints/step_*")
-    return path.resolve().parents[1] if path.resolve().parent.name == checkpoint.FOLDER else path
+    return checkpoint.run_of(path)
 
 
 def refuse_changes(directory: Path, saved: dict[str, Any], given: dict[str, Any]) -> None:

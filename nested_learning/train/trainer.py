@@ -287,8 +287,18 @@ class Trainer:
             self.world.check_replicas(dict(self.model.named_parameters()) | self.optimizer.local_tensors())
 
     def save(self) -> None:
-        """Write a checkpoint of this step; every process must call this."""
+        """Write a checkpoint of this step, unless its weights are not finite; every process must call this.
+
+        Such weights would become the last good checkpoint. They are handled as `divergence` says: DivergedError, or a
+        rollback, after which `progress` is at an earlier step.
+        """
         self.check_replicas()
+        if checkpoint.not_finite(checkpoint.model_tensors(self.model)):
+            step = self.progress.step
+            batches = self.feed.micro_batches(step)
+            num_targets = self.count_targets(batches)
+            self.recovery.diverge(math.nan, math.nan, lambda: self.backward(batches, num_targets, step))
+            return
         plain, tokenizer = asdict(self.config), self.source.tokenizer
         with self.stopwatch.phase("checkpoint"):
             self.progress.phases, self.progress.lost = self.stopwatch.read(), self.stopwatch.lost

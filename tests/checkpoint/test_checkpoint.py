@@ -109,6 +109,78 @@ def test_a_latest_that_names_a_missing_checkpoint_is_an_error_with_a_fix(tmp_pat
         checkpoint.find(tmp_path / "a")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"\xff\xfe", b"step_4", b"step_00000004/", b"../../b/checkpoints/step_00000002", b"/", b"checkpoints"],
+)
+def test_a_latest_that_names_no_checkpoint_of_this_run_is_as_if_missing(tmp_path, parts, content):
+    for step in (2, 4):
+        save(tmp_path / "a", parts, step)
+    save(tmp_path / "b", parts, 2)
+    (tmp_path / "a" / "checkpoints" / "latest").write_bytes(content)
+    found = r"there are step_00000002, step_00000004; .*resume=.*a/checkpoints/step_00000004"
+    with pytest.raises(CheckpointError, match=found):
+        checkpoint.find(tmp_path / "a")
+    assert checkpoint.has_checkpoint(tmp_path / "a"), "the run must not start again from step 0"
+    # a run that resumes from one of them repairs it, and touches nothing outside
+    assert checkpoint.find(save(tmp_path / "a", parts, 6).parents[1]).name == "step_00000006"
+    assert sorted(path.name for path in (tmp_path / "b" / "checkpoints").iterdir()) == ["latest", "step_00000002"]
+
+
+def test_a_latest_that_names_a_draft_elsewhere_moves_nothing(tmp_path, parts):
+    save(tmp_path / "a", parts, 2)
+    elsewhere = tmp_path / ".draft_step_00000004"
+    elsewhere.mkdir()
+    (tmp_path / "a" / "checkpoints" / "latest").write_text("../../.draft_step_00000004")
+    checkpoint.tidy(tmp_path / "a")
+    assert elsewhere.is_dir() and not (tmp_path / "step_00000004").exists()
+
+
+@pytest.mark.parametrize("lost", ["delete", "folder"])
+def test_a_lost_latest_does_not_lose_the_run(tmp_path, parts, lost):
+    save(tmp_path / "a", parts, 2)
+    latest = tmp_path / "a" / "checkpoints" / "latest"
+    latest.unlink()
+    if lost == "folder":
+        latest.mkdir()
+    assert checkpoint.has_checkpoint(tmp_path / "a")
+    with pytest.raises(CheckpointError, match=r"there are step_00000002"):
+        checkpoint.find(tmp_path / "a")
+
+
+def test_links_are_read_and_only_they_are_removed(tmp_path, parts):
+    archived = tmp_path / "archive"
+    save(tmp_path / "a", parts, 2).rename(archived)
+    folder = tmp_path / "a" / "checkpoints"
+    (folder / "step_00000002").symlink_to(archived)
+    checkpoint.verify(checkpoint.find(tmp_path / "a"))
+    assert checkpoint.run_of(checkpoint.find(tmp_path / "a")) == tmp_path / "a"
+    for step in (2, 4, 6):
+        save(tmp_path / "a", parts, step)
+    assert (archived / "hashes.json").is_file() and not (folder / "step_00000002").exists()
+
+
+def test_files_of_the_user_between_checkpoints_stay(tmp_path, parts):
+    save(tmp_path / "a", parts, 2)
+    (tmp_path / "a" / "checkpoints" / "step_the_best").mkdir()
+    for step in (4, 6):
+        save(tmp_path / "a", parts, step)
+    assert (tmp_path / "a" / "checkpoints" / "step_the_best").is_dir()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused_and_change_nothing(tmp_path, config, parts, value):
+    save(tmp_path / "a", parts, 2)
+    with torch.no_grad():
+        parts[0].embedding.weight[3, 0] = value
+    saved = save(tmp_path / "a", parts, 4)
+    model = config.model.build(257, 1)
+    before = model.embedding.weight.clone()
+    with pytest.raises(CheckpointError, match=r"not finite: embedding.weight \(1 in all\).*resume=.*step_00000002"):
+        checkpoint.load_model(saved, model)
+    assert torch.equal(before, model.embedding.weight)
+
+
 def test_a_directory_without_checkpoint_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint here"):
         checkpoint.find(tmp_path)
@@ -130,7 +202,7 @@ def test_progress_of_another_version_is_refused(tmp_path, parts):
     saved = save(tmp_path / "a", parts, 2)
     values = json.loads((saved / "progress.json").read_text())
     (saved / "progress.json").write_text(json.dumps(values | {"rng_state": 1}))
-    with pytest.raises(CheckpointError, match="rng_state"):
+    with pytest.raises(CheckpointError, match=r"another version of nested_learning, .*rng_state; .*environment\.json"):
         checkpoint.read_progress(saved)
 
 

@@ -151,6 +151,16 @@ def test_weights_that_an_update_broke_are_undone_by_rollback_only(tmp_path, monk
     assert "looks like: weights" in page(tmp_path, "rollback")
 
 
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
+    break_weights(monkeypatch, 4)
+    with pytest.raises(DivergedError, match=r"largest in embedding.weight \(inf\).*last good .*step_00000002"):
+        make(tmp_path, steps=4, save_every=2).fit()
+    trainer = make(tmp_path, steps=4, save_every=2, divergence="rollback")
+    trainer.fit()
+    assert trainer.progress.skipped == [4]
+    checkpoint.load_model(checkpoint.find(tmp_path / "a"), trainer.model)
+
+
 def test_a_run_that_diverges_repeatedly_stops_with_an_error(tmp_path, monkeypatch):
     break_gradient(monkeypatch, *range(2, 20))
     with pytest.raises(DivergedError, match=f"{MAX_SKIPPED + 1} of the last 100 steps were not finite"):
