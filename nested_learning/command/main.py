@@ -51,7 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_phase(config: Config) -> Any:
-    """Return the result of `run(config)` in `phase/<name>.py`; the import is here because it loads torch."""
+    """Return the result of `run(config)` in `phase/<name>.py`; the import is here because it loads torch.
+
+    Raises NestedLearningError before it, where training would not find its data.
+    """
+    if config.phase.trains:
+        config.data.require_files()
     return import_module(f"nested_learning.phase.{config.phase.name}").run(config)
 
 

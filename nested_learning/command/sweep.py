@@ -154,6 +154,10 @@ def _check(jobs: Sequence[Job]) -> None:
     if launcher.name != "serial" and os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError(f"launcher={launcher.name}: torchrun shares its processes with launcher=serial only")
     launcher.check()
+    for job in jobs:
+        # a cluster may have files that this machine has not
+        if job.config.phase.trains and launcher.name != "submitit":
+            job.config.data.require_files()
 
 
 def _task(job: Job, title: str, run: Callable[[Config], object]) -> Task:

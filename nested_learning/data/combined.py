@@ -40,6 +40,11 @@ class CombinedConfig(PackingConfig):
         for name, source in self.sources.items():
             self._check(name, source)
 
+    def require_files(self, key: str = "data") -> None:
+        """Raise DataError or ConfigError where a source does."""
+        for name, source in self.sources.items():
+            source.require_files(f"{key}.sources.{name}")
+
     def open_sources(
         self, sources: Mapping[str, DataConfig], seed: int, tokenizer: Tokenizer | None
     ) -> dict[str, Source]:

@@ -42,6 +42,12 @@ class SequenceConfig(CombinedConfig):
                 "data=sequence: needs at least two domains; add to data.sources, or split one with data.segments=5"
             )
 
+    def require_files(self, key: str = "data") -> None:
+        """Raise DataError or ConfigError where a source does, or cannot be split."""
+        for name, source in self._located().items():
+            source.require_files(f"{key}.sources.{name}")
+        self.domains()
+
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> CombinedSource:
         """Open all domains with one tokenizer. Raises DataError or ConfigError as they do."""
         domains = self.domains()
@@ -55,10 +61,15 @@ class SequenceConfig(CombinedConfig):
     def domains(self) -> dict[str, DataConfig]:
         """Return the domains by name, with complete paths. Raises ConfigError for a source that cannot be split."""
         domains: dict[str, DataConfig] = {}
-        for name, source in self.sources.items():
-            located = source if self.folder is None else _resolve_paths(self.folder, source)
-            domains |= {name: located} if self.segments is None else _split_file(name, located, self.segments)
+        for name, source in self._located().items():
+            domains |= {name: source} if self.segments is None else _split_file(name, source, self.segments)
         return domains
+
+    def _located(self) -> dict[str, DataConfig]:
+        """Return the sources with complete paths."""
+        if self.folder is None:
+            return self.sources
+        return {name: _resolve_paths(self.folder, source) for name, source in self.sources.items()}
 
 
 class DomainSequence(CombinedSource):

@@ -71,6 +71,12 @@ class DataConfig(ABC):
         """Whether the state of the model is reset where a document begins inside a row."""
         return False
 
+    def require_files(self, key: str = "data") -> None:  # noqa: B027 (most tasks have no files)
+        """Raise DataError or ConfigError where a file that the options name is missing or in a format not read.
+
+        No text is read, so that a mistake is found at once. `key` is the full name of these options.
+        """
+
     @abstractmethod
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> Source:
         """Open the data. `tokenizer`: that of a trained model, or None to make the one that the options describe.

@@ -169,7 +169,10 @@ def test_a_process_exits_with_status_2_and_without_traceback_on_an_error(typed: 
     assert list(empty_folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("typed", [["model.dmi=3"], ["-m", "seed=0,1", "steps=0"], ["--help"], ["--cfg", "job"]])
+@pytest.mark.parametrize(
+    "typed",
+    [["model.dmi=3"], ["data=text", "data.path=nope"], ["-m", "seed=0,1", "steps=0"], ["--help"], ["--cfg", "job"]],
+)
 def test_torch_is_not_imported_for_an_error_or_for_help(typed: list[str], empty_folder: Path) -> None:
     code = f"import sys; from nested_learning.command.main import main; main({typed}); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=120, check=False)

@@ -10,7 +10,7 @@ from nested_learning.data.source import require_one_of
 from nested_learning.data.tasks.babi import TASKS, Story, find_task, read_stories, split_stories
 from nested_learning.data.tasks.haystack import NOISE, Tokens, essay, hide
 from nested_learning.data.tasks.qa_documents import DocumentSpec, QAConfig, QADocuments
-from nested_learning.data.text.text import read_documents
+from nested_learning.data.text.text import paths_of, read_documents, require_texts
 from nested_learning.data.tokenizers.choose_tokenizer import make_tokenizer
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.data.tokenizers.words import word_tokenizer
@@ -43,14 +43,21 @@ class BabilongConfig(QAConfig):
         if not 0 < self.held_out < 1:
             raise ConfigError(f"data.held_out={self.held_out}: must lie between 0 and 1, e.g. data.held_out=0.1")
 
+    def require_files(self, key: str = "data") -> None:
+        """Raise DataError for a task or book that is missing, and for a tokenizer that cannot be opened."""
+        super().require_files(key)
+        for task in self.tasks:
+            find_task(Path(str(self.path)), task, f"{key}.path")
+        require_texts(self.books, f"{key}.books")
+
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> "BabilongSource":
         """Read stories and books. Raises DataError for files in another format."""
         stories = [read_stories(find_task(Path(str(self.path)), task, "data.path")) for task in self.tasks]
         if tokenizer is None:
             is_words = self.tokenizer == "words"
             tokenizer = word_tokenizer(texts_of(stories)) if is_words else make_tokenizer(self.tokenizer, None, [])
-        paths = [self.books] if isinstance(self.books, str) else self.books or []
-        return BabilongSource(self, seed, tokenizer, stories, read_documents(paths))
+        books = read_documents(paths_of(self.books), "data.books")
+        return BabilongSource(self, seed, tokenizer, stories, books)
 
 
 class BabilongSource(QADocuments[Story]):

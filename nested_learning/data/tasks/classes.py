@@ -17,9 +17,10 @@ from nested_learning.data.tasks.labelled import (
     format_answer,
     format_question,
     read_labelled,
+    require_labelled,
     split_labelled,
 )
-from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_tokenizer
+from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_tokenizer, require_tokenizer
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.seeds import derive_seed
@@ -65,6 +66,13 @@ class ClassesConfig(DataConfig):
             if vars(self)[name] is not None:
                 require_at_least(1, **{name: vars(self)[name]})
         check_choice(self.tokenizer, self.vocab_size)
+
+    def require_files(self, key: str = "data") -> None:
+        """Raise DataError for a file that is missing, and for a tokenizer that cannot be opened."""
+        require_tokenizer(self.tokenizer, f"{key}.tokenizer")
+        for option, path in (("path", self.path), ("validation_path", self.validation_path)):
+            if path is not None:
+                require_labelled(path, f"{key}.{option}")
 
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> "Classes":
         """Read the files. Raises DataError for one that is missing or malformed, or labels without training texts."""

@@ -29,11 +29,15 @@ def read_labelled(path: str, key: str) -> list[LabelledText]:
     Raises DataError for a file that is missing or empty, and for a malformed line, with its number.
     """
     where = f"{key}={path}"
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise DataError(f"{where}: no such file; it must have {ALLOWED}")
-    lines = read_json_lines(file, {"text": str, "label": str}, where)
+    require_labelled(path, key)
+    lines = read_json_lines(Path(path).expanduser(), {"text": str, "label": str}, where)
     return [_labelled(line, f"{where}, text {number}") for number, line in enumerate(lines, 1)]
+
+
+def require_labelled(path: str, key: str) -> None:
+    """Raise DataError where there is no file `path`, the value of the option `key`."""
+    if not Path(path).expanduser().is_file():
+        raise DataError(f"{key}={path}: no such file; it must have {ALLOWED}")
 
 
 def _labelled(line: Item, where: str) -> LabelledText:

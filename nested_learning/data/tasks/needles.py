@@ -10,7 +10,7 @@ from nested_learning.data.tasks.haystack import NOISE, Tokens
 from nested_learning.data.tasks.needle_tasks import ADJECTIVES, ALL_TASKS, NOUNS, NeedleTask
 from nested_learning.data.tasks.prompts import Needles, Prompts
 from nested_learning.data.tasks.qa_documents import DocumentSpec, QAConfig, QADocuments
-from nested_learning.data.text.text import read_documents
+from nested_learning.data.text.text import paths_of, read_documents, require_texts
 from nested_learning.data.tokenizers.choose_tokenizer import make_tokenizer
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.data.tokenizers.words import WordTokenizer, word_tokenizer
@@ -43,12 +43,16 @@ class NeedlesConfig(QAConfig):
         if self.path is None and any(ALL_TASKS[task].haystack == "essay" for task in self.tasks):
             raise ConfigError("data.path is missing: one of data.tasks needs an essay haystack; use data.path=<books>")
 
+    def require_files(self, key: str = "data") -> None:
+        """Raise DataError for books that are missing or no plain text, and for a tokenizer that cannot be opened."""
+        super().require_files(key)
+        require_texts(self.path, f"{key}.path")
+
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> "NeedlesSource":
         """Read the books. Raises DataError for a path without text."""
         if tokenizer is None:
             tokenizer = all_words() if self.tokenizer == "words" else make_tokenizer(self.tokenizer, None, [])
-        paths = [self.path] if isinstance(self.path, str) else self.path or []
-        return NeedlesSource(self, seed, tokenizer, read_documents(paths))
+        return NeedlesSource(self, seed, tokenizer, read_documents(paths_of(self.path)))
 
 
 class NeedlesSource(QADocuments[tuple[Prompts, Needles]]):

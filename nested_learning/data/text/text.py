@@ -50,25 +50,27 @@ class TextConfig(DocumentsConfig):
                 f"data.span={self.span}: must be the first byte and the end, such as data.span=[0,1000000]"
             )
 
-    def require_files(self) -> None:
-        """Raise DataError for a path that is missing or no plain text."""
-        for name in self._paths:
-            find_texts(name)
+    def require_files(self, key: str = "data") -> None:
+        """Raise DataError for a path that is missing or no plain text, and for a tokenizer that cannot be opened."""
+        super().require_files(key)
+        require_texts(self.path, f"{key}.path")
 
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:
         """Read the files. `seed` only permutes rows. Raises DataError for a path that is missing, empty or not text."""
-        paths = self._paths
+        paths = paths_of(self.path)
         documents = read_documents(paths) if self.span is None else [read_span(paths, self.span)]
         return self.pack(documents, f"{KEY}={','.join(paths)}", tokenizer)
-
-    @property
-    def _paths(self) -> list[str]:
-        return paths_of(self.path)
 
 
 def paths_of(paths: str | list[str] | None) -> list[str]:
     """Return the paths that the value of an option names."""
     return [paths] if isinstance(paths, str) else paths or []
+
+
+def require_texts(paths: str | list[str] | None, key: str) -> None:
+    """Raise DataError where `paths`, the value of the option `key`, name something missing or no plain text."""
+    for name in paths_of(paths):
+        find_texts(name, key)
 
 
 def read_documents(paths: Sequence[str], key: str = KEY) -> list[str]:
@@ -114,10 +116,9 @@ def read_span(paths: Sequence[str], span: Sequence[int]) -> str:
     """
     start, end = span
     where = f"data.path={','.join(paths)} data.span=[{start},{end}]"
-    files = find_texts(paths[0])
-    if len(paths) != 1 or len(files) != 1:
+    (file, *others) = find_texts(paths[0])
+    if len(paths) != 1 or others or not Path(paths[0]).expanduser().is_file():
         raise DataError(f"{where}: data.span needs a single file; give one file, or leave data.span out")
-    (file,) = files
     with as_data_error(where):
         size = file.stat().st_size
         with file.open("rb") as opened:

@@ -30,6 +30,10 @@ class TokensConfig(PackingConfig):
                 "data=tokens: data.path is missing; use data.path=<a folder written by scripts/prepare_data.py>"
             )
 
+    def require_files(self, key: str = "data") -> None:
+        """Raise DataError for a folder without a manifest of token shards."""
+        read_manifest(Path(self.path or "").expanduser())
+
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:
         """Open the shards. `seed` only permutes rows.
 

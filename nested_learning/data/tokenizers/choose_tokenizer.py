@@ -26,6 +26,14 @@ def check_choice(tokenizer: str, vocab_size: int | None, prefix: str = "data.") 
         raise ConfigError(f"{prefix}vocab_size={vocab_size}: must be at least 257 (256 bytes, <|end|>); {fix}")
 
 
+def require_tokenizer(tokenizer: str, option: str) -> None:
+    """Raise ConfigError or DataError where `tokenizer`, the value of `option`, is a path without a tokenizer."""
+    if tokenizer not in ("byte", *TRAINED):
+        from nested_learning.data.tokenizers.tokenizer_files import read_tokenizer
+
+        read_tokenizer(tokenizer, option)
+
+
 def make_tokenizer(tokenizer: str, vocab_size: int | None, texts: Iterable[str], prefix: str = "data.") -> Tokenizer:
     """Return the byte tokenizer, train `bpe` or `words` on `texts`, or open the tokenizer at the path `tokenizer`.
 
