@@ -18,8 +18,8 @@ WORDS = {str: "text", int: "a whole number", list: "a list of texts"}
 def read_json_lines(path: Path, keys: Mapping[str, type], where: str = "") -> list[Item]:
     """Return the objects in the file `path`, each with a value of the given type for each of `keys`.
 
-    A list must be one of texts, and not empty. `where` names the file in errors; "": its path. Raises DataError, with
-    the line, for a file that cannot be read, is empty, or has other contents.
+    A list must be one of texts, and not empty; an object may be any value. `where` names the file in errors; "": its
+    path. Raises DataError, with the line, for a file that cannot be read, is empty, or has other contents.
     """
     where = where or str(path)
     with as_data_error(where):
@@ -87,4 +87,4 @@ def _is_a(kind: type, value: Any) -> bool:
     if kind is list:
         return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
     # not isinstance: a truth value would be a number
-    return type(value) is kind
+    return kind is object or type(value) is kind

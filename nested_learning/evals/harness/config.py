@@ -1,6 +1,7 @@
 """Options of the packs that run standard benchmarks."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nested_learning.data.source import DataConfig
@@ -12,13 +13,29 @@ if TYPE_CHECKING:
     from nested_learning.evals.harness.zeroshot import ZeroShot
 
 
+class TasksConfig(EvalConfig):
+    """What packs of tasks in local files share."""
+
+    def task_folder(self, path: str | None, tasks: list[str] | None, example: str) -> Path | None:
+        """Return the folder `path` of files such as `example`, None where all `tasks` are of files of one's own.
+
+        Raises ConfigError or DataError for tasks that are not known, and where there is no such folder.
+        """
+        from nested_learning.evals.harness.local_tasks import choose_tasks
+
+        chosen = choose_tasks(self.name, tasks)
+        if path is None and all("folder" in task for task in chosen.values()):
+            return None
+        return self.file(path, f"a folder with files such as {example}")
+
+
 @dataclass(kw_only=True)
-class ZeroShotConfig(EvalConfig):
+class ZeroShotConfig(TasksConfig):
     """Multiple choice and last-word prediction with lm-evaluation-harness, on files in the folder `path`.
 
-    `official`: use the harness's own tasks, which it downloads. `tasks`: names, null for all whose files are there.
-    `limit`: documents of each task, null for all. `max_length`: the last tokens of a context with its continuation,
-    null for any number. `batch_size` documents are evaluated at once.
+    `official`: use the harness's own tasks, which it downloads. `tasks`: names, or paths of files of tasks; null is all
+    whose files are there. `limit`: documents of each task, null for all. `max_length`: the last tokens of a context
+    with its continuation, null for any number. `batch_size` documents are evaluated at once.
     """
 
     path: str | None
@@ -43,16 +60,16 @@ class ZeroShotConfig(EvalConfig):
         """Return the pack; raise DataError where there is no such folder."""
         from nested_learning.evals.harness.zeroshot import ZeroShot
 
-        folder = None if self.official else self.file(self.path, "a folder with files such as piqa.jsonl")
-        return ZeroShot(folder, self.tasks, self.batch_size, self.limit, self.max_length)
+        folder = None if self.official else self.task_folder(self.path, self.tasks, "piqa.jsonl")
+        return ZeroShot(folder, self.tasks, self.batch_size, self.limit, self.max_length, is_official=self.official)
 
 
 @dataclass(kw_only=True)
-class CoreConfig(EvalConfig):
+class CoreConfig(TasksConfig):
     """DCLM's CORE on files in the folder `path`: examples before each question, accuracies centred on random guessing.
 
-    `tasks`: names, null for all whose files are there. `limit`: questions of each task, null for all. `batch_size`
-    questions are evaluated at once.
+    `tasks`: names, or paths of files of tasks; null is all whose files are there. `limit`: questions of each task, null
+    for all. `batch_size` questions are evaluated at once.
     """
 
     path: str | None
@@ -69,5 +86,5 @@ class CoreConfig(EvalConfig):
         """Return the pack; raise DataError where there is no such folder."""
         from nested_learning.evals.harness.core import Core
 
-        folder = self.file(self.path, "a folder with files such as arc_easy.jsonl")
+        folder = self.task_folder(self.path, self.tasks, "arc_easy.jsonl")
         return Core(folder, self.tasks, self.batch_size, self.limit)

@@ -5,18 +5,20 @@ From a question to its accuracy: `core_prompts.to_request` makes the prompt, wit
 """
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from nested_learning.errors import DataError
+from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.harness.core_prompts import KEYS, Rules, examples_for, in_order, to_request
-from nested_learning.evals.harness.local_tasks import find_files, read_items, read_tasks
+from nested_learning.evals.harness.local_tasks import Task, choose_tasks, find_files, read_items, read_tasks
 from nested_learning.evals.metrics import Metric, Samples, mean_of_means
 from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.evals.requests import LoglikelihoodRequest, loglikelihood
 from nested_learning.evals.variable_length import Score, encode_text
 from nested_learning.inference.session import Session
+from nested_learning.typed import check_at_least, check_one_of, convert_dataclass
 
 
 class CoreQuestion(NamedTuple):
@@ -28,24 +30,42 @@ class CoreQuestion(NamedTuple):
     gold: int | None
 
 
-class Core:
-    """Evaluates at most `limit` questions of each of `tasks` (None: all), whose files are in `folder`.
+@dataclass(frozen=True, kw_only=True)
+class CoreTask:
+    """The settings of a task, see `tasks/core.yaml`."""
 
-    A choice is right when it has the lowest loss per token, a text when greedy decoding generates it. `CORE` is the
-    mean of the centred accuracies of all 22 tasks, `CORE-<n>` of n of them. Source: DCLM, arXiv 2406.11794.
+    files: list[str]
+    kind: str
+    shots: int
+    chance: float
+    delimiter: str = " "
+
+
+class Core:
+    """Evaluates at most `limit` questions of each of `tasks`, whose files are in `folder`.
+
+    `tasks` None: all of CORE; a path names a file of tasks. A choice is right when it has the lowest loss per token, a
+    text when greedy decoding generates it. `CORE` is the mean of the centred accuracies of all 22 tasks, `CORE-<n>` of
+    n of them. Source: DCLM, arXiv 2406.11794.
     """
 
     reads_text = True
 
-    def __init__(self, folder: Path, tasks: list[str] | None, batch_size: int, limit: int | None) -> None:
+    def __init__(self, folder: Path | None, tasks: list[str] | None, batch_size: int, limit: int | None) -> None:
         self.folder, self.names, self.batch_size, self.limit = folder, tasks, batch_size, limit
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """The tasks by name, those of one's own among them, with their settings."""
+        return choose_tasks("core", self.names)
 
     def examples(self, ctx: EvalContext) -> list[CoreQuestion]:
         """Return the questions in the tokens of the model. Raises ConfigError or DataError for bad tasks or files."""
         encode = partial(encode_text, ctx.require_tokenizer("core"))
         questions = []
-        for name, path in find_files(self.folder, read_tasks("core"), self.names, "evals.core.path").items():
-            rules = rules_of(name)
+        files = find_files(self.folder, self.tasks, "evals.core.path", all_needed=self.names is not None)
+        for name, path in files.items():
+            rules = rules_of(name, self.tasks[name])
             items = in_order(read_items(name, path, list(KEYS[rules.kind])))
             if len(items) <= rules.shots:
                 raise DataError(f"{path}: {len(items)} questions; {name} needs {rules.shots} examples and a question")
@@ -73,13 +93,16 @@ class Core:
         centered = []
         for name in dict.fromkeys(record["task"] for record in records):
             right = [float(record["correct"]) for record in records if record["task"] == name]
-            chance = read_tasks("core")[name]["chance"] / 100
+            chance = self.tasks[name]["chance"] / 100
             # 0 is random guessing, 1 is perfect
-            centered.append([(each - chance) / (1 - chance) for each in right])
+            values = [(each - chance) / (1 - chance) for each in right]
             samples[f"{name}/accuracy"] = Samples.mean(right, "higher", chance)
-            samples[f"{name}/centered"] = Samples.mean(centered[-1], "higher", 0.0)
-        name = "CORE" if len(centered) == len(read_tasks("core")) else f"CORE-{len(centered)}"
-        samples[name] = mean_of_means(centered, "higher", 0.0)
+            samples[f"{name}/centered"] = Samples.mean(values, "higher", 0.0)
+            # a task of one's own is none of CORE
+            centered += [values] if name in read_tasks("core") else []
+        if centered:
+            name = "CORE" if len(centered) == len(read_tasks("core")) else f"CORE-{len(centered)}"
+            samples[name] = mean_of_means(centered, "higher", 0.0)
         return Report(samples=samples, records=list(records))
 
 
@@ -91,7 +114,13 @@ def is_right(scores: Sequence[Score], gold: int | None) -> bool:
     return means.index(min(means)) == gold
 
 
-def rules_of(name: str) -> Rules:
-    """Return the prompt rules of the task `name`."""
-    task = {"delimiter": " "} | read_tasks("core")[name]
-    return Rules(task["kind"], task["shots"], task["delimiter"])
+def rules_of(name: str, task: Task) -> Rules:
+    """Return the prompt rules of the task `name` with the settings `task`; raise ConfigError for others."""
+    where = f"evals.core.tasks: {name}"
+    known = {key: value for key, value in task.items() if key != "folder"}
+    settings: CoreTask = convert_dataclass(known, CoreTask, where)
+    check_one_of(f"{where}.kind", settings.kind, list(KEYS))
+    check_at_least(f"{where}.shots", settings.shots, 0)
+    if not 0 <= settings.chance < 100:
+        raise ConfigError(f"{where}.chance={settings.chance}: must be at least 0 and below 100, in percent")
+    return Rules(settings.kind, settings.shots, settings.delimiter)

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from nested_learning.data.text.json_lines import Item
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.harness.lm import Encoder, template_lm
-from nested_learning.evals.harness.local_tasks import read_items, read_tasks
+from nested_learning.evals.harness.local_tasks import Task, read_items
 from nested_learning.evals.metrics import Metric, Samples
+from nested_learning.typed import convert
 
 # the task type of local files, unless the task says another
 MULTIPLE_CHOICE = {"output_type": "multiple_choice", "doc_to_choice": "choices", "doc_to_target": "gold"}
 # keys of a task that lm-evaluation-harness does not know
-OWN = ("files", "keys")
+OWN = ("files", "keys", "folder")
 # groups of the jackknife, which gives the error of a metric that is not a mean
 PARTS = 100
 
@@ -57,23 +58,32 @@ def quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def local_tasks(files: Mapping[str, Path]) -> dict[str, Any]:
-    """Return tasks of lm-evaluation-harness that read `files`, by name."""
+def local_tasks(tasks: Mapping[str, tuple[Task, Path]]) -> dict[str, Any]:
+    """Return tasks of lm-evaluation-harness by name, made of their settings and files of questions.
+
+    Raises ConfigError for settings that the harness refuses.
+    """
     template_lm()
+    from jinja2 import TemplateError
     from lm_eval.api.task import ConfigurableTask
 
     made = {}
-    for name, path in files.items():
-        ours = read_tasks("zeroshot")[name]
-        documents = Documents(read_items(name, path, ours["keys"]))
+    for name, (ours, path) in tasks.items():
+        documents = Documents(read_items(name, path, convert(ours.get("keys"), list[str], f"{name}.keys")))
         config = {key: value for key, value in ours.items() if key not in OWN}
         config |= {
             "task": name,
             "test_split": "test",
             "custom_dataset": lambda documents=documents, **_: {"test": documents},
         }
-        with quiet():
-            made[name] = ConfigurableTask(config=config if "output_type" in ours else MULTIPLE_CHOICE | config)
+        try:
+            with quiet():
+                made[name] = ConfigurableTask(config=config if "output_type" in ours else MULTIPLE_CHOICE | config)
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, TemplateError) as error:
+            raise ConfigError(
+                f"evals.zeroshot.tasks: lm-evaluation-harness refuses {name} ({type(error).__name__}: {error}); "
+                "compare it with nested_learning/evals/harness/tasks/zeroshot.yaml"
+            ) from error
     return made
 
 

@@ -14,7 +14,7 @@ from nested_learning.evals.harness.harness import (
     score_tasks,
 )
 from nested_learning.evals.harness.lm import Encoder, answer
-from nested_learning.evals.harness.local_tasks import find_files, read_tasks
+from nested_learning.evals.harness.local_tasks import choose_tasks, find_files, read_tasks
 from nested_learning.evals.metrics import Metric, Samples, mean_of_means
 from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.inference.session import Session
@@ -26,24 +26,28 @@ REPORTED = {"hellaswag": "acc_norm", "arc_challenge": "acc_norm"}
 class ZeroShot:
     """Evaluates at most `limit` documents of each of `tasks`, and reports the harness's metrics.
 
-    `folder` holds the files of the tasks; None: the harness downloads its own data. `tasks` None: all whose files are
-    in `folder`. `average-<n>` is the mean over n tasks of the accuracy that papers report.
+    `folder` holds the files of the tasks; with `is_official` the harness downloads its own data. `tasks` None: all
+    whose files are in `folder`; a path names a file of tasks. `average-<n>` is the mean over n tasks of the accuracy
+    that papers report.
     """
 
     reads_text = True
 
     def __init__(
-        self, folder: Path | None, tasks: list[str] | None, batch_size: int, limit: int | None, max_length: int | None
-    ) -> None:
-        self.folder, self.names, self.limit = folder, tasks, limit
+        self, folder: Path | None, tasks: list[str] | None, batch_size: int, limit: int | None,
+        max_length: int | None, *, is_official: bool = False,
+    ) -> None:  # fmt: skip
+        self.folder, self.names, self.limit, self.is_official = folder, tasks, limit, is_official
         self.batch_size, self.max_length = batch_size, max_length
 
     @cached_property
     def tasks(self) -> dict[str, Any]:
         """The tasks, by name."""
-        if self.folder is None:
+        if self.is_official:
             return official_tasks(list(read_tasks("zeroshot")) if self.names is None else self.names)
-        return local_tasks(find_files(self.folder, read_tasks("zeroshot"), self.names, "evals.zeroshot.path"))
+        tasks = choose_tasks("zeroshot", self.names)
+        files = find_files(self.folder, tasks, "evals.zeroshot.path", all_needed=self.names is not None)
+        return local_tasks({name: (tasks[name], path) for name, path in files.items()})
 
     def examples(self, ctx: EvalContext) -> list[HarnessExample]:
         """Return the documents in the tokens of the model. Raises ConfigError or DataError for bad tasks or files."""

@@ -14,7 +14,8 @@ from tiny import tiny
 
 from nested_learning.data.tokenizers.bpe import BpeTokenizer
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
-from nested_learning.errors import ConfigError, DataError
+from nested_learning.errors import ConfigError, DataError, NestedLearningError
+from nested_learning.evals.harness.config import CoreConfig
 from nested_learning.evals.harness.core import Core, is_right, rules_of
 from nested_learning.evals.harness.core_prompts import Rules, examples_for, in_order
 from nested_learning.evals.harness.core_prompts import to_request as prompt
@@ -66,7 +67,7 @@ def test_the_table_of_tasks_is_that_of_dclm():
     kinds = {"choice": "multiple_choice", "schema": "schema", "text": "language_modeling"}
     assert list(read_tasks("core")) == names
     for name, ours in read_tasks("core").items():
-        theirs, rules = tasks[name], rules_of(name)
+        theirs, rules = tasks[name], rules_of(name, ours)
         assert (kinds[rules.kind], [rules.shots]) == (theirs["icl_task_type"], theirs["num_fewshot"])
         assert rules.delimiter == ({"continuation_delimiter": " "} | theirs)["continuation_delimiter"]
         assert Path(theirs["dataset_uri"]).name in ours["files"]
@@ -117,7 +118,7 @@ def test_answer_spans_equal_those_of_the_reference_on_real_questions():
         return min(map(len, texts))
 
     for name in ("arc_easy", "winogrande"):
-        rules = rules_of(name)
+        rules = rules_of(name, read_tasks("core")[name])
         items = in_order([json.loads(line) for line in shared(f"icl/{name}.jsonl").read_text().splitlines()])
         for number, item in enumerate(items[:20]):
             examples = examples_for(items, number, rules.shots)
@@ -207,6 +208,83 @@ def test_invalid_tasks_and_files_are_refused(tmp_path):
         Core(tmp_path / "empty", None, 4, None).examples(ctx(tmp_path))
     with pytest.raises(ConfigError, match="needs a model that reads text"):
         Core(folder, ["copa"], 4, None).examples(ctx(tmp_path, tokenizer=None))
+
+
+MINE = "capitals: {files: [capitals.jsonl], kind: choice, shots: 1, chance: 50}\n"
+
+
+def write_mine(folder, text=MINE):
+    write(folder, "capitals.jsonl", *[CHOICE] * 3)
+    (folder / "mine.yaml").write_text(text)
+    return str(folder / "mine.yaml")
+
+
+def test_a_file_of_tasks_of_ones_own_is_evaluated_without_being_a_part_of_core(tmp_path):
+    folder = write(tmp_path / "icl", "copa.jsonl", *[CHOICE] * 3)
+    mine = write_mine(tmp_path / "mine")
+    questions = Core(None, [mine], 4, 2).examples(ctx(tmp_path))
+    assert [(each.task, each.number) for each in questions] == [("capitals", 0), ("capitals", 1)]
+    pack = Core(folder, ["copa", mine], 4, None)
+    assert {each.task for each in pack.examples(ctx(tmp_path))} == {"copa", "capitals"}
+    rows = [{"task": name, "question": 0, "correct": True} for name in ("copa", "capitals")]
+    metrics = pack.summarise(ctx(tmp_path), rows).metrics
+    assert metrics["capitals/centered"].value == metrics["CORE-1"].value == 1.0
+    assert "CORE-1" not in Core(None, [mine], 4, None).summarise(ctx(tmp_path), rows[1:]).metrics
+    # the questions may also be where the others are
+    (tmp_path / "mine" / "capitals.jsonl").rename(folder / "capitals.jsonl")
+    assert len(Core(folder, [mine], 4, None).examples(ctx(tmp_path))) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "mine.yaml: has no tasks"),
+        ("- a", "mine.yaml: has no tasks"),
+        ("a: b", "mine.yaml: a is not a task by its name"),
+        ("a: [", "mine.yaml: cannot be read"),
+        ("a: {kind: choice}", "mine.yaml: a.files must be|mine.yaml: a.files=null must be a list"),
+        (MINE.replace("capitals:", "copa:"), "there is another task copa"),
+        (MINE.replace("capitals.jsonl", "none.jsonl"), "has no none.jsonl, for the task capitals"),
+        (MINE.replace("kind: choice, ", ""), "capitals.kind: missing"),
+        (MINE.replace("choice", "chioce"), "capitals.kind=chioce: .*choice"),
+        (MINE.replace("kind", "knid"), "capitals.knid: no such key; did you mean .*kind"),
+        (MINE.replace("shots: 1", "shots: -1"), "capitals.shots=-1 must be at least 0"),
+        (MINE.replace("chance: 50", "chance: .nan"), "capitals.chance=nan: must be at least 0 and below 100"),
+        (MINE.replace("chance: 50", "chance: 100"), "capitals.chance=100"),
+    ],
+)
+def test_a_file_of_tasks_that_cannot_be_used_is_refused(tmp_path, text, message):
+    with pytest.raises(NestedLearningError, match=message):
+        Core(None, [write_mine(tmp_path, text)], 4, None).examples(ctx(tmp_path))
+
+
+def test_a_file_of_tasks_is_looked_for_and_named_once(tmp_path):
+    with pytest.raises(DataError, match=r"evals\.core\.tasks=none\.yaml: cannot be read"):
+        CoreConfig(name="core", path=None, tasks=["none.yaml"], limit=None, batch_size=1).build(TINY.data)
+    mine = write_mine(tmp_path)
+    with pytest.raises(ConfigError, match="there is another task capitals"):
+        Core(None, [mine, mine], 4, None).examples(ctx(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"query": None}, "line 1: its query must be text, not null"),
+        ({"query": 3}, "line 1: its query must be text, not 3"),
+        ({"choices": [1, 2]}, "line 1: its choices must be a list of texts"),
+        ({"choices": {"a": "b"}}, "line 1: its choices must be a list of texts"),
+        ({"choices": []}, "line 1: its choices must be a list of texts"),
+        ({"gold": "0"}, "line 1: its gold must be a whole number"),
+        ({"gold": 1.0}, "line 1: its gold must be a whole number"),
+        ({"gold": True}, "line 1: its gold must be a whole number"),
+        ({"gold": -1}, "question 1: gold=-1"),
+        ({"query": "\ud800"}, "line 1: has half a character"),
+    ],
+)
+def test_a_question_with_a_value_of_another_type_is_refused_by_its_line(tmp_path, changes, message):
+    folder = write(tmp_path / "icl", "copa.jsonl", CHOICE | changes)
+    with pytest.raises(DataError, match=message):
+        Core(folder, ["copa"], 4, None).examples(ctx(tmp_path))
 
 
 def test_files_may_lie_in_subfolders_and_may_be_missing(tmp_path):

@@ -196,8 +196,26 @@ def test_invalid_tasks_and_files_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"has no copa\.jsonl"):
         pack(tmp_path, ["copa"]).examples(ctx(tmp_path))
     write(tmp_path / "icl", "copa.jsonl", [QUESTIONS[0], {"query": "x", "choices": "ab", "gold": 0}])
-    with pytest.raises(DataError, match=r"copa\.jsonl, question 2"):
+    with pytest.raises(DataError, match=r"copa\.jsonl, line 2: its choices must be a list of texts"):
         pack(tmp_path / "icl", ["copa"]).examples(ctx(tmp_path))
+
+
+def test_a_file_of_tasks_of_ones_own_is_evaluated_by_its_prompts(tmp_path):
+    folder = write(tmp_path / "mine", "taps.jsonl", QUESTIONS)
+    mine = folder / "mine.yaml"
+    mine.write_text('taps: {files: [taps.jsonl], keys: [query, choices, gold], doc_to_text: "{{query}} yes,"}\n')
+    examples = pack(None, [str(mine)]).examples(ctx(tmp_path))
+    assert [(each.task, each.document) for each in examples] == [("taps", 0), ("taps", 1)]
+    assert said(examples[0].request.contexts[0]) == "The tap ran, therefore yes,"
+    assert report_on(pack(None, [str(mine)]), ctx(tmp_path)).metrics["taps/acc"].n == 2
+    for text, message in (
+        ("taps: {files: [taps.jsonl], doc_to_text: query}", r"taps\.keys"),
+        ("taps: {files: [taps.jsonl], keys: [query], doc_to_texts: query}", "lm-evaluation-harness refuses taps"),
+        ("piqa: {files: [taps.jsonl], keys: [query], doc_to_text: query}", "there is another task piqa"),
+    ):
+        mine.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            pack(None, [str(mine)]).examples(ctx(tmp_path))
 
 
 def test_every_local_task_names_its_file_and_its_metric():
