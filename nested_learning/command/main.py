@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nested_learning.command.compose import make_job, make_jobs
+from nested_learning.command.preflight import require_files
 from nested_learning.command.sweep import directory_of, run_sweep, sweep_name, wait_for_others
 from nested_learning.config.option_files import ROOT, OptionFiles, open_option_files
 from nested_learning.config.schema import Config, from_yaml
@@ -55,8 +56,7 @@ def run_phase(config: Config) -> Any:
 
     Raises NestedLearningError before it, where training would not find its data.
     """
-    if config.phase.trains:
-        config.data.require_files()
+    require_files(config)
     return import_module(f"nested_learning.phase.{config.phase.name}").run(config)
 
 

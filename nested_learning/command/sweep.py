@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nested_learning import report
 from nested_learning.command.compose import Job
+from nested_learning.command.preflight import require_files
 from nested_learning.config.schema import Config, to_yaml
 from nested_learning.errors import ConfigError, SweepError
 from nested_learning.launcher.protocol import Task
@@ -154,10 +155,9 @@ def _check(jobs: Sequence[Job]) -> None:
     if launcher.name != "serial" and os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError(f"launcher={launcher.name}: torchrun shares its processes with launcher=serial only")
     launcher.check()
-    for job in jobs:
-        # a cluster may have files that this machine has not
-        if job.config.phase.trains and launcher.name != "submitit":
-            job.config.data.require_files()
+    # a cluster may have files that this machine has not
+    for job in jobs if launcher.name != "submitit" else []:
+        require_files(job.config)
 
 
 def _task(job: Job, title: str, run: Callable[[Config], object]) -> Task:
