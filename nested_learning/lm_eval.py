@@ -1,23 +1,29 @@
 """`python -m nested_learning.lm_eval`: the command line of lm-evaluation-harness with the model type `nested`."""
 
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from nested_learning.command.compose import make_job
+from nested_learning.command.main import INTERRUPTED
 from nested_learning.config.option_files import open_option_files
+from nested_learning.config.schema import WEIGHTS
 from nested_learning.errors import ConfigError, NestedLearningError
 from nested_learning.inference.config import MemoryConfig
+from nested_learning.typed import check_one_of
 
 NAME = "nested"
+# flags of the harness that are arguments of the model too, and what the harness passes where they are not given
+FLAGS = {"device": "auto", "batch_size": "1", "max_batch_size": ""}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run lm-evaluation-harness with `arguments`, such as `--model nested --model_args checkpoint=runs/first`.
 
-    Returns the exit code. Raises ConfigError without the package `lm-eval`.
+    Returns the exit code. Raises ConfigError without the package `lm-eval`, and for what the harness refuses.
     """
     register()
     from lm_eval._cli import HarnessCLI
@@ -27,10 +33,43 @@ def main(arguments: Sequence[str]) -> int:
     before, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
         harness = HarnessCLI()
-        harness.execute(harness.parse_args())
+        given = harness.parse_args()
+        if given.command == "run":
+            set_defaults(given)
+        harness.execute(given)
+    except OSError as error:
+        raise ConfigError(
+            f"lm-evaluation-harness cannot load a file or the data of a task ({one_line(error)}); check the paths, go "
+            "online, or give tasks whose data is here with --include_path"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(
+            f"lm-evaluation-harness: {one_line(error)}; --help lists the flags, `ls tasks` the tasks"
+        ) from error
     finally:
         sys.argv = before
     return 0
+
+
+def set_defaults(given: Namespace) -> None:
+    """Set the model and the device where neither the flags nor the file of --config do, in place of hf on cuda:0.
+
+    Raises ConfigError for another model than `nested`.
+    """
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+
+    file = EvaluatorConfig.load_yaml_config(given.config) if given.config else {}
+    given.model = given.model or file.get("model", NAME)
+    given.device = given.device or file.get("device", FLAGS["device"])
+    if given.model != NAME:
+        raise ConfigError(
+            f"--model {given.model}: this command evaluates {NAME} only; leave it out, or run lm_eval itself"
+        )
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @cache
@@ -45,6 +84,7 @@ def register() -> Any:
 
     base = lm_class()
     from lm_eval.api.registry import register_model
+    from lm_eval.utils import simple_parse_args_string
 
     class Nested(base):  # type: ignore[misc, valid-type]
         """A checkpoint with the interface of lm-evaluation-harness."""
@@ -65,18 +105,41 @@ def register() -> Any:
 
             if checkpoint is None:
                 raise ConfigError("--model_args: give checkpoint=<run directory or checkpoints/step_*>")
-            trained = open_trained(Path(str(checkpoint)), device or "auto", weights)
+            check_one_of("weights", weights, WEIGHTS)
+            num_rows = read_batch_size(batch_size)
+            if max_length is not None and type(max_length) is not int:
+                raise ConfigError(f"--model_args: max_length={max_length}: give a number of tokens, 2 or more")
+            policy = read_policy(str(checkpoint), options)
+            trained = open_trained(Path(str(checkpoint)), str(device or "auto"), weights)
             if trained.tokenizer is None:
                 raise ConfigError(f"{trained.checkpoint}: has no tokenizer, since its data is not text; use phase=eval")
-            policy = read_policy(str(checkpoint), options)
             super().__init__(
                 lambda rows: Session(trained.model, trained.tokenizer, batch=rows, policy=policy),
                 trained.tokenizer,
-                batch_size=read_batch_size(batch_size),
+                batch_size=num_rows,
                 max_length=max_length,
             )
 
+        @classmethod
+        def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Any:
+            return cls(**merge_arguments(arg_dict, additional_config or {}))
+
+        @classmethod
+        def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Any:
+            return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
     return register_model(NAME)(Nested)
+
+
+def merge_arguments(arguments: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the model's `arguments` with those that have `flags` of their own.
+
+    Raises ConfigError for one that is given in both ways, with different values.
+    """
+    for key, value in flags.items():
+        if key in arguments and str(value) not in (str(arguments[key]), FLAGS[key]):
+            raise ConfigError(f"--model_args: {key}={arguments[key]}, but --{key} {value}; give one of them")
+    return {key: value for key, value in flags.items() if value is not None} | dict(arguments)
 
 
 def read_policy(checkpoint: str, options: Mapping[str, Any]) -> MemoryConfig:
@@ -87,8 +150,8 @@ def read_policy(checkpoint: str, options: Mapping[str, Any]) -> MemoryConfig:
     unknown = [key for key in options if key != "memory" and not key.startswith("memory.")]
     if unknown:
         raise ConfigError(
-            f"--model_args: no argument {unknown[0]}; allowed: checkpoint, device, weights, max_length, memory and "
-            "memory.<key>"
+            f"--model_args: no argument {unknown[0]}; allowed: checkpoint, device, weights, batch_size, max_length, "
+            "memory and memory.<key>"
         )
     lines = [
         "phase=eval",
@@ -100,7 +163,7 @@ def read_policy(checkpoint: str, options: Mapping[str, Any]) -> MemoryConfig:
 
 def read_batch_size(value: str | int) -> int:
     """Return the number of rows; raise ConfigError for `auto`, which is not supported."""
-    if (isinstance(value, str) and not value.isdigit()) or int(value) < 1:
+    if not str(value).isdecimal() or int(value) < 1:
         raise ConfigError(f"--batch_size={value}: give a number of 1 or more; it changes no result")
     return int(value)
 
@@ -115,5 +178,8 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except NestedLearningError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)

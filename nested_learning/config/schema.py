@@ -30,9 +30,8 @@ from nested_learning.phase.config import PhaseConfig
 from nested_learning.planning.config import PlanConfig
 from nested_learning.train.divergence.policy import POLICIES as DIVERGENCES
 from nested_learning.typed import MisfitError, check_at_least, check_one_of, convert_dataclass, did_you_mean, full_key
-from nested_learning.world.config import WorldConfig
+from nested_learning.world.config import WorldConfig, split_device
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("float32", "bfloat16", "float16", "float8")
 COMPILES = ("off", "regional", "full")
 RECOMPUTES = ("off", "block", "chunk")
@@ -95,7 +94,7 @@ class Config:
         for key in ("seed", "num_workers", "keep_every", "sample_every", "profile"):
             check_at_least(key, vars(self)[key], 0)
         check_one_of("divergence", self.divergence, DIVERGENCES)
-        check_one_of("device", self.device, DEVICES)
+        split_device(self.device)
         check_one_of("dtype", self.dtype, DTYPES)
         check_one_of("backend", self.backend, MEMORY_BACKENDS)
         check_one_of("compile", self.compile, COMPILES)

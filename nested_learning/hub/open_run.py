@@ -28,7 +28,7 @@ class Trained:
 
 
 def open_trained(path: Path, device: str, weights: str = "model") -> Trained:
-    """Open the checkpoint `path`, or the latest of the run directory `path`, on `device`: auto, cpu, cuda or mps.
+    """Open the checkpoint `path`, or the latest of the run directory `path`, on `device`, as `device=` names it.
 
     `weights`: "model" for the trained weights, "ema" for their average. Every file is checked against its hash first.
     Raises CheckpointError when the checkpoint is missing or damaged, or has no average, ConfigError when it was made

@@ -50,7 +50,7 @@ class NestedModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, device: str = "auto") -> "NestedModel":
-        """Open the directory `path` that `save_pretrained` or `phase=export` wrote, on auto, cpu, cuda or mps.
+        """Open the directory `path` that `save_pretrained` or `phase=export` wrote, on `device`, as in train.py.
 
         Raises CheckpointError where it is missing, damaged or of another version, ConfigError for the device.
         """

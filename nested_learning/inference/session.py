@@ -69,7 +69,7 @@ class Session:
         policy: str | MemoryConfig = "online",
         weights: str = "model",
     ) -> "Session":
-        """Open a trained model: a run directory, or one of its `checkpoints/step_*`; `device`: auto, cpu, cuda or mps.
+        """Open a trained model: a run directory, or one of its `checkpoints/step_*`; `device`: as in train.py.
 
         `weights`: model, the trained weights, or ema, their moving average (`optim.ema`). Raises CheckpointError for a
         checkpoint that is missing, damaged or without an average, ConfigError for an unknown device or policy.

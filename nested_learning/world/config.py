@@ -1,13 +1,29 @@
-"""How processes share the work of a step. This file must not import torch."""
+"""Devices, and how processes share the work of a step. This file must not import torch."""
 
+import re
 from dataclasses import dataclass
 
 from nested_learning.errors import ConfigError
 from nested_learning.typed import check_at_least, check_one_of
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+# of PyTorch's names with a number, those that can exist
+NUMBERED = re.compile(r"cuda:\d{1,4}|cpu:0|mps:0", re.ASCII)
 BACKENDS = ("auto", "gloo", "nccl")
 PARALLEL = ("ddp", "fsdp")
 REDUCTIONS = ("fast", "deterministic")
+
+
+def split_device(name: str) -> tuple[str, int | None]:
+    """Return the kind of the device `name`, one of `DEVICES`, and its number: `cuda:1` is ("cuda", 1), `cuda` has None.
+
+    Raises ConfigError for another name.
+    """
+    kind, _, number = name.partition(":")
+    if NUMBERED.fullmatch(name):
+        return kind, int(number)
+    check_one_of("device", name, (*DEVICES, "cuda:<number>"))
+    return kind, None
 
 
 @dataclass(kw_only=True)

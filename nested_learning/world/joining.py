@@ -12,7 +12,7 @@ from torch import distributed
 
 from nested_learning.errors import ConfigError, LostError
 from nested_learning.launcher.parent import signal_on_parent_death
-from nested_learning.world.config import WorldConfig
+from nested_learning.world.config import WorldConfig, split_device
 from nested_learning.world.world import World
 
 
@@ -20,8 +20,9 @@ from nested_learning.world.world import World
 def open_world(device: str, config: WorldConfig | None = None) -> Iterator[World]:
     """Join the processes that torchrun started, or make a world of one, and leave the group at the end.
 
-    `device`: auto, cpu, cuda or mps. Raises ConfigError for what this machine lacks, and for a `config` that does not
-    fit the number of processes; LostError, from any call that waits for the others, when one of them has died.
+    `device`: auto, cpu, cuda, cuda:<number> or mps. Raises ConfigError for what this machine lacks, and for a `config`
+    that does not fit the number of processes; LostError, from any call that waits for the others, when one of them has
+    died.
     """
     config = WorldConfig() if config is None else config
     rank, size, local_rank = (int(os.environ.get(name, alone)) for name, alone in _TORCHRUN)
@@ -63,19 +64,39 @@ _TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """Return the device called `name`; auto is the first available of cuda, mps, cpu. Raises ConfigError."""
+    """Return the device called `name`; auto is the first available of cuda, mps, cpu. Raises ConfigError.
+
+    On a machine with several processes each has the GPU of its `local_rank`.
+    """
+    kind, number = split_device(name)
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, available in here.items() if available)
-    if name not in here or not here[name]:
-        usable = ", ".join(kind for kind, available in here.items() if available)
-        raise ConfigError(f"device={name}: not available here; use device=auto, or one of: {usable}")
-    if name == "cuda" and local_rank >= torch.cuda.device_count():
+    usable = [kind for kind, available in here.items() if available]
+    if kind == "auto":
+        kind = usable[0]
+    if kind not in usable:
+        raise ConfigError(f"device={name}: not available here; use device=auto, or one of: {', '.join(usable)}")
+    return torch.device("cuda", _pick_gpu(number, local_rank)) if kind == "cuda" else torch.device(kind)
+
+
+def _pick_gpu(number: int | None, local_rank: int) -> int:
+    """Return the number of the GPU of process `local_rank` of this machine: its own, or the one that was asked for."""
+    count = torch.cuda.device_count()
+    if number is None and local_rank >= count:
         raise ConfigError(
-            f"device=cuda: process {local_rank} of this machine finds only {torch.cuda.device_count()} GPU; "
-            f"start torchrun with --nproc-per-node {torch.cuda.device_count()}, or use device=cpu"
+            f"device=cuda: process {local_rank} of this machine finds only {count} GPU; "
+            f"start torchrun with --nproc-per-node {count}, or use device=cpu"
         )
-    return torch.device(name, local_rank) if name == "cuda" else torch.device(name)
+    if number is not None and local_rank:
+        raise ConfigError(
+            f"device=cuda:{number}: the processes of a machine cannot share one GPU; use device=cuda, which gives each "
+            "its own"
+        )
+    if number is not None and number >= count:
+        raise ConfigError(
+            f"device=cuda:{number}: the GPUs here are cuda:0 to cuda:{count - 1}; use device=cuda:{count - 1}, or "
+            "device=auto"
+        )
+    return local_rank if number is None else number
 
 
 def pick_backend(name: str, device: torch.device, size: int) -> str:

@@ -20,7 +20,7 @@ from nested_learning.inference.config import METRICS
 # flag -> the key that it sets, and what it means
 EVERY = {
     "seed": ("seed", "which examples are drawn"),
-    "device": ("device", "auto, cpu, cuda or mps"),
+    "device": ("device", "auto, cpu, cuda, cuda:<number> or mps"),
     "weights": ("weights", "model, or ema: the averages that optim.ema made"),
     "report-name": ("name", "added to the file names of the reports, so that they replace no others"),
 }

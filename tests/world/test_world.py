@@ -122,6 +122,24 @@ def test_what_this_machine_lacks_is_refused_with_the_override_that_works():
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r"device=cuda: not available here; use device=auto"):
             pick_device("cuda")
+        with pytest.raises(ConfigError, match=r"device=cuda:1: not available here; use device=auto"):
+            pick_device("cuda:1")
+
+
+def test_a_device_may_have_the_number_that_pytorch_gives_it(monkeypatch):
+    assert pick_device("cpu:0") == pick_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [pick_device(name) for name in ("cuda", "cuda:0", "cuda:1")] == [
+        torch.device("cuda", number) for number in (0, 0, 1)
+    ]
+    with pytest.raises(ConfigError, match="the GPUs here are cuda:0 to cuda:1; use device=cuda:1"):
+        pick_device("cuda:2")
+    with pytest.raises(ConfigError, match="cannot share one GPU; use device=cuda"):
+        pick_device("cuda:0", local_rank=1)
+    for name in ("cuda:", "cuda:-1", "cuda:1.0", "cuda:x", "cpu:1", "mps:1", "auto:0", "gpu", "CUDA", "", "cuda:0 "):
+        with pytest.raises(ConfigError, match=r"allowed: auto, cpu, cuda, mps, cuda:<number>$"):
+            pick_device(name)
 
 
 def test_auto_takes_the_best_device_and_its_backend(monkeypatch):

@@ -10,6 +10,7 @@ import torch
 
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
+from nested_learning.evals.harness.generation import MAX_GENERATED, read_generation
 from nested_learning.evals.protocol import Record
 from nested_learning.evals.requests import (
     GenerationRequest,
@@ -23,9 +24,6 @@ from nested_learning.evals.requests import (
 from nested_learning.evals.variable_length import Text, encode_text
 from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
-
-# tokens to generate where a task does not say; the default of lm-evaluation-harness
-MAX_GENERATED = 256
 
 # makes a session of so many rows, each of which begins with the tokenizer's `end` token
 Opener = Callable[[int], Session]
@@ -65,24 +63,11 @@ class Encoder:
         )
 
     def to_generation(self, context: str, wanted: dict[str, Any]) -> GenerationRequest:
-        """Return a request to generate. Keys of `wanted`: until, max_gen_toks, do_sample, temperature, top_k, top_p.
-
-        Raises ConfigError for other keys.
-        """
-        wanted = dict(wanted)
-        until = wanted.pop("until", ())
-        num_tokens = wanted.pop("max_gen_toks", MAX_GENERATED)
-        does_sample = wanted.pop("do_sample", wanted.get("temperature", 0) > 0)
-        chosen = {key: wanted.pop(key) for key in ("temperature", "top_k", "top_p") if key in wanted}
-        if wanted:
-            raise ConfigError(
-                f"generation_kwargs: {', '.join(wanted)}: allowed are until, max_gen_toks, do_sample, temperature, "
-                "top_k, top_p; give them with --gen_kwargs"
-            )
-        text = self._last(self.tokens(context), None if self.max_length is None else self.max_length - num_tokens)
-        sampling = {"temperature": 1.0} | chosen if does_sample else {}
-        stops = (until,) if isinstance(until, str) else tuple(until)
-        return GenerationRequest(text, text, tuple(stop for stop in stops if stop), num_tokens, **sampling)
+        """Return a request to generate as the generation arguments `wanted` say. Raises ConfigError for bad ones."""
+        generation = read_generation(wanted)
+        limit = None if self.max_length is None else self.max_length - generation.num_tokens
+        text = self._last(self.tokens(context), limit)
+        return GenerationRequest(text, text, *generation)
 
     def _split(self, pairs: Sequence[tuple[str, str]]) -> tuple[tuple[Text, ...], tuple[Text, ...]]:
         """Return the tokens of the contexts of `pairs`, without spaces at their end, and those of the continuations."""

@@ -2,6 +2,7 @@
 
 import json
 import random
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,11 @@ from tiny import tiny
 from nested_learning.config.schema import to_yaml
 from nested_learning.data.tokenizers.bpe import BpeTokenizer
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
-from nested_learning.errors import ConfigError, DataError
+from nested_learning.errors import CheckpointError, ConfigError, DataError
 from nested_learning.evals.harness.lm import Encoder, by_document, lm_class
 from nested_learning.evals.requests import loglikelihood
 from nested_learning.inference.session import Session
-from nested_learning.lm_eval import main, read_batch_size, read_policy
+from nested_learning.lm_eval import main, merge_arguments, read_batch_size, read_policy, register, set_defaults
 from nested_learning.phase.train import run
 
 pytest.importorskip("lm_eval")
@@ -171,8 +172,62 @@ def test_the_memory_policy_has_the_option_names_of_train_py(tmp_path):
     with pytest.raises(ConfigError, match="pretrained"):
         read_policy(str(tmp_path), {"pretrained": "gpt2"})
     assert read_batch_size("4") == 4
-    with pytest.raises(ConfigError, match="auto"):
-        read_batch_size("auto")
+    for size in ("auto", 1.5, 0, -1, "²"):
+        with pytest.raises(ConfigError, match=f"--batch_size={size}: give a number"):
+            read_batch_size(size)
+
+
+def test_arguments_of_the_model_and_flags_of_the_harness_are_one_set():
+    # what the harness passes where no flag is given
+    flags = {"device": "auto", "batch_size": 1, "max_batch_size": None}
+    assert merge_arguments({"checkpoint": "a"}, flags) == {"checkpoint": "a", "device": "auto", "batch_size": 1}
+    assert merge_arguments({"device": "cpu", "batch_size": 2}, flags) == {"device": "cpu", "batch_size": 2}
+    assert merge_arguments({"device": "cpu"}, {"device": "cpu"}) == {"device": "cpu"}
+    with pytest.raises(ConfigError, match="device=cuda:1, but --device cpu; give one"):
+        merge_arguments({"device": "cuda:1"}, flags | {"device": "cpu"})
+
+
+def test_without_model_and_device_the_harness_evaluates_this_project_on_the_best_device(tmp_path):
+    def defaults(**given):
+        options = Namespace(**({"config": None, "model": None, "device": None} | given))
+        set_defaults(options)
+        return options.model, options.device
+
+    file = tmp_path / "a.yaml"
+    file.write_text("model: nested\ndevice: cuda:1\n")
+    assert defaults() == ("nested", "auto") and defaults(device="cpu") == ("nested", "cpu")
+    assert defaults(config=str(file)) == ("nested", "cuda:1")
+    assert defaults(config=str(file), device="cpu") == ("nested", "cpu")
+    with pytest.raises(ConfigError, match="--model hf: this command evaluates nested only"):
+        defaults(model="hf")
+
+
+def test_bad_arguments_of_the_model_are_refused_before_it_is_opened(tmp_path):
+    (tmp_path / "config.yaml").write_text(to_yaml(tiny(tmp_path)))
+    for arguments, message in (
+        ({}, "give checkpoint="),
+        ({"weights": "best"}, "weights=best: no such weights"),
+        ({"max_length": 1.5}, "max_length=1.5: give a number of tokens"),
+        ({"dtype": "float16"}, "no argument dtype; allowed"),
+        ({"memory.steps": "many"}, "memory.steps"),
+    ):
+        checkpoint = {"checkpoint": str(tmp_path)} if arguments else {}
+        with pytest.raises(ConfigError, match=message):
+            register().create_from_arg_obj(checkpoint | arguments)
+    with pytest.raises(CheckpointError):
+        register().create_from_arg_string(f"checkpoint={tmp_path},device=cpu", {"device": "auto", "batch_size": 1})
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["run", "--config", "none.yaml"], "cannot load a file .*none.yaml"),
+        (["--tasks", "so", "--log_samples"], "lm-evaluation-harness: Specify --output_path"),
+    ],
+)
+def test_what_the_harness_refuses_is_one_line(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        main(arguments)
 
 
 @pytest.mark.slow
@@ -185,8 +240,8 @@ def test_the_command_line_of_the_harness_evaluates_a_checkpoint(tmp_path):
         f"doc_to_target: gold\ndoc_to_choice: choices\ndataset_kwargs: {{data_files: {{test: {tmp_path}/q.jsonl}}}}\n"
         "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
     )
-    args = f"checkpoint={directory},memory=memorize,memory.steps=2"
-    arguments = ["--model", "nested", "--model_args", args, "--device", "cpu", "--tasks", "so", "--batch_size", "2"]
+    args = f"checkpoint={directory},memory=memorize,memory.steps=2,device=cpu"
+    arguments = ["--model_args", args, "--tasks", "so", "--batch_size", "2"]
     out = ["--include_path", str(tmp_path / "tasks"), "--output_path", str(tmp_path / "out"), "--log_samples"]
     assert main([*arguments, *out]) == 0
     (samples,) = (tmp_path / "out").rglob("samples_so*.jsonl")
