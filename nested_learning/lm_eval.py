@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from traceback import FrameSummary, extract_tb
 from typing import Any
 
 from nested_learning.command.compose import make_job
@@ -16,6 +17,7 @@ from nested_learning.inference.config import MemoryConfig
 from nested_learning.typed import check_one_of
 
 NAME = "nested"
+PACKAGE = str(Path(__file__).parent)
 # flags of the harness that are arguments of the model too, and what the harness passes where they are not given
 FLAGS = {"device": "auto", "batch_size": "1", "max_batch_size": ""}
 
@@ -37,15 +39,12 @@ def main(arguments: Sequence[str]) -> int:
         if given.command == "run":
             set_defaults(given)
         harness.execute(given)
-    except OSError as error:
-        raise ConfigError(
-            f"lm-evaluation-harness cannot load a file or the data of a task ({one_line(error)}); check the paths, go "
-            "online, or give tasks whose data is here with --include_path"
-        ) from error
-    except ValueError as error:
-        raise ConfigError(
-            f"lm-evaluation-harness: {one_line(error)}; --help lists the flags, `ls tasks` the tasks"
-        ) from error
+    except (LookupError, NotImplementedError, OSError, TypeError, ValueError) as error:
+        frames = extract_tb(error.__traceback__)
+        # an error in this project, which the harness calls, is no mistake of the user
+        if any(frame.filename.startswith(PACKAGE) and frame.filename != __file__ for frame in frames):
+            raise
+        raise ConfigError(f"lm-evaluation-harness: {describe(error, frames[-1])}") from error
     finally:
         sys.argv = before
     return 0
@@ -67,9 +66,17 @@ def set_defaults(given: Namespace) -> None:
         )
 
 
-def one_line(error: Exception) -> str:
-    """Return the message of an error without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+def describe(error: Exception, place: FrameSummary) -> str:
+    """Say in one line what the harness refused at `place` in its code, and what helps."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return (
+            f"cannot load a file or the data of a task ({text}); check the paths, go online, or give tasks whose data "
+            "is here with --include_path"
+        )
+    if isinstance(error, ValueError):
+        return f"{text}; --help lists the flags, `ls tasks` the tasks"
+    return f"{type(error).__name__}: {text}, at `{place.line}`; leave out the flag or the key of a task that it names"
 
 
 @cache

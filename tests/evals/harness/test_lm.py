@@ -230,6 +230,20 @@ def test_what_the_harness_refuses_is_one_line(arguments, message):
         main(arguments)
 
 
+def test_an_error_inside_the_harness_names_the_line_that_raised_it_and_one_of_this_project_stays_as_it_is(monkeypatch):
+    from lm_eval._cli.run import Run
+    from lm_eval.config.task import TaskConfig
+
+    def execute(action):
+        monkeypatch.setattr(Run, "_execute", staticmethod(lambda given: action()))
+        main(["--tasks", "so"])
+
+    with pytest.raises(ConfigError, match=r"TypeError: float\(\) .*NoneType.*temperature"):
+        execute(lambda: TaskConfig(task="so", output_type="generate_until", generation_kwargs={"temperature": None}))
+    with pytest.raises(ValueError, match="max_gen_toks"):
+        execute(lambda: ByteTokenizer().decode(["max_gen_toks"]))
+
+
 @pytest.mark.slow
 def test_the_command_line_of_the_harness_evaluates_a_checkpoint(tmp_path):
     directory = run(tiny(tmp_path, model="titans_lmm", name="a")).directory
