@@ -17,4 +17,4 @@ def test_training_needs_its_data_and_a_plan_or_another_phase_does_not(tmp_path: 
         with pytest.raises(DataError, match="no such file"):
             require_files(needing)
     require_files(replace(dry, plan=replace(dry.plan, vocab_size=257)))
-    require_files(replace(config, phase=PhaseConfig(name="sample")))
+    require_files(replace(config, phase=PhaseConfig(name="sample"), checkpoint="runs/first"))

@@ -16,6 +16,7 @@ from nested_learning.data.tasks.labelled import (
     first_of_each,
     format_answer,
     format_question,
+    named_tasks,
     read_labelled,
     require_labelled,
     split_labelled,
@@ -31,7 +32,8 @@ class ClassesConfig(DataConfig):
     """Labelled texts from JSON lines with `text`, `label` and optionally `domain`. Every row is one text.
 
     Tasks follow each other, `steps_each` steps each. Only the label is a target. `num_tasks`: this many tasks, with
-    labels assigned at random; null: one task per domain. `num_labels`: use only this many labels, drawn at random.
+    labels assigned at random; null: one task per domain. `domains`: only these, in this order; null: all, in random
+    order. `num_labels`: use only this many labels, drawn at random.
     `order`: the seed of these draws. `validation_path`: other texts with the same labels; null keeps `val_per_label`
     texts of each label for validation. `texts_per_label`: train on at most this many. `replay`: texts of each earlier
     label that are read again in every task. `is_joint`: all tasks at once, in the same number of steps, the usual
@@ -47,6 +49,7 @@ class ClassesConfig(DataConfig):
     texts_per_label: int | None = None
     num_labels: int | None = None
     num_tasks: int | None = None
+    domains: list[str] | None = None
     order: int = 0
     steps_each: int = 50
     replay: int = 0
@@ -65,6 +68,13 @@ class ClassesConfig(DataConfig):
         for name in ("num_tasks", "num_labels", "texts_per_label"):
             if vars(self)[name] is not None:
                 require_at_least(1, **{name: vars(self)[name]})
+        if self.domains is not None and self.num_tasks is not None:
+            raise ConfigError(
+                f"data.num_tasks={self.num_tasks}: assigns labels at random, and data.domains names the tasks; leave "
+                "one of them out"
+            )
+        if self.domains is not None and len(set(self.domains)) != max(1, len(self.domains)):
+            raise ConfigError(f"data.domains={self.domains}: must name one or more domains, each once")
         check_choice(self.tokenizer, self.vocab_size)
 
     def require_files(self, key: str = "data") -> None:
@@ -90,7 +100,12 @@ class ClassesConfig(DataConfig):
             )
         if self.num_labels is not None:
             train, validation = draw_labels([train, validation], self.num_labels, self.order)
-        tasks = assign_tasks(train, self.num_tasks, self.order, where)
+        if self.domains is None:
+            tasks = assign_tasks(train, self.num_tasks, self.order, where)
+        else:
+            tasks = named_tasks(train, self.domains, where)
+            kept = {label for task in tasks for label in task}
+            train, validation = ([each for each in part if each.label in kept] for part in (train, validation))
         train = first_of_each(train, self.texts_per_label)
         if tokenizer is None:
             texts = [format_question(each.text) + format_answer(each.label) for each in train]
@@ -129,7 +144,9 @@ class Classes:
             split: [[each for each in part if each.label in set(task)] for task in tasks]
             for split, part in parts.items()
         }
-        sequence = {name: value for name, value in vars(config).items() if name not in ("path", "validation_path")}
+        # runs made before `domains` was an option know nothing of it
+        unread = {"path", "validation_path"} | ({"domains"} if config.domains is None else set())
+        sequence = {name: value for name, value in vars(config).items() if name not in unread}
         read = (sequence, tokenizer.fingerprint, [tuple(each) for part in parts.values() for each in part])
         self.fingerprint = sha256(repr(read).encode()).hexdigest()
         self._validation = [each for task in self.texts["validation"] for each in task]

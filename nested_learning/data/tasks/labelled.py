@@ -11,6 +11,7 @@ from nested_learning.data.text.json_lines import Item, read_json_lines
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.seeds import derive_seed
+from nested_learning.typed import did_you_mean
 
 ALLOWED = 'one JSON object per line, such as {"text": "what is my balance", "label": "balance", "domain": "banking"}'
 
@@ -62,6 +63,13 @@ def assign_tasks(labelled: Sequence[LabelledText], num_tasks: int | None, order:
         if num_tasks > len(labels):
             raise ConfigError(f"data.num_tasks={num_tasks}: there are {len(labels)} labels; use fewer tasks")
         return [sorted(part.tolist()) for part in np.array_split(rng.permutation(np.array(labels)), num_tasks)]
+    domains = labels_by_domain(labelled, where)
+    names = sorted(domains)
+    return [domains[names[index]] for index in rng.permutation(len(names))]
+
+
+def labels_by_domain(labelled: Sequence[LabelledText], where: str) -> dict[str, list[str]]:
+    """Return the labels of each domain. Raises DataError for labels without a domain."""
     domains: dict[str, set[str]] = {}
     for each in labelled:
         if each.domain is None:
@@ -69,8 +77,19 @@ def assign_tasks(labelled: Sequence[LabelledText], num_tasks: int | None, order:
                 f"{where}: label {each.label} has no domain; add domains, or use data.num_tasks=5 for random tasks"
             )
         domains.setdefault(each.domain, set()).add(each.label)
-    names = sorted(domains)
-    return [sorted(domains[names[index]]) for index in rng.permutation(len(names))]
+    return {name: sorted(labels) for name, labels in domains.items()}
+
+
+def named_tasks(labelled: Sequence[LabelledText], domains: Sequence[str], where: str) -> list[list[str]]:
+    """Return the labels of each task: the `domains` in this order. Raises ConfigError for one that is not there."""
+    known = labels_by_domain(labelled, where)
+    for name in domains:
+        if name not in known:
+            raise ConfigError(
+                f"data.domains: {where} has no domain {name}; {did_you_mean(name, list(known))}there are "
+                f"{', '.join(sorted(known))}"
+            )
+    return [known[name] for name in domains]
 
 
 def draw_labels(parts: Sequence[list[LabelledText]], num_labels: int, order: int) -> list[list[LabelledText]]:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from shared import shared
@@ -48,6 +49,35 @@ def test_every_task_is_a_domain_with_its_own_labels(path):
         assert labels_read(source, task) == words(labels)
         # 12 rows of 12 texts: each once
         assert set(texts_read(source, task).values()) == {1}
+
+
+def test_tasks_come_in_the_order_of_their_names(path):
+    for names in (["travel", "home", "bank"], ["bank", "travel"]):
+        source = ClassesConfig(
+            path=path, val_per_label=2, text_len=64, steps_each=3, batch_size=4, domains=names
+        ).build(0)
+        assert source.tasks == [sorted(DOMAINS[name]) for name in names]
+        assert labels_read(source, 0) == words(DOMAINS[names[0]])
+        assert source.num_rows("validation") == 2 * 2 * len(names)
+    config = ClassesConfig(path=path, val_per_label=2, text_len=64)
+    others = [replace(config, domains=names).build(0).fingerprint for names in (["bank", "home"], ["home", "bank"])]
+    assert len({config.build(0).fingerprint, *others}) == 3
+    # runs made before names could be given still resume
+    assert config.build(0).fingerprint == "d08119ca928e4e41d4ac7e307dc107bf10af565b0566fbb0b4c26dad5cf9f88a"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"domains": ["bank", "hime"]}, r"data\.domains: data\.path=.* has no domain hime; did you mean home\?"),
+        ({"domains": []}, r"data\.domains=\[\]: must name one or more domains"),
+        ({"domains": ["bank", "bank"]}, "each once"),
+        ({"domains": ["bank"], "num_tasks": 2}, r"data\.num_tasks=2: .* data\.domains"),
+    ],
+)
+def test_names_of_tasks_that_cannot_be_used_are_refused(path, values, message):
+    with pytest.raises(ConfigError, match=message):
+        ClassesConfig(path=path, text_len=64, val_per_label=2, **values).build(0)
 
 
 def test_the_steps_of_a_run_are_the_tasks_one_after_the_other(path):
