@@ -10,7 +10,16 @@ from torch.nn import functional as F
 
 from nested_learning.ops.gates import Decays, shifted
 from nested_learning.ops.matrix import solve_errors
-from nested_learning.ops.memory import Design, Memory, Tokens, Weights, apply_memory, full_weights
+from nested_learning.ops.memory import (
+    Design,
+    Memory,
+    Tokens,
+    Weights,
+    apply_memory,
+    full_weights,
+    gradient_limit,
+    limits_gradients,
+)
 from nested_learning.ops.steps import steps
 from nested_learning.shapes import Float, Tensor
 
@@ -44,6 +53,12 @@ def learn(
 ) -> tuple[Weights, Weights]:
     """Return the input `h` and the error `d` of every layer: its update is `W_t = a_t W_{t-1} - r_t h_t^T d_t`."""
     inputs, errors = backpropagate(tokens.k, tokens.v, full_weights(base, memory.reference), design)
+    if limits_gradients(memory.weight, design):
+        # the gradient h^T d has the product of their norms
+        errors = tuple(
+            d * gradient_limit(h.norm(dim=-1, keepdim=True) * d.norm(dim=-1, keepdim=True))
+            for h, d in zip(inputs, errors, strict=True)
+        )
     if design.erase:
         errors = (erase(tokens.k, errors[0], decays, memory, base, design), *errors[1:])
     return inputs, errors

@@ -16,6 +16,10 @@ from nested_learning.shapes import Float, Tensor
 # one matrix `[b h in out]` per layer
 Weights = tuple[Tensor, ...]
 
+# the largest norm of a token's gradient in one layer of a deep memory. A memory that follows its targets, which are unit
+# vectors, has gradients of norm 1 and less
+MAX_GRADIENT = 4.0
+
 
 class Tokens(NamedTuple):
     """Queries, keys and values of `t` tokens, split into heads, and the gates that they are written with.
@@ -97,6 +101,20 @@ def full_weights(base: Weights | None, written: Weights) -> Weights:
     return written if base is None else tuple(b + w for b, w in zip(base, written, strict=True))
 
 
+def limits_gradients(weights: Weights, design: Design) -> bool:
+    """Say whether the gradient of each token is limited: in a memory of several layers whose output has no norm.
+
+    Its layers multiply each other: where the writes of a chunk go past their target, so does each layer's gradient, and
+    more in each chunk. A norm bounds the error itself.
+    """
+    return len(weights) > 1 and not design.norm
+
+
+def gradient_limit(norm: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Return the factor that makes gradients of this `norm` at most `MAX_GRADIENT` long; 1 for most of them."""
+    return MAX_GRADIENT / norm.clamp(min=MAX_GRADIENT)
+
+
 def apply_memory(x: Float[Tensor, "*n i"], weights: Weights, design: Design) -> Float[Tensor, "*n o"]:
     """Return `M(x)`. Source: Nested Learning, arXiv 2512.24695, equation 89; the norm is that of TTT, 2407.04620."""
     z = x @ weights[0]
@@ -122,6 +140,7 @@ def naive_associative(
     Source: Titans (arXiv 2501.00663, equations 13-15), with `a = 1 - alpha`; the term in brackets is delta gradient
     descent (Nested Learning, arXiv 2512.24695, equations 56-57 and 88), of the first layer. Without momentum S is the
     update alone. Retention multiplies the state only: with a `base`, what was written on it; without, all the weights.
+    In a deep memory each layer's gradient of a token is at most `MAX_GRADIENT` long (ours).
     """
     reference, weight, momentum, position = memory
     gates, outputs = tokens.gates, []
@@ -130,6 +149,8 @@ def naive_associative(
         rate, retention = gates.rate[:, :, t, None, None], gates.log_retention[:, :, t, None, None].exp()
         point = full_weights(base, reference if design.gradient == "chunk" else weight)
         updates = list(torch.func.grad(loss)(point, k, v, design))
+        if limits_gradients(point, design):
+            updates = [u * gradient_limit(u.norm(dim=(-2, -1), keepdim=True)) for u in updates]
         if design.erase:
             updates[0] = updates[0] + k.mT @ (k @ full_weights(base, weight)[0])
         steps = tuple(-rate * update for update in updates)

@@ -62,9 +62,10 @@ class SelfDesign:
     def value_norm(self) -> float:
         """Return the norm that values are scaled to.
 
-        A write that reads the state n times settles at 1/n of its target. Values of norm n make that a unit vector.
+        A matrix whose write reads the state n times settles at 1/n of its target. Values of norm n make that a unit
+        vector. A deep memory settles at its target: the erasure is of its first layer alone, which others make up for.
         """
-        return float(max(1, self.read.num_reads))
+        return 1.0 if self.read.residual else float(max(1, self.read.num_reads))
 
 
 class Generated(NamedTuple):

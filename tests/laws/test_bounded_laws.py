@@ -1,0 +1,65 @@
+"""Memories stay bounded at any length of text, in float32: the worst text here, real text in the slow tests."""
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+import nested_learning
+from nested_learning import tree
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
+
+SIZES = ("model.dim=32", "model.num_layers=1", "model.num_heads=2")
+# the bound of the state's numbers, far above what a memory that follows its targets holds
+BOUND = 1e3
+DEEP = ("model.memory.gradient=chunk", "model.start=base")
+# every model whose memory can be deep
+MODELS = {
+    "hope": ("model.memory.gradient=chunk",),
+    "self_modifying": ("model.memory.gradient=chunk",),
+    "titans_lmm": DEEP,
+    "titans_deep": (),
+    "titans_mac": DEEP,
+    "titans_mag": DEEP,
+    "titans_mal": DEEP,
+    "ttt_mlp": (),
+}
+
+
+def read(tokens, *line):
+    """Read one row of tokens with an untouched model; return the logits and the numbers of the state."""
+    model = make_job(open_option_files(None), [*SIZES, *line]).config.model.build(257, seed=0).eval()
+    state, parts = model.init_state(1), []
+    with torch.no_grad():
+        for part in tokens[None].split(1024, 1):
+            logits, state = model(part, state)
+            parts.append(logits)
+    return torch.cat(parts, 1), tree.leaves(state)
+
+
+def assert_bounded(tokens, *line):
+    logits, state = read(tokens, *line)
+    assert torch.isfinite(logits).all()
+    # a comparison that is false for NaN
+    assert all(bool((leaf.abs() < BOUND).all()) for leaf in state)
+
+
+# one key for all tokens, written at the largest rate: every write of a chunk goes in the same direction
+@pytest.mark.parametrize("name", MODELS)
+def test_a_deep_memory_stays_bounded_where_every_token_is_the_same(name):
+    line = (f"model={name}", *MODELS[name], "model.memory.max_rate=1", "model.memory.rate=one")
+    assert_bounded(torch.full((256,), 97), *line, f"model.memory.depth={3 if name == 'hope' else 2}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("depth", "momentum"), [*product((2, 3), ("none", "gate"))])
+def test_a_deep_memory_stays_bounded_over_8192_tokens_of_real_text(name, depth, momentum):
+    text = "".join(path.read_text() for path in sorted((Path(nested_learning.__file__).parent / "ops").glob("*.py")))
+    tokens = torch.tensor(list(text.encode()[:8192]))
+    assert len(tokens) == 8192
+    line = (f"model={name}", *MODELS[name], f"model.memory.depth={depth}", f"model.memory.momentum={momentum}")
+    for rate, chunk in product((0.1, 0.4, 1.0), (16, 64, 256)):
+        assert_bounded(tokens, *line, f"model.memory.max_rate={rate}", f"model.memory.chunk={chunk}")
