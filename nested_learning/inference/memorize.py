@@ -320,8 +320,8 @@ def require_finite(logits: Tensor) -> None:
     if not bool(torch.isfinite(logits).all()):
         raise DivergedError(
             "the model's logits are not finite: its weights are damaged, or what it memorized has grown without bound; "
-            "try a smaller memory.lr, fewer memory.steps, memory=frozen, a model with a smaller model.memory.max_rate, or an "
-            "earlier checkpoint"
+            "try a smaller memory.lr, fewer memory.steps, memory=frozen, an earlier checkpoint, or a smaller "
+            "model.memory.max_rate"
         )
 
 

@@ -16,7 +16,7 @@ from nested_learning.shapes import Float, Tensor
 # one matrix `[b h in out]` per layer
 Weights = tuple[Tensor, ...]
 
-# the largest norm of a token's gradient in one layer of a deep memory. A memory that follows its targets, which are unit
+# the largest norm of a token's gradient in one layer of a deep memory. One that follows its targets, which are unit
 # vectors, has gradients of norm 1 and less
 MAX_GRADIENT = 4.0
 
