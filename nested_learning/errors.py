@@ -31,5 +31,16 @@ class LostError(NestedLearningError):
     """Another process of the run has died or does not respond."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Work that a signal stopped: `where` it is saved, and `resume`, how to continue it."""
+
+    def __init__(self, where: str, resume: str) -> None:
+        super().__init__(where, resume)
+        self.where, self.resume = where, resume
+
+    def __str__(self) -> str:
+        return f"{self.where}; {self.resume}"
+
+
 class DivergedError(NestedLearningError):
     """A loss or gradient that is not finite: the message names the step and the last good checkpoint."""

@@ -12,16 +12,22 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from nested_learning.command.compose import make_job, make_jobs
-from nested_learning.command.preflight import require_files
-from nested_learning.command.sweep import directory_of, run_sweep, sweep_name, wait_for_others
-from nested_learning.config.option_files import ROOT, OptionFiles, open_option_files
-from nested_learning.config.schema import Config, from_yaml
-from nested_learning.errors import ConfigError, NestedLearningError
-from nested_learning.launcher.parent import signal_on_parent_death
+from nested_learning.command.streams import open_streams
+from nested_learning.errors import ConfigError, NestedLearningError, Stopped
+from nested_learning.signals import (
+    STOPPING,
+    handle_signals,
+    hold_signals,
+    interrupt_on_signals,
+    signal_on_parent_death,
+)
 from nested_learning.version import __version__
+
+if TYPE_CHECKING:
+    from nested_learning.config.option_files import OptionFiles
+    from nested_learning.config.schema import Config
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 # seconds that other processes wait before they print an error
@@ -29,20 +35,32 @@ PATIENCE = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line `arguments` (default: `sys.argv`); return the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run the command line `arguments` and return the exit status; without arguments run this process's, which ends."""
+    with interrupt_on_signals(ends_process=arguments is None), open_streams() as output_error:
+        status = _run(sys.argv[1:] if arguments is None else arguments)
+        error = output_error()
+        if error is None or status:
+            return status
+        if isinstance(error, BrokenPipeError):
+            # the reader closed the pipe, as in `--help | head`
+            return BROKEN_PIPE
+        _say(f"error: standard output: {error.strerror}; the work is done, what it printed is lost")
+        return ConfigError.exit_code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run `arguments`; return the exit status, after one line about what ended them early."""
     try:
         _dispatch(arguments)
+        sys.stdout.flush()
     except NestedLearningError as error:
         _say(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt as interrupt:
-        _say(str(interrupt) or "interrupted")
+        # torchrun stops the other processes at once, and the first one knows where the run is saved
+        if os.environ.get("RANK", "0") == "0":
+            _say(str(interrupt) or "interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        # the reader closed the pipe, as in `--help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -51,16 +69,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_phase(config: Config) -> Any:
+def run_phase(config: "Config") -> Any:
     """Return the result of `run(config)` in `phase/<name>.py`; the import is here because it loads torch.
 
     Raises NestedLearningError before it, where training would not find its data.
     """
-    require_files(config)
-    return import_module(f"nested_learning.phase.{config.phase.name}").run(config)
+    # a signal that left torch half imported would surface as any error
+    with hold_signals():
+        from nested_learning.command.preflight import require_files
+
+        require_files(config)
+        phase = import_module(f"nested_learning.phase.{config.phase.name}")
+    return phase.run(config)
 
 
 def _dispatch(arguments: Sequence[str]) -> None:
+    # these imports take half a second, in which a signal must already end in one line
+    with hold_signals():
+        from nested_learning.command.compose import make_job, make_jobs
+        from nested_learning.command.sweep import run_sweep, sweep_name
+        from nested_learning.config.option_files import open_option_files
+
     flags = _read_flags(arguments)
     if flags.job:
         _run_job(Path(flags.job))
@@ -82,12 +111,19 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 def _run_job(file: Path) -> None:
     """Run the configuration in `file`, as a launcher starts it."""
-    # SIGTERM stops training as Ctrl-C does: after a checkpoint
+    # training stops after a checkpoint then
     signal_on_parent_death(signal.SIGTERM)
+    with hold_signals():
+        from nested_learning.command.sweep import directory_of, wait_for_others
+        from nested_learning.config.schema import from_yaml
+
     config = from_yaml(file)
     if config.phase.trains and config.name is not None and os.environ.get("RANK", "0") == "0":
         wait_for_others(directory_of(config))
-    run_phase(config)
+    try:
+        run_phase(config)
+    except Stopped as stopped:
+        raise Stopped(stopped.where, "the same command resumes it") from stopped
 
 
 class _Flags(ArgumentParser):
@@ -118,9 +154,11 @@ def _read_flags(arguments: Sequence[str]) -> Namespace:
     return flags
 
 
-def _hand_to_hydra(files: OptionFiles, flags: Namespace) -> None:
+def _hand_to_hydra(files: "OptionFiles", flags: Namespace) -> None:
     """Let Hydra print --help, --cfg, --info and shell completion. It runs no job."""
     import hydra
+
+    from nested_learning.config.option_files import ROOT
 
     first, *others = (str(folder) for folder in files.folders)
     argv = [sys.argv[0], *(f"--config-dir={folder}" for folder in others)]
@@ -145,5 +183,6 @@ def _say(line: str) -> None:
     exits. So processes other than the first wait before they print: they are heard only if they failed alone.
     """
     if os.environ.get("RANK", "0") != "0":
-        time.sleep(PATIENCE)
+        with handle_signals(dict.fromkeys(STOPPING, signal.SIG_DFL)):
+            time.sleep(PATIENCE)
     print(" ".join(line.split()), file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +17,7 @@ from nested_learning import report
 from nested_learning.command.compose import Job
 from nested_learning.command.preflight import require_files
 from nested_learning.config.schema import Config, to_yaml
-from nested_learning.errors import ConfigError, SweepError
+from nested_learning.errors import ConfigError, Stopped, SweepError
 from nested_learning.launcher.protocol import Task
 from nested_learning.launcher.serial import SerialConfig
 
@@ -50,15 +51,18 @@ def run_sweep(jobs: Sequence[Job], run: Callable[[Config], object], name: str) -
             tasks.append(_task(job, title, run))
     failures = {}
     try:
-        for outcome in launcher.launch(tasks, folder):
-            if outcome.error:
-                failures[outcome.task.name] = outcome.error
-                _print_first(f"{outcome.task.title}: failed: {outcome.error}")
-            # after each job, so that an interrupted sweep has the results of the finished ones
-            if trains:
-                collect_results(jobs, folder)
+        # closed at once when interrupted: then the launcher stops the jobs that it has started
+        with closing(launcher.launch(tasks, folder)) as outcomes:
+            for outcome in outcomes:
+                if outcome.error:
+                    failures[outcome.task.name] = outcome.error
+                    _print_first(f"{outcome.task.title}: failed: {outcome.error}")
+                # after each job, so that an interrupted sweep has the results of the finished ones
+                if trains:
+                    collect_results(jobs, folder)
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"{interrupt or 'interrupted'}; the same command resumes the sweep") from interrupt
+        where = interrupt.where if isinstance(interrupt, Stopped) else str(interrupt) or "interrupted"
+        raise Stopped(where, "the same command resumes the sweep") from interrupt
     if trains and (results := collect_results(jobs, folder)) and _is_first():
         report.conclude(folder, results)
     if failures:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from nested_learning.data.batch import Batch
 from nested_learning.errors import DataError, NestedLearningError
-from nested_learning.launcher.parent import signal_on_parent_death
+from nested_learning.signals import ignore_signals, signal_on_parent_death
 
 ReadStep = Callable[[int], list[Batch]]
 
@@ -94,8 +94,7 @@ def _init_worker(_worker: int) -> None:
     """Let the worker end with the process that started it and ignore signals that are meant for that process."""
     signal_on_parent_death(signal.SIGKILL)
     # Ctrl-C and schedulers signal all processes of a run; the training process saves first, then stops its workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore_signals()
 
 
 def _identity(batches: Any) -> Any:

@@ -1,6 +1,6 @@
 """The interface of launchers: tasks in, outcomes out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -33,6 +33,9 @@ class LauncherConfig(Protocol):
         """Raise ConfigError for what cannot work on this machine, before any file is created."""
         ...
 
-    def launch(self, tasks: Sequence[Task], folder: Path) -> Iterator[Outcome]:
-        """Run `tasks`, yielding each as it ends, however it ends; files of the launcher go into `folder`."""
+    def launch(self, tasks: Sequence[Task], folder: Path) -> Generator[Outcome, None, None]:
+        """Run `tasks`, yielding each as it ends, however it ends; files of the launcher go into `folder`.
+
+        When the generator is closed, jobs on this machine are stopped, and saved.
+        """
         ...

@@ -1,7 +1,7 @@
 """`launcher=serial`: one job after another, in this process."""
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class SerialConfig:
     def check(self) -> None:
         """Always works."""
 
-    def launch(self, tasks: Sequence[Task], folder: Path) -> Iterator[Outcome]:
+    def launch(self, tasks: Sequence[Task], folder: Path) -> Generator[Outcome, None, None]:
         """Run `tasks` in order. A job that fails does not stop the next ones."""
         for task in tasks:
             print(task.title, flush=True)

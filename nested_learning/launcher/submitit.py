@@ -3,7 +3,7 @@
 import json
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,7 +69,7 @@ class SubmititConfig:
                 "launcher.cluster=slurm: no srun here; start it where sbatch works, or try launcher.cluster=local"
             )
 
-    def launch(self, tasks: Sequence[Task], folder: Path) -> Iterator[Outcome]:
+    def launch(self, tasks: Sequence[Task], folder: Path) -> Generator[Outcome, None, None]:
         """Submit `tasks` and wait for them; those already in the queue are not submitted again."""
         from submitit.helpers import as_completed, environment_variables
 

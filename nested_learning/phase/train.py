@@ -31,6 +31,7 @@ from nested_learning.phase import Result
 from nested_learning.phase.cost import group_table
 from nested_learning.phase.dry_run import dry_run
 from nested_learning.planning.flops import flops, utilisation
+from nested_learning.signals import hold_signals
 from nested_learning.train.branch import branch
 from nested_learning.train.compiling import Compiled
 from nested_learning.train.float8 import use_float8
@@ -85,21 +86,23 @@ def run(config: "Config") -> Result:
                 print_first(world, f"complete already: {lock.directory}")
             else:
                 progress.lost += lost_seconds(lock.directory, progress)
-                ctx = lock.open_run(progress.step)
+                with hold_signals():
+                    ctx = lock.open_run(progress.step)
                 print_start(ctx.directory, progress.step, components, world)
                 feed, model, objective, optimizer, batch, _ = components
                 trainer = Trainer(ctx, feed, model, objective, optimizer, progress, stopwatch, batch)
                 record_compiled(ctx.directory, trainer.compiled, world)
-                trainer.fit()
-                if world.is_first:
-                    write_summary(ctx.directory, trainer)
-        assert lock.directory is not None
-        # with sharded parameters a forward pass takes all processes
-        if components.source.tokenizer is not None and (world.is_first or world.is_sharding):
-            print_first(
-                world, "", "sample:", write_sample(components, config.prompt, config.sampling, config.memory), ""
-            )
-        print_end(lock.directory, progress, world, is_text=components.source.tokenizer is not None)
+                with hold_signals():
+                    trainer.fit()
+                    if world.is_first:
+                        write_summary(ctx.directory, trainer)
+            assert lock.directory is not None
+            # with sharded parameters a forward pass takes all processes
+            if components.source.tokenizer is not None and (world.is_first or world.is_sharding):
+                print_first(
+                    world, "", "sample:", write_sample(components, config.prompt, config.sampling, config.memory), ""
+                )
+            print_end(lock.directory, progress, world, is_text=components.source.tokenizer is not None)
     return Result(lock.directory, dict(progress.metrics))
 
 

@@ -1,13 +1,13 @@
 """Chrome traces of single training steps, requested with `profile=` or, during a run, with a signal."""
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from torch import profiler
+
+from nested_learning.signals import PROFILING, handle_signals
 
 FOLDER = "profile"
 # number of steps that `kill -USR2 <process id>` profiles
@@ -63,13 +63,9 @@ def profiling(run: Path, rank: int, steps: int) -> Iterator[Profiler]:
     def ask(_number: int, _frame: FrameType | None) -> None:
         made.ask(ON_SIGNAL)
 
-    # Python lets only the main thread install handlers
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGUSR2, ask) if is_main else None
     try:
-        yield made
+        with handle_signals(dict.fromkeys(PROFILING, ask)):
+            yield made
     finally:
-        if is_main:
-            signal.signal(signal.SIGUSR2, before)
         # a run may end or fail before its last profiled step; a profiler left on would record all that follows
         made.write()

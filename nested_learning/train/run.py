@@ -20,7 +20,7 @@ from nested_learning import checkpoint
 from nested_learning.data.curriculum import plan_stages
 from nested_learning.data.feed import Feed
 from nested_learning.data.source import Source
-from nested_learning.errors import CheckpointError, ConfigError
+from nested_learning.errors import CheckpointError, ConfigError, Stopped
 from nested_learning.files import write_atomic
 from nested_learning.logger.build import open_loggers
 from nested_learning.logger.protocol import Fanout, LoggedRun, Logger
@@ -109,12 +109,14 @@ def lock_run(config: "Config", world: World) -> Iterator["RunLock"]:
     """Find the run directory and lock it while the context lasts; no file is created yet.
 
     Raises ConfigError for a directory that is in use, is no run, holds a run with another configuration, or must not
-    be continued (`resume=never`).
+    be continued (`resume=never`). An interruption within the context says how to resume.
     """
     lock = RunLock(config, world)
     try:
         lock.find()
         yield lock
+    except KeyboardInterrupt as interrupt:
+        raise interrupt if str(interrupt) else lock.interrupted() from interrupt
     finally:
         lock.release()
 
@@ -152,6 +154,12 @@ class RunLock:
             raise
         config, world = self.config, self.world
         return RunContext(self.directory, config, config.seed, world.device, DTYPES[config.dtype], world, self._log)
+
+    def interrupted(self) -> Stopped:
+        """Return the exception of a run that was interrupted before or after its training."""
+        if self.directory is None or not checkpoint.has_checkpoint(self.directory):
+            return Stopped("interrupted before anything was saved", "give the same command again")
+        return Stopped("interrupted", f"resume with: {command_to_continue(self.directory, self.world.size)}")
 
     def release(self) -> None:
         """Close the logs and release the lock."""

@@ -14,7 +14,7 @@ from nested_learning.checkpoint import Progress
 from nested_learning.data.batch import IGNORE, Batch, to
 from nested_learning.data.feed import Feed
 from nested_learning.data.source import Source
-from nested_learning.errors import CheckpointError, DataError
+from nested_learning.errors import CheckpointError, DataError, Stopped
 from nested_learning.inference.samples import FILE as SAMPLES
 from nested_learning.inference.samples import draw_samples
 from nested_learning.logger.jsonl import JsonlLogger
@@ -26,16 +26,18 @@ from nested_learning.optim.clip import clip_gradients
 from nested_learning.optim.optimizer import Optimizer
 from nested_learning.planning.flops import Flops, flops, most_operations, utilisation
 from nested_learning.seeds import derive_seed
+from nested_learning.signals import hold_signals
 from nested_learning.train.compiling import compile_training
 from nested_learning.train.memory_stats import observe
 from nested_learning.train.precision import LossScale, autocast
 from nested_learning.train.profiler import profiling
 from nested_learning.train.recovery import Recovery, load_checkpoint
 from nested_learning.train.run import RunContext, command_to_continue
-from nested_learning.train.signals import catch_stop_signals
 from nested_learning.train.stopwatch import Stopwatch, peak_memory_bytes
 from nested_learning.train.validation import validate
 from nested_learning.world.world import World
+
+STOPS = "stopping after this step, which is saved first; a second Ctrl-C ends at once, without saving"
 
 
 class Trainer:
@@ -80,10 +82,10 @@ class Trainer:
         self.recovery = Recovery(ctx, feed, training, optimizer, progress, self.stopwatch)
 
     def fit(self) -> Progress:
-        """Train to the last step. On Ctrl-C or SIGTERM finish the step, save, raise KeyboardInterrupt with the path."""
+        """Train to the last step. At a signal that stops finish the step, save, and raise Stopped with the path."""
         config, progress = self.config, self.progress
         profile = profiling(self.ctx.directory, self.world.rank, config.profile)
-        with catch_stop_signals() as stop_requested, profile as profiler, self.feed:
+        with hold_signals(STOPS) as stop_requested, profile as profiler, self.feed:
             if progress.step == 0:
                 self.validate()
             if self.recovery.needs_checkpoint or (progress.step == 0 and self.is_saved(0)):
@@ -101,7 +103,7 @@ class Trainer:
                 if is_last or must_stop or self.is_saved(progress.step):
                     self.save()
                 if must_stop and not is_last:
-                    raise KeyboardInterrupt(self.stop_message())
+                    raise self.stopped()
         return progress
 
     def train_step(self, stop_requested: Callable[[], bool]) -> bool:
@@ -308,12 +310,12 @@ class Trainer:
                 keep_every=self.config.keep_every,
             )
 
-    def stop_message(self) -> str:
-        """Return where a run that was stopped is saved, and the command that resumes it."""
-        return (
-            f"stopped at step {self.progress.step} of {self.config.steps}, "
-            f"saved in {checkpoint.find(self.ctx.directory)}; resume with: "
-            f"{command_to_continue(self.ctx.directory, self.world.size)}"
+    def stopped(self) -> Stopped:
+        """Return the exception of a run that was stopped: where it is saved, and the command that resumes it."""
+        directory, step = self.ctx.directory, self.progress.step
+        return Stopped(
+            f"stopped at step {step} of {self.config.steps}, saved in {checkpoint.find(directory)}",
+            f"resume with: {command_to_continue(directory, self.world.size)}",
         )
 
 

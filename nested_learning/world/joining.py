@@ -11,7 +11,7 @@ import torch
 from torch import distributed
 
 from nested_learning.errors import ConfigError, LostError
-from nested_learning.launcher.parent import signal_on_parent_death
+from nested_learning.signals import signal_on_parent_death
 from nested_learning.world.config import WorldConfig, split_device
 from nested_learning.world.world import World
 
@@ -33,7 +33,8 @@ def open_world(device: str, config: WorldConfig | None = None) -> Iterator[World
     if size == 1:
         yield world
         return
-    signal_on_parent_death(signal.SIGKILL)
+    # torchrun may die of the second signal while its processes still save; they stop by themselves
+    signal_on_parent_death(signal.SIGTERM)
     if torch_device.type == "cuda":
         torch.cuda.set_device(torch_device)
     timeout = timedelta(seconds=config.timeout)

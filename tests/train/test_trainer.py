@@ -231,14 +231,18 @@ def test_half_precision_stays_close_and_keeps_parameters_in_float32(tmp_path):
     checkpoint.load_model(checkpoint.find(half.directory), model)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_finishes_the_step_saves_and_prints_how_to_resume(tmp_path, monkeypatch, number):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_stop_signal_however_often_finishes_the_step_saves_and_prints_how_to_resume(
+    tmp_path, monkeypatch, capfd, number
+):
     config = tiny(tmp_path, name="a", save_every=100)
     real = Trainer.micro_batches
 
     def interrupted(self, step):
         if step == 2 and self.progress.step == 2:
-            signal.raise_signal(number)
+            # a terminal and a wrapper each send Ctrl-C; schedulers repeat SIGTERM
+            for each in (number, number, signal.SIGTERM):
+                signal.raise_signal(each)
         return real(self, step)
 
     monkeypatch.setattr(Trainer, "micro_batches", interrupted)
@@ -248,6 +252,7 @@ def test_ctrl_c_finishes_the_step_saves_and_prints_how_to_resume(tmp_path, monke
     ) as raised:
         run(config)
     assert signal.getsignal(number) is before
+    assert capfd.readouterr().err.count("saved first; a second Ctrl-C ends at once, without saving") == 1
     assert f"resume={tmp_path / 'runs' / 'a'}" in str(raised.value)
     monkeypatch.setattr(Trainer, "micro_batches", real)
     resumed = run(replace(config, resume=str(tmp_path / "runs" / "a"))).directory
