@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from nested_learning.errors import CheckpointError
+from nested_learning.typed import PathText, convert
 
 # keys that describe the model and its training; all other keys belong to the command
 RUN_KEYS = ("model", "optim", "data", "objective", "seed", "stages")
@@ -49,7 +50,7 @@ def use_run_shape(composed: dict[str, Any], typed: Collection[str]) -> dict[str,
 
 def _read_run_config(key: str, composed: dict[str, Any]) -> dict[str, Any]:
     """Read the config.yaml of the run directory or checkpoint that `key` names; both have one."""
-    path = Path(composed[key])
+    path = Path(convert(composed[key], PathText, key))
     file = path / "config.yaml"
     if not file.is_file():
         raise CheckpointError(f"{key}={path}: no run here; give a run directory or one of its checkpoints/step_*")

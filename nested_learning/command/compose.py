@@ -98,7 +98,8 @@ def _take_literally(line: str) -> str:
 def _parse_line(line: str) -> Override:
     try:
         return OverridesParser.create().parse_override(line)
-    except HydraException as error:
+    # Python refuses to read a number of more than 4300 digits
+    except (HydraException, ValueError) as error:
         key, equals, value = line.partition("=")
         if not equals:
             raise ConfigError(f"{line}: not an override; write key=value, such as steps=100 or model=hope") from error

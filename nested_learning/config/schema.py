@@ -29,7 +29,16 @@ from nested_learning.optim.config import OptimConfig
 from nested_learning.phase.config import PhaseConfig
 from nested_learning.planning.config import PlanConfig
 from nested_learning.train.divergence.policy import POLICIES as DIVERGENCES
-from nested_learning.typed import MisfitError, check_at_least, check_one_of, convert_dataclass, did_you_mean, full_key
+from nested_learning.typed import (
+    MisfitError,
+    PathText,
+    check_at_least,
+    check_name,
+    check_one_of,
+    convert_dataclass,
+    did_you_mean,
+    full_key,
+)
 from nested_learning.world.config import WorldConfig, split_device
 
 DTYPES = ("float32", "bfloat16", "float16", "float8")
@@ -56,7 +65,7 @@ class Config:
     launcher: SerialConfig | JoblibConfig | SubmititConfig
     seed: int
     name: str | None
-    out: str
+    out: PathText
     steps: int
     micro_batches: int | None
     num_workers: int
@@ -73,12 +82,12 @@ class Config:
     compile: str
     recompute: str
     backend: str
-    resume: str
+    resume: PathText
     dry_run: bool
     overfit: bool
-    checkpoint: str | None
-    stack_from: str | None
-    branch_from: str | None
+    checkpoint: PathText | None
+    stack_from: PathText | None
+    branch_from: PathText | None
     weights: str
     prompt: str
     prompts: list[str]
@@ -156,7 +165,7 @@ def load_config(composed: Any, origin: Origin = lambda _key: "") -> Config:
         values = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
-    return _convert(values, origin)
+    return convert_config(values, origin)
 
 
 def to_yaml(config: Config) -> str:
@@ -171,7 +180,7 @@ def from_yaml(path: Path) -> Config:
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the directory of a run") from error
-    return _convert(values, lambda _key: str(path))
+    return convert_config(values, lambda _key: str(path))
 
 
 def read_model(values: Any) -> ModelConfig:
@@ -185,7 +194,8 @@ def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _convert(values: Any, origin: Origin) -> Config:
+def convert_config(values: Any, origin: Origin = lambda _key: "") -> Config:
+    """Turn the plain values of a whole configuration into typed ones; raise ConfigError as `load_config` does."""
     special = {group: _chooser(group) for group in CHOICES if group not in LISTED}
     special |= {group: _list_chooser(group) for group in LISTED}
     try:
@@ -201,7 +211,7 @@ def _chooser(group: str) -> Callable[[Any, str], Any]:
 
 def _list_chooser(group: str) -> Callable[[Any, str], Any]:
     return lambda value, key: {
-        name: _choose(group, item, full_key(key, name)) for name, item in _mapping(value, key).items()
+        check_name(name, key): _choose(group, item, full_key(key, name)) for name, item in _mapping(value, key).items()
     }
 
 

@@ -1,5 +1,6 @@
 """`data=mixture`: several sources mixed in fixed proportions."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -26,11 +27,12 @@ class MixtureConfig(CombinedConfig):
                 f"data.weights: names {', '.join(self.weights) or 'nothing'}, but the sources are "
                 f"{', '.join(self.sources)}; give 'data.weights={{{','.join(f'{name}:1' for name in self.sources)}}}'"
             )
-        for name, number in zip(self.weights, apportion(self.weights, EPOCH_ROWS).values(), strict=True):
-            if not number:
+        for name, weight in self.weights.items():
+            is_weight = 0 < weight <= sum(self.weights.values()) < math.inf
+            if not (is_weight and apportion(self.weights, EPOCH_ROWS)[name]):
                 raise ConfigError(
-                    f"data.weights.{name}={self.weights[name]}: must be positive and give at least one row in "
-                    f"{EPOCH_ROWS}; raise it, or remove {name}"
+                    f"data.weights.{name}={weight}: must be positive and give at least one row in {EPOCH_ROWS}; "
+                    f"change it, or remove {name}"
                 )
 
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> "Mixture":

@@ -12,6 +12,7 @@ from nested_learning.data.text.text import TextConfig
 from nested_learning.data.text.tokens import TokensConfig
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
+from nested_learning.typed import PathText
 
 ORDERS = ("forward", "reverse", "joint")
 
@@ -29,7 +30,7 @@ class SequenceConfig(CombinedConfig):
     steps_each: int = 100
     order: str = "forward"
     segments: int | None = None
-    folder: str | None = None
+    folder: PathText | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

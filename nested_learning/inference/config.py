@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from nested_learning.errors import ConfigError
+from nested_learning.typed import Unbounded
 
 POLICIES = ("online", "frozen", "memorize")
 METRICS = ("l2", "loss", "entropy")
@@ -61,7 +62,7 @@ class MemorizeConfig(MemoryConfig):
     steps: int
     lr: float
     chunk: int
-    surprise_threshold: float | None
+    surprise_threshold: Unbounded | None
     surprise_metric: str
     levels: list[str]
     layers: list[int] | None
@@ -108,7 +109,7 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_tokens", "temperature", "top_k"):
-            if vars(self)[name] < 0:
+            if not 0 <= vars(self)[name] < math.inf:
                 raise ConfigError(f"sampling.{name}={vars(self)[name]}: must be 0 or more, e.g. sampling.{name}=0")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"sampling.top_p={self.top_p}: must be above 0 and at most 1, e.g. sampling.top_p=0.9")

@@ -1,6 +1,7 @@
 """`launcher=submitit`: each job in the queue of a cluster, over as many nodes and GPUs as it needs."""
 
 import json
+import math
 import subprocess
 import time
 from collections.abc import Generator, Sequence
@@ -55,6 +56,8 @@ class SubmititConfig:
                 raise ConfigError(f"launcher.{key}={vars(self)[key]} must be at least {value}")
         if self.tasks_per_node is not None and self.tasks_per_node < 1:
             raise ConfigError(f"launcher.tasks_per_node={self.tasks_per_node} must be at least 1, or null")
+        if self.mem_gb is not None and not 0 < self.mem_gb < math.inf:
+            raise ConfigError(f"launcher.mem_gb={self.mem_gb} must be more than 0, or null for the cluster's default")
         if self.cluster == "local" and self.nodes > 1:
             raise ConfigError(
                 f"launcher.nodes={self.nodes}: launcher.cluster=local is one machine; use launcher.nodes=1"

@@ -52,7 +52,7 @@ class ModelConfig(ABC):
                 f"model.dim={self.dim} must be an even multiple of model.num_heads={self.num_heads}; "
                 f"try model.dim={2 * self.num_heads * max(1, round(self.dim / self.num_heads / 2))}"
             )
-        if self.expansion * self.dim < 8:
+        if not 8 <= self.expansion * self.dim < math.inf:
             raise ConfigError(
                 f"model.expansion={self.expansion} must give at least 8 hidden units; try model.expansion=2"
             )

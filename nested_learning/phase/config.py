@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nested_learning.typed import PathText
+
 
 @dataclass(kw_only=True)
 class PhaseConfig:
@@ -25,4 +27,4 @@ class TrainPhaseConfig(PhaseConfig):
 class ExportConfig(PhaseConfig):
     """`phase=export`: `to` is the directory to write, None for the folder `export` of the run."""
 
-    to: str | None
+    to: PathText | None

@@ -1,5 +1,6 @@
 """The GPUs that `dry_run=true` plans with."""
 
+import math
 from dataclasses import dataclass
 
 from nested_learning.errors import ConfigError
@@ -31,7 +32,7 @@ class PlanConfig:
             raise ConfigError(f"plan.num_gpus={self.num_gpus} must be at least 1; for example plan.num_gpus=8")
         if not 0 < self.mfu <= 1:
             raise ConfigError(f"plan.mfu={self.mfu} must lie in (0, 1]; for example plan.mfu=0.4")
-        if self.price is not None and self.price < 0:
+        if self.price is not None and not 0 <= self.price < math.inf:
             raise ConfigError(f"plan.price={self.price} must be 0 or more, or null")
         if self.vocab_size is not None and self.vocab_size < 1:
             raise ConfigError(f"plan.vocab_size={self.vocab_size} must be at least 1, or null")

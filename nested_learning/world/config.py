@@ -12,6 +12,8 @@ NUMBERED = re.compile(r"cuda:\d{1,4}|cpu:0|mps:0", re.ASCII)
 BACKENDS = ("auto", "gloo", "nccl")
 PARALLEL = ("ddp", "fsdp")
 REDUCTIONS = ("fast", "deterministic")
+# seconds
+YEAR = 31_536_000
 
 
 def split_device(name: str) -> tuple[str, int | None]:
@@ -49,7 +51,8 @@ class WorldConfig:
         check_one_of("world.parallel", self.parallel, PARALLEL)
         check_one_of("world.reduction", self.reduction, REDUCTIONS)
         check_at_least("world.check_every", self.check_every, 1)
-        check_at_least("world.timeout", self.timeout, 1)
+        if not 1 <= self.timeout <= YEAR:
+            raise ConfigError(f"world.timeout={self.timeout} must be 1 to {YEAR} seconds; for example world.timeout=60")
         if self.shards is not None:
             check_at_least("world.shards", self.shards, 1)
             if self.parallel != "fsdp":

@@ -15,6 +15,7 @@ from nested_learning.data.tokenizers.choose_tokenizer import make_tokenizer
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.data.tokenizers.words import word_tokenizer
 from nested_learning.errors import ConfigError, DataError
+from nested_learning.typed import PathText
 
 
 @dataclass(kw_only=True)
@@ -27,9 +28,9 @@ class BabilongConfig(QAConfig):
 
     name: str = "babilong"
     min_length: int = 64
-    path: str | None = None
+    path: PathText | None = None
     tasks: list[str] = field(default_factory=lambda: ["qa1"])
-    books: str | list[str] | None = None
+    books: PathText | list[PathText] | None = None
     held_out: float = 0.1
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.seeds import derive_seed
+from nested_learning.typed import PathText
 
 
 @dataclass(kw_only=True)
@@ -43,8 +44,8 @@ class ClassesConfig(DataConfig):
     name: str = "classes"
     batch_size: int = 32
     val_rows: int = 256
-    path: str | None = None
-    validation_path: str | None = None
+    path: PathText | None = None
+    validation_path: PathText | None = None
     val_per_label: int = 5
     texts_per_label: int | None = None
     num_labels: int | None = None
@@ -55,7 +56,7 @@ class ClassesConfig(DataConfig):
     replay: int = 0
     is_joint: bool = False
     text_len: int = 128
-    tokenizer: str = "byte"
+    tokenizer: PathText = "byte"
     vocab_size: int | None = None
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from nested_learning.data.tokenizers.choose_tokenizer import check_choice, requi
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.seeds import derive_seed
+from nested_learning.typed import PathText
 
 Content = TypeVar("Content")
 
@@ -33,7 +34,7 @@ class QAConfig(DataConfig):
     seq_len: int = 512
     min_length: int = 128
     train_on: str = "asked"
-    tokenizer: str = "words"
+    tokenizer: PathText = "words"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,6 +13,7 @@ from nested_learning.data.text.packing import PACKINGS, Packing, Stream
 from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_tokenizer, require_tokenizer
 from nested_learning.data.tokenizers.tokenizer import Tokenizer, split_parts
 from nested_learning.errors import ConfigError, DataError
+from nested_learning.typed import PathText
 
 BOUNDARIES = ("carry", "reset")
 
@@ -69,7 +70,7 @@ class DocumentsConfig(PackingConfig):
     `val_fraction`: at most this fraction of the text is kept for validation.
     """
 
-    tokenizer: str = "byte"
+    tokenizer: PathText = "byte"
     vocab_size: int | None = None
     val_fraction: float = 0.1
 

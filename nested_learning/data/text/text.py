@@ -12,6 +12,7 @@ from nested_learning.data.text.json_lines import is_json_lines
 from nested_learning.data.text.packed import DocumentsConfig, PackedText
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
+from nested_learning.typed import PathText
 
 KEY = "data.path"
 ALLOWED = "<utf-8 text file, folder or glob>"
@@ -38,7 +39,7 @@ class TextConfig(DocumentsConfig):
     """
 
     name: str = "text"
-    path: str | list[str] | None = None
+    path: PathText | list[PathText] | None = None
     span: list[int] | None = None
 
     def __post_init__(self) -> None:

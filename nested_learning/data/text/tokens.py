@@ -9,6 +9,7 @@ from nested_learning.data.text.shards import TokenStream, check, read_manifest
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.data.tokenizers.tokenizer_files import open_tokenizer
 from nested_learning.errors import ConfigError, DataError
+from nested_learning.typed import PathText
 
 
 @dataclass(kw_only=True)
@@ -20,7 +21,7 @@ class TokensConfig(PackingConfig):
 
     name: str = "tokens"
     seq_len: int = 1024
-    path: str | None = None
+    path: PathText | None = None
     verify: bool = True
 
     def __post_init__(self) -> None:

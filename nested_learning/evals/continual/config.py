@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from nested_learning.data.source import DataConfig
 from nested_learning.evals.config import EvalConfig
+from nested_learning.typed import PathText
 
 if TYPE_CHECKING:
     from nested_learning.evals.continual.class_incremental import ReadSequence, TrainedSequence
@@ -69,7 +70,7 @@ class ClassIncrementalConfig(EvalConfig):
     mode: str
     per_label: int | None
     batch_size: int
-    joint: str | None
+    joint: PathText | None
 
     def __post_init__(self) -> None:
         self.one_of(MODES, "mode")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from nested_learning.data.source import DataConfig
 from nested_learning.errors import ConfigError
 from nested_learning.evals.config import EvalConfig
+from nested_learning.typed import PathText
 
 if TYPE_CHECKING:
     from nested_learning.evals.harness.core import Core
@@ -38,7 +39,7 @@ class ZeroShotConfig(TasksConfig):
     with its continuation, null for any number. `batch_size` documents are evaluated at once.
     """
 
-    path: str | None
+    path: PathText | None
     official: bool
     tasks: list[str] | None
     limit: int | None
@@ -72,7 +73,7 @@ class CoreConfig(TasksConfig):
     for all. `batch_size` questions are evaluated at once.
     """
 
-    path: str | None
+    path: PathText | None
     tasks: list[str] | None
     limit: int | None
     batch_size: int

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from nested_learning.data.source import DataConfig
 from nested_learning.errors import ConfigError
 from nested_learning.evals.config import EvalConfig
+from nested_learning.typed import PathText
 
 if TYPE_CHECKING:
     from nested_learning.evals.language.memory import MemoryPack
@@ -22,7 +23,7 @@ class PerplexityConfig(EvalConfig):
     in multiples of a training row; None: documents are read to their end.
     """
 
-    path: str | None
+    path: PathText | None
     length_factor: int | None
     num_texts: int
     batch_size: int
@@ -83,7 +84,7 @@ class TranslationConfig(EvalConfig):
     A translation is one line of at most `num_tokens` tokens; `batch_size` sentences are evaluated at once.
     """
 
-    path: str | None
+    path: PathText | None
     limit: int | None
     num_tokens: int
     batch_size: int

@@ -11,6 +11,7 @@ from nested_learning.data.tasks.needle_tasks import ALL_TASKS, PASSKEY, TASKS
 from nested_learning.data.text.readers import Reader, find_inputs
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.config import EvalConfig
+from nested_learning.typed import PathText
 
 if TYPE_CHECKING:
     from nested_learning.evals.retrieval.babilong import BabilongPack
@@ -85,7 +86,7 @@ class NiahConfig(HaystackConfig):
     """RULER's needle `tasks`; `path`: the books of an essay haystack, a file, folder, glob or data set."""
 
     tasks: list[str]
-    path: str | None
+    path: PathText | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,10 +130,10 @@ class BabilongPackConfig(EvalConfig):
     part of the length; `batch_size` questions are evaluated at once.
     """
 
-    path: str | None
+    path: PathText | None
     tasks: list[str]
     held_out: float
-    books: str | None
+    books: PathText | None
     lengths: list[int]
     num_examples: int
     num_generated: int
