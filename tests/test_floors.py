@@ -14,9 +14,9 @@ MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 8
 # from the lowest floor up; a name is a folder or a file of the package; files of one floor do not import each other; a
 # file of a folder may have its own floor, as `phase.config`; the table in docs/concepts.md is this list
 FLOORS: list[set[str]] = [
-    {"errors", "level", "phase.config", "seeds", "shapes", "signals", "tree", "version"},
+    {"errors", "level", "seeds", "shapes", "signals", "tree", "version"},
     {"files", "ops", "typed"},
-    {"launcher", "nn"},
+    {"launcher", "nn", "phase.config"},
     {"model", "optim", "world"},
     {"data", "logger"},
     {"inference"},
