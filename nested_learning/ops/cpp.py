@@ -8,6 +8,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -28,8 +29,6 @@ def missing(device: torch.device) -> str | None:
     """Say why the operators cannot be used on `device`; None if they can, and then they are built and loaded."""
     if device.type != "cpu":
         return f"the C++ operators are for the CPU, not {device.type}"
-    if compiler() is None:
-        return "no C++ compiler was found (CXX, c++, g++ or clang++)"
     try:
         library()
     except NestedLearningError as error:
@@ -37,10 +36,24 @@ def missing(device: torch.device) -> str | None:
     return None
 
 
-def compiler() -> str | None:
-    """Return the path of the C++ compiler, `CXX` or else the first of the usual names; None if there is none."""
-    names = (os.environ["CXX"],) if os.environ.get("CXX") else ("c++", "g++", "clang++")
-    return next((path for path in map(shutil.which, names) if path), None)
+def compiler() -> list[str]:
+    """Return the command of the C++ compiler: `CXX`, which may have arguments, or else the first of the usual names.
+
+    Raises NestedLearningError where there is none.
+    """
+    given = os.environ.get("CXX", "").strip()
+    if not given:
+        found = next((path for path in map(shutil.which, ("c++", "g++", "clang++")) if path), None)
+        if found is None:
+            raise NestedLearningError("no C++ compiler was found (CXX, c++, g++ or clang++)")
+        return [found]
+    try:
+        program, *arguments = shlex.split(given)
+    except ValueError as error:
+        raise NestedLearningError(f"CXX={given}: cannot be split into words ({error})") from error
+    if shutil.which(program) is None:
+        raise NestedLearningError(f"CXX={given}: no such program: {program}")
+    return [program, *arguments]
 
 
 @functools.cache
@@ -58,10 +71,9 @@ def library() -> ctypes.CDLL:
 @functools.cache
 def library_path() -> Path:
     """Return the path of the compiled operators: another for other sources, compilers and instruction sets."""
-    command = [str(compiler()), *FLAGS, "-dM", "-E", "-x", "c++", os.devnull]
     # with -march=native, predefined macros differ between compilers and between instruction sets: a home directory
     # may be shared by machines with different CPUs
-    macros = subprocess.run(command, capture_output=True, check=False).stdout
+    macros = _run_compiler("-dM", "-E", "-x", "c++", os.devnull)
     sources = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
     digest = hashlib.sha256(sources + macros + " ".join(FLAGS).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -74,15 +86,30 @@ def _compile(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             built = Path(folder) / path.name
-            command = [str(compiler()), *FLAGS, *map(str, sorted(SOURCES.glob("*.cpp"))), "-o", str(built)]
-            subprocess.run(command, check=True, capture_output=True, text=True)
+            _run_compiler(*map(str, sorted(SOURCES.glob("*.cpp"))), "-o", str(built))
+            if not built.exists():
+                raise NestedLearningError(f"{shlex.join(compiler())} ended without an error, and compiled nothing")
             # atomic: another process sees the whole file or none
             built.replace(path)
-    except subprocess.CalledProcessError as error:
-        first = next((line for line in error.stderr.splitlines() if "error" in line), error.stderr[:200])
-        raise NestedLearningError(f"the C++ operators do not compile here: {first}") from error
     except OSError as error:
         raise NestedLearningError(f"the C++ operators cannot be written to {path.parent}: {error}") from error
+
+
+def _run_compiler(*arguments: str) -> bytes:
+    """Run the compiler with FLAGS and `arguments`; return what it prints. Raises NestedLearningError where it fails."""
+    command = compiler()
+    try:
+        whole = [*command, *FLAGS, *arguments]
+        done = subprocess.run(whole, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError as error:
+        raise NestedLearningError(f"{shlex.join(command)} cannot be run ({error.strerror})") from error
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines()
+        first = next((line for line in lines if "error" in line), " ".join(lines)[:200] or "it says nothing")
+        raise NestedLearningError(
+            f"the C++ operators do not compile here: {shlex.join(command)} ended with status {done.returncode}: {first}"
+        )
+    return done.stdout
 
 
 def call(name: str, sizes: Sequence[int], views: Sequence[Tensor | None], arrays: Sequence[Tensor | None]) -> None:

@@ -91,8 +91,18 @@ def test_the_operator_passes_the_checks_of_torch():
     torch.library.opcheck(torch.ops.nested_learning.matrix_forward, (*arguments, *matrices, *choices))
 
 
-def test_without_a_compiler_the_backend_is_torch_and_the_log_says_why(monkeypatch):
-    monkeypatch.setattr(cpp, "compiler", lambda: None)
+@pytest.fixture
+def empty_cache(monkeypatch, tmp_path):
+    """Compile into an empty folder, and forget what was compiled before and after."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cpp.library.cache_clear(), cpp.library_path.cache_clear()
+    yield tmp_path
+    cpp.library.cache_clear(), cpp.library_path.cache_clear()
+
+
+def test_without_a_compiler_the_backend_is_torch_and_the_log_says_why(monkeypatch, empty_cache):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(empty_cache))
     assert resolve("auto", CPU) == (
         "eager",
         "memories are computed by torch: no C++ compiler was found (CXX, c++, g++ or clang++)",
@@ -101,13 +111,40 @@ def test_without_a_compiler_the_backend_is_torch_and_the_log_says_why(monkeypatc
         resolve("cpp", CPU)
 
 
-def test_a_failed_compilation_is_an_error_of_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(cpp, "compiler", lambda: "g++")
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("false", "false ended with status 1: it says nothing"),
+        ("env false", "env false ended with status 1: it says nothing"),
+        ("true", "true ended without an error, and compiled nothing"),
+        ("no_such_compiler -m64", "CXX=no_such_compiler -m64: no such program: no_such_compiler"),
+        ("env no_such_compiler", "status 127: env: "),
+        ("g++ '", "CXX=g++ ': cannot be split into words (No closing quotation)"),
+        ("BROKEN", "cannot be run (Exec format error)"),
+        ("/tmp", "CXX=/tmp: no such program: /tmp"),
+    ],
+)
+def test_a_compiler_that_does_not_work_is_named_with_its_reason(monkeypatch, empty_cache, given, reason):
+    if given == "BROKEN":
+        broken = empty_cache / "cxx"
+        broken.write_text("no program")
+        broken.chmod(0o755)
+        given = str(broken)
+    monkeypatch.setenv("CXX", given)
+    found = cpp.missing(CPU)
+    assert found is not None and reason in found and "\n" not in found
+
+
+@needs_operators
+@pytest.mark.parametrize("given", ["", " ", "g++", "env g++", "g++ -DUNUSED='1 2'"])
+def test_a_compiler_may_have_arguments(monkeypatch, given):
+    monkeypatch.setenv("CXX", given)
+    assert b"__VERSION__" in cpp._run_compiler("-dM", "-E", "-x", "c++", "/dev/null")
+
+
+def test_a_failed_compilation_is_an_error_of_one_line(monkeypatch, empty_cache):
     monkeypatch.setattr(cpp, "FLAGS", ("--no-such-flag",))
-    cpp.library.cache_clear(), cpp.library_path.cache_clear()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     reason = cpp.missing(CPU)
-    cpp.library.cache_clear(), cpp.library_path.cache_clear()
     assert reason is not None and "C++ operators" in reason and "\n" not in reason
 
 
