@@ -14,9 +14,16 @@ Answer = list[Record]
 
 
 def evaluate(
-    pack: EvalPack, ctx: EvalContext, draft: Path, about: dict[str, Any], say: Callable[[str], None] = print
+    pack: EvalPack,
+    ctx: EvalContext,
+    draft: Path,
+    about: dict[str, Any],
+    say: Callable[[str], None] = print,
+    show: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Report:
     """Answer all examples of `pack` with the model of `ctx`, and summarise the records.
+
+    `say` prints a line; `show` is told how many of how many examples are answered.
 
     Answers are appended to the file `draft` as they come. Where it already holds answers of the same evaluation, which
     `about` identifies, these are not computed again. Under memory.reset=carry examples are answered one after the
@@ -34,6 +41,7 @@ def evaluate(
         draft.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(_line(about), encoding="utf-8")
     session = None
+    show(len(answers), len(examples))
     for first in range(len(answers), len(examples), size):
         batch = examples[first : first + size]
         if session is not None and ctx.policy.carries:
@@ -45,6 +53,7 @@ def evaluate(
         with draft.open("a", encoding="utf-8") as file:
             file.write("".join(map(_line, new)))
         answers += new
+        show(len(answers), len(examples))
     report = pack.summarise(ctx, [record for answer in answers for record in answer])
     report.samples |= memory_metrics(answers)
     return report

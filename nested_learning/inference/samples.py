@@ -1,5 +1,7 @@
 """Samples: the continuation of a prompt, greedy and sampled."""
 
+from codecs import getincrementaldecoder
+from collections.abc import Iterator
 from dataclasses import replace
 
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
@@ -19,15 +21,21 @@ def printable(text: str) -> str:
 
 def continuation(session: Session, prompt: str, sampling: SamplingConfig, seed: int) -> str:
     """Read `prompt` with `session` and return the generated continuation."""
+    return "".join(stream(session, prompt, sampling, seed))
+
+
+def stream(session: Session, prompt: str, sampling: SamplingConfig, seed: int) -> Iterator[str]:
+    """Read `prompt` with `session` and yield the generated continuation in parts of whole letters, as they come."""
     session.feed(prompt)
-    tokens = session.generate(
-        sampling.num_tokens,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        seed=seed,
-    )
-    return session.text(tokens)[0]
+    assert session.tokenizer is not None, "a prompt was read"
+    # a letter may have several tokens
+    decoder = getincrementaldecoder("utf-8")(errors="replace")
+    for _ in range(sampling.num_tokens):
+        (token,) = session.generate(
+            1, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, seed=seed
+        )
+        yield decoder.decode(session.tokenizer.decode_bytes(token.tolist()))
+    yield decoder.decode(b"", final=True)
 
 
 def draw_samples(

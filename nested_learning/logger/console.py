@@ -1,12 +1,11 @@
 """Metrics on standard output: a live table on a terminal, one line per log in a file or pipe."""
 
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
 
-from nested_learning.logger.live import LiveConsole
+from nested_learning.logger.live import LiveConsole, can_redraw
 from nested_learning.logger.protocol import Logger, Value
 from nested_learning.logger.words import Clock, describe
 
@@ -17,8 +16,7 @@ def open_console(total_steps: int, start_step: int = 0, history: Iterable[Mappin
     A terminal that cannot move its cursor (TERM=dumb) gets plain lines too. `history`: what was logged until now.
     """
     clock, console = Clock(total_steps, start_step), Console()
-    is_live = sys.stdout.isatty() and not console.is_dumb_terminal
-    return LiveConsole(clock, console, history) if is_live else PlainConsole(clock)
+    return LiveConsole(clock, console, history) if can_redraw(console) else PlainConsole(clock)
 
 
 class PlainConsole:

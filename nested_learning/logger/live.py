@@ -1,5 +1,6 @@
 """The live view of a run on a terminal: a table that is redrawn at every log."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,11 @@ LOSS, SMOOTHED = "train/loss", "train/loss_ema"
 SECONDS, WALL, LOST, BYTES = "perf/seconds/", "perf/wall_seconds", "perf/lost_seconds", "perf/memory_bytes"
 # columns that a panel needs; a narrow terminal shows the first panels only
 PANEL = 36
+
+
+def can_redraw(console: Console) -> bool:
+    """Say whether standard output is a terminal that can move its cursor."""
+    return sys.stdout.isatty() and not console.is_dumb_terminal
 
 
 class LiveConsole:

@@ -17,6 +17,7 @@ from nested_learning.evals.protocol import EvalContext, EvalPack, Report
 from nested_learning.evals.runner import evaluate
 from nested_learning.hub.open_run import Trained, open_trained
 from nested_learning.inference.config import MemorizeConfig, MemoryConfig
+from nested_learning.logger.progress import show_progress
 from nested_learning.nn.execution import use_backend
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.phase import Result
@@ -74,7 +75,8 @@ def report_on(
     label, before = label_of(name, config, ctx), fingerprint_parameters(trained.model)
     about_run = describe_evaluation(name, config, trained, ctx) | {"parameters_sha256": before}
     started = time.process_time()
-    report = evaluate(pack, ctx, draft_of(label, ctx), about_run, say)
+    with show_progress(label) as show:
+        report = evaluate(pack, ctx, draft_of(label, ctx), about_run, say, show)
     after = fingerprint_parameters(trained.model)
     assert before == after, "an evaluation changed the model"
     about_run |= {

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from nested_learning.errors import ConfigError
 from nested_learning.hub.open_run import open_trained
-from nested_learning.inference.samples import continuation, printable
+from nested_learning.inference.samples import printable, stream
 from nested_learning.inference.session import Session
 from nested_learning.phase import Result
 from nested_learning.phase.eval import checkpoint_path, refuse_other_model
@@ -30,6 +30,11 @@ def run(config: "Config") -> Result:
             "use phase=eval"
         )
     session = Session(trained.model, trained.tokenizer, policy=config.memory)
-    text = continuation(session, config.prompt, config.sampling, config.seed)
-    print(printable(config.prompt + text), flush=True)
+    try:
+        print(printable(config.prompt), end="", flush=True)
+        for part in stream(session, config.prompt, config.sampling, config.seed):
+            print(printable(part), end="", flush=True)
+    finally:
+        # what comes next begins on a line of its own, after Ctrl-C too
+        print(flush=True)
     return Result(trained.run, {})

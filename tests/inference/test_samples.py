@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from tiny import fingerprints, tiny, trace
 
 from nested_learning import Session
+from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
-from nested_learning.inference.samples import draw_samples
+from nested_learning.inference.config import SamplingConfig
+from nested_learning.inference.samples import draw_samples, stream
 from nested_learning.phase.train import run
 from nested_learning.train.trainer import Trainer
 
@@ -55,6 +58,31 @@ def test_a_sample_equals_what_the_checkpoint_of_its_step_generates(sampled):
         temperature = 0.0 if line["kind"] == "greedy" else how.temperature
         tokens = session.generate(how.num_tokens, temperature=temperature, top_k=how.top_k, top_p=how.top_p, seed=0)
         assert session.text(tokens) == [line["text"]]
+
+
+def test_a_stream_is_the_continuation_in_parts_of_whole_letters():
+    class Told:
+        """A session whose model says every byte of a text, one at a time."""
+
+        tokenizer = ByteTokenizer()
+
+        def __init__(self, said):
+            self.said = list(said)
+
+        def feed(self, prompt):
+            return prompt
+
+        def generate(self, num_tokens, **_settings):
+            return torch.tensor([[self.said.pop(0) for _ in range(num_tokens)]])
+
+    for text in ("ñ木a".encode(), "木".encode()[:2], b"a\xff\x80b", b""):
+        sampling = SamplingConfig(num_tokens=len(text), temperature=0.0, top_k=0, top_p=1.0)
+        parts = list(stream(Told(text), "", sampling, 0))
+        assert "".join(parts) == text.decode(errors="replace")
+        assert len(parts) == len(text) + 1
+    assert [part for part in stream(Told("ñ木a".encode()), "", replace(sampling, num_tokens=6), 0) if part] == list(
+        "ñ木a"
+    )
 
 
 def test_samples_use_their_own_random_generator(sampled):

@@ -24,6 +24,7 @@ from nested_learning.evals.requests import (
 from nested_learning.evals.variable_length import Text, encode_text
 from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
+from nested_learning.logger.progress import show_progress
 
 # makes a session of so many rows, each of which begins with the tokenizer's `end` token
 Opener = Callable[[int], Session]
@@ -108,9 +109,11 @@ class Answerer:
     def answer(self, kind: str, requests: Sequence[Any], window: int | None = None) -> list[tuple[Any, Record]]:
         """Return the answers to requests of one `kind`, a request type, and what was written."""
         answers: list[tuple[Any, Record]] = []
-        for first in range(0, len(requests), self.batch_size):
-            batch = requests[first : first + self.batch_size]
-            answers += answer(self._session(len(batch)), kind, batch, window)
+        with show_progress(kind, "requests") as show:
+            for first in range(0, len(requests), self.batch_size):
+                show(first, len(requests))
+                batch = requests[first : first + self.batch_size]
+                answers += answer(self._session(len(batch)), kind, batch, window)
         return answers
 
     def _session(self, rows: int) -> Session:
