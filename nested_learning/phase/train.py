@@ -34,8 +34,9 @@ from nested_learning.planning.flops import flops, utilisation
 from nested_learning.signals import hold_signals
 from nested_learning.train.branch import branch
 from nested_learning.train.compiling import Compiled
+from nested_learning.train.environment import note_environment
 from nested_learning.train.float8 import use_float8
-from nested_learning.train.run import lock_run, note_environment, open_feed, prepare_process, program
+from nested_learning.train.run import lock_run, open_feed, prepare_process, program
 from nested_learning.train.stopwatch import Stopwatch, peak_memory_bytes
 from nested_learning.train.trainer import Trainer, start
 from nested_learning.world.joining import open_world

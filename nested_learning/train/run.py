@@ -21,11 +21,10 @@ from nested_learning.data.curriculum import plan_stages
 from nested_learning.data.feed import Feed
 from nested_learning.data.source import Source
 from nested_learning.errors import CheckpointError, ConfigError, Stopped
-from nested_learning.files import write_atomic
 from nested_learning.logger.build import open_loggers
 from nested_learning.logger.protocol import Fanout, LoggedRun, Logger
 from nested_learning.seeds import derive_seed
-from nested_learning.train.environment import describe_environment
+from nested_learning.train.environment import ENVIRONMENT, write_environment
 from nested_learning.train.precision import DTYPES
 from nested_learning.world.world import World
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from nested_learning.config.schema import Config
 
 LOCK = "lock"
-ENVIRONMENT = "environment.json"
 
 # keys that may change when a run resumes: they do not change what is learned
 FREE = {"name", "out", "resume", "phase", "checkpoint", "prompt", "sampling", "dry_run", "memory", "evals", "logger"}
@@ -287,22 +285,6 @@ def _known_to_one(saved: dict[str, Any], given: dict[str, Any]) -> set[str]:
         if isinstance(before, dict) and isinstance(now, dict) and before.get("name") == now.get("name"):
             strange |= {f"{key}.{name}" for name in before.keys() ^ now.keys()}
     return strange
-
-
-def write_environment(directory: Path, step: int, device: str) -> None:
-    """Write environment.json; when a run resumes, the entries of earlier processes move to the list `earlier`."""
-    path = directory / ENVIRONMENT
-    now: dict[str, Any] = {"from_step": step, **describe_environment(device), "earlier": []}
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        now["earlier"] = [*before.pop("earlier"), before]
-    write_atomic(path, json.dumps(now, indent=2) + "\n")
-
-
-def note_environment(directory: Path, **facts: Any) -> None:
-    """Add `facts` to environment.json."""
-    path = directory / ENVIRONMENT
-    write_atomic(path, json.dumps(json.loads(path.read_text(encoding="utf-8")) | facts, indent=2) + "\n")
 
 
 def command_to_continue(directory: Path, world_size: int) -> str:
