@@ -44,3 +44,9 @@ class Stopped(KeyboardInterrupt):
 
 class DivergedError(NestedLearningError):
     """A loss or gradient that is not finite: the message names the step and the last good checkpoint."""
+
+
+class FaultError(NestedLearningError):
+    """An exception that nothing handles, which is a fault of this program; the message names the file to report."""
+
+    exit_code = 1

@@ -47,6 +47,11 @@ def is_path(value: str) -> bool:
     return is_found and is_short
 
 
+def is_name(value: str) -> bool:
+    """Say whether `value` can be one name of a path that a person reads."""
+    return value.isprintable() and bool(value.strip()) and "/" not in value and len(value.encode()) <= NAME_BYTES
+
+
 ANYTHING = Allowed("be anything", lambda _value: True)
 # what is allowed of every value of a type
 USUAL: dict[Any, Allowed] = {
@@ -59,6 +64,15 @@ PathText = Annotated[
     str,
     Allowed(f"name a file or folder: UTF-8 text of at most {NAME_BYTES} bytes between two slashes", is_path, "a/b"),
 ]
+# text that names one folder, and the files of its reports
+FolderName = Annotated[
+    str,
+    Allowed(
+        f"name a folder: visible text without slashes, of at most {NAME_BYTES} bytes",
+        lambda value: is_name(value) and value not in (".", ".."),
+        "run-1",
+    ),
+]
 # a number that may be infinite
 Unbounded = Annotated[float, Allowed("be a number", lambda value: not math.isnan(value))]
 
@@ -69,6 +83,15 @@ class MisfitError(ConfigError):
     def __init__(self, key: str, problem: str, fix: str) -> None:
         super().__init__(f"{key}{problem}; {fix}")
         self.key, self.problem, self.fix = key, problem, fix
+
+
+class UnknownKeyError(MisfitError):
+    """A key that does not exist beside the `known` ones; `where` lists these."""
+
+    def __init__(self, key: str, known: Sequence[str]) -> None:
+        parent, _, name = key.rpartition(".")
+        self.known, self.where = known, f"{f'keys of {parent}' if parent else 'keys'}: {', '.join(known)}"
+        super().__init__(key, ": no such key", f"{did_you_mean(name, known, parent)}{self.where}")
 
 
 def convert(value: Any, kind: Any, key: str) -> Any:
@@ -111,7 +134,7 @@ def convert_dataclass(value: Any, kind: Any, key: str, special: dict[str, Choose
     known = {field.name: field for field in fields(kind)}
     for name in value:
         if name not in known:
-            raise unknown_key(key, str(name), list(known))
+            raise UnknownKeyError(full_key(key, str(name)), list(known))
     for name, field in known.items():
         full = full_key(key, name)
         if name in value:
@@ -121,14 +144,6 @@ def convert_dataclass(value: Any, kind: Any, key: str, special: dict[str, Choose
         elif field.default is MISSING and field.default_factory is MISSING:
             raise MisfitError(full, ": missing", f"give it: {_override(full, hints[name])}")
     return kind(**built)
-
-
-def unknown_key(parent: str, name: str, known: Sequence[str]) -> MisfitError:
-    """Return the error for a key `name` that `parent` ("" for the root) does not have."""
-    inside = f"keys of {parent}" if parent else "keys"
-    return MisfitError(
-        full_key(parent, name), ": no such key", f"{did_you_mean(name, known, parent)}{inside}: {', '.join(known)}"
-    )
 
 
 def did_you_mean(word: str, known: Sequence[str], parent: str = "") -> str:
@@ -153,7 +168,7 @@ def check_name(name: Any, key: str) -> str:
     """Return `name`, a name of one's own in the mapping `key`; raise MisfitError where it could not be shown."""
     if not isinstance(name, str):
         raise MisfitError(f"{key}.{name}", ": a name must be text", f'quote it: "{name}"')
-    if not name.isprintable() or not name.strip() or "/" in name or len(name.encode()) > NAME_BYTES:
+    if not is_name(name):
         problem = f": a name must be visible text without slashes, of at most {NAME_BYTES} bytes"
         raise MisfitError(f"{key}.{_shown(name)}", problem, "for example a")
     return name

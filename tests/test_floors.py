@@ -46,7 +46,7 @@ RESERVED = {
         "world/storage.py",
         "world/world.py",
     },
-    "hydra": {"command/compose.py", "command/main.py", "config/schema.py"},
+    "hydra": {"command/compose.py", "command/main.py", "command/overrides.py"},
     "omegaconf": {"command/compose.py", "command/main.py", "config/schema.py"},
     "wandb": {"logger/wandb.py"},
     "tensorboard": {"logger/tensorboard.py"},

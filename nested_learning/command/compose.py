@@ -1,33 +1,32 @@
 """From command-line overrides to composed configurations; every error is one line that names the fix.
 
-Overrides are checked against the option files before Hydra sees them. Every `key=value` is passed to Hydra as
-`++key=value`, which it accepts for unknown keys too: `load_config` then refuses them and lists the allowed ones.
+Hydra composes the option files that the groups choose. The other overrides are set afterwards: over the settings of a
+run where one is read, in any element of a list by its name, and for unknown keys too, which `load_config` then refuses.
 """
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nested_learning.command.checkpoint_defaults import use_run_defaults, use_run_shape
+from nested_learning.command.overrides import MAX_JOBS, check_option, parse, swept_values
+from nested_learning.config.hints import takes_list
 from nested_learning.config.option_files import ROOT, OptionFiles
 from nested_learning.config.registry import LISTED
 from nested_learning.config.schema import Config, first_line, load_config
 from nested_learning.errors import ConfigError
-from nested_learning.typed import did_you_mean
+from nested_learning.typed import UnknownKeyError
 
-# keys whose values are free text
-FREE_TEXT = ("prompt",)
 # in a sweep file: named sets of overrides, and the key under which a job shows the name of its set
 VARIANTS, VARIANT = "variants", "variant"
 
@@ -46,7 +45,7 @@ def make_job(files: OptionFiles, lines: Sequence[str]) -> Job:
     for line, override in overrides.items():
         if override.is_sweep_override():
             key, _, value = line.partition("=")
-            one = "" if files.options(key) and key not in LISTED else f"; for one job with a list write {key}=[{value}]"
+            one = f"; for one job with a list write {key}=[{value}]" if key in LISTED or takes_list(Config, key) else ""
             raise ConfigError(f"{line}: to run one job for each value add -m{one}")
     return Job(_load(files, overrides), {})
 
@@ -58,7 +57,13 @@ def make_jobs(files: OptionFiles, lines: Sequence[str]) -> list[Job]:
     """
     lines, variants = _expand(files, lines)
     overrides = parse(files, lines)
-    swept = {each.key_or_group: _values(line, each) for line, each in overrides.items() if each.is_sweep_override()}
+    swept = {
+        each.key_or_group: swept_values(line, each, files.options(each.key_or_group))
+        for line, each in overrides.items()
+        if each.is_sweep_override()
+    }
+    if (number := prod(map(len, [*swept.values(), variants or [""]]))) > MAX_JOBS:
+        raise ConfigError(f"-m: {number:,} jobs, more than {MAX_JOBS:,}; sweep over fewer values at a time")
     fixed = [line for line, override in overrides.items() if not override.is_sweep_override()]
     jobs = []
     for *values, variant in product(*swept.values(), variants or [""]):
@@ -69,82 +74,11 @@ def make_jobs(files: OptionFiles, lines: Sequence[str]) -> list[Job]:
     return jobs
 
 
-def parse(files: OptionFiles, lines: Sequence[str]) -> dict[str, Override]:
-    """Parse and check overrides such as `model=hope` or `seed=0,1`, by line; raise ConfigError. Nothing is composed."""
-    seen: dict[str, str] = {}
-    overrides: dict[str, Override] = {}
-    for line in map(_take_literally, lines):
-        overrides[line] = override = _parse_line(line)
-        _check(files, line, override)
-        key = override.key_or_group
-        if key in seen:
-            raise ConfigError(f"{key}: given twice ({seen[key]} and {line}); leave one out")
-        seen[key] = line
-    return overrides
-
-
-def _take_literally(line: str) -> str:
-    """Quote the value of a key that holds free text, so that commas, brackets and outer spaces have no meaning."""
-    key, equals, value = line.partition("=")
-    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if not equals or key.lstrip("+") not in FREE_TEXT or is_quoted:
-        return line
-    # OmegaConf resolves "${" unless it is escaped; backslashes are doubled before it and before a quote, nowhere else
-    escaped = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
-    escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + (r"\'" if match[2] else ""), escaped)
-    return f"{key}='{escaped}'"
-
-
-def _parse_line(line: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(line)
-    # Python refuses to read a number of more than 4300 digits
-    except (HydraException, ValueError) as error:
-        key, equals, value = line.partition("=")
-        if not equals:
-            raise ConfigError(f"{line}: not an override; write key=value, such as steps=100 or model=hope") from error
-        fix = f"""quote it twice: '{key}="{value}"'"""
-        raise ConfigError(f"{line}: the value cannot be read ({first_line(error)}); {fix}") from error
-
-
-def _check(files: OptionFiles, line: str, override: Override) -> None:
-    """Raise ConfigError for syntax of Hydra that this project does not use, and for options that do not exist."""
-    key = override.key_or_group
-    if not key:
-        raise ConfigError(f"{line}: no key; write key=value, such as steps=100")
-    if key.replace("/", ".").split(".")[0] == "hydra":
-        raise ConfigError(f"{line}: Hydra's own settings are fixed; the run directory is out=<folder> name=<name>")
-    if override.is_delete():
-        raise ConfigError(f"{line}: a key cannot be deleted; set it: {key}=<value>")
-    if override.package is not None:
-        raise ConfigError(f"{line}: a group has one fixed package; write {key}=<option>")
-    options = files.options(key)
-    if "/" in key and not options:
-        raise ConfigError(f"{key}: no such group; allowed: {', '.join(files.groups())}")
-    if options and override.is_add():
-        raise ConfigError(f"{line}: the group {key} is always set; write {line.lstrip('+')}")
-    if options and not override.is_sweep_override():
-        for name in _check_option(key, override.value(), options):
-            files.read(f"{key}/{name}")
-
-
-def _check_option(group: str, value: Any, options: list[str]) -> list[str]:
-    """Return the names of the options that a group is set to; raise ConfigError for one that does not exist."""
-    listed = group in LISTED
-    names = value if listed and isinstance(value, list) else [value]
-    for name in names:
-        if name not in options:
-            several = f"; several: {group}=[{','.join(options[:2])}]; none: {group}=[]" if listed else ""
-            hint = did_you_mean(str(name), options)
-            raise ConfigError(f"{group}={name}: no such option; {hint}allowed: {', '.join(options)}{several}")
-    return names
-
-
-def _values(line: str, override: Override) -> list[str]:
-    if not (override.is_choice_sweep() or override.is_range_sweep()):
-        key = override.key_or_group
-        raise ConfigError(f"{line}: a sweep lists its values, such as {key}=a,b or {key}=range(0,3)")
-    return list(override.sweep_string_iterator())
+def as_hydra_reads(files: OptionFiles, lines: Sequence[str]) -> list[str]:
+    """Return the overrides as Hydra itself understands them, with numbers for the elements of lists."""
+    groups, given = _divide(files, parse(files, lines))
+    _, keys = _set(OmegaConf.to_container(_compose(files, list(groups))), given.values())
+    return [*groups, *(f"++{key}={line.partition('=')[2]}" for key, line in zip(keys, given, strict=True))]
 
 
 def _expand(files: OptionFiles, lines: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -160,7 +94,7 @@ def _expand(files: OptionFiles, lines: Sequence[str]) -> tuple[list[str], dict[s
         if key != "sweep":
             expanded.append(line)
             continue
-        _check_option(key, name, files.options(key))
+        check_option(key, name, files.options(key))
         content = files.read(f"sweep/{name}")
         for variant, values in content.pop(VARIANTS, {}).items():
             variants[variant] = [f"{changed}={_override_syntax(value)}" for changed, value in values.items()]
@@ -185,23 +119,64 @@ def _override_syntax(value: Any) -> str:
 
 
 def _load(files: OptionFiles, overrides: Mapping[str, Override]) -> Config:
-    keys = {line: override.key_or_group for line, override in overrides.items()}
-    typed = [key for key in keys.values() if not files.options(key)]
-    # `++` sets a key whether or not the option files have it; groups choose files and take no prefix
-    lines = [f"++{line.lstrip('+')}" if key in typed else line for line, key in keys.items()]
-    composed = _compose(files, lines)
+    groups, given = _divide(files, overrides)
+    composed = _compose(files, list(groups))
     choices = OmegaConf.to_container(composed.hydra.runtime.choices)
     # struct mode forbids deleting a key
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
-    trains = OmegaConf.select(composed, "phase.name") == "train"
     values: Any = OmegaConf.to_container(composed)
+    result, typed = _set(values, given.values())
+    trains = OmegaConf.select(result, "phase.name") == "train"
     origin = "branch_from" if trains else "checkpoint"
-    if isinstance(values[origin], str):
-        composed = OmegaConf.create(use_run_defaults(values, list(keys.values()), origin))
-    elif trains and isinstance(values["stack_from"], str):
-        composed = OmegaConf.create(use_run_shape(values, list(keys.values())))
-    return load_config(composed, lambda key: _origin(files, typed, choices, key))
+    if isinstance(result[origin], str):
+        chosen = [override.key_or_group for override in groups.values()]
+        result, typed = _set(use_run_defaults(values, chosen, origin, result[origin]), given.values())
+    elif trains and isinstance(result["stack_from"], str):
+        result, typed = _set(use_run_shape(values, result["stack_from"]), given.values())
+    return load_config(result, lambda key: _origin(files, typed, choices, key))
+
+
+def _divide(files: OptionFiles, overrides: Mapping[str, Override]) -> tuple[dict[str, Override], dict[str, Override]]:
+    """Return the overrides that choose options of groups, and those that set values."""
+    groups = {line: each for line, each in overrides.items() if files.options(each.key_or_group)}
+    return groups, {line: each for line, each in overrides.items() if line not in groups}
+
+
+def _set(values: Any, overrides: Iterable[Override]) -> tuple[Any, list[str]]:
+    """Return `values` with `overrides`, and the full keys that these set; raise ConfigError where one cannot be set."""
+    result, keys = OmegaConf.create(values), []
+    for override in overrides:
+        keys.append(_numbered(result, override.key_or_group))
+        try:
+            OmegaConf.update(result, keys[-1], override.value(), merge=True, force_add=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(
+                f"{keys[-1]}: cannot be set ({first_line(error)}); give a value of the kind that "
+                "`python train.py --cfg job` shows"
+            ) from error
+    return result, keys
+
+
+def _numbered(values: Any, key: str) -> str:
+    """Return `key` with a number for each name of an element of a list: `optim.groups.matrices.lr` has number 1.
+
+    Raises ConfigError for an element that is not there.
+    """
+    names = key.split(".")
+    for depth, name in enumerate(names):
+        if OmegaConf.is_list(values):
+            known = [str(each["name"]) for each in values if OmegaConf.is_dict(each) and "name" in each]
+            if name in known:
+                names[depth] = str(known.index(name))
+            elif not (name.isdecimal() and int(name) < len(values)):
+                raise UnknownKeyError(".".join(names[: depth + 1]), known or [str(each) for each in range(len(values))])
+            values = values[int(names[depth])]
+        elif OmegaConf.is_dict(values) and name in values:
+            values = values[name]
+        else:
+            break
+    return ".".join(names)
 
 
 def _compose(files: OptionFiles, lines: list[str]) -> Any:
@@ -213,7 +188,13 @@ def _compose(files: OptionFiles, lines: list[str]) -> Any:
     except MissingConfigException as error:
         raise ConfigError(f"{error.missing_cfg_file}: no such option file; {first_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(first_line(error).replace("Error merging override ++", "no such key: ")) from error
+        raise ConfigError(first_line(error)) from error
+    except RecursionError as error:
+        chosen = ", ".join(lines) or "the options"
+        raise ConfigError(
+            f"--config-dir {others[0]}: {chosen}: option files list each other under `defaults`; "
+            "remove one of these entries"
+        ) from error
     except (yaml.YAMLError, OSError) as error:
         # raised for a file that an option file lists under `defaults`
         raise ConfigError(f"an option file cannot be read: {' '.join(str(error).split())}") from error

@@ -5,17 +5,22 @@ Bad input prints one line on stderr and exits with status 2, in about a second: 
 
 import errno
 import os
+import shlex
 import signal
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from traceback import format_exc
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nested_learning.command.streams import open_streams
-from nested_learning.errors import ConfigError, NestedLearningError, Stopped
+from nested_learning.errors import ConfigError, FaultError, NestedLearningError, Stopped
 from nested_learning.signals import (
     STOPPING,
     handle_signals,
@@ -32,10 +37,15 @@ if TYPE_CHECKING:
 INTERRUPTED, BROKEN_PIPE = 130, 141
 # seconds that other processes wait before they print an error
 PATIENCE = 5.0
+# characters of another library's message that an error line shows
+MAX_SHOWN = 300
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line `arguments` and return the exit status; without arguments run this process's, which ends."""
+    """Run the command line `arguments` and return the exit status; without arguments run this process's, which ends.
+
+    0: done; 2: a mistake in the input; 1: a fault of this program; 130: interrupted; 141: the reader of a pipe is gone.
+    """
     with interrupt_on_signals(ends_process=arguments is None), open_streams() as output_error:
         status = _run(sys.argv[1:] if arguments is None else arguments)
         error = output_error()
@@ -51,8 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     """Run `arguments`; return the exit status, after one line about what ended them early."""
     try:
-        _dispatch(arguments)
-        sys.stdout.flush()
+        with last_door():
+            _dispatch(arguments)
+            sys.stdout.flush()
     except NestedLearningError as error:
         _say(f"error: {error}")
         return error.exit_code
@@ -61,12 +72,44 @@ def _run(arguments: Sequence[str]) -> int:
         if os.environ.get("RANK", "0") == "0":
             _say(str(interrupt) or "interrupted")
         return INTERRUPTED
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _say(f"error: {error.filename or 'a file'}: {error.strerror}; free some and give the same command again")
-        return ConfigError.exit_code
     return 0
+
+
+@contextmanager
+def last_door() -> Iterator[None]:
+    """Turn every exception that is no NestedLearningError into one, so that the answer is always one line.
+
+    An error of the file system names the file. Anything else is a fault of this program: its traceback goes to a file.
+    """
+    try:
+        yield
+    except NestedLearningError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            fix = "free some and give the same command again"
+            raise ConfigError(f"{error.filename or 'a file'}: {error.strerror}; {fix}") from error
+        if error.filename is None:
+            raise FaultError(_report(error)) from error
+        fix = "check the path and who may read and write it"
+        raise ConfigError(f"{error.filename}: {error.strerror}; {fix}") from error
+    except Exception as error:
+        raise FaultError(_report(error)) from error
+
+
+def _report(error: Exception) -> str:
+    """Write the traceback of `error` to a file; return the line that asks to report it."""
+    text = f"nested_learning {__version__}, python {sys.version}\n{shlex.join(sys.argv)}\n\n{format_exc()}"
+    try:
+        with NamedTemporaryFile(
+            "w", prefix="nested_learning_fault_", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
+        ) as file:
+            file.write(text)
+        where = f"please report it with the file {file.name}"
+    except OSError:
+        print(text, file=sys.stderr)
+        where = "please report it with the traceback above"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:MAX_SHOWN]}: a fault of nested_learning; {where}"
 
 
 def run_phase(config: "Config") -> Any:
@@ -86,23 +129,30 @@ def run_phase(config: "Config") -> Any:
 def _dispatch(arguments: Sequence[str]) -> None:
     # these imports take half a second, in which a signal must already end in one line
     with hold_signals():
-        from nested_learning.command.compose import make_job, make_jobs
+        from nested_learning.command.compose import as_hydra_reads, make_job, make_jobs
+        from nested_learning.command.overrides import keep_last
         from nested_learning.command.sweep import run_sweep, sweep_name
         from nested_learning.config.option_files import open_option_files
+        from nested_learning.config.schema import to_yaml
 
     flags = _read_flags(arguments)
     if flags.job:
         _run_job(Path(flags.job))
         return
     files = open_option_files(flags.config_dir)
+    lines, notes = keep_last(flags.overrides)
+    for note in notes:
+        _say(note)
     if flags.shell_completion:
-        _hand_to_hydra(files, flags)
+        _hand_to_hydra(files, flags, lines)
     elif flags.multirun:
-        run_sweep(make_jobs(files, flags.overrides), run_phase, sweep_name(flags.overrides))
+        run_sweep(make_jobs(files, lines), last_door()(run_phase), sweep_name(lines))
     else:
-        config = make_job(files, flags.overrides).config
-        if flags.help or flags.cfg or flags.info:
-            _hand_to_hydra(files, flags)
+        config = make_job(files, lines).config
+        if flags.cfg == "job":
+            print(to_yaml(config, flags.package), end="")
+        elif flags.help or flags.cfg or flags.info:
+            _hand_to_hydra(files, flags, as_hydra_reads(files, lines))
         elif config.launcher.name != "serial":
             raise ConfigError(f"launcher={config.launcher.name} runs the jobs of -m: add -m; one job is a sweep too")
         else:
@@ -151,10 +201,14 @@ def _read_flags(arguments: Sequence[str]) -> Namespace:
         raise ConfigError(
             "-m: --help, --cfg and --info show one configuration; leave -m out, and one value for each key"
         )
+    if flags.job and len(arguments) > len(["--job", flags.job]):
+        raise ConfigError(f"--job {flags.job}: the file has all settings; leave all other arguments out")
+    if (flags.package or flags.resolve) and not flags.cfg:
+        raise ConfigError("--package and --resolve are for --cfg; add --cfg job, or leave them out")
     return flags
 
 
-def _hand_to_hydra(files: "OptionFiles", flags: Namespace) -> None:
+def _hand_to_hydra(files: "OptionFiles", flags: Namespace, lines: Sequence[str]) -> None:
     """Let Hydra print --help, --cfg, --info and shell completion. It runs no job."""
     import hydra
 
@@ -165,13 +219,15 @@ def _hand_to_hydra(files: "OptionFiles", flags: Namespace) -> None:
     argv += [f"--{name.replace('_', '-')}" for name in ("help", "resolve", "shell_completion") if vars(flags)[name]]
     argv += [f"--{name}={vars(flags)[name]}" for name in ("cfg", "package", "info") if vars(flags)[name]]
     # Hydra reads the process's own arguments
-    before, sys.argv = sys.argv, [*argv, *flags.overrides]
+    before, sys.argv, said = sys.argv, [*argv, *lines], StringIO()
     try:
-        hydra.main(version_base="1.3", config_path=first, config_name=ROOT)(lambda _config: None)()
+        with redirect_stderr(said):
+            hydra.main(version_base="1.3", config_path=first, config_name=ROOT)(lambda _config: None)()
     except SystemExit as done:
         # Hydra exits with status 0 after --help
         if done.code:
-            raise
+            reason = said.getvalue().strip().splitlines()[-1]
+            raise ConfigError(f"Hydra: {reason}; python train.py --help lists the flags") from None
     finally:
         sys.argv = before
 

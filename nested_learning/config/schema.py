@@ -12,7 +12,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from nested_learning.config.hints import suggest
 from nested_learning.config.registry import CHOICES, LISTED
 from nested_learning.data.curriculum import StageConfig
 from nested_learning.data.source import DataConfig
@@ -30,8 +32,10 @@ from nested_learning.phase.config import PhaseConfig
 from nested_learning.planning.config import PlanConfig
 from nested_learning.train.divergence.policy import POLICIES as DIVERGENCES
 from nested_learning.typed import (
+    FolderName,
     MisfitError,
     PathText,
+    UnknownKeyError,
     check_at_least,
     check_name,
     check_one_of,
@@ -64,7 +68,7 @@ class Config:
     logger: dict[str, LoggerConfig]
     launcher: SerialConfig | JoblibConfig | SubmititConfig
     seed: int
-    name: str | None
+    name: FolderName | None
     out: PathText
     steps: int
     micro_batches: int | None
@@ -109,10 +113,6 @@ class Config:
         check_one_of("compile", self.compile, COMPILES)
         check_one_of("recompute", self.recompute, RECOMPUTES)
         check_one_of("weights", self.weights, WEIGHTS)
-        if self.name is not None and (not self.name or Path(self.name).name != self.name):
-            raise ConfigError(
-                f"name={self.name!r} must be a folder name without slashes; the run directory is <out>/<name>"
-            )
         if self.phase.trains:
             self._check_training()
         else:
@@ -164,13 +164,22 @@ def load_config(composed: Any, origin: Origin = lambda _key: "") -> Config:
     try:
         values = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
+        raise ConfigError(f"{error.full_key}: {first_line(error)}; write a value in the place of ${{...}}") from error
     return convert_config(values, origin)
 
 
-def to_yaml(config: Config) -> str:
-    """Return `config` as the text of a run directory's config.yaml; `from_yaml` reads an equal one back."""
-    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
+def to_yaml(config: Config, part: str | None = None) -> str:
+    """Return `config` as the text of a run directory's config.yaml; `from_yaml` reads an equal one back.
+
+    `part`: the full name of a key, to return its value alone; raises ConfigError where there is none.
+    """
+    values = OmegaConf.create(asdict(config))
+    if part is None:
+        return OmegaConf.to_yaml(values)
+    selected = OmegaConf.select(values, part)
+    if selected is None:
+        raise ConfigError(f"--package {part}: no such part of the configuration; allowed: {', '.join(values)}, ...")
+    return OmegaConf.to_yaml(selected) if OmegaConf.is_config(selected) else f"{selected}\n"
 
 
 def from_yaml(path: Path) -> Config:
@@ -180,6 +189,8 @@ def from_yaml(path: Path) -> Config:
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the directory of a run") from error
+    except (UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path}: is no YAML ({first_line(error)}); give the directory of another run") from error
     return convert_config(values, lambda _key: str(path))
 
 
@@ -201,8 +212,10 @@ def convert_config(values: Any, origin: Origin = lambda _key: "") -> Config:
     try:
         return convert_dataclass(values, Config, "", special)
     except MisfitError as misfit:
-        source = origin(misfit.key)
-        raise ConfigError(f"{misfit.key}{misfit.problem}{f' ({source})' if source else ''}; {misfit.fix}") from misfit
+        source, fix = origin(misfit.key), misfit.fix
+        if isinstance(misfit, UnknownKeyError):
+            fix = suggest(misfit.key, values, misfit.known) + misfit.where
+        raise ConfigError(f"{misfit.key}{misfit.problem}{f' ({source})' if source else ''}; {fix}") from misfit
 
 
 def _chooser(group: str) -> Callable[[Any, str], Any]:
@@ -210,9 +223,17 @@ def _chooser(group: str) -> Callable[[Any, str], Any]:
 
 
 def _list_chooser(group: str) -> Callable[[Any, str], Any]:
-    return lambda value, key: {
-        check_name(name, key): _choose(group, item, full_key(key, name)) for name, item in _mapping(value, key).items()
-    }
+    def choose(value: Any, key: str) -> dict[str, Any]:
+        options = _mapping(value, key)
+        for name, item in options.items():
+            # a setting of an option that was not chosen has made an entry without a name
+            if group in LISTED and "name" not in _mapping(item, full_key(key, check_name(name, key))):
+                if name not in CHOICES[group]:
+                    raise UnknownKeyError(full_key(key, name), list(CHOICES[group]))
+                raise MisfitError(full_key(key, name), ": not chosen", f"choose it: {key}=[{','.join(options)}]")
+        return {check_name(name, key): _choose(group, item, full_key(key, name)) for name, item in options.items()}
+
+    return choose
 
 
 def _choose(group: str, value: Any, key: str) -> Any:

@@ -2,23 +2,35 @@
 
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 import train
 from nested_learning.command import main as cli
-from nested_learning.command.compose import make_job
+from nested_learning.command.compose import make_job, make_jobs
+from nested_learning.config.hints import suggest
 from nested_learning.config.option_files import open_option_files
+from nested_learning.config.schema import to_yaml
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def default_values() -> dict[str, Any]:
+    """Return the default configuration as plain values."""
+    return yaml.safe_load(to_yaml(make_job(open_option_files(None), []).config))
+
 
 # a command line, and words that its error must contain: the key and the fix
 MISTAKES = {
     "an option that does not exist": ("model=hoep", ["model=hoep", "did you mean hope?", "transformer"]),
     "an option among several": ("evals=[validation,nope]", ["evals=nope", "perplexity"]),
-    "no option": ("logger=null", ["logger=None", "wandb"]),
+    "no option": ("logger=null", ["logger=null", "wandb"]),
     "an experiment that does not exist": ("experiment=nope", ["experiment=nope", "smoke"]),
     "a group added to the defaults": ("+model=hope", ["+model=hope", "write model=hope"]),
     "a group at another place": ("model@other=hope", ["model@other=hope", "model=<option>"]),
@@ -29,7 +41,7 @@ MISTAKES = {
         "optim.groups.0.lrr=3",
         ["optim.groups.0.lrr", "did you mean optim.groups.0.lr?"],
     ),
-    "a list item that is not there": ("optim.groups.9.lr=3", ["optim.groups.9.lr"]),
+    "a list item that is not there": ("optim.groups.9.lr=3", ["optim.groups.9: no such key", "matrices"]),
     "a mistyped key of a pack": ("evals.validation.rows=3", ["evals.validation.rows", "no such key"]),
     "an added key": ("+foo=1", ["foo: no such key", "steps"]),
     "a forced key": ("++sampling.foo=1", ["sampling.foo: no such key", "temperature"]),
@@ -46,9 +58,33 @@ MISTAKES = {
     "a device that does not exist": ("device=cdua", ["device=cdua", "did you mean cuda?", "mps"]),
     "a dtype that does not exist": ("dtype=float17", ["dtype=float17", "did you mean float16?", "bfloat16"]),
     "sizes that do not fit": ("model.dim=30 model.num_heads=4", ["model.dim=30", "model.num_heads=4"]),
-    "a name with slashes": ("name=a/b", ["name='a/b'", "<out>/<name>"]),
-    "a key given twice": ("seed=1 seed=2", ["seed", "given twice", "seed=1", "seed=2"]),
-    "several values without -m": ("seed=1,2", ["seed=1,2", "add -m"]),
+    "a name with slashes": ("name=a/b", ["name='a/b'", "name a folder"]),
+    "several values without -m": ("seed=1,2", ["seed=1,2", "add -m\n"]),
+    "several values of a list without -m": ("prompts=a,b", ["add -m", "write prompts=[a,b]"]),
+    "several options without -m": ("evals=memory,niah", ["add -m", "write evals=[memory,niah]"]),
+    "a list that a shell split": ("evals=[validation, niah]", ["evals=[validation,", "quote the whole argument"]),
+    "a text that a shell split": ("prompt=a b", ["b: not an override", "'key=a b'"]),
+    "Python's word for nothing": ("name=None", ["name=None", "name=null"]),
+    "Python's word for nothing in a list": ("stages=[None]", ["stages=[None]", "stages=[null]"]),
+    "an element by a name that is not there": (
+        "optim.groups.matrix.lr=3",
+        ["optim.groups.matrix: no such key", "did you mean optim.groups.matrices?"],
+    ),
+    "an element before the first": ("optim.groups.-1.lr=3", ["'optim.groups.-1.lr' is no key"]),
+    "a key with a bracket left open": ("model[dim=3", ["'model[dim' is no key"]),
+    "a setting of a pack that is not chosen": (
+        "evals.niah.digits=3",
+        ["evals.niah: not chosen", "choose it: evals=[validation,niah]"],
+    ),
+    "a setting of a pack that does not exist": ("evals.nia.digits=3", ["evals.nia: no such key", "evals.niah?"]),
+    "a list where a mapping belongs": ("stages={}", ["stages", "--cfg job"]),
+    "an interpolation of nothing": ("name=${oc.env:NO_SUCH_VARIABLE}", ["name", "NO_SUCH_VARIABLE", "write a value"]),
+    "a name of two dots": ("name=..", ["name='..'", "name a folder"]),
+    "a name of nothing": ("name=", ["name=''", "name a folder"]),
+    "a name that is too long": (f"name={'a' * 256}", ["name='aaaa", "at most 255 bytes", "name=run-1"]),
+    "a name of too many bytes": (f"name='{'é' * 128}'", ["at most 255 bytes"]),
+    "a folder with a name that is too long": (f"out=runs/{'a' * 256}", ["out='runs/aaaa", "at most 255 bytes"]),
+    "a run with a name that is too long": (f"branch_from={'a' * 256}", ["branch_from='aaaa", "at most 255 bytes"]),
     "a reference to nothing": ("seed=${nope}", ["seed", "nope"]),
     "a word": ("hope", ["hope", "key=value"]),
     "a value without a key": ("=3", ["=3", "no key"]),
@@ -64,6 +100,19 @@ MISTAKES = {
     "a sweep over an interval": ("-m optim.clip=interval(0,1)", ["optim.clip", "lists its values"]),
     "a sweep over names": ("-m name=a,b", ["name", "one name="]),
     "a sweep that does not exist": ("-m sweep=nope", ["sweep=nope", "models"]),
+    "a sweep over a pattern of nothing": ("-m model=glob(zz*)", ["model=glob(zz*)", "titans_mac"]),
+    "a sweep over a pattern of values": ("-m seed=glob(1*)", ["seed=glob(1*)", "seed=a,b"]),
+    "a sweep over an empty range": ("-m seed=range(3,0)", ["seed=range(3,0)", "without values"]),
+    "a sweep over a range of no step": ("-m seed=range(0,3,0)", ["seed=range(0,3,0)", "no range"]),
+    "a sweep over too many values": ("-m seed=range(0,1000000000)", ["more than 10000 jobs"]),
+    "a sweep over too many pairs": ("-m seed=range(0,9999) steps=range(1,9)", ["79,992 jobs"]),
+    "a sweep inside of a value": ("-m data.weights={a:choice(1,2)}", ["data.weights", "whole value"]),
+    "a job and a setting": ("--job x.yaml seed=1", ["--job x.yaml", "leave all other arguments out"]),
+    "a job that is no file": ("--job x.yaml", ["x.yaml", "cannot be read"]),
+    "a package without what shows it": ("--package model", ["--package", "--cfg job"]),
+    "a package that does not exist": ("--cfg job --package modle", ["--package modle", "model"]),
+    "a package that Hydra does not know": ("--cfg all --package modle", ["modle"]),
+    "completion of no shell": ("--shell-completion", ["install", "query"]),
     "a sweep to look at": ("-m seed=0,1 --cfg job", ["-m", "--cfg"]),
 }
 
@@ -98,6 +147,8 @@ FILES = {
     "no YAML below": ("defaults: [deep/broken]\n", ["cannot be read"]),
     "no YAML": ("name: [hope\n", ["mine.yaml", "YAML"]),
     "an option of its own that does not exist": ("defaults: [hoep]\n", ["model/hoep"]),
+    "an option that includes itself": ("defaults: [mine, _self_]\n", ["my: model=mine", "defaults"]),
+    "options that include each other": ("defaults: [deep/back, _self_]\n", ["my: model=mine", "defaults"]),
 }
 
 
@@ -109,6 +160,7 @@ def test_an_error_in_a_users_file_names_the_file(
     (empty_folder / "my" / "model" / "mine.yaml").write_text(content)
     (empty_folder / "my" / "model" / "deep").mkdir()
     (empty_folder / "my" / "model" / "deep" / "broken.yaml").write_text("name: [hope\n")
+    (empty_folder / "my" / "model" / "deep" / "back.yaml").write_text("defaults: [/model/mine]\n")
     status = cli.main(["--config-dir", "my", "model=mine", "dry_run=true"])
     err = capsys.readouterr().err
     assert status == 2 and err.count("\n") == 1
@@ -138,6 +190,123 @@ def test_an_error_in_a_users_file_names_the_file(
 )
 def test_a_prompt_reaches_the_configuration_unchanged(prompt: str) -> None:
     assert make_job(open_option_files(None), [f"prompt={prompt}"]).config.prompt == prompt
+
+
+# what people type -> the key that is meant
+MEANT = {
+    "lr": "optim.groups.embedding.lr, optim.groups.matrices.lr or optim.groups.vectors.lr",
+    "learning_rate": "optim.groups.embedding.lr, optim.groups.matrices.lr or optim.groups.vectors.lr",
+    "optim.lr": "optim.groups.embedding.lr, optim.groups.matrices.lr or optim.groups.vectors.lr",
+    "optim.groups.matrices.learning_rate": "optim.groups.matrices.lr",
+    "batch_size": "data.batch_size",
+    "seq_len": "data.seq_len",
+    "context_length": "data.seq_len",
+    "epochs": "steps",
+    "max_steps": "steps",
+    "val_rows": "data.val_rows",
+    "hidden_size": "model.dim",
+    "model.d_model": "model.dim",
+    "n_layers": "model.num_layers",
+    "heads": "model.num_heads",
+    "warmup_steps": "optim.schedule.warmup",
+    "optim.warmup": "optim.schedule.warmup",
+    "grad_clip": "optim.clip",
+    "optimizer": "optim",
+    "optimizer.clip": "optim.clip",
+    "dataset": "data",
+    "output_dir": "out",
+    "run_name": "name",
+    "bf16": "dtype",
+    "temperature": "sampling.temperature",
+    "max_new_tokens": "sampling.num_tokens",
+    "gradient_accumulation_steps": "micro_batches",
+    "dropout": "model.dropout",
+    "num_head": "model.num_heads",
+    "setps": "steps",
+}
+
+
+@pytest.mark.parametrize("key", MEANT)
+def test_a_natural_key_is_answered_with_the_one_that_is_meant(key: str, default_values: dict[str, Any]) -> None:
+    assert suggest(key, default_values, list(default_values)) == f"did you mean {MEANT[key]}? "
+
+
+@pytest.mark.parametrize(
+    "key, options",
+    [
+        ("model.window", ["model=transformer", "model=titans_mag", "model=hope_attention"]),
+        ("memory.steps", ["memory=memorize"]),
+        ("phase.to", ["phase=export"]),
+        ("launcher.n_jobs", ["launcher=joblib"]),
+        ("data.gap", ["data=recall"]),
+    ],
+)
+def test_a_key_of_other_options_is_answered_with_these(
+    key: str, options: list[str], default_values: dict[str, Any]
+) -> None:
+    hint = suggest(key, default_values, [])
+    assert hint.startswith("only ") and [option for option in options if option not in hint] == []
+
+
+def test_the_last_of_two_values_wins_and_the_answer_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["steps=6", "model=hope", "optim.groups[0].lr=1", "steps=2", "model=lstm", "optim.groups.0.lr=2"]
+    assert cli.main(["--cfg", "job", *given]) == 0
+    out, err = capsys.readouterr()
+    shown = yaml.safe_load(out)
+    assert (shown["steps"], shown["model"]["name"], shown["optim"]["groups"][0]["lr"]) == (2, "lstm", 2)
+    assert err.splitlines() == [f"{given[i]}: given again later, {given[i + 3]} is used" for i in range(3)]
+
+
+def test_an_element_of_a_list_has_a_number_and_a_name() -> None:
+    given = ["optim.groups.matrices.lr=1", "optim.groups.0.lr=2", "optim.groups[2].lr=3", "model.levels.fast.period=7"]
+    config = make_job(open_option_files(None), given).config
+    assert [group.lr for group in config.optim.groups] == [2, 1, 3]
+    assert config.model.levels[0].period == 7
+
+
+def test_a_pattern_sweeps_over_the_options_that_match() -> None:
+    jobs = make_jobs(open_option_files(None), ["model=glob(titans_ma*)"])
+    assert [job.swept["model"] for job in jobs] == ["titans_mac", "titans_mag", "titans_mal"]
+    jobs = make_jobs(open_option_files(None), ["optim=glob([m*,d*],exclude=[*mom*,mixed*])"])
+    assert [job.swept["optim"] for job in jobs] == ["dgd", "m3", "muon"]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError("a\nb"), RecursionError(), OSError("gone"), MemoryError()])
+def test_a_fault_of_the_program_is_one_line_and_a_file_to_report(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(config: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "run_phase", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cli.main([]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {type(error).__name__}") and "please report it" in err and err.count("\n") == 1
+    (file,) = tmp_path.iterdir()
+    assert str(file) in err and "Traceback (most recent call last)" in file.read_text()
+
+
+def test_an_error_of_the_file_system_is_one_line_that_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cli, "run_phase", lambda config: (tmp_path / "is a folder").mkdir(parents=True))
+    assert cli.main([]) == 0
+    assert cli.main([]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"error: {tmp_path}/is a folder: File exists; check the path and who may read and write it\n"
+    )
+
+
+def test_a_fault_in_one_job_of_a_sweep_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], empty_folder: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cli, "run_phase", lambda config: [][config.seed])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cli.main(["-m", "seed=0,1"]) == 2
+    err = capsys.readouterr().err
+    assert "2 of 2 jobs failed" in err and err.count("IndexError") == 2 and err.count("\n") == 1
 
 
 def test_a_users_own_option_is_one_of_its_group(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
