@@ -11,12 +11,12 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nested_learning.data.tokenizers.byte_letters import BYTES, LETTERS, from_letters
+from nested_learning.data.tokenizers.byte_letters import BYTES, LETTERS, from_letters, to_letters
 from nested_learning.data.tokenizers.tokenizer import END_TEXT, FILE_NAME, TokenIds, split_parts, to_utf8
 from nested_learning.errors import ConfigError, DataError
 
@@ -28,8 +28,25 @@ GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(
 GPT2_FAST = r"(?: ?\p{L}+|'(?:s|t|re|ve|m|ll|d)| ?\p{N}+| ?[^\s\p{L}\p{N}]+)|\s+(?!\S)|\s+"
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
+# patterns that tiktoken and `tokenizers` read alike: `\w`, `\d` and others stand for other characters in each
+READ_ALIKE = re.compile(r"(?:[^\\]|\\[pPsSrn])*")
+
 # bytes that are not utf-8, as surrogateescape puts them into a str
 ESCAPED = re.compile("([\udc80-\udcff]+)")
+
+# ids are below this; larger ones are damage, and would fill the memory
+MAX_VOCAB_SIZE = 1 << 24
+
+
+class AddedToken(NamedTuple):
+    """A token that is split off wherever a text contains it, before the text is split into words.
+
+    `single_word`: only where no letter, digit or underscore is next to it. `normalized`: after tokens that are not.
+    """
+
+    id: int
+    single_word: bool
+    normalized: bool
 
 
 class BpeTokenizer:
@@ -39,6 +56,7 @@ class BpeTokenizer:
     of each token; by default the bytes, then the results of merges. `words`: the regular expression that splits text
     into words, or the `pre_tokenizer` of a tokenizer.json. `specials`: ids that no text encodes to, by name; by default
     `end` alone, one above all other ids. A token in `ids` that no merge makes encodes only a word equal to it.
+    `added`: added tokens by their text.
     """
 
     name = "bpe"
@@ -50,27 +68,32 @@ class BpeTokenizer:
         words: str | dict[str, Any] = GPT2_WORDS,
         specials: Mapping[str, int] | None = None,
         end: str = END_TEXT,
+        added: Mapping[str, AddedToken] | None = None,
     ) -> None:
-        """Raises DataError for a merge of unknown tokens, and for a merged token without an id."""
-        self.merges, self.words = list(merges), words
+        """Raises DataError for a merge of unknown tokens, a byte or merged token without an id, and two with one id."""
+        self.merges, self.words, self.added = list(merges), words, dict(added or {})
         made = _merged_tokens(self.merges)
         plain = {token: i for i, token in enumerate(made)}
         self._vocab = plain if ids is None else _with_ids([*made, *ids], ids)
         self._num_made = len(made)
         self.specials = dict(specials or {end: max(self._vocab.values()) + 1})
         self.end = self.specials[end]
-        self.vocab_size = max(*self._vocab.values(), *self.specials.values()) + 1
+        self.vocab_size = _vocab_size(self._all_ids())
         self._bytes_of = [b""] * self.vocab_size
         for token, i in zip(from_letters(self._vocab), self._vocab.values(), strict=True):
             self._bytes_of[i] = token
+        for text, token in self.added.items():
+            self._bytes_of[token.id] = text.encode()
         # counted before special tokens get their names, which stand for no bytes of a text
         self.token_bytes = np.array([len(token) for token in self._bytes_of], dtype=np.int64)
         for text, i in self.specials.items():
             self._bytes_of[i] = text.encode()
         # the fingerprint of a tokenizer trained here is that of its merges alone
         definition: list[Any] = ["bpe", self.merges]
-        if (self._vocab, words, self.specials) != (plain, GPT2_WORDS, {END_TEXT: len(plain)}):
+        if (self._vocab, words, self.specials, self.added) != (plain, GPT2_WORDS, {END_TEXT: len(plain)}, {}):
             definition += [sorted(self._vocab.items()), words, sorted(self.specials.items()), end]
+        if self.added:
+            definition.append(sorted(self.added.items()))
         self.fingerprint = sha256(json.dumps(definition).encode()).hexdigest()
 
     def encode(self, text: str) -> NDArray[np.int64]:
@@ -102,13 +125,30 @@ class BpeTokenizer:
 
     def save(self, directory: Path) -> None:
         """Write `tokenizer.json` in Hugging Face's format, with special tokens, into the existing `directory`."""
-        saved = self._definition(self._vocab | self.specials)
-        saved["added_tokens"] = [
-            {"id": i, "content": text, "special": True}
-            | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-            for text, i in sorted(self.specials.items(), key=lambda item: item[1])
-        ]
-        (directory / FILE_NAME).write_text(json.dumps(saved, ensure_ascii=False) + "\n", encoding="utf-8")
+        definition = json.dumps(self.definition(), ensure_ascii=False)
+        (directory / FILE_NAME).write_text(definition + "\n", encoding="utf-8")
+
+    def definition(self, *, with_specials: bool = True) -> dict[str, Any]:
+        """Return the contents of a tokenizer.json; other libraries encode the name of a special token in a text to it.
+
+        Without special tokens they encode every text as `encode` does.
+        """
+        specials = self.specials if with_specials else {}
+        added = [added_entry(text, AddedToken(i, False, False), special=True) for text, i in specials.items()]
+        added += [added_entry(text, token, special=False) for text, token in self.added.items()]
+        model: dict[str, Any] = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
+        model |= {"end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False}
+        # with ignore_merges a word that is a token encodes to it, although no merge makes it
+        model |= {"ignore_merges": len(self._vocab) > self._num_made, "vocab": self._all_ids(), "merges": self.merges}
+        return {
+            "version": "1.0", "truncation": None, "padding": None,
+            "added_tokens": sorted(added, key=lambda token: token["id"]), "normalizer": None,
+            "pre_tokenizer": _pre_tokenizer(self.words), "post_processor": None, "decoder": BYTE_LEVEL, "model": model,
+        }  # fmt: skip
+
+    def _all_ids(self) -> dict[str, int]:
+        """Return the id of every token: those of text, as letters, then special and added tokens, as their text."""
+        return self._vocab | self.specials | {text: token.id for text, token in self.added.items()}
 
     def _encode(self, text: str) -> NDArray[np.int64]:
         if self._fast is not None:
@@ -127,33 +167,37 @@ class BpeTokenizer:
     def _fast(self) -> Any:
         """Return a tiktoken encoder, or None where it is not installed or could give other tokens.
 
-        BPE ranks merges, tiktoken ranks merged tokens. Both are the same where every token is the result of exactly one
-        merge, as training leaves it: then the rank of a token is the rank of its merge.
+        BPE ranks merges, tiktoken ranks tokens, and merges any two whose bytes together are a token. Both are the same
+        where the merges are those that follow from the ranks of the tokens, as training leaves them.
         """
-        if self._num_made != 256 + len(self.merges) or not isinstance(self.words, str):
+        if self.added or not isinstance(self.words, str) or READ_ALIKE.fullmatch(self.words) is None:
             return None
         try:
             import tiktoken
         except ImportError:
             return None
         ranks = {token: rank for rank, token in enumerate(from_letters(self._vocab))}
+        if in_letters(list(find_merges(ranks).values())) != self.merges:
+            return None
         words = GPT2_FAST if self.words == GPT2_WORDS else self.words
-        return tiktoken.Encoding(self.name, pat_str=words, mergeable_ranks=ranks, special_tokens={})
+        try:
+            return tiktoken.Encoding(self.name, pat_str=words, mergeable_ranks=ranks, special_tokens={})
+        except ValueError:
+            # a pattern that only `tokenizers` reads
+            return None
 
     @cached_property
     def _slow(self) -> Any:
-        return _library().Tokenizer.from_str(json.dumps(self._definition(self._vocab)))
-
-    def _definition(self, vocab: dict[str, int]) -> dict[str, Any]:
-        """Return the contents of a tokenizer.json without special tokens."""
-        model: dict[str, Any] = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
-        model |= {"end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False}
-        # with ignore_merges a word that is a token encodes to it, although no merge makes it
-        model |= {"ignore_merges": len(self._vocab) > self._num_made, "vocab": vocab, "merges": self.merges}
-        return {
-            "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-            "pre_tokenizer": _pre_tokenizer(self.words), "post_processor": None, "decoder": BYTE_LEVEL, "model": model,
-        }  # fmt: skip
+        library, definition = _library(), self.definition(with_specials=False)
+        # a word may be equal to the name of a special token
+        definition["model"]["vocab"] = {text: i for text, i in self._all_ids().items() if text not in self.specials}
+        try:
+            return library.Tokenizer.from_str(json.dumps(definition))
+        # the library raises no narrower class
+        except Exception as error:
+            raise DataError(
+                f"tokenizer: the package tokenizers cannot use it ({error}); save the tokenizer again"
+            ) from error
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, option: str = "data.vocab_size") -> BpeTokenizer:
@@ -201,6 +245,12 @@ def find_merges(ranks: Mapping[bytes, int]) -> dict[bytes, tuple[bytes, bytes]]:
     return merges
 
 
+def in_letters(merges: Sequence[tuple[bytes, bytes]]) -> list[Merge]:
+    """Return merges of bytes as merges of letters."""
+    firsts, seconds = to_letters(a for a, _ in merges), to_letters(b for _, b in merges)
+    return list(zip(firsts, seconds, strict=True))
+
+
 def _merged_tokens(merges: list[Merge]) -> dict[str, None]:
     """Return the bytes, then the token that each merge makes, as an ordered set."""
     made: dict[str, None] = dict.fromkeys(BYTES)
@@ -212,10 +262,35 @@ def _merged_tokens(merges: list[Merge]) -> dict[str, None]:
 
 
 def _with_ids(tokens: list[str], ids: Mapping[str, int]) -> dict[str, int]:
+    missing = [BYTES[letter] for letter in BYTES if letter not in ids]
+    if missing:
+        raise DataError(
+            f"tokenizer: {len(missing)} of the 256 bytes have no token, such as {missing[0]:#04x}, so it cannot encode "
+            "every text; train it again with initial_alphabet=ByteLevel.alphabet()"
+        )
     try:
         return {token: ids[token] for token in dict.fromkeys(tokens)}
     except KeyError as error:
         raise DataError(f"tokenizer: the token {error} has no id; its files belong to different tokenizers") from None
+
+
+def _vocab_size(ids: Mapping[str, int]) -> int:
+    """Return the number of ids from 0 to the largest of `ids`. Raises DataError for ids that are no such numbers."""
+    names = {i: token for token, i in ids.items()}
+    for token, i in ids.items():
+        if type(i) is not int or not 0 <= i < MAX_VOCAB_SIZE:
+            raise DataError(
+                f"tokenizer: the token {token!r} has the id {i!r}; ids are whole numbers from 0, below {MAX_VOCAB_SIZE}"
+            )
+        if names[i] != token:
+            raise DataError(f"tokenizer: {token!r} and {names[i]!r} have one id, {i}; save the tokenizer again")
+    return max(names) + 1
+
+
+def added_entry(text: str, token: AddedToken, *, special: bool) -> dict[str, Any]:
+    """Return an entry of `added_tokens` in a tokenizer.json."""
+    flags = {"single_word": token.single_word, "lstrip": False, "rstrip": False, "normalized": token.normalized}
+    return {"id": token.id, "content": text} | flags | {"special": special}
 
 
 def _pre_tokenizer(words: str | dict[str, Any]) -> dict[str, Any]:

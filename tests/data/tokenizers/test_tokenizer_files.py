@@ -12,7 +12,7 @@ from data.gpt2 import FOLDER, needs_gpt2
 from nested_learning.data.text.stdlib import read_sources
 from nested_learning.data.tokenizers import tokenizer as tokenizer_module
 from nested_learning.data.tokenizers.bpe import BYTE_LEVEL, GPT2_WORDS, BpeTokenizer, find_merges, train_bpe
-from nested_learning.data.tokenizers.byte_letters import from_letters, to_letters
+from nested_learning.data.tokenizers.byte_letters import BYTES, from_letters, to_letters
 from nested_learning.data.tokenizers.tokenizer import FILE_NAME, ByteTokenizer, Tokenizer
 from nested_learning.data.tokenizers.tokenizer_files import CL100K_WORDS, O200K_WORDS, open_tokenizer, read_tokenizer
 from nested_learning.errors import ConfigError, DataError
@@ -159,6 +159,56 @@ def saved_json(tokenizer: BpeTokenizer, folder: Path, **changes: Any) -> str:
     return str(folder / FILE_NAME)
 
 
+def added(text: str, **changes: Any) -> dict[str, Any]:
+    """Return an entry of added_tokens, by default one that is not special."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    return {"id": 2000, "content": text} | flags | changes
+
+
+def after(step: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "pretokenizers": [step, BYTE_LEVEL]}
+
+
+def split(behavior: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"String": "a"}, "behavior": behavior, "invert": False}
+
+
+# in parts of words, next to each other, one within another, at both ends
+ADDED_IN_TEXT = "  x  y\n    z  foo barfoo foo foofoo_foo é foo\u0301 <|end|> <|mark|>a<|mark|>foo  re are re"
+
+
+@pytest.mark.parametrize("single_word", [False, True])
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("with_end", [False, True])
+def test_added_tokens_that_are_not_special_encode_as_the_file_says(
+    trained: BpeTokenizer, tmp_path: Path, single_word: bool, normalized: bool, with_end: bool
+) -> None:
+    library = pytest.importorskip("tokenizers")
+    flags = {"single_word": single_word, "normalized": normalized}
+    words = ["  ", "    ", "foo", "foofoo", "<|mark|>", "ab cd", "re"]
+    ids = {"re": trained._vocab["re"]}
+    entries = [added(word, id=ids.get(word, 1000 + number), **flags) for number, word in enumerate(words)]
+    path = saved_json(trained, tmp_path, added_tokens=entries + [added("<|end|>", id=999, special=True)] * with_end)
+    opened, theirs = read_tokenizer(path), library.Tokenizer.from_file(path)
+    theirs.encode_special_tokens = True
+    content = {each["id"]: each["content"] for each in entries}
+    expected = [theirs.id_to_token(token) for token in theirs.encode(ADDED_IN_TEXT).ids]
+    tokens = opened.encode(ADDED_IN_TEXT)
+    assert [content.get(token) or theirs.id_to_token(token) for token in tokens.tolist()] == expected
+    assert opened.decode(tokens) == ADDED_IN_TEXT and opened.end not in tokens
+    assert opened.token_bytes[tokens].sum() == len(ADDED_IN_TEXT.encode())
+    assert "foofoo" in expected or single_word
+    opened.save(tmp_path)
+    again = open_tokenizer(tmp_path)
+    assert again.fingerprint == opened.fingerprint and np.array_equal(again.encode(ADDED_IN_TEXT), tokens)
+
+
+def test_runs_of_spaces_are_tokens_where_the_file_adds_them(trained: BpeTokenizer, tmp_path: Path) -> None:
+    runs = [added(" " * n, id=1000 + n, normalized=True) for n in range(2, 9)]
+    opened = read_tokenizer(saved_json(trained, tmp_path, added_tokens=runs, normalizer={"type": "NFC"}))
+    assert [token for token in opened.encode("def f():\n        return 1\n").tolist() if token > 1000] == [1008]
+
+
 def test_no_text_encodes_to_an_added_token(trained: BpeTokenizer, tmp_path: Path) -> None:
     added = [{"id": 2000 + i, "content": text, "special": True} for i, text in enumerate(SPECIALS[1:])]
     opened = read_tokenizer(saved_json(trained, tmp_path, added_tokens=added))
@@ -203,8 +253,28 @@ def test_a_pre_tokenizer_of_several_steps_is_kept(trained: BpeTokenizer, tmp_pat
         ({"normalizer": {"type": "Lowercase"}}, "its normalizer changes the text"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer must be ByteLevel"),
         ({"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}}, "must be ByteLevel without a prefix"),
-        ({"pre_tokenizer": None}, "cannot be read as a tokenizer"),
-        ({"model__vocab": {"a": 0}}, "has no id"),
+        ({"pre_tokenizer": None}, "its pre_tokenizer must be ByteLevel"),
+        ({"pre_tokenizer": after({"type": "Whitespace"})}, "its pre_tokenizer Whitespace changes or drops text"),
+        ({"pre_tokenizer": after({"type": "Metaspace"})}, "its pre_tokenizer Metaspace changes or drops text"),
+        ({"pre_tokenizer": after(BYTE_LEVEL)}, "its pre_tokenizer ByteLevel changes or drops text"),
+        ({"pre_tokenizer": after(split("Removed"))}, "its pre_tokenizer Split changes or drops text"),
+        ({"pre_tokenizer": after(split("Isolated") | {"pattern": {"Regex": "("}})}, "tokenizers cannot use it"),
+        ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": []}}, "its pre_tokenizer must be ByteLevel"),
+        ({"model__vocab": {"a": 0}}, "255 of the 256 bytes have no token, such as 0x21"),
+        ({"model__vocab": dict.fromkeys(BYTES, 0), "model__merges": []}, "have one id, 0"),
+        ({"model__vocab": {letter: f"{i}" for i, letter in enumerate(BYTES)}}, "cannot be read as a tokenizer"),
+        ({"model__vocab": BYTES | {"a": 1 << 40}, "model__merges": []}, "ids are whole numbers"),
+        ({"model__vocab": BYTES}, "has no id; its files belong to different tokenizers"),
+        (
+            {"added_tokens": [added("x y", lstrip=True)]},
+            "its added token 'x y' has lstrip=true, which drops the spaces",
+        ),
+        ({"added_tokens": [added("x y", rstrip=True)]}, "its added token 'x y' has rstrip=true"),
+        ({"added_tokens": [added("é")]}, "its added token 'é' has the name of another token"),
+        ({"added_tokens": [added("a", id=2000)]}, "its added token 'a' has the name of another token"),
+        ({"added_tokens": [added("x y", id=5)]}, "have one id, 5"),
+        ({"added_tokens": [added("x y", id=-1)]}, "ids are whole numbers"),
+        ({"added_tokens": 3}, "cannot be read as a tokenizer"),
         ({"model__merges": [["a", "▁b"]]}, "before making both"),
         ({"model": 3}, "is not a tokenizer"),
     ],
@@ -214,6 +284,82 @@ def test_a_tokenizer_that_is_not_lossless_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=rf"{FILE_NAME}: .*{message}.*"):
         read_tokenizer(saved_json(trained, tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        split("MergedWithPrevious"),
+        {"type": "Punctuation", "behavior": "Isolated"},
+        {"type": "UnicodeScripts"},
+        after(split("Isolated")),
+    ],
+)
+def test_pre_tokenizers_that_only_split_text_encode_as_the_file_says(
+    trained: BpeTokenizer, tmp_path: Path, step: dict[str, Any]
+) -> None:
+    library = pytest.importorskip("tokenizers")
+    inner = {"type": "Sequence", "pretokenizers": step["pretokenizers"][:1]} if "pretokenizers" in step else step
+    path = saved_json(trained, tmp_path, pre_tokenizer=after(inner))
+    text = "the cat, that sat.  a木a 12\n"
+    tokens = read_tokenizer(path).encode(text)
+    assert tokens.tolist() == library.Tokenizer.from_file(path).encode(text).ids
+    assert trained.decode(tokens) == text
+
+
+def test_files_of_old_versions_of_the_library_are_read(trained: BpeTokenizer, tmp_path: Path) -> None:
+    saved_json(trained, tmp_path, pre_tokenizer={"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True})
+    saved = json.loads((tmp_path / FILE_NAME).read_text())
+    del saved["model"]["type"], saved["normalizer"]
+    (tmp_path / FILE_NAME).write_text(json.dumps(saved))
+    assert read_tokenizer(str(tmp_path)).fingerprint == trained.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("merges", "whole", "words", "text"),
+    [
+        # the listed merge of abc never happens, as bc is merged first
+        ([("b", "c"), ("a", "b"), ("ab", "c")], [], GPT2_WORDS, "abc"),
+        # no merge makes abc: only the whole word is this token
+        ([("a", "b")], ["abc"], GPT2_WORDS, "abc abcd"),
+        # the two libraries know other characters by these names
+        ([("a", "b")], [], r"\w+|\W+", "ab\u200dab ²ab"),
+        ([("a", "b")], [], r"\h+|\H+", "ab ab"),
+    ],
+)
+def test_where_the_libraries_could_differ_tokens_are_those_of_the_files_own(
+    tmp_path: Path, merges: list[tuple[str, str]], whole: list[str], words: str, text: str
+) -> None:
+    library = pytest.importorskip("tokenizers")
+    made = [*BYTES, *(a + b for a, b in merges), *whole]
+    tokenizer = BpeTokenizer(merges, {token: i for i, token in enumerate(made)}, words)
+    tokenizer.save(tmp_path)
+    theirs = library.Tokenizer.from_file(str(tmp_path / FILE_NAME))
+    assert tokenizer.encode(text).tolist() == theirs.encode(text).ids
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_file_of_ranks_without_all_bytes_is_refused_with_the_reason(trained: BpeTokenizer, tmp_path: Path) -> None:
+    path = ranks_file(trained, tmp_path / "r50k_base.tiktoken")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[5:]))
+    with pytest.raises(DataError, match="5 of the 256 bytes have no token"):
+        read_tokenizer(str(path))
+
+
+def pair_files(tokenizer: BpeTokenizer, folder: Path, newline: str = "\n") -> str:
+    """Write `tokenizer` as vocab.json and merges.txt."""
+    (folder / "vocab.json").write_text(json.dumps(tokenizer._vocab))
+    (folder / "merges.txt").write_text("".join(f"{a} {b}{newline}" for a, b in tokenizer.merges), newline="")
+    return str(folder)
+
+
+def test_a_pair_of_files_may_have_any_line_ends_and_no_added_tokens_beside(
+    trained: BpeTokenizer, tmp_path: Path
+) -> None:
+    assert read_tokenizer(pair_files(trained, tmp_path, "\r\n")).fingerprint == trained.fingerprint
+    (tmp_path / "added_tokens.json").write_text('{"  ": 1000}')
+    with pytest.raises(DataError, match=r"added tokens in added_tokens\.json.*save_pretrained"):
+        read_tokenizer(str(tmp_path))
 
 
 def test_a_path_with_no_tokenizer_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
