@@ -82,8 +82,8 @@ class BpeTokenizer:
         self._bytes_of = [b""] * self.vocab_size
         for token, i in zip(from_letters(self._vocab), self._vocab.values(), strict=True):
             self._bytes_of[i] = token
-        for text, token in self.added.items():
-            self._bytes_of[token.id] = text.encode()
+        for text, extra in self.added.items():
+            self._bytes_of[extra.id] = text.encode()
         # counted before special tokens get their names, which stand for no bytes of a text
         self.token_bytes = np.array([len(token) for token in self._bytes_of], dtype=np.int64)
         for text, i in self.specials.items():
