@@ -34,7 +34,7 @@ def evaluate(
         raise DataError("there is no example: the data holds none; give more of it, or leave this pack out")
     # what one example leaves in memory is there for the next, so order matters and nothing can be skipped
     size = 1 if ctx.policy.carries else pack.batch_size
-    answers = [] if ctx.policy.carries else read_draft(draft, about, size)
+    answers = [] if ctx.policy.carries else read_draft(draft, about, size, len(examples))
     if answers:
         say(f"resuming after {len(answers)} of {len(examples)} examples: {draft}")
     else:
@@ -59,8 +59,11 @@ def evaluate(
     return report
 
 
-def read_draft(draft: Path, about: dict[str, Any], size: int) -> list[Answer]:
-    """Return the answers in `draft`, whole batches of `size` only; none where it is about another evaluation."""
+def read_draft(draft: Path, about: dict[str, Any], size: int, num_examples: int) -> list[Answer]:
+    """Return the answers in `draft`, whole batches of `size` only, or all `num_examples`.
+
+    There are none where it is about another evaluation.
+    """
     if not draft.exists():
         return []
     # a line that was cut off when the process was killed has no newline
@@ -68,7 +71,8 @@ def read_draft(draft: Path, about: dict[str, Any], size: int) -> list[Answer]:
     if not lines or lines[0] != _line(about):
         return []
     # an example computed in a smaller batch could differ by rounding, so a resumed run keeps the same batches
-    kept = lines[: 1 + (len(lines) - 1) // size * size]
+    num_answers = len(lines) - 1
+    kept = lines[: 1 + (num_answers if num_answers == num_examples else num_answers // size * size)]
     draft.write_text("".join(kept), encoding="utf-8")
     return [json.loads(line) for line in kept[1:]]
 

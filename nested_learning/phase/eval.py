@@ -1,8 +1,10 @@
 """`phase=eval`: evaluate a trained model under a memory policy and write the reports to its run directory."""
 
 import math
+import shlex
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.console import Console
 
-from nested_learning.errors import ConfigError
+from nested_learning.errors import ConfigError, Stopped
 from nested_learning.evals.files import FOLDER, differences, table, write_report
 from nested_learning.evals.protocol import EvalContext, EvalPack, Report
 from nested_learning.evals.runner import evaluate
@@ -22,7 +24,7 @@ from nested_learning.nn.execution import use_backend
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.phase import Result
 from nested_learning.report import HINT, plot_maps, plot_panels
-from nested_learning.train.run import prepare_process
+from nested_learning.train.run import prepare_process, program
 from nested_learning.train.stopwatch import peak_memory_bytes
 from nested_learning.world.joining import pick_device
 
@@ -35,7 +37,8 @@ def run(config: "Config") -> Result:
 
     Model and tokenizer are those of the checkpoint; the data, its seed and the memory policy are those of `config`.
     Results under `memory=frozen` and with `weights=ema` have their own names: `<pack>_frozen.json`, `<pack>_ema.json`.
-    Raises ConfigError where there is nothing to run, CheckpointError for a checkpoint that cannot be opened.
+    Raises ConfigError where there is nothing to run, CheckpointError for a checkpoint that cannot be opened, Stopped
+    when interrupted.
     """
     if not config.evals:
         raise ConfigError("evals=[]: nothing to evaluate; use evals=validation or evals=[validation,perplexity]")
@@ -53,19 +56,32 @@ def run(config: "Config") -> Result:
         weights=config.weights,
     )
     say(use_backend(trained.model, config.backend, pick_device(config.device)))
+    online = replace(ctx, policy=MemoryConfig(name="online"))
+    # drafts stay until all packs have finished, so that an interruption loses no answer of any
+    drafts = [draft_of(label_of(name, config, each), each) for name in packs for each in (ctx, online)]
     metrics: dict[str, float] = {}
-    for name, pack in packs.items():
-        baseline = None
-        if isinstance(config.memory, MemorizeConfig):
-            online = replace(ctx, policy=MemoryConfig(name="online"))
-            baseline = report_on(name, pack, online, config, trained)
-        report = report_on(name, pack, ctx, config, trained, baseline)
-        label = label_of(name, config, ctx)
-        # drafts stay until both policies have finished, so that an interruption loses no answer of either
-        for each in (ctx, replace(ctx, policy=MemoryConfig(name="online"))):
-            draft_of(label_of(name, config, each), each).unlink(missing_ok=True)
-        metrics |= {f"{label}/{key}": metric.value for key, metric in report.metrics.items()}
+    try:
+        for name, pack in packs.items():
+            memorizes = isinstance(config.memory, MemorizeConfig)
+            baseline = report_on(name, pack, online, config, trained) if memorizes else None
+            report = report_on(name, pack, ctx, config, trained, baseline)
+            label = label_of(name, config, ctx)
+            metrics |= {f"{label}/{key}": metric.value for key, metric in report.metrics.items()}
+    except KeyboardInterrupt as interrupt:
+        raise stopped(drafts, ctx) from interrupt
+    for draft in drafts:
+        draft.unlink(missing_ok=True)
     return Result(trained.run, metrics)
+
+
+def stopped(drafts: Sequence[Path], ctx: EvalContext) -> Stopped:
+    """Return what to tell who interrupted an evaluation: whether answers are kept, and how to go on."""
+    command = shlex.join([*program(), *sys.argv[1:]])
+    if ctx.policy.carries:
+        return Stopped("interrupted; answers of memory.reset=carry are not kept", f"start again with: {command}")
+    if not any(draft.exists() for draft in drafts):
+        return Stopped("interrupted before anything was answered", f"start again with: {command}")
+    return Stopped(f"interrupted; the answers so far are kept in {ctx.run / FOLDER}", f"resume with: {command}")
 
 
 def report_on(

@@ -1,6 +1,7 @@
 """`phase=eval` on a run that was really trained: reports in the run directory, errors in one line."""
 
 import json
+import shlex
 
 import pytest
 
@@ -42,6 +43,30 @@ def test_the_metrics_are_those_of_the_last_validation_of_training(run, capsys):
     assert (found["step"], found["data"], found["seed"], found["memory"]) == (2, "text", 3, "online")
     out = capsys.readouterr().out
     assert "bpb" in out and str(run / "evals" / "validation.json") in out.replace("\n", "")
+
+
+def test_an_interrupted_evaluation_keeps_the_answers_of_all_its_packs(run, capsys, monkeypatch):
+    answer, batches = ValidationPack.answer, []
+
+    def interrupted(self, session, examples):
+        if batches:
+            raise KeyboardInterrupt
+        batches.append(examples)
+        return answer(self, session, examples)
+
+    packs = "evals=[perplexity,validation]"
+    command = ["phase=eval", f"checkpoint={run}", packs, "evals.perplexity.num_texts=2", "device=cpu", "name=stop"]
+    monkeypatch.setattr("sys.argv", ["train.py", *command])
+    monkeypatch.setattr(ValidationPack, "answer", interrupted)
+    assert main(command) == 130
+    said = capsys.readouterr().err
+    assert f"the answers so far are kept in {run / 'evals'}; resume with: " in said and said.count("\n") == 1
+    assert shlex.split(said)[-len(command) :] == command
+    monkeypatch.setattr(ValidationPack, "answer", answer)
+    assert main(command) == 0
+    resumed = capsys.readouterr().out
+    assert "resuming after 2 of 2 examples" in resumed and "resuming after 2 of 4 examples" in resumed
+    assert not list((run / "evals").glob(".*.draft.jsonl"))
 
 
 def test_any_step_directory_can_be_evaluated_by_several_packs(run):
