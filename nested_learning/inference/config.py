@@ -92,11 +92,6 @@ class MemorizeConfig(MemoryConfig):
         """Say whether the next example sees what was memorized for this one."""
         return self.reset == "carry"
 
-    @property
-    def writes(self) -> bool:
-        """Say whether memorizing can write anything."""
-        return self.lr > 0 and self.surprise_threshold != math.inf
-
 
 @dataclass(kw_only=True)
 class SamplingConfig:

@@ -100,15 +100,18 @@ class Memorizer:
         """Read a text `config.steps` times from its beginning and write it into `state`.
 
         `state` must come from `add_fast_weights`. Returns the result, with norms measured from `state`, and the new
-        state; that is `state` itself where the configuration writes nothing.
+        state; that is `state` itself where no row wrote anything. Rows share the clocks of levels: where one row writes,
+        they advance for all.
         """
         memory, results = state, []
         for _ in range(self.config.steps):
             result, _, memory = self.read(tokens, targets, self.model.reset_context(memory), continues=False)
             results.append(result)
         norms = {name: level_norms(state, memory, self.chosen, name).cpu() for name in self.names}
+        result = concat_results(results)._replace(norms=norms)
         # without a write only the clocks of the levels have advanced; the old state keeps them as they were
-        return concat_results(results)._replace(norms=norms), memory if self.config.writes else state
+        wrote = any(bool(writes.any()) for writes in result.writes.values())
+        return result, memory if wrote else state
 
     @torch.no_grad()
     def read(

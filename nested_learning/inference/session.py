@@ -54,9 +54,11 @@ class Session:
         self.policy = MemoryConfig(name=policy) if isinstance(policy, str) else policy
         self._memorizer = Memorizer(model, self.policy) if isinstance(self.policy, MemorizeConfig) else None
         self._device = next(model.parameters()).device
-        self.position = self._num_prefix = 0
+        self.position = 0
         self._last_logits: Tensor | None = None
         self.state: State = None
+        # the state before the `end` token of the document, while nothing else was read of it; None afterwards
+        self._document_start: State | None = None
         self.reset()
 
     @classmethod
@@ -96,14 +98,13 @@ class Session:
         The policy, a MemorizeConfig, says how often the text is read and which levels are written. What the session has
         read before stays in the fast weights. Raises ConfigError under another policy, DataError for an empty text.
         """
-        prefix = torch.full((self.batch, self._num_prefix), 0 if self.tokenizer is None else self.tokenizer.end)
-        tokens = torch.cat([prefix, *self._prefill_chunks(text)], 1).to(self._device)
+        tokens = torch.cat([self._prefix(), *self._prefill_chunks(text)], 1).to(self._device)
         if not tokens.numel():
             raise DataError("nothing to memorize: the text is empty, and this session adds no token of its own")
         targets = F.pad(tokens[:, 1:], (0, 1), value=IGNORE)
         # `tokens` begin with the `end` token. A session that has read only this token starts again before it, so that
         # it is written once
-        memory = self._context_start if self.position == self._num_prefix else self.state
+        memory = self.state if self._document_start is None else self._document_start
         result, memory = self._require_memorizer().memorize(tokens, targets, memory)
         with torch.inference_mode():
             self._start(self.model.reset_context(memory))
@@ -117,10 +118,8 @@ class Session:
         `memorize` does, and where a plain forward pass already updates every chosen level.
         """
         tokens, targets = tokens.to(self._device), targets.to(self._device)
-        result, self._last_logits, self.state = self._require_memorizer().read(
-            tokens, targets, self.state, continues=True
-        )
-        self.position += tokens.shape[1]
+        result, last, state = self._require_memorizer().read(tokens, targets, self.state, continues=True)
+        self._advance(state, last, tokens.shape[1])
         return result
 
     @property
@@ -139,13 +138,23 @@ class Session:
         state = self.model.init_state(batch)
         return state if self._memorizer is None else self._memorizer.add_fast_weights(state)
 
+    def _prefix(self) -> Int[Tensor, "b p"]:
+        """Return the tokens that every document begins with."""
+        if self.tokenizer is None:
+            return torch.empty(self.batch, 0, dtype=torch.int64)
+        return torch.full((self.batch, 1), self.tokenizer.end)
+
     def _start(self, state: State) -> None:
-        self.state = self._context_start = state
-        self._last_logits = None
-        self.position = self._num_prefix = 0
-        if self.tokenizer is not None:
-            self.read(torch.full((self.batch, 1), self.tokenizer.end))
-            self._num_prefix = self.position
+        """Begin a document, whose first tokens are those of `_prefix`."""
+        self.state, self._last_logits, self.position = state, None, 0
+        prefix = self._prefix()
+        if prefix.numel():
+            self.read(prefix)
+        self._document_start = state
+
+    def _advance(self, state: State, last_logits: Tensor, num_tokens: int) -> None:
+        self.state, self._last_logits, self.position = state, last_logits, self.position + num_tokens
+        self._document_start = None
 
     def fork(self, rows: Sequence[int] | None = None) -> "Session":
         """Return a session that continues independently from here. It shares the immutable state and copies nothing.
@@ -160,8 +169,8 @@ class Session:
                     f"rows={list(rows)}: this session has the rows 0 to {self.batch - 1}; name at least one"
                 )
             index = torch.tensor(rows, device=self._device)
-            mine = (self.state, self._context_start, self._last_logits)
-            other.state, other._context_start, other._last_logits = tree.select_rows(mine, index)
+            mine = (self.state, self._document_start, self._last_logits)
+            other.state, other._document_start, other._last_logits = tree.select_rows(mine, index)
             other.batch = len(rows)
         return other
 
@@ -170,7 +179,11 @@ class Session:
 
         Raises ConfigError where nothing was read.
         """
-        save_state(Path(path), (self.state, self._next_logits(), self.position), self.model, self.batch)
+        last, start = self._next_logits(), self._document_start
+        # at the beginning of a document the state before it, from which `restore` reads its first token again: the
+        # state after that token is not enough, because `memorize` writes it again
+        saved = (self.state, last, self.position) if start is None else (start, last, 0)
+        save_state(Path(path), saved, self.model, self.batch)
 
     def restore(self, path: str | Path) -> None:
         """Continue where `save` was called, with all rows of that session; what was read here is dropped.
@@ -180,10 +193,13 @@ class Session:
         batch = num_rows(Path(path), self.model)
         with torch.inference_mode():
             last = self.model.head.weight.new_zeros(batch, self.model.vocab_size)
-            template = (self._empty(batch), last, 0)
-            self.state, self._last_logits, self.position = load_state(Path(path), template, self._device)
-            self._context_start = self.model.reset_context(self.state)
+            state, last, position = load_state(Path(path), (self._empty(batch), last, 0), self._device)
         self.batch = batch
+        if position:
+            self.position = 0
+            self._advance(state, last, position)
+        else:
+            self._start(state)
 
     @torch.inference_mode()
     def read(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
@@ -191,10 +207,9 @@ class Session:
 
         Raises DivergedError where the logits after the last token are not finite.
         """
-        logits, self.state = self.model(tokens.to(self._device), self.state, write=self.policy.write)
+        logits, state = self.model(tokens.to(self._device), self.state, write=self.policy.write)
         require_finite(logits[:, -1])
-        self._last_logits = logits[:, -1]
-        self.position += tokens.shape[1]
+        self._advance(state, logits[:, -1], tokens.shape[1])
         return logits
 
     def feed(self, text: str | Tensor) -> Float[Tensor, "b v"]:

@@ -51,20 +51,22 @@ def interpolate_tensors(before: State, after: State, fraction: Float[Tensor, " b
 
 def interpolate_level(before: LevelState, after: LevelState, fraction: Float[Tensor, " b"]) -> LevelState:
     """Interpolate the changes of a level; a row keeps the sums of its unfinished period, unless its fraction is 0."""
+    # with no write at all only the clock advances: rows read with the shared weights, which is faster
+    if not bool((fraction > 0).any()):
+        return before._replace(position=after.position)
     whole = (fraction > 0).to(fraction)
     fast = tuple(
         FastWeights(
             interpolate_tensors(old.delta, new.delta, fraction),
             interpolate_tensors(old.gradient, new.gradient, whole),
-            new.pending,
+            # a row that did not write still has the sums of before, to which the next gradient is added
+            max(old.pending, new.pending),
             interpolate_tensors(old.rule, new.rule, fraction),
             interpolate_tensors(old.inputs, new.inputs, whole),
         )
         for old, new in zip(before.fast, after.fast, strict=True)
     )
-    # with no write at all, rows read with the shared weights, which is faster
-    writes = after.writes if bool((fraction > 0).any()) else before.writes
-    return after._replace(fast=fast, writes=writes)
+    return after._replace(fast=fast)
 
 
 def lerp(old: Tensor, new: Tensor, fraction: Float[Tensor, " b"]) -> Tensor:

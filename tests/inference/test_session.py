@@ -247,3 +247,26 @@ def test_memorizing_stops_at_non_finite_numbers():
         session.model.head.weight[0] = torch.nan
     with pytest.raises(DivergedError, match="not finite"):
         session.memorize(torch.zeros(3, dtype=torch.int64))
+
+
+EVENTS = {
+    "opening": lambda session: None,
+    "reading": lambda session: session.feed(TEXT),
+    "memorizing": lambda session: session.memorize(TEXT),
+    "a new document": lambda session: (session.feed(TEXT), session.reset_context()),
+}
+
+
+@pytest.mark.parametrize("name", ["hope", "titans_mac", "lstm"])
+def test_a_restored_session_memorizes_as_if_it_had_never_stopped(name, tmp_path):
+    model = build(name)
+    for event in EVENTS.values():
+        session, again = (Session(model, ByteTokenizer(), policy=memorize_policy()) for _ in range(2))
+        event(session)
+        again.feed("something else")
+        session.save(tmp_path / "state")
+        again.restore(tmp_path / "state")
+        assert torch.equal(again.feed(""), session.feed("")) and again.position == session.position
+        for each in (session, again):
+            each.memorize("abc")
+        assert torch.equal(again.feed("d"), session.feed("d"))

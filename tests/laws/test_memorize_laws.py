@@ -75,12 +75,13 @@ def changes_of(model, before, after):
 @laws
 @pytest.mark.parametrize(
     "nothing",
-    [{"lr": 0.0}, {"surprise_threshold": math.inf}],
-    ids=["lr", "threshold"],
+    [{"lr": 0.0}, {"surprise_threshold": math.inf}, {"surprise_threshold": 1e9}],
+    ids=["lr", "infinity", "threshold"],
 )
 def test_memorizing_without_a_write_changes_nothing_to_the_bit(name, nothing):
-    # 10 tokens end inside a period, so that the clocks have moved
-    online, session = open_session(name), memorized(name, TEXT[:, :10], **nothing)
+    # 14 tokens: longer than every period, and they end inside one, so that the clocks have moved
+    text = torch.cat([TEXT, OTHER[:, :2]], 1)
+    online, session = open_session(name), memorized(name, text, **nothing)
     assert torch.equal(session.fork([2, 0]).read(QUESTION[[2, 0]]), online.fork([2, 0]).read(QUESTION[[2, 0]]))
     assert torch.equal(session.read(QUESTION), online.read(QUESTION))
 
@@ -172,8 +173,9 @@ def test_read_and_memorize_refuses_levels_that_reading_writes():
 
 
 @along
-def test_read_and_memorize_without_a_write_is_reading(name):
-    session, online = open_session(name, lr=0.0), open_session(name)
+@pytest.mark.parametrize("nothing", [{"lr": 0.0}, {"surprise_threshold": 1e9}], ids=["lr", "threshold"])
+def test_read_and_memorize_without_a_write_is_reading(name, nothing):
+    session, online = open_session(name, **nothing), open_session(name)
     targets = torch.cat([TEXT[:, 1:], TEXT[:, :1]], 1)
     found, logits = session.read_and_memorize(TEXT, targets), online.read(TEXT)
     nats = torch.nn.functional.cross_entropy(logits.mT, targets, reduction="none")
