@@ -100,8 +100,8 @@ class Memorizer:
         """Read a text `config.steps` times from its beginning and write it into `state`.
 
         `state` must come from `add_fast_weights`. Returns the result, with norms measured from `state`, and the new
-        state; that is `state` itself where no row wrote anything. Rows share the clocks of levels: where one row writes,
-        they advance for all.
+        state; that is `state` itself where no row wrote anything. Rows share the clocks of levels: where one row
+        writes, they advance for all.
         """
         memory, results = state, []
         for _ in range(self.config.steps):
