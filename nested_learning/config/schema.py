@@ -124,6 +124,8 @@ class Config:
         for key in ("stack_from", "branch_from"):
             if vars(self)[key] is not None:
                 raise ConfigError(f"{key}={vars(self)[key]} is for phase=train; leave it out")
+        if isinstance(self.memory, MemorizeConfig):
+            self.memory.check_model([level.name for level in self.model.levels], self.model.num_layers)
 
     def _check_training(self) -> None:
         if self.checkpoint is not None:

@@ -3,20 +3,32 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from nested_learning.data.source import DataConfig
+from nested_learning.data.text.readers import Input, Reader, find_inputs
 from nested_learning.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from nested_learning.evals.protocol import EvalPack
+
+D = TypeVar("D", bound=DataConfig)
 
 
 @dataclass(kw_only=True)
 class EvalConfig(ABC):
     """One option of `evals=`. It is checked without importing torch."""
 
+    # whether texts are memorized while they are read, which takes a level that a plain forward pass does not update
+    memorizes_while_reading: ClassVar[bool] = False
+
     name: str
+
+    def require_inputs(self, data: DataConfig) -> None:  # noqa: B027 (some packs need nothing)
+        """Raise ConfigError for `data` of a kind that the pack cannot read, DataError for files that are missing.
+
+        All packs are asked before torch is loaded, so that no mistake costs the work of the packs before it.
+        """
 
     @abstractmethod
     def build(self, data: DataConfig) -> "EvalPack":
@@ -46,3 +58,26 @@ class EvalConfig(ABC):
         if not Path(path).expanduser().exists():
             raise DataError(f"evals.{self.name}.path={path}: no such file or folder; it should be {what}")
         return Path(path).expanduser()
+
+    def inputs(self, key: str) -> list[Input]:
+        """Return the inputs in the file, folder, glob or data set of option `key`; raise ConfigError without any."""
+        try:
+            return find_inputs([vars(self)[key]])
+        except ConfigError as error:
+            raise ConfigError(f"evals.{self.name}.{key}={error}") from error
+
+    def texts(self, key: str) -> list[str]:
+        """Return the texts that the option `key` names; raise ConfigError or DataError without any."""
+        found = [text for each in self.inputs(key) for text in Reader().read(each.name) if text]
+        if not found:
+            raise DataError(f"evals.{self.name}.{key}={vars(self)[key]}: no text there, it is empty or not utf-8")
+        return found
+
+
+def require_data(data: DataConfig, kind: type[D], pack: str, needed: str) -> D:
+    """Return `data`, which must be of the `kind` that `pack` is about, data=`needed`; raise ConfigError for another."""
+    if not isinstance(data, kind):
+        raise ConfigError(
+            f"evals={pack}: the checkpoint was trained on data={data.name}; use one trained on data={needed}"
+        )
+    return data

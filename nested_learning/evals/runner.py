@@ -29,9 +29,7 @@ def evaluate(
     `about` identifies, these are not computed again. Under memory.reset=carry examples are answered one after the
     other, always from the first. Raises DataError where there is no example.
     """
-    examples = pack.examples(ctx)
-    if not len(examples):
-        raise DataError("there is no example: the data holds none; give more of it, or leave this pack out")
+    examples = make_examples(pack, ctx)
     # what one example leaves in memory is there for the next, so order matters and nothing can be skipped
     size = 1 if ctx.policy.carries else pack.batch_size
     answers = [] if ctx.policy.carries else read_draft(draft, about, size, len(examples))
@@ -57,6 +55,14 @@ def evaluate(
     report = pack.summarise(ctx, [record for answer in answers for record in answer])
     report.samples |= memory_metrics(answers)
     return report
+
+
+def make_examples(pack: EvalPack, ctx: EvalContext) -> Sequence[Any]:
+    """Return the examples of `pack`. Raises NestedLearningError where it cannot be evaluated, or there is none."""
+    examples = pack.examples(ctx)
+    if not len(examples):
+        raise DataError("there is no example: the data holds none; give more of it, or leave this pack out")
+    return examples
 
 
 def read_draft(draft: Path, about: dict[str, Any], size: int, num_examples: int) -> list[Answer]:

@@ -1,10 +1,11 @@
 """Options of inference: the memory policy (`memory=`) and sampling (`sampling.*`)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nested_learning.errors import ConfigError
-from nested_learning.typed import Unbounded
+from nested_learning.typed import Unbounded, did_you_mean
 
 POLICIES = ("online", "frozen", "memorize")
 METRICS = ("l2", "loss", "entropy")
@@ -86,6 +87,24 @@ class MemorizeConfig(MemoryConfig):
                 raise ConfigError(f"memory.{key}={vars(self)[key]} must be one of {', '.join(allowed)}")
         if not self.levels:
             raise ConfigError("memory.levels=[]: nothing would be written; use memory.levels=[all] or memory=online")
+
+    def check_model(self, levels: Sequence[str], num_layers: int) -> None:
+        """Raise ConfigError for names that are none of a model's `levels`, and for layers that it does not have.
+
+        A memory of mixers, TITAN, may still be missing, which is found when the model is built.
+        """
+        known = [TITAN, *levels, ALL]
+        for name in self.levels:
+            if name not in known:
+                raise ConfigError(
+                    f"memory.levels={','.join(self.levels)}: this model has no level {name}; "
+                    f"{did_you_mean(name, known)}allowed: {', '.join(known)}"
+                )
+        for layer in self.layers or []:
+            if not 0 <= layer < num_layers:
+                raise ConfigError(
+                    f"memory.layers={self.layers}: there is no layer {layer}, they are 0 to {num_layers - 1}"
+                )
 
     @property
     def carries(self) -> bool:

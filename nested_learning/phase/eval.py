@@ -16,7 +16,7 @@ from rich.console import Console
 from nested_learning.errors import ConfigError, Stopped
 from nested_learning.evals.files import FOLDER, differences, table, write_report
 from nested_learning.evals.protocol import EvalContext, EvalPack, Report
-from nested_learning.evals.runner import evaluate
+from nested_learning.evals.runner import evaluate, make_examples
 from nested_learning.hub.open_run import Trained, open_trained
 from nested_learning.inference.config import MemorizeConfig, MemoryConfig
 from nested_learning.logger.progress import show_progress
@@ -56,6 +56,7 @@ def run(config: "Config") -> Result:
         weights=config.weights,
     )
     say(use_backend(trained.model, config.backend, pick_device(config.device)))
+    try_packs(packs, ctx, config)
     online = replace(ctx, policy=MemoryConfig(name="online"))
     # drafts stay until all packs have finished, so that an interruption loses no answer of any
     drafts = [draft_of(label_of(name, config, each), each) for name in packs for each in (ctx, online)]
@@ -72,6 +73,16 @@ def run(config: "Config") -> Result:
     for draft in drafts:
         draft.unlink(missing_ok=True)
     return Result(trained.run, metrics)
+
+
+def try_packs(packs: dict[str, EvalPack], ctx: EvalContext, config: "Config") -> None:
+    """Raise NestedLearningError where one of `packs` cannot be evaluated, before the first of them is."""
+    for name, pack in packs.items():
+        make_examples(pack, ctx)
+        session = ctx.open_session(1)
+        if session.memorizes and config.evals[name].memorizes_while_reading:
+            token = torch.zeros(1, 1, dtype=torch.int64)
+            session.read_and_memorize(token, token)
 
 
 def stopped(drafts: Sequence[Path], ctx: EvalContext) -> Stopped:

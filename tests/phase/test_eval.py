@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 
+from nested_learning.command import main as command
 from nested_learning.command.main import main
 from nested_learning.evals.language.validation import ValidationPack
 
@@ -130,6 +131,47 @@ def test_memorize_without_a_write_is_online(run, without):
     memorize = report(run, "validation_memorize")
     assert memorize["metrics"]["memory/mlp/writes"]["value"] == 0 == memorize["metrics"]["memory/mlp/norm"]["value"]
     assert memorize["metrics"]["loss"]["value"] == pytest.approx(memorize["baseline"]["loss"]["value"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("evals=[validation,recall]", "evals=recall: the checkpoint was trained on data=text"),
+        ("evals=[validation,mad]", "evals=mad: the checkpoint was trained on data=text"),
+        ("evals=[validation,formal]", "evals=formal: the checkpoint was trained on data=text"),
+        ("evals=[validation,continual]", "evals=continual: the checkpoint was trained on data=text"),
+        ("evals=[validation,continual_memory]", "evals=continual_memory: the checkpoint was trained on data=text"),
+        ("evals=[validation,class_incremental]", "evals=class_incremental: the checkpoint was trained on data=text"),
+        ("evals=[validation,perplexity] evals.perplexity.path=gone", "evals.perplexity.path=gone: no such file"),
+        ("evals=[validation,zeroshot] evals.zeroshot.path=gone", "evals.zeroshot.path=gone: no such file"),
+        ("evals=[validation,core]", "evals.core.path is missing"),
+        ("evals=[validation,translation]", "evals.translation.path is missing"),
+        ("evals=[validation,niah] evals.niah.path=gone evals.niah.tasks=[niah_single_2]", "evals.niah.path=gone: no s"),
+        ("evals=[validation,babilong] evals.babilong.path=gone", "evals.babilong.path=gone: no such file"),
+        ("evals=[perplexity,validation] data.path=gone", "data.path=gone: no such file"),
+        ("memory=memorize memory.levels=[tittan]", "this model has no level tittan; did you mean titan?"),
+        ("memory=memorize memory.layers=[0,7]", "there is no layer 7, they are 0 to 0"),
+    ],
+)
+def test_every_pack_is_checked_before_torch_is_loaded(run, capsys, monkeypatch, given, problem):
+    monkeypatch.setattr(command, "import_module", None)
+    assert main(["phase=eval", f"checkpoint={run}", *given.split(), "name=checked", "device=cpu"]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_what_only_the_model_can_say_is_found_before_the_first_pack_runs(run, capsys, tmp_path):
+    (tmp_path / "lines.jsonl").write_text("no json\n")
+    packs = f"evals=[needle,translation] evals.translation.path={tmp_path}/lines.jsonl"
+    for given, problem in (
+        (packs, "lines.jsonl, line 1: not JSON"),
+        (
+            "evals=[needle,validation] memory=memorize memory.levels=[titan]",
+            "a plain forward pass already updates these",
+        ),
+    ):
+        assert main(["phase=eval", f"checkpoint={run}", *given.split(), "name=checked", "device=cpu"]) == 2
+        assert problem in capsys.readouterr().err
+    assert not list((run / "evals").glob("*checked*"))
 
 
 def test_a_sweep_of_evaluations_writes_a_report_of_each(run):

@@ -50,6 +50,8 @@ class ClassIncremental:
         self.batch_size = at_once
         self.source: Classes | None = None
         self.choices: Answers | None = None
+        # what `joint` answered, which must be there before any work
+        self.reference: list[Record] = []
 
     def open_source(self, ctx: EvalContext) -> Classes:
         """Open the data in the tokens of the model. Raises ConfigError for other data, or without a tokenizer."""
@@ -60,6 +62,7 @@ class ClassIncremental:
             )
         if ctx.tokenizer is None:
             raise ConfigError(f"evals={NAME}: this model reads no text; use a checkpoint of one that does")
+        self.reference = [] if self.joint is None else read_joint(Path(self.joint))
         self.source, self.choices = ctx.data.build(ctx.seed, ctx.tokenizer), None
         return self.source
 
@@ -91,7 +94,7 @@ class ClassIncremental:
 
     def summarise(self, ctx: EvalContext, records: Sequence[Record]) -> Report:
         """Return the metrics of `transfer`."""
-        metrics = transfer(records, [] if self.joint is None else read_joint(Path(self.joint)))
+        metrics = transfer(records, self.reference)
         return Report(
             samples=dict(metrics),
             records=list(records),
@@ -263,4 +266,7 @@ def read_joint(run: Path) -> list[Record]:
     path = run / "evals" / f"{NAME}.jsonl"
     if not path.exists():
         raise DataError(f"evals.{NAME}.joint={run}: has no {path.name}; evaluate it first: phase=eval evals={NAME}")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise DataError(f"evals.{NAME}.joint={run}: {path.name} is damaged; evaluate it again") from error

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nested_learning.data.sequence import SequenceConfig
 from nested_learning.data.source import DataConfig
-from nested_learning.evals.config import EvalConfig
+from nested_learning.data.tasks.classes import ClassesConfig
+from nested_learning.evals.config import EvalConfig, require_data
 from nested_learning.typed import PathText
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ class ContinualConfig(EvalConfig):
 
     def __post_init__(self) -> None:
         self.at_least(1, "num_rows", "batch_size")
+
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise ConfigError for other data than sequence, DataError where its files are missing."""
+        require_data(data, SequenceConfig, self.name, "sequence").require_files()
 
     def build(self, data: DataConfig) -> "Continual":
         """Return the pack for `data`."""
@@ -47,6 +53,10 @@ class ContinualMemoryConfig(EvalConfig):
 
     def __post_init__(self) -> None:
         self.at_least(1, "num_streams", "num_rows", "val_rows", "batch_size")
+
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise ConfigError for other data than sequence, DataError where its files are missing."""
+        require_data(data, SequenceConfig, self.name, "sequence").require_files()
 
     def build(self, data: DataConfig) -> "ContinualMemory":
         """Return the pack for `data`."""
@@ -75,6 +85,10 @@ class ClassIncrementalConfig(EvalConfig):
     def __post_init__(self) -> None:
         self.one_of(MODES, "mode")
         self.at_least(1, "batch_size", *(["per_label"] if self.per_label is not None else []))
+
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise ConfigError for other data than classes, DataError where its files are missing."""
+        require_data(data, ClassesConfig, self.name, "classes").require_files()
 
     def build(self, data: DataConfig) -> "TrainedSequence | ReadSequence":
         """Return the pack."""

@@ -57,12 +57,20 @@ class ZeroShotConfig(TasksConfig):
                 f"evals.zeroshot.official=true brings its own data: leave evals.zeroshot.path={self.path} out"
             )
 
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise ConfigError or DataError for tasks or a folder that are not there."""
+        self._folder()
+
     def build(self, data: DataConfig) -> "ZeroShot":
         """Return the pack; raise DataError where there is no such folder."""
         from nested_learning.evals.harness.zeroshot import ZeroShot
 
-        folder = None if self.official else self.task_folder(self.path, self.tasks, "piqa.jsonl")
-        return ZeroShot(folder, self.tasks, self.batch_size, self.limit, self.max_length, is_official=self.official)
+        return ZeroShot(
+            self._folder(), self.tasks, self.batch_size, self.limit, self.max_length, is_official=self.official
+        )
+
+    def _folder(self) -> Path | None:
+        return None if self.official else self.task_folder(self.path, self.tasks, "piqa.jsonl")
 
 
 @dataclass(kw_only=True)
@@ -83,9 +91,15 @@ class CoreConfig(TasksConfig):
         if self.tasks is not None and not self.tasks:
             raise ConfigError("evals.core.tasks=[]: no task is named; name tasks, or give null for all")
 
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise ConfigError or DataError for tasks or a folder that are not there."""
+        self._folder()
+
     def build(self, data: DataConfig) -> "Core":
         """Return the pack; raise DataError where there is no such folder."""
         from nested_learning.evals.harness.core import Core
 
-        folder = self.task_folder(self.path, self.tasks, "arc_easy.jsonl")
-        return Core(folder, self.tasks, self.batch_size, self.limit)
+        return Core(self._folder(), self.tasks, self.batch_size, self.limit)
+
+    def _folder(self) -> Path | None:
+        return self.task_folder(self.path, self.tasks, "arc_easy.jsonl")

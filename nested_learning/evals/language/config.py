@@ -1,7 +1,8 @@
 """Options of the packs on next-token prediction."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 from nested_learning.data.source import DataConfig
 from nested_learning.errors import ConfigError
@@ -23,6 +24,8 @@ class PerplexityConfig(EvalConfig):
     in multiples of a training row; None: documents are read to their end.
     """
 
+    memorizes_while_reading: ClassVar[bool] = True
+
     path: PathText | None
     length_factor: int | None
     num_texts: int
@@ -38,6 +41,13 @@ class PerplexityConfig(EvalConfig):
                 "give evals.perplexity.path=<text>, or evals.perplexity.length_factor=4 for validation rows"
             )
 
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise DataError or ConfigError where the texts are missing."""
+        if self.path is None:
+            data.require_files()
+        else:
+            self.inputs("path")
+
     def build(self, data: DataConfig) -> "Perplexity":
         """Return the pack for `data`."""
         from nested_learning.evals.language.perplexity import Perplexity
@@ -48,6 +58,12 @@ class PerplexityConfig(EvalConfig):
 @dataclass(kw_only=True)
 class ValidationConfig(EvalConfig):
     """Loss, bits per byte and accuracy on the validation rows, as during training; there are no options."""
+
+    memorizes_while_reading: ClassVar[bool] = True
+
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise DataError or ConfigError where files of the data are missing."""
+        data.require_files()
 
     def build(self, data: DataConfig) -> "ValidationPack":
         """Return the pack for `data`."""
@@ -69,6 +85,10 @@ class MemoryPackConfig(EvalConfig):
 
     def __post_init__(self) -> None:
         self.at_least(1, "length_factor", "num_rows", "batch_size")
+
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise DataError or ConfigError where files of the data are missing."""
+        data.require_files()
 
     def build(self, data: DataConfig) -> "MemoryPack":
         """Return the pack for `data`."""
@@ -92,9 +112,15 @@ class TranslationConfig(EvalConfig):
     def __post_init__(self) -> None:
         self.at_least(1, "num_tokens", "batch_size", *(["limit"] if self.limit is not None else []))
 
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise DataError where there is no such file."""
+        self._sentences()
+
     def build(self, data: DataConfig) -> "Translation":
         """Return the pack; raise DataError where there is no such file."""
         from nested_learning.evals.language.translation import Translation
 
-        path = self.file(self.path, "a file such as bigbench_conlang_translation.jsonl")
-        return Translation(path, self.batch_size, self.limit, self.num_tokens)
+        return Translation(self._sentences(), self.batch_size, self.limit, self.num_tokens)
+
+    def _sentences(self) -> Path:
+        return self.file(self.path, "a file such as bigbench_conlang_translation.jsonl")

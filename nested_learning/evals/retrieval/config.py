@@ -1,6 +1,7 @@
 """Options of the packs on facts in long contexts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nested_learning.data.source import DataConfig
@@ -8,7 +9,6 @@ from nested_learning.data.tasks.babi import TASKS as BABI_TASKS
 from nested_learning.data.tasks.babi import find_task, read_stories, split_stories
 from nested_learning.data.tasks.facts import NAMES, THINGS, VALUES
 from nested_learning.data.tasks.needle_tasks import ALL_TASKS, PASSKEY, TASKS
-from nested_learning.data.text.readers import Reader, find_inputs
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.config import EvalConfig
 from nested_learning.typed import PathText
@@ -94,22 +94,21 @@ class NiahConfig(HaystackConfig):
         if not self.tasks:
             raise ConfigError(f"evals.niah.tasks=[]: name some of {', '.join(TASKS)}")
 
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise DataError or ConfigError for tasks with an essay haystack where `path` is missing."""
+        if self._essays:
+            if self.path is None:
+                self.file(None, f"the books of the haystack of {self._essays[0]}, text files")
+            self.inputs("path")
+
     def build(self, data: DataConfig) -> "NiahPack":
         """Return the pack. Raises DataError for tasks with an essay haystack where `path` has no text."""
-        needed = [task for task in self.tasks if ALL_TASKS[task].haystack == "essay"]
-        return self.pack(self.tasks, self._books(needed[0]) if needed else [])
+        self.require_inputs(data)
+        return self.pack(self.tasks, self.texts("path") if self._essays else [])
 
-    def _books(self, task: str) -> list[str]:
-        path = self.file(self.path, f"the books of the haystack of {task}, text files")
-        return read_books(str(path), "evals.niah.path")
-
-
-def read_books(path: str, option: str) -> list[str]:
-    """Return the texts in `path`, a file, folder, glob or data set; `option` names it. Raises DataError without any."""
-    books = [text for each in find_inputs([path]) for text in Reader().read(each.name) if text]
-    if not books:
-        raise DataError(f"{option}={path}: no text there, what was found is empty or not utf-8")
-    return books
+    @property
+    def _essays(self) -> list[str]:
+        return [task for task in self.tasks if ALL_TASKS[task].haystack == "essay"]
 
 
 @dataclass(kw_only=True)
@@ -149,16 +148,24 @@ class BabilongPackConfig(EvalConfig):
         if not 0 < self.held_out <= 1:
             raise ConfigError(f"evals.babilong.held_out={self.held_out}: must be above 0, and at most 1")
 
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise DataError or ConfigError where a task's file or a book is missing."""
+        self._files()
+        if self.books is not None:
+            self.inputs("books")
+
     def build(self, data: DataConfig) -> "BabilongPack":
         """Return the pack. Raises DataError for files that are not bAbI tasks."""
         from nested_learning.evals.retrieval.babilong import BabilongPack
 
-        folder = self.file(self.path, "the folder of bAbI's tasks, qa1_*.txt and so on")
         stories = {}
-        for task in self.tasks:
-            found = read_stories(find_task(folder, task, "evals.babilong.path"))
-            stories[task] = split_stories(found, self.held_out)[1]
+        for task, file in self._files().items():
+            stories[task] = split_stories(read_stories(file), self.held_out)[1]
             if not stories[task]:
                 raise DataError(f"evals.babilong.held_out={self.held_out}: leaves no story of {task}; use more")
-        books = [] if self.books is None else read_books(self.books, "evals.babilong.books")
+        books = [] if self.books is None else self.texts("books")
         return BabilongPack(stories, books, self.lengths, self.num_examples, self.num_generated, self.batch_size)
+
+    def _files(self) -> dict[str, Path]:
+        folder = self.file(self.path, "the folder of bAbI's tasks, qa1_*.txt and so on")
+        return {task: find_task(folder, task, "evals.babilong.path") for task in self.tasks}

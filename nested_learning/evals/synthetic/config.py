@@ -1,11 +1,14 @@
 """Options of the packs on synthetic tasks."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nested_learning.data.source import DataConfig
+from nested_learning.data.tasks.formal import FormalConfig
+from nested_learning.data.tasks.mad import MadConfig
+from nested_learning.data.tasks.recall import RecallConfig
 from nested_learning.errors import ConfigError
-from nested_learning.evals.config import EvalConfig
+from nested_learning.evals.config import EvalConfig, require_data
 
 if TYPE_CHECKING:
     from nested_learning.evals.synthetic.formal import Formal
@@ -33,6 +36,10 @@ class RecallPackConfig(EvalConfig):
             if values is not None and (not values or min(values) < minimum):
                 raise ConfigError(f"evals.recall.{key}={values}: must be numbers of at least {minimum}, such as [4,8]")
 
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise ConfigError for other data than recall."""
+        require_data(data, RecallConfig, "recall", "recall")
+
     def build(self, data: DataConfig) -> "Recall":
         """Return the pack for `data`."""
         from nested_learning.evals.synthetic.recall import Recall
@@ -47,6 +54,8 @@ class MadPackConfig(EvalConfig):
     There are `num_rows` rows of each length; `batch_size` are read at once.
     """
 
+    memorizes_while_reading: ClassVar[bool] = True
+
     length_factors: list[int]
     num_rows: int
     batch_size: int
@@ -57,6 +66,10 @@ class MadPackConfig(EvalConfig):
             raise ConfigError(
                 f"evals.mad.length_factors={self.length_factors}: must be numbers of at least 1, such as [1,2]"
             )
+
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise ConfigError for other data than mad."""
+        require_data(data, MadConfig, "mad", "mad")
 
     def build(self, data: DataConfig) -> "Mad":
         """Return the pack for `data`."""
@@ -73,6 +86,8 @@ class FormalPackConfig(EvalConfig):
     `batch_size` are read at once.
     """
 
+    memorizes_while_reading: ClassVar[bool] = True
+
     bins: list[list[int]] | None
     num_rows: int
     batch_size: int
@@ -83,6 +98,10 @@ class FormalPackConfig(EvalConfig):
             raise ConfigError(
                 f"evals.formal.bins={self.bins}: must be shortest and longest words, such as [[2,40],[41,80]]"
             )
+
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise ConfigError for other data than formal."""
+        require_data(data, FormalConfig, "formal", "formal")
 
     def build(self, data: DataConfig) -> "Formal":
         """Return the pack for `data`."""

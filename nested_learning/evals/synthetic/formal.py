@@ -7,7 +7,7 @@ import numpy as np
 
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.tasks.formal import FormalConfig
-from nested_learning.errors import ConfigError
+from nested_learning.evals.config import require_data
 from nested_learning.evals.metrics import Metric, Samples
 from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.evals.synthetic.cases import Case, answer_along, by_version, draw_cases, marks, stack
@@ -42,11 +42,7 @@ class Formal:
 
     def examples(self, ctx: EvalContext) -> list[Case]:
         """Return the words. Raises ConfigError for other data, and for bins without a word."""
-        data = ctx.data
-        if not isinstance(data, FormalConfig):
-            raise ConfigError(
-                f"evals=formal: the checkpoint was trained on data={data.name}; use one trained on data=formal"
-            )
+        data = require_data(ctx.data, FormalConfig, "formal", "formal")
         bins = self.bins or [
             Bin(data.min_length, data.max_length),
             Bin(data.max_length + 1, 2 * data.max_length),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from nested_learning.data.tasks.mad import MadConfig
-from nested_learning.errors import ConfigError
+from nested_learning.evals.config import require_data
 from nested_learning.evals.metrics import Metric, Samples
 from nested_learning.evals.protocol import EvalContext, Record, Report
 from nested_learning.evals.synthetic.cases import Case, answer_along, by_version, draw_cases, marks, stack
@@ -28,9 +28,7 @@ class Mad:
 
     def examples(self, ctx: EvalContext) -> list[Case]:
         """Return the rows. Raises ConfigError for other data."""
-        data = ctx.data
-        if not isinstance(data, MadConfig):
-            raise ConfigError(f"evals=mad: the checkpoint was trained on data={data.name}; use one trained on data=mad")
+        data = require_data(ctx.data, MadConfig, "mad", "mad")
         factors = [1] if data.task == "compression" else self.length_factors
         lengths = [data.sizes.length * factor for factor in factors]
         return [

@@ -7,6 +7,7 @@ import torch
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.tasks.recall import RecallConfig
 from nested_learning.errors import ConfigError
+from nested_learning.evals.config import require_data
 from nested_learning.evals.metrics import Metric, Samples
 from nested_learning.evals.protocol import EvalContext, Panels, Record, Report
 from nested_learning.evals.synthetic.cases import Case, by_version, draw_cases, marks, read_answers, stack
@@ -34,11 +35,7 @@ class Recall:
 
     def examples(self, ctx: EvalContext) -> list[Case]:
         """Return the rows. Raises ConfigError for other data, and for more pairs than keys."""
-        data = ctx.data
-        if not isinstance(data, RecallConfig):
-            raise ConfigError(
-                f"evals=recall: the checkpoint was trained on data={data.name}; use one trained on data=recall"
-            )
+        data = require_data(ctx.data, RecallConfig, "recall", "recall")
         every = self.pairs or [data.num_pairs]
         if max(every) > data.num_keys:
             raise ConfigError(
