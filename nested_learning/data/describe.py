@@ -13,10 +13,9 @@ def packing_reports(source: Source) -> dict[str, PackingReport]:
 
 
 def describe_rows(source: Source) -> list[str]:
-    """Return one line per source that describes its training rows."""
+    """Return one line per source that describes its training rows; summary.json has the whole report."""
     return [
         f"data{f' {name}' if name else ''}: {report.rows:,} rows of {source.seq_len} tokens from {report.documents:,} "
-        f"documents; padding {report.padding:.2%}, targets dropped {report.dropped}, cut although they fit into a row "
-        f"{report.cut:.1%}"
+        f"documents, padding {report.padding:.2%}"
         for name, report in packing_reports(source).items()
     ]

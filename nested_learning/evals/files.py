@@ -13,6 +13,7 @@ from rich.table import Table
 from nested_learning.evals.metrics import Metric, Samples, difference
 from nested_learning.evals.protocol import Grid, Report
 from nested_learning.files import write_atomic
+from nested_learning.logger.words import decimal
 
 FOLDER = "evals"
 
@@ -75,8 +76,8 @@ def table(name: str, metrics: dict[str, Metric]) -> Table:
     """Return `metrics` as a table for the terminal."""
     lines = Table("metric", "value", "stderr", "n", "chance", title=name, title_justify="left")
     for key, metric in metrics.items():
-        stderr, chance = ("" if value is None else f"{value:.4f}" for value in (metric.stderr, metric.chance))
-        lines.add_row(key, f"{metric.value:.4f}", stderr, str(metric.n), chance)
+        stderr, chance = ("" if value is None else decimal(value) for value in (metric.stderr, metric.chance))
+        lines.add_row(key, decimal(metric.value), stderr, str(metric.n), chance)
     return lines
 
 

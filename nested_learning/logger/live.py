@@ -14,9 +14,15 @@ from nested_learning.logger.smoothing import Smoothed, half_life
 from nested_learning.logger.words import Clock, describe, duration, number, pace, thousands
 
 LOSS, SMOOTHED = "train/loss", "train/loss_ema"
+# rows of cells
+Panel = Sequence[tuple[str, ...]]
 SECONDS, WALL, LOST, BYTES = "perf/seconds/", "perf/wall_seconds", "perf/lost_seconds", "perf/memory_bytes"
-# columns that a panel needs; a narrow terminal shows the first panels only
+# of each group of parameters; metrics.jsonl has them, and the plots of a report
+RATES = "optim/lr/"
+# columns that a panel needs
 PANEL = 36
+# lines of the table without panels, and of the cursor below
+FRAME = 2
 
 
 def can_redraw(console: Console) -> bool:
@@ -36,7 +42,7 @@ class LiveConsole:
         self._smoothed: Smoothed | None = None
         for line in history:
             self._take(line["step"], {name: value for name, value in line.items() if value is not None})
-        self._live = Live(self.view(console.width), console=console, auto_refresh=False)
+        self._live = Live(self.view(console.width, console.height), console=console, auto_refresh=False)
         self._live.start()
 
     def log(self, step: int, values: Mapping[str, Value]) -> None:
@@ -45,7 +51,7 @@ class LiveConsole:
         console = self._live.console
         if "split" in values and values["split"] != "train":
             console.print("  ".join([f"step {step}", *describe(values)]), highlight=False, markup=False)
-        self._live.update(self.view(console.width), refresh=True)
+        self._live.update(self.view(console.width, console.height), refresh=True)
 
     def rewind(self, step: int) -> None:
         """Do nothing: the next line shows the step."""
@@ -54,8 +60,11 @@ class LiveConsole:
         """Leave the last state of the table on the screen."""
         self._live.stop()
 
-    def view(self, width: int) -> RenderableType:
-        """Return the table of the latest metrics: as many panels next to each other as fit into `width`."""
+    def view(self, width: int, height: int) -> RenderableType:
+        """Return the table of the latest metrics: panels next to each other and below, as many as the screen has room.
+
+        `width` and `height` of the screen are in letters and lines.
+        """
         total, metrics = self._clock.total_steps, self._metrics
         head = Table.grid(padding=(0, 2), expand=True)
         head.add_column(no_wrap=True)
@@ -63,12 +72,8 @@ class LiveConsole:
         head.add_column(no_wrap=True)
         right = "  ".join([*pace(metrics), *self._clock.eta(self._step)])
         head.add_row(f"step {self._step}/{total}", ProgressBar(total=total, completed=self._step), right)
-        panels = [panel for panel in panels_of(metrics) if panel][: max(1, width // PANEL)]
-        body = Table.grid(padding=(0, 2), expand=True)
-        for _ in panels:
-            body.add_column(ratio=1)
-        body.add_row(*(_grid(rows) for rows in panels))
-        return Group(head, body)
+        rows = arrange([panel for panel in panels_of(metrics) if panel], max(1, width // PANEL), height - FRAME)
+        return Group(head, *map(_side_by_side, rows))
 
     def _take(self, step: int, values: Mapping[str, Value]) -> None:
         self._step = step
@@ -84,7 +89,7 @@ class LiveConsole:
 def panels_of(metrics: Mapping[str, Value]) -> list[list[tuple[str, ...]]]:
     """Return the rows of each panel: losses and the optimizer; where the time went; memory statistics."""
     names = [LOSS, SMOOTHED, *(name for name in metrics if name.startswith("val/") and name.count("/") == 1)]
-    names += [name for name in metrics if name.startswith("optim/")]
+    names += [name for name in metrics if name.startswith("optim/") and not name.startswith(RATES)]
     return [
         [(name, number(metrics[name])) for name in names if name in metrics],
         time_split(metrics),
@@ -114,6 +119,30 @@ def memories(metrics: Mapping[str, Value]) -> list[tuple[str, ...]]:
     names = list(dict.fromkeys(metric for row in table.values() for metric in row))
     rows = [(memory, *(row.get(metric, "") for metric in names)) for memory, row in table.items()]
     return [("memory", *names), *rows] if rows else []
+
+
+def arrange(panels: Sequence[Panel], num_columns: int, num_lines: int) -> list[Sequence[Panel]]:
+    """Return the panels of each row of the screen, without those that would not fit into `num_lines`; the first always.
+
+    A panel that does not fit leaves its place to the next ones.
+    """
+    rows: list[Sequence[Panel]] = []
+    left = num_lines
+    for first in range(0, len(panels), num_columns):
+        row = panels[first : first + num_columns]
+        needed = max(map(len, row))
+        if not rows or needed <= left:
+            rows.append(row)
+            left -= needed
+    return rows
+
+
+def _side_by_side(panels: Sequence[Panel]) -> Table:
+    body = Table.grid(padding=(0, 2), expand=True)
+    for _ in panels:
+        body.add_column(ratio=1)
+    body.add_row(*map(_grid, panels))
+    return body
 
 
 def _grid(rows: Sequence[tuple[str, ...]]) -> Table:

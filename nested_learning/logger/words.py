@@ -49,6 +49,11 @@ def number(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def decimal(value: float) -> str:
+    """Format a result: four decimals, or four significant digits where decimals would hide it or be too many."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.4g}"
+
+
 def thousands(value: float | int) -> str:
     """Format a large number with k, M or G: 12345 -> 12.3k."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

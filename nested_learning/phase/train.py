@@ -20,6 +20,7 @@ from nested_learning.inference.samples import continuation, printable
 from nested_learning.inference.session import Session
 from nested_learning.logger.build import METRICS
 from nested_learning.logger.jsonl import read_lines
+from nested_learning.logger.words import decimal
 from nested_learning.nn.dropout import evaluating
 from nested_learning.nn.execution import use_backend, use_recompute
 from nested_learning.nn.language_model import LanguageModel
@@ -246,7 +247,9 @@ def is_complete(directory: Path, progress: Progress, steps: int) -> bool:
 
 def print_end(directory: Path, progress: Progress, world: World, *, is_text: bool) -> None:
     """Print the final metrics, the run directory and the next command."""
-    metrics = "  ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items() if name.endswith(PRINTED))
+    metrics = "  ".join(
+        f"{name} {decimal(value)}" for name, value in progress.metrics.items() if name.endswith(PRINTED)
+    )
     rate = progress.tokens / progress.seconds
     following = ["phase=sample", "prompt=def "] if is_text else ["phase=eval"]
     print_first(

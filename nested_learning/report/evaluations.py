@@ -1,6 +1,7 @@
 """The reports of `phase=eval` of many runs, gathered by task and by model."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -186,15 +187,18 @@ def gather(reports: Sequence[EvalReport]) -> list[TaskResults]:
 def average(runs: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Point]:
     """Return each metric, averaged over the runs that have it, with the standard error over these runs.
 
-    If only one run has the metric, its error is that of its examples.
+    If only one run has the metric, its error is that of its examples. A value that is not finite is null in a report,
+    and a metric that is so in every run is NaN.
     """
     points = {}
     for name in dict.fromkeys(name for run in runs for name in run):
-        metrics = [run[name] for run in runs if name in run and run[name]["value"] is not None]
+        given = [run[name] for run in runs if name in run]
+        metrics = [metric for metric in given if metric["value"] is not None]
+        n = round(fmean(metric["n"] for metric in given))
         if not metrics:
+            points[name] = Point(math.nan, None, n, 0, len(runs))
             continue
         mean, error = mean_and_stderr([metric["value"] for metric in metrics])
-        n = round(fmean(metric["n"] for metric in metrics))
         stderr = metrics[0]["stderr"] if len(metrics) == 1 else error
         points[name] = Point(mean, stderr, n, len(metrics), len(runs))
     return points

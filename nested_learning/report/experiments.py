@@ -73,8 +73,9 @@ def write_experiments(folders: Sequence[Path], page: Path, figures: Path) -> Pat
         "",
         "Numbers are means over seeds ± their standard error; with one seed, ± the error over its examples. `online`: "
         "memories write while reading, as in training; `frozen`: they do not; `memorize`: the context is memorized "
-        "first, with the options shown where they differ from the defaults. A mean over fewer runs than its row has "
-        "says so, as in `(2 of 3 runs)`; plots leave such points out.",
+        "first, with the options shown where they differ from the defaults; what it wrote (metrics `memory/...`) is in "
+        "the reports of the runs only. A mean over fewer runs than its row has says so, as in `(2 of 3 runs)`; plots "
+        "leave such points out.",
     ]
     figures.mkdir(parents=True, exist_ok=True)
     for number, results in enumerate(tasks):
@@ -163,14 +164,15 @@ def tables(
 
 def gains(results: TaskResults, names: Sequence[str]) -> Iterator[str]:
     """Yield a table of the gains of memorizing; bold if they exceed their errors."""
-    columns = [name for name in names if any(name in points for points in results.gains.values())][:MAX_COLUMNS]
-    if not columns:
-        return
-    yield from ("", f"memorize - online, on the same examples; bold if at least {NUM_ERRORS} standard errors:", "")
-    yield from heading(["model", "runs", "memory", *columns])
-    for model, points in results.gains.items():
-        cells = [marked(points[name]) if name in points else "" for name in columns]
-        yield row([model.model, model.runs, model.policy, *cells])
+    columns = [name for name in names if any(name in points for points in results.gains.values())]
+    if columns:
+        yield from ("", f"memorize - online, on the same examples; bold if at least {NUM_ERRORS} standard errors:")
+    for start in range(0, len(columns), MAX_COLUMNS):
+        part = columns[start : start + MAX_COLUMNS]
+        yield from ("", *heading(["model", "runs", "memory", *part]))
+        for model, points in results.gains.items():
+            cells = [marked(points[name]) if name in points else "" for name in part]
+            yield row([model.model, model.runs, model.policy, *cells])
 
 
 def model_curves(

@@ -10,6 +10,7 @@ from nested_learning.errors import DataError
 from nested_learning.files import write_atomic
 from nested_learning.logger.build import METRICS
 from nested_learning.logger.jsonl import read_lines
+from nested_learning.logger.words import decimal
 from nested_learning.report.charts import charts, time_split
 from nested_learning.report.plots import HINT, plot_bars, plot_lines
 
@@ -85,7 +86,7 @@ def _samples(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def _metric(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    return "" if value is None else decimal(value)
 
 
 def _amount(value: float | int) -> str:

@@ -20,9 +20,9 @@ def plot_lines(path: Path, lines: Lines, labels: tuple[str, str]) -> None:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    _draw(axes, lines, "")
+    _draw(axes, merge_equal(lines), "")
     axes.set(xlabel=labels[0], ylabel=labels[1])
-    axes.legend()
+    axes.legend(fontsize="small" if len(lines) > 3 else None)
     figure.savefig(path, dpi=150)
 
 
@@ -46,6 +46,7 @@ def plot_panels(path: Path, panels: Mapping[str, Lines], label: str) -> None:
     """
     from matplotlib.figure import Figure
 
+    panels = {title: merge_equal(lines) for title, lines in panels.items()}
     figure = Figure(figsize=(3.2 * len(panels), 3), layout="constrained")
     *_, last = panels.values()
     for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
@@ -75,12 +76,20 @@ def plot_maps(path: Path, maps: Mapping[str, Any]) -> None:
     figure.savefig(path, dpi=150)
 
 
+def merge_equal(lines: Lines) -> Lines:
+    """Return `lines` without those that have no point; lines that would hide each other are one, named after all."""
+    names: dict[tuple[tuple[float, float, float | None], ...], list[str]] = {}
+    for name, points in lines.items():
+        if points:
+            names.setdefault(tuple(points), []).append(name)
+    return {"\n= ".join(each): points for points, each in names.items()}
+
+
 def _draw(axes: Any, lines: Lines, marker: str) -> None:
     for name, points in lines.items():
-        if not points:
-            continue
         x, means, errors = zip(*points, strict=True)
-        (line,) = axes.plot(x, means, label=name, marker=marker)
+        # a line of one point is only visible with a marker
+        (line,) = axes.plot(x, means, label=name, marker=marker if len(points) > 1 else ".")
         low, high = (
             [mean + sign * (error or 0.0) for mean, error in zip(means, errors, strict=True)] for sign in (-1, 1)
         )

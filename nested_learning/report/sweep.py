@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from nested_learning.files import write_atomic
+from nested_learning.logger.words import decimal
 from nested_learning.report.plots import HINT, plot_lines
 from nested_learning.report.verdicts import Measured, Verdict, compare_all, describe, render_verdicts
 
@@ -202,5 +203,5 @@ def _ordered(names: Iterable[str]) -> list[str]:
 
 
 def _format(mean: Mean, num_runs: int) -> str:
-    error = "" if mean.stderr is None else f" ± {mean.stderr:.4f}"
-    return f"{mean.value:.4f}{error}{of_runs(mean.num_runs, num_runs)}"
+    error = "" if mean.stderr is None else f" ± {decimal(mean.stderr)}"
+    return f"{decimal(mean.value)}{error}{of_runs(mean.num_runs, num_runs)}"

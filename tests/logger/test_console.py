@@ -1,13 +1,14 @@
 """The console is dense and plain in a pipe, live on a terminal."""
 
+import re
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
 from nested_learning.logger.console import PlainConsole, open_console
-from nested_learning.logger.live import LiveConsole
-from nested_learning.logger.words import Clock, describe, duration, number, thousands
+from nested_learning.logger.live import LiveConsole, arrange
+from nested_learning.logger.words import Clock, decimal, describe, duration, number, thousands
 
 
 class Ticks:
@@ -59,6 +60,23 @@ def test_numbers_have_four_digits(value, text):
     assert number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (5.27972, "5.2797"),
+        (-0.25, "-0.2500"),
+        (0.0, "0.0000"),
+        (12345.678, "12345.6780"),
+        (9415045.2, "9.415e+06"),
+        (2.5e-5, "2.5e-05"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+    ],
+)
+def test_results_have_four_decimals_where_these_say_something(value, text):
+    assert decimal(value) == text
+
+
 def test_an_output_that_is_no_terminal_gets_the_plain_console():
     assert isinstance(open_console(10), PlainConsole)
 
@@ -71,9 +89,9 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_the_plain_console(monkeypat
     assert isinstance(open_console(10), PlainConsole)
 
 
-def live(width, history=(), total=10):
+def live(width, history=(), total=10, height=25):
     out = StringIO()
-    console = Console(file=out, force_terminal=True, width=width, _environ={"TERM": "xterm"})
+    console = Console(file=out, force_terminal=True, width=width, height=height, _environ={"TERM": "xterm"})
     return LiveConsole(Clock(total, 0), console, history), out
 
 
@@ -91,7 +109,6 @@ def test_a_terminal_keeps_validation_lines_and_one_live_table():
     assert "step 1  val/loss 3.25  note [b]raw[/b]" in text
     assert "step 1/10" in text and "step 2/10" in text
     assert "train/loss 3.5" in text and "train/loss 3 " in text
-    assert "forward_backward" not in text, "it would not fit"
     assert "\x1b[2K" in text, "the live table is erased and written again"
 
 
@@ -114,6 +131,27 @@ def test_a_wide_terminal_shows_losses_rates_time_and_memories_side_by_side():
     rows = [line.rstrip() for line in text.splitlines()]
     assert any(line.endswith("memory norm rank") for line in rows)
     assert any(line.endswith("fast   0.25") for line in rows) and any(line.endswith("read        4") for line in rows)
+
+
+def test_a_screen_of_80_by_24_shows_losses_time_and_memories_and_no_rates_of_groups():
+    names = ("embedding", "matrices", "matrices/slow", "vectors", "vectors/slow")
+    metrics = {"tokens": 64, "split": "train", "train/loss": 3.5, "optim/lr": 0.01, "optim/grad_norm": 2.0, **SPENT}
+    metrics |= {f"optim/lr/{name}": 0.01 for name in names}
+    metrics |= {f"memory/level{number}/{name}": 0.5 for number in range(4) for name in ("norm", "writes", "surprise")}
+    console, out = live(80, height=24)
+    console.log(1, metrics | {"val/loss": 3.25, "val/bpb": 2.5})
+    console.close()
+    lines = re.sub(r"\x1b\[[\d;]*m", "", out.getvalue().split("\x1b[2K")[-1]).splitlines()
+    assert len(lines) < 24 and all(len(line) <= 80 for line in lines)
+    text = "\n".join(lines)
+    assert "train/loss_ema" in text and "forward_backward" in text and "level3" in text and "optim/lr/" not in text
+
+
+def test_panels_that_do_not_fit_leave_their_place_to_the_next():
+    long, short = [("a", "1")] * 9, [("b", "2")] * 3
+    assert arrange([short, long, short], 1, 8) == [[short], [short]]
+    assert arrange([long, short, short], 2, 8) == [[long, short]]
+    assert arrange([short, long, short], 2, 12) == [[short, long], [short]]
 
 
 def test_the_running_mean_continues_after_a_resume():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nested_learning.report import RunResult, conclude, mean_and_stderr, plot, read_curve, read_run, render, summarise
+from nested_learning.report.plots import merge_equal
 from nested_learning.report.text import format_mean
 
 
@@ -72,6 +73,12 @@ def write_run(folder: Path, name: str, metrics: dict[str, float]) -> RunResult:
     line = {"step": 1, "tokens": 8} | {key: each if math.isfinite(each) else None for key, each in metrics.items()}
     (folder / name / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     return RunResult(folder / name, {"seed": name[-1], "model": name[:-1]}, metrics)
+
+
+def test_lines_that_would_hide_each_other_are_one_line_with_all_names(tmp_path: Path) -> None:
+    rate, other = ((1.0, 0.5, None), (2.0, 0.25, None)), ((1.0, 0.5, None),)
+    lines = {"lr": rate, "lr/matrices": rate, "none": (), "lr/vectors": other, "lr/slow": rate}
+    assert merge_equal(lines) == {"lr\n= lr/matrices\n= lr/slow": rate, "lr/vectors": other}
 
 
 def test_a_run_is_read_from_its_own_files(tmp_path: Path) -> None:

@@ -95,10 +95,12 @@ def test_a_mean_that_some_runs_lack_says_so_and_is_not_drawn(tmp_path: Path) -> 
         metrics |= {f"accuracy/{at}/50": figure(0.5) for at in (2, 4)[: 1 + bool(seed)]}
         gain = {} if seed == 2 else {"accuracy": figure(0.25)}
         write(tmp_path / f"hope_{seed}", "recall", seed, metrics=metrics, difference=gain)
-    write(tmp_path / "hope_3", "recall", 3, metrics={"accuracy/2": figure(0.5)})
+    write(tmp_path / "hope_3", "recall", 3, metrics={"accuracy/2": figure(0.5), "nats": figure(2.0) | {"value": None}})
     assert main([str(tmp_path), "--page", str(tmp_path / "page.md")]) == 0
     text = (tmp_path / "page.md").read_text()
-    assert "| hope | hope | online | 4 | 8 | 3.5 ± 0.5 (2 of 4 runs) | 0.5 ± 0 (3 of 4 runs) |" in text
+    assert (
+        "| hope | hope | online | 4 | 8 | 3.5 ± 0.5 (2 of 4 runs) | 0.5 ± 0 (3 of 4 runs) | nan (0 of 4 runs) |" in text
+    )
     assert "| hope | hope | online | **+0.25 ± 0** (2 of 4 runs) |" in text
     assert "| hope | hope | online | 4 | 8 | 0.5 ± 0 | 0.5 ± 0 (3 of 4 runs) |" in text
     (results,) = gather(read_reports(tmp_path))
@@ -106,6 +108,15 @@ def test_a_mean_that_some_runs_lack_says_so_and_is_not_drawn(tmp_path: Path) -> 
     (line,) = model_curves(results.points, families(names, 1)["accuracy"]).values()
     assert line == [(2.0, 0.5, 0.0)]
     assert maps_of(results, families(names, 2)["accuracy"]) == {}
+
+
+def test_no_gain_of_memorizing_is_left_out(tmp_path: Path) -> None:
+    gains = {f"task{letter}/acc": figure(0.5) for letter in "abcdefghij"}
+    policy = {"name": "memorize"}
+    write(tmp_path / "a_0", "recall", memory="memorize", policy=policy, metrics=gains, difference=gains)
+    assert main([str(tmp_path), "--page", str(tmp_path / "page.md")]) == 0
+    _, _, shown = (tmp_path / "page.md").read_text().partition("memorize - online")
+    assert all(name in shown for name in gains)
 
 
 def test_the_rows_of_a_heat_map_are_sorted_and_the_first_is_drawn_on_top(tmp_path: Path) -> None:
