@@ -23,6 +23,11 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def read_holder(lock: Path) -> str:
+    """Return the process number that the holder of the file `lock` wrote into it, "unknown" before it has."""
+    return lock.read_text(encoding="utf-8").strip() or "unknown"
+
+
 def hash_file(path: Path) -> str:
     """Return the sha256 of the contents of `path`, read in blocks of 1 MiB."""
     digest = sha256()

@@ -139,6 +139,8 @@ def _dispatch(arguments: Sequence[str]) -> None:
     if flags.job:
         _run_job(Path(flags.job))
         return
+    if sys.platform == "win32":
+        raise ConfigError("nested_learning runs on Linux and macOS; on Windows, use it in WSL")
     files = open_option_files(flags.config_dir)
     lines, notes = keep_last(flags.overrides)
     for note in notes:

@@ -4,7 +4,6 @@ A sweep has no state of its own besides the files of its runs. The same command,
 skips finished runs, resumes the others, and ends with the same table.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -13,11 +12,14 @@ from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from nested_learning import report
 from nested_learning.command.compose import Job
 from nested_learning.command.preflight import require_files
 from nested_learning.config.schema import Config, to_yaml
 from nested_learning.errors import ConfigError, Stopped, SweepError
+from nested_learning.files import read_holder
 from nested_learning.launcher.protocol import Task
 from nested_learning.launcher.serial import SerialConfig
 
@@ -121,15 +123,16 @@ def is_finished(config: Config) -> bool:
 
 def wait_for_others(directory: Path) -> None:
     """Wait until no process holds the run `directory`: a job of a killed sweep may still be training in it."""
-    lock = directory / "lock"
-    if not lock.exists():
+    path = directory / "lock"
+    if not path.exists():
         return
-    with lock.open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _print_first(f"{directory} is in use by process {lock.read_text().strip()}: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _print_first(f"{directory} is in use by process {read_holder(path)}: waiting for it")
+        lock.acquire()
+    lock.release()
 
 
 def collect_results(jobs: Sequence[Job], folder: Path) -> list[report.RunResult]:

@@ -73,6 +73,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "delta_momentum": OptimConfig,
         "deep_momentum": OptimConfig,
         "dgd": OptimConfig,
+        "nl_l2_precond": OptimConfig,
         "m3": OptimConfig,
     },
     "data": {

@@ -145,7 +145,7 @@ class NestedModel(nn.Module):
         rows = "".join(f"| {name} | {value} |\n" for name, value in self.about.items())
         count = sum(parameter.numel() for parameter in self.model.parameters())
         return (
-            f"---\nlibrary_name: nested-learning\npipeline_tag: text-generation\n---\n\n# {self.options.name}\n\n"
+            f"---\nlibrary_name: nested-learning-lab\npipeline_tag: text-generation\n---\n\n# {self.options.name}\n\n"
             f"{count:,} parameters, vocabulary {self.model.vocab_size}. "
             f"Its memories are updated while it reads: an output depends on all that the session has read.\n\n"
             f"{USE}\n| training | |\n| --- | --- |\n{rows}"

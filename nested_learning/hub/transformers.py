@@ -109,6 +109,6 @@ def _library() -> Any:
         import transformers
     except ImportError as error:
         raise ConfigError(
-            "nested_learning.hub.transformers: needs transformers; pip install nested-learning[hf]"
+            "nested_learning.hub.transformers: needs transformers; pip install -e '.[hf]'"
         ) from error
     return transformers

@@ -36,7 +36,7 @@ class JoblibConfig:
     def check(self) -> None:
         """Raise ConfigError where joblib is not installed."""
         if find_spec("joblib") is None:
-            raise ConfigError("launcher=joblib: joblib is not installed; pip install 'nested-learning[sweep]'")
+            raise ConfigError("launcher=joblib: joblib is not installed; pip install -e '.[sweep]'")
 
     def launch(self, tasks: Sequence[Task], folder: Path) -> Generator[Outcome, None, None]:
         """Run `tasks`; what they print is in <folder>/logs. A job that is killed stops no other.

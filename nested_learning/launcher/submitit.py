@@ -66,7 +66,7 @@ class SubmititConfig:
     def check(self) -> None:
         """Raise ConfigError where submitit is not installed or there is no such cluster."""
         if find_spec("submitit") is None:
-            raise ConfigError("launcher=submitit: submitit is not installed; pip install 'nested-learning[slurm]'")
+            raise ConfigError("launcher=submitit: submitit is not installed; pip install -e '.[slurm]'")
         if self.cluster == "slurm" and which("srun") is None:
             raise ConfigError(
                 "launcher.cluster=slurm: no srun here; start it where sbatch works, or try launcher.cluster=local"

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from nested_learning.errors import ConfigError
@@ -74,7 +76,17 @@ def _mode(wandb: Any) -> str | None:
     """Leave the choice to WANDB_MODE where it is set; otherwise be online only for a user who is logged in."""
     if "WANDB_MODE" in os.environ:
         return None
-    return "online" if wandb.login(prompt=False, verify=False) else "offline"
+    host = urlsplit(wandb.setup().settings.base_url).hostname
+    return "online" if "WANDB_API_KEY" in os.environ or _has_password(host) else "offline"
+
+
+def _has_password(host: str | None) -> bool:
+    """Say whether the user's netrc file, where `wandb login` leaves the key, has one for `host`."""
+    # wandb.login() asks for a key instead, and its versions before 0.30 cannot be told not to
+    try:
+        return netrc(os.environ.get("NETRC")).authenticators(host or "") is not None
+    except (OSError, NetrcParseError):
+        return False
 
 
 def _kept_id(directory: Path) -> str:

@@ -10,7 +10,7 @@ from nested_learning.ops import cpp
 # what "auto" uses where it is available; otherwise torch
 AUTO = {"cpu": "cpp", "cuda": "triton"}
 NAMES = {"triton": "kernels in Triton", "fla": "flash-linear-attention"}
-INSTALL = {"triton": "pip install triton", "fla": "pip install nested-learning[fla]"}
+INSTALL = {"triton": "pip install triton", "fla": "pip install -e '.[fla]'"}
 BACKENDS = ("auto", "eager", "cpp", *NAMES)
 
 

@@ -1,6 +1,6 @@
 """Matrix memories computed by flash-linear-attention, for the designs it has kernels for: the gated delta rule.
 
-    pip install nested-learning[fla]
+    pip install -e '.[fla]'
 
 Its kernels multiply float32 in TF32, and bfloat16 where `torch.set_float32_matmul_precision("medium")` is set.
 """

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-HINT = "pip install 'nested-learning[report]'"
+HINT = "pip install -e '.[report]'"
 
 # name of a line -> its points: x, mean, standard error (None: not known)
 Lines = Mapping[str, Sequence[tuple[float, float, float | None]]]

@@ -27,7 +27,7 @@ def use_float8(model: nn.Module, device: torch.device, *, emulate: bool = False)
         from torchao.float8 import Float8LinearConfig, convert_to_float8_training
     except ImportError:
         raise ConfigError(
-            "dtype=float8: torchao is missing; pip install nested-learning[fp8], or use dtype=bfloat16"
+            "dtype=float8: torchao is missing; pip install -e '.[fp8]', or use dtype=bfloat16"
         ) from None
     chosen = [name for name, module in model.named_modules() if is_hidden(module, name)]
     convert_to_float8_training(

@@ -1,6 +1,5 @@
 """A run: its directory, the lock on it, and the context that trainer and evaluations share."""
 
-import fcntl
 import json
 import os
 import secrets
@@ -15,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from nested_learning import checkpoint
 from nested_learning.data.curriculum import plan_stages
 from nested_learning.data.feed import Feed
 from nested_learning.data.source import Source
 from nested_learning.errors import CheckpointError, ConfigError, Stopped
+from nested_learning.files import read_holder
 from nested_learning.logger.build import open_loggers
 from nested_learning.logger.protocol import Fanout, LoggedRun, Logger
 from nested_learning.seeds import derive_seed
@@ -129,7 +130,7 @@ class RunLock:
         self.config, self.world = config, world
         self.directory: Path | None = None
         self.checkpoint: Path | None = None
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
         self._log: Logger = Fanout()
 
     def find(self) -> None:
@@ -163,7 +164,7 @@ class RunLock:
         """Close the logs and release the lock."""
         self._log.close()
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
 
     def _find(self) -> tuple[str, str]:
         """Return the directory and the checkpoint to resume from, "" for none."""
@@ -219,16 +220,17 @@ class RunLock:
         return open_loggers(self.config.logger, logged)
 
     def _take_lock(self, directory: Path) -> None:
-        self._lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        # the system releases this lock when the process dies, so a kill leaves no stale lock behind
+        lock = FileLock(directory / LOCK)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._lock, 32).decode().strip() or "unknown"
+            lock.acquire(blocking=False)
+        except Timeout:
             raise ConfigError(
-                f"{directory} is in use by process {holder}; wait for it, or start another run with another name="
+                f"{directory} is in use by process {read_holder(directory / LOCK)}; wait for it, or start another run "
+                "with another name="
             ) from None
-        os.truncate(self._lock, 0)
-        os.write(self._lock, f"{os.getpid()}\n".encode())
+        self._lock = lock
+        (directory / LOCK).write_text(f"{os.getpid()}\n", encoding="utf-8")
 
 
 def make_up_directory(out: Path, word: str) -> Path:

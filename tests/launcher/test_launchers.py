@@ -172,7 +172,7 @@ def test_a_launcher_that_cannot_work_here_is_refused_before_any_file_is_created(
     assert "launcher.cluster=local" in capsys.readouterr().err
     monkeypatch.setattr(joblib, "find_spec", lambda name: None)
     assert cli.main(["-m", "seed=0,1", "launcher=joblib"]) == 2
-    assert "nested-learning[sweep]" in capsys.readouterr().err
+    assert "'.[sweep]'" in capsys.readouterr().err
     assert list(empty_folder.iterdir()) == []
 
 

@@ -37,7 +37,7 @@ def test_a_backend_requested_by_name_is_used_or_refused(monkeypatch):
     with pytest.raises(ConfigError, match=r"backend=triton: .* not cpu; use backend=eager"):
         resolve("triton", torch.device("cpu"))
     installed(monkeypatch)
-    with pytest.raises(ConfigError, match=r"backend=fla: fla is not installed \(pip install nested-learning\[fla\]\)"):
+    with pytest.raises(ConfigError, match=r"backend=fla: fla is not installed \(pip install -e '\.\[fla\]'\)"):
         resolve("fla", CUDA)
 
 

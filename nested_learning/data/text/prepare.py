@@ -5,9 +5,7 @@ order of the text. `progress.json` records each finished part and how far the te
 the same command resumes after the last intact part and ends with the same bytes. Damaged shards are written again.
 """
 
-import fcntl
 import json
-import os
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
 
 from nested_learning.data.source import SPLITS
 from nested_learning.data.text.encoding import dtype_of, encode_all, is_kept
@@ -119,21 +119,21 @@ def _lock_folder(folder: Path) -> Iterator[None]:
         raise ConfigError(f"{folder}: exists and holds other files; give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be created ({error.strerror}); give another folder") from error
-    try:
-        # the kernel releases this lock when the process dies, so a kill leaves no stale lock behind
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for path in [*folder.glob(f"{DRAFT}*"), *folder.glob(".*.tmp")]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        yield
-    except BlockingIOError:
+        # the system releases this lock when the process dies, so a kill leaves no stale lock behind
+        lock = FileLock(folder / LOCK)
+        lock.acquire(blocking=False)
+    except Timeout:
         raise ConfigError(
             f"{folder}: in use by another process; wait until it has finished, or give another folder"
         ) from None
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be created ({error.strerror}); give another folder") from error
+    try:
+        for path in [*folder.glob(f"{DRAFT}*"), *folder.glob(".*.tmp")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
     finally:
-        os.close(lock)
+        lock.release()
 
 
 def _prepare_tokenizer(folder: Path, config: PrepareConfig, inputs: list[Input]) -> Tokenizer:

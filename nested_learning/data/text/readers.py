@@ -346,5 +346,5 @@ def _library(name: str) -> Any:
     except ImportError as error:
         package, _, _ = name.partition(".")
         extra = "hf" if name == "datasets" else "data"
-        raise ConfigError(f"reading this needs {package}; pip install nested-learning[{extra}]") from error
+        raise ConfigError(f"reading this needs {package}; pip install -e '.[{extra}]'") from error
     return pyarrow.parquet if name == "pyarrow.parquet" else pyarrow

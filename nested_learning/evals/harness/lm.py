@@ -224,6 +224,6 @@ def template_lm() -> Any:
         from lm_eval.api.model import TemplateLM
     except ImportError as error:
         raise ConfigError(
-            "this needs the package lm-eval, in a version that imports: pip install 'nested-learning[eval]'"
+            "this needs the package lm-eval, in a version that imports: pip install -e '.[eval]'"
         ) from error
     return TemplateLM

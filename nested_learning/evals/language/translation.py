@@ -142,6 +142,6 @@ def chrf_scorer() -> Any:
         from sacrebleu.metrics import CHRF
     except ImportError as error:
         raise ConfigError(
-            "evals=translation needs the package sacrebleu: pip install 'nested-learning[eval]'"
+            "evals=translation needs the package sacrebleu: pip install -e '.[eval]'"
         ) from error
     return CHRF()

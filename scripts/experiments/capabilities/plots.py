@@ -1,4 +1,4 @@
-"""The plots of the report on capabilities; they need matplotlib (`pip install 'nested-learning[report]'`)."""
+"""The plots of the report on capabilities; they need matplotlib (`pip install -e '.[report]'`)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The plots of this report; only this file needs matplotlib (`pip install 'nested-learning[report]'`)."""
+"""The plots of this report; only this file needs matplotlib (`pip install -e '.[report]'`)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -221,6 +221,6 @@ def test_without_a_library_the_error_says_what_to_install(
     source = {"zstandard": write_zstandard, "pyarrow": write_parquet}[package](tmp_path / "rows", make_documents())
     for module in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=rf"needs {package}; pip install nested-learning\[data\]"):
+    with pytest.raises(ConfigError, match=rf"needs {package}; pip install -e '\.\[data\]'"):
         read_all(source, Reader())
     assert read_all(write_lines(tmp_path / "lines", ["a"]), Reader()) == ["a"]

@@ -101,7 +101,7 @@ def test_a_lone_surrogate_is_refused(tokenizer: BpeTokenizer) -> None:
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ConfigError, match=r"pip install nested-learning\[data\], or use data\.tokenizer=byte"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[data\]', or use data\.tokenizer=byte"):
         train_bpe(TEXTS, 300)
 
 
