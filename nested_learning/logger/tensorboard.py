@@ -51,6 +51,6 @@ def _import() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            "logger=tensorboard needs the package tensorboard: pip install nested_learning[tensorboard]"
+            "logger=tensorboard needs the package tensorboard: pip install -e '.[tensorboard]'"
         ) from error
     return SummaryWriter

@@ -76,7 +76,7 @@ def _mode(wandb: Any) -> str | None:
     """Leave the choice to WANDB_MODE where it is set; otherwise be online only for a user who is logged in."""
     if "WANDB_MODE" in os.environ:
         return None
-    host = urlsplit(wandb.setup().settings.base_url).hostname
+    host = urlsplit(wandb.Settings().base_url).hostname
     return "online" if "WANDB_API_KEY" in os.environ or _has_password(host) else "offline"
 
 

@@ -2,6 +2,7 @@
 
 import email
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -48,6 +49,14 @@ def test_the_declared_licence_is_the_one_enclosed(wheel: Path) -> None:
         "END OF TERMS AND CONDITIONS",
     ):
         assert words in enclosed
+
+
+def test_hints_install_this_project_and_never_the_one_of_the_same_name_on_the_package_index() -> None:
+    pages = [path for top in ("nested_learning", "scripts", "configs", "docs") for path in (ROOT / top).rglob("*.*")]
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *pages]:
+        if path.suffix in (".py", ".md", ".yaml", ".sh"):
+            assert not re.search(r"pip install '?nested[-_]learning\b(?!-lab)", path.read_text(encoding="utf-8")), path
+    assert PROJECT["name"] not in ("nested-learning", "nested_learning")
 
 
 def test_what_is_installed_trains_outside_the_checkout(wheel: Path, empty_folder: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_service_that_fails_does_not_stop_the_run(tmp_path, monkeypatch, capsy
 )
 def test_a_run_is_online_only_for_a_user_who_is_logged_in(tmp_path, monkeypatch, variables, netrc, mode):
     if netrc is not None:
-        host = urlsplit(wandb.setup().settings.base_url).hostname
+        host = urlsplit(wandb.Settings().base_url).hostname
         (tmp_path / "no-netrc").write_text(netrc.format(host=host))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
