@@ -29,5 +29,5 @@ def test_scalars_can_be_read_back_and_a_resume_replaces_later_steps(tmp_path):
 
 def test_a_missing_package_is_an_error_that_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ConfigError, match=r"pip install nested_learning\[tensorboard\]"):
+    with pytest.raises(ConfigError, match=r"pip install -e '.\[tensorboard\]'"):
         TensorboardConfig(name="tensorboard").build(LoggedRun(tmp_path, "tiny", {}, 4, 0))
