@@ -5,7 +5,7 @@
 
 Each floor `name>=version` becomes the constraint `name==version`; what these packages need themselves is left to pip.
 The environment is kept, so that a second call runs the tests at once. The floor of torch is a build for CUDA on Linux,
-unless pip is told otherwise (`PIP_INDEX_URL=https://download.pytorch.org/whl/cpu` with `PIP_EXTRA_INDEX_URL` for the rest).
+unless pip looks elsewhere first (`PIP_INDEX_URL=https://download.pytorch.org/whl/cpu`, the rest by `PIP_EXTRA_INDEX_URL`).
 """
 
 import subprocess
