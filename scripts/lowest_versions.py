@@ -4,8 +4,9 @@
     python scripts/lowest_versions.py /tmp/lowest tests/ops  # other tests
 
 Each floor `name>=version` becomes the constraint `name==version`; what these packages need themselves is left to pip.
-The environment is kept, so that a second call runs the tests at once. The floor of torch is a build for CUDA on Linux,
-unless pip looks elsewhere first (`PIP_INDEX_URL=https://download.pytorch.org/whl/cpu`, the rest by `PIP_EXTRA_INDEX_URL`).
+The environment is kept, so that a second call runs the tests at once. The floor of torch is a build for CUDA on Linux
+unless pip looks elsewhere first: `PIP_INDEX_URL=https://download.pytorch.org/whl/cpu`, others by
+`PIP_EXTRA_INDEX_URL`.
 """
 
 import subprocess
