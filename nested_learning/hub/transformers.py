@@ -108,7 +108,5 @@ def _library() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise ConfigError(
-            "nested_learning.hub.transformers: needs transformers; pip install -e '.[hf]'"
-        ) from error
+        raise ConfigError("nested_learning.hub.transformers: needs transformers; pip install -e '.[hf]'") from error
     return transformers

@@ -26,9 +26,7 @@ def use_float8(model: nn.Module, device: torch.device, *, emulate: bool = False)
     try:
         from torchao.float8 import Float8LinearConfig, convert_to_float8_training
     except ImportError:
-        raise ConfigError(
-            "dtype=float8: torchao is missing; pip install -e '.[fp8]', or use dtype=bfloat16"
-        ) from None
+        raise ConfigError("dtype=float8: torchao is missing; pip install -e '.[fp8]', or use dtype=bfloat16") from None
     chosen = [name for name, module in model.named_modules() if is_hidden(module, name)]
     convert_to_float8_training(
         model, config=Float8LinearConfig(emulate=emulate), module_filter_fn=lambda _module, name: name in chosen

@@ -308,7 +308,6 @@ def _library() -> Any:
         import tokenizers
     except ImportError as error:
         raise ConfigError(
-            "data.tokenizer=bpe: needs the package tokenizers; pip install -e '.[data]', or use "
-            "data.tokenizer=byte"
+            "data.tokenizer=bpe: needs the package tokenizers; pip install -e '.[data]', or use data.tokenizer=byte"
         ) from error
     return tokenizers

@@ -141,7 +141,5 @@ def chrf_scorer() -> Any:
     try:
         from sacrebleu.metrics import CHRF
     except ImportError as error:
-        raise ConfigError(
-            "evals=translation needs the package sacrebleu: pip install -e '.[eval]'"
-        ) from error
+        raise ConfigError("evals=translation needs the package sacrebleu: pip install -e '.[eval]'") from error
     return CHRF()
