@@ -26,6 +26,8 @@ EVALS = {
     "zeroshot": ["evals.zeroshot.limit=1"],
     "core": ["evals.core.limit=1"],
 }
+# what makes other phases small; they refuse keys that they do not read
+READING = {"sample": ["device=cpu", "sampling.num_tokens=2"], "export": []}
 # experiments for many GPUs and prepared data
 LADDER = ("pilot", "mid", "target")
 ONE_PROCESS = [
@@ -44,7 +46,7 @@ def shrink(arguments: list[str]) -> list[str]:
     if "phase" in given and given["phase"] != "train":
         # model and data are those of the checkpoint
         packs = given.get("evals", "").strip("[]").split(",")
-        tiny = ["device=cpu", "sampling.num_tokens=2", *(size for pack in packs for size in EVALS.get(pack, ()))]
+        tiny = [*READING.get(given["phase"], ["device=cpu"]), *(size for pack in packs for size in EVALS.get(pack, ()))]
     elif given.get("experiment") in LADDER:
         tiny = [*RUN, *MODEL, *ONE_PROCESS, *DATA["text"], "data=text", "data.path=text.py", "objective.chunk=16"]
     elif "experiment" in given:

@@ -24,6 +24,7 @@ from nested_learning.config.hints import takes_list
 from nested_learning.config.option_files import ROOT, OptionFiles
 from nested_learning.config.registry import LISTED
 from nested_learning.config.schema import Config, first_line, load_config
+from nested_learning.config.unread import refuse_unread
 from nested_learning.errors import ConfigError
 from nested_learning.typed import UnknownKeyError
 
@@ -134,7 +135,10 @@ def _load(files: OptionFiles, overrides: Mapping[str, Override]) -> Config:
         result, typed = _set(use_run_defaults(values, chosen, origin, result[origin]), given.values())
     elif trains and isinstance(result["stack_from"], str):
         result, typed = _set(use_run_shape(values, result["stack_from"]), given.values())
-    return load_config(result, lambda key: _origin(files, typed, choices, key))
+    config = load_config(result, lambda key: _origin(files, typed, choices, key))
+    settings = {key: override.value() for key, override in zip(typed, given.values(), strict=True)}
+    refuse_unread(config, {override.key_or_group: override.value() for override in groups.values()} | settings)
+    return config
 
 
 def _divide(files: OptionFiles, overrides: Mapping[str, Override]) -> tuple[dict[str, Override], dict[str, Override]]:

@@ -41,7 +41,7 @@ from nested_learning.model.titans import TitansMACConfig, TitansMAGConfig, Titan
 from nested_learning.model.transformer import TransformerConfig
 from nested_learning.objective.config import NextTokenConfig, OnlineConfig, ReconstructConfig
 from nested_learning.optim.config import OptimConfig
-from nested_learning.phase.config import ExportConfig, PhaseConfig, TrainPhaseConfig
+from nested_learning.phase.config import EvalPhaseConfig, ExportConfig, SamplePhaseConfig, TrainPhaseConfig
 
 # the configuration class of each option, by group and by the option's `name`
 CHOICES: dict[str, dict[str, type]] = {
@@ -94,7 +94,12 @@ CHOICES: dict[str, dict[str, type]] = {
     },
     "objective": {"next_token": NextTokenConfig, "online": OnlineConfig, "reconstruct": ReconstructConfig},
     "memory": {"online": MemoryConfig, "frozen": MemoryConfig, "memorize": MemorizeConfig},
-    "phase": {"train": TrainPhaseConfig, "eval": PhaseConfig, "sample": PhaseConfig, "export": ExportConfig},
+    "phase": {
+        "train": TrainPhaseConfig,
+        "eval": EvalPhaseConfig,
+        "sample": SamplePhaseConfig,
+        "export": ExportConfig,
+    },
     "evals": {
         "class_incremental": ClassIncrementalConfig,
         "perplexity": PerplexityConfig,

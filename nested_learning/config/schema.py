@@ -25,6 +25,7 @@ from nested_learning.launcher.joblib import JoblibConfig
 from nested_learning.launcher.serial import SerialConfig
 from nested_learning.launcher.submitit import SubmititConfig
 from nested_learning.logger.protocol import LoggerConfig
+from nested_learning.model.associative import MemoryModelConfig
 from nested_learning.model.config import ModelConfig
 from nested_learning.objective.config import NextTokenConfig, OnlineConfig, ReconstructConfig
 from nested_learning.optim.config import OptimConfig
@@ -117,6 +118,26 @@ class Config:
             self._check_training()
         else:
             self._check_reading()
+
+    def unread(self) -> dict[str, str]:
+        """Return the keys that these settings do not read, each with the reason."""
+        reads, keys = self.phase.reads, vars(self).keys()
+        reasons = {} if reads is None else dict.fromkeys(keys - reads, f"phase={self.phase.name} reads no such setting")
+        if reads is not None and self.launcher.name != "serial":
+            del reasons["out"]
+        if not self.dry_run:
+            reasons.setdefault("plan", "it is for dry_run=true")
+        if not self.sample_every:
+            reasons.setdefault("prompts", "it is for sample_every=100; the sample at the end continues prompt=")
+        if not self.phase.trains or self.stack_from is not None:
+            reasons |= dict.fromkeys(("data.tokenizer", "data.vocab_size"), "the model brings its tokenizer")
+        if not isinstance(self.model, MemoryModelConfig):
+            no_memory = f"model={self.model.name} has no memories that write while they read"
+            if self.recompute == "chunk":
+                reasons["recompute"] = f"recompute=chunk is for memories, and {no_memory}"
+            if self.backend not in ("auto", "eager"):
+                reasons["backend"] = f"backend={self.backend} is for memories, and {no_memory}"
+        return reasons
 
     def _check_reading(self) -> None:
         if self.checkpoint is None:

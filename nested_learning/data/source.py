@@ -77,6 +77,11 @@ class DataConfig(ABC):
         No text is read, so that a mistake is found at once. `key` is the full name of these options.
         """
 
+    @property
+    def evaluation(self) -> list[str]:
+        """Return the overrides of `phase=eval` that test what this data teaches; []: there is no such evaluation."""
+        return []
+
     @abstractmethod
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> Source:
         """Open the data. `tokenizer`: that of a trained model, or None to make the one that the options describe.

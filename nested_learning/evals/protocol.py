@@ -76,8 +76,19 @@ class EvalContext:
         return Session(self.model, self.tokenizer if reads_text else None, batch=batch, policy=self.policy)
 
     def open_source(self, **changes: Any) -> Source:
-        """Open the data, with `changes` to its configuration, in the tokens of the model."""
-        return replace(self.data, **changes).build(self.seed, self.tokenizer)
+        """Open the data, with `changes` to its configuration, in the tokens of the model.
+
+        Raises ConfigError for data that the model cannot read: text for a model of a task, or a task for one of text.
+        """
+        source = replace(self.data, **changes).build(self.seed, self.tokenizer)
+        is_text, reads_text = source.tokenizer is not None, self.tokenizer is not None
+        if source.vocab_size != self.model.vocab_size or is_text != reads_text:
+            raise ConfigError(
+                f"data={self.data.name}: has {source.vocab_size} tokens, which {'are' if is_text else 'are not'} text; "
+                f"the model was trained on {self.model.vocab_size}, which {'are' if reads_text else 'are not'}; "
+                "leave data= out to evaluate on the data of the run"
+            )
+        return source
 
     def require_tokenizer(self, pack: str) -> Tokenizer:
         """Return the tokenizer of the model; raise ConfigError where it has none."""

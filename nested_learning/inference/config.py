@@ -121,6 +121,11 @@ class SamplingConfig:
     top_k: int
     top_p: float
 
+    def unread(self) -> dict[str, str]:
+        """Return the keys that these settings do not read, each with the reason."""
+        greedy = "sampling.temperature=0 always takes the likeliest token"
+        return {} if self.temperature else {"top_k": greedy, "top_p": greedy}
+
     def __post_init__(self) -> None:
         for name in ("num_tokens", "temperature", "top_k"):
             if not 0 <= vars(self)[name] < math.inf:

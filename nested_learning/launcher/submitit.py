@@ -63,6 +63,13 @@ class SubmititConfig:
                 f"launcher.nodes={self.nodes}: launcher.cluster=local is one machine; use launcher.nodes=1"
             )
 
+    def unread(self) -> dict[str, str]:
+        """Return the keys that these settings do not read, each with the reason."""
+        if self.cluster == "slurm":
+            return {}
+        keys = ("partition", "account", "qos", "constraint", "max_timeouts")
+        return dict.fromkeys(keys, "it is for launcher.cluster=slurm")
+
     def check(self) -> None:
         """Raise ConfigError where submitit is not installed or there is no such cluster."""
         if find_spec("submitit") is None:

@@ -69,6 +69,10 @@ class MemoryDesignConfig:
                 "model.memory.max_rate=0.1 (model=titans_deep is that)"
             )
 
+    def unread(self) -> dict[str, str]:
+        """Return the keys that these settings do not read, each with the reason."""
+        return {"expansion": "model.memory.depth=1 has no hidden layer"} if self.depth == 1 else {}
+
     def design(self, chunk: int) -> "Design":
         """Return how a memory with this many tokens in a chunk learns."""
         from nested_learning.ops.memory import Design

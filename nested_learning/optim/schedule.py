@@ -34,6 +34,17 @@ class ScheduleConfig:
     start: float = 0.0
     unit: str = "share"
 
+    def unread(self) -> dict[str, str]:
+        """Return the keys that these settings do not read, each with the reason."""
+        reasons = {}
+        if self.kind != "wsd":
+            reasons["decay"] = f"it is the length of the last part of kind=wsd, and kind={self.kind} has none"
+        if self.kind == "constant":
+            reasons["final"] = "kind=constant keeps the value to the end"
+        if not self.warmup:
+            reasons["start"] = "warmup=0, so there is no warmup"
+        return reasons
+
     def check(self, where: str) -> None:
         """Raise ConfigError for a value that no run can use; `where` is the path, such as `optim.schedule`."""
         for key, allowed in (("kind", KINDS), ("unit", UNITS)):

@@ -104,7 +104,7 @@ def run(config: "Config") -> Result:
                 print_first(
                     world, "", "sample:", write_sample(components, config.prompt, config.sampling, config.memory), ""
                 )
-            print_end(lock.directory, progress, world, is_text=components.source.tokenizer is not None)
+            print_end(lock.directory, config, progress, world, is_text=components.source.tokenizer is not None)
     return Result(lock.directory, dict(progress.metrics))
 
 
@@ -245,13 +245,14 @@ def is_complete(directory: Path, progress: Progress, steps: int) -> bool:
     return progress.step == steps and (directory / SUMMARY).exists()
 
 
-def print_end(directory: Path, progress: Progress, world: World, *, is_text: bool) -> None:
+def print_end(directory: Path, config: "Config", progress: Progress, world: World, *, is_text: bool) -> None:
     """Print the final metrics, the run directory and the next command."""
     metrics = "  ".join(
         f"{name} {decimal(value)}" for name, value in progress.metrics.items() if name.endswith(PRINTED)
     )
     rate = progress.tokens / progress.seconds
-    following = ["phase=sample", "prompt=def "] if is_text else ["phase=eval"]
+    chosen = [f"evals=[{','.join(config.evals)}]"] if set(config.evals) - {"validation"} else config.data.evaluation
+    following = ["phase=sample", "prompt=def "] if is_text and not chosen else ["phase=eval", *chosen]
     print_first(
         world,
         f"done: {progress.step} steps, {progress.tokens:,} tokens, {progress.seconds:.1f} s, {rate:,.0f} tokens/s",

@@ -273,9 +273,10 @@ def refuse_changes(directory: Path, saved: dict[str, Any], given: dict[str, Any]
     ]
     if changed:
         shown = "; ".join(f"{key} was {before.get(key, 'absent')}, is {now.get(key, 'absent')}" for key in changed[:5])
+        further = f"; to train further from it give branch_from={directory} too" if changed == ["steps"] else ""
         raise ConfigError(
             f"{directory} was made with another configuration: {shown}{' ...' if len(changed) > 5 else ''}; "
-            "resume with the old values, or start another run with another name="
+            f"resume with the old values, or start another run with another name={further}"
         )
 
 

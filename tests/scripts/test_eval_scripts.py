@@ -63,12 +63,12 @@ def test_each_script_evaluates_an_existing_pack(name: str) -> None:
 def test_the_flags_give_the_configuration_of_the_overrides(trained: Path) -> None:
     flags = f"""--checkpoint {trained} --memorize --memorize-steps 2 --memory-lr 1e-2 --surprise-threshold 0.02
         --surprise-metric loss --memorize-chunk 16 --memorize-paths titan,cms_fast --memorize-layers 0,1
-        --memorize-no-reset --seed 3 --device cpu --report-name again --num-texts 3 --path a,b.txt sampling.top_k=2"""
+        --memorize-no-reset --seed 3 --device cpu --report-name again --num-texts 3 --path a,b.txt data.val_rows=7"""
     expected = [
         "phase=eval", f"checkpoint={trained}", "evals=[perplexity]", "memory=memorize", "memory.steps=2",
         "memory.lr=0.01", "memory.surprise_threshold=0.02", "memory.surprise_metric=loss", "memory.chunk=16",
         "memory.levels=[titan,fast]", "memory.layers=[0,1]", "memory.reset=carry", "seed=3", "device=cpu",
-        "name=again", "evals.perplexity.num_texts=3", "evals.perplexity.path='a,b.txt'", "sampling.top_k=2",
+        "name=again", "evals.perplexity.num_texts=3", "evals.perplexity.path='a,b.txt'", "data.val_rows=7",
     ]  # fmt: skip
     assert composed(arguments.overrides("perplexity", "", flags.split())) == composed(expected)
     for policy in ("online", "frozen"):

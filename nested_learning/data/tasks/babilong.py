@@ -44,6 +44,11 @@ class BabilongConfig(QAConfig):
         if not 0 < self.held_out < 1:
             raise ConfigError(f"data.held_out={self.held_out}: must lie between 0 and 1, e.g. data.held_out=0.1")
 
+    @property
+    def evaluation(self) -> list[str]:
+        """Return the overrides of `phase=eval` that test what this data teaches."""
+        return ["evals=babilong", f"evals.babilong.path={self.path}"]
+
     def require_files(self, key: str = "data") -> None:
         """Raise DataError for a task or book that is missing, and for a tokenizer that cannot be opened."""
         super().require_files(key)

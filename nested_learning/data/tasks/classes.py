@@ -78,6 +78,15 @@ class ClassesConfig(DataConfig):
             raise ConfigError(f"data.domains={self.domains}: must name one or more domains, each once")
         check_choice(self.tokenizer, self.vocab_size)
 
+    def unread(self) -> dict[str, str]:
+        """Return the keys that these settings do not read, each with the reason."""
+        reasons = {}
+        if self.validation_path is not None:
+            reasons["val_per_label"] = "data.validation_path brings the texts for validation"
+        if self.is_joint:
+            reasons["replay"] = "data.is_joint=true reads all tasks at once"
+        return reasons
+
     def require_files(self, key: str = "data") -> None:
         """Raise DataError for a file that is missing, and for a tokenizer that cannot be opened."""
         require_tokenizer(self.tokenizer, f"{key}.tokenizer")

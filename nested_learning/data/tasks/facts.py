@@ -94,6 +94,11 @@ class FactsConfig(SyntheticConfig):
             )
 
     @property
+    def evaluation(self) -> list[str]:
+        """Return the overrides of `phase=eval` that test what this data teaches."""
+        return ["evals=needle", "memory=memorize"]
+
+    @property
     def vocab_size(self) -> int:
         """Count the words."""
         return len(WORDS)

@@ -50,6 +50,11 @@ class FormalConfig(SyntheticConfig):
             )
 
     @property
+    def evaluation(self) -> list[str]:
+        """Return the overrides of `phase=eval` that test what this data teaches."""
+        return ["evals=formal"]
+
+    @property
     def vocab_size(self) -> int:
         """Count the letters and the blank, or the sets, whichever are more: tokens and targets share one vocabulary."""
         return max(len(self._rules.letters) + 1, len(self._rules.follow))

@@ -20,6 +20,15 @@ BASELINES = {
     "compression": (16, 32),
     "memorization": (256, 32),
 }
+# the tasks that read a key, where not all do
+READERS = {
+    "noise": ("noisy_recall",),
+    "num_noise": ("noisy_recall",),
+    "num_copied": ("selective_copying",),
+    "max_motif": ("fuzzy_recall",),
+    "map_seed": ("memorization",),
+    "train_on": ("in_context_recall", "fuzzy_recall", "noisy_recall"),
+}
 
 
 @dataclass(kw_only=True)
@@ -58,6 +67,16 @@ class MadConfig(SyntheticConfig):
                 f"data.length={self.length}: rows of data.task={self.task} are pairs; "
                 f"use data.length={self.sizes.length + 1}"
             )
+
+    def unread(self) -> dict[str, str]:
+        """Return the keys that these settings do not read, each with the reason."""
+        readers = {key: tasks for key, tasks in READERS.items() if self.task not in tasks}
+        return {key: f"it is for data.task={' and '.join(tasks)}" for key, tasks in readers.items()}
+
+    @property
+    def evaluation(self) -> list[str]:
+        """Return the overrides of `phase=eval` that test what this data teaches."""
+        return ["evals=mad"]
 
     @property
     def sizes(self) -> Sizes:

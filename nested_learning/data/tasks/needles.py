@@ -44,6 +44,17 @@ class NeedlesConfig(QAConfig):
         if self.path is None and any(ALL_TASKS[task].haystack == "essay" for task in self.tasks):
             raise ConfigError("data.path is missing: one of data.tasks needs an essay haystack; use data.path=<books>")
 
+    def unread(self) -> dict[str, str]:
+        """Return the keys that these settings do not read, each with the reason."""
+        if any(ALL_TASKS[task].haystack == "essay" for task in self.tasks):
+            return {}
+        return {"path": "no task of data.tasks has an essay haystack"}
+
+    @property
+    def evaluation(self) -> list[str]:
+        """Return the overrides of `phase=eval` that test what this data teaches."""
+        return ["evals=niah", f"evals.niah.digits={self.digits}"]
+
     def require_files(self, key: str = "data") -> None:
         """Raise DataError for books that are missing or no plain text, and for a tokenizer that cannot be opened."""
         super().require_files(key)

@@ -66,6 +66,11 @@ class RecallConfig(SyntheticConfig):
             )
 
     @property
+    def evaluation(self) -> list[str]:
+        """Return the overrides of `phase=eval` that test what this data teaches."""
+        return ["evals=recall"]
+
+    @property
     def vocab_size(self) -> int:
         """Count blank, keys, values and noise."""
         return self._first_noise + self.num_noise

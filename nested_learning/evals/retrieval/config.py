@@ -101,6 +101,13 @@ class NiahConfig(HaystackConfig):
                 self.file(None, f"the books of the haystack of {self._essays[0]}, text files")
             self.inputs("path")
 
+    def unread(self) -> dict[str, str]:
+        """Return the keys that these settings do not read, each with the reason."""
+        if self._essays:
+            return {}
+        essay = [task for task in TASKS if TASKS[task].haystack == "essay"]
+        return {"path": f"no task of evals.niah.tasks has an essay haystack, as {', '.join(essay[:3])} have"}
+
     def build(self, data: DataConfig) -> "NiahPack":
         """Return the pack. Raises DataError for tasks with an essay haystack where `path` has no text."""
         self.require_inputs(data)
