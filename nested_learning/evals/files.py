@@ -73,12 +73,21 @@ def as_json(metrics: dict[str, Metric]) -> dict[str, Any]:
 
 
 def table(name: str, metrics: dict[str, Metric]) -> Table:
-    """Return `metrics` as a table for the terminal."""
-    lines = Table("metric", "value", "stderr", "n", "chance", title=name, title_justify="left")
-    for key, metric in metrics.items():
-        stderr, chance = ("" if value is None else decimal(value) for value in (metric.stderr, metric.chance))
-        lines.add_row(key, decimal(metric.value), stderr, str(metric.n), chance)
+    """Return `metrics` as a table for the terminal, without a column in which nothing stands."""
+    heads = ("metric", "value", "stderr", "n", "chance")
+    rows = [
+        (key, decimal(each.value), _optional(each.stderr), str(each.n), _optional(each.chance))
+        for key, each in metrics.items()
+    ]
+    columns = [number for number in range(len(heads)) if any(row[number] for row in rows)]
+    lines = Table(*(heads[number] for number in columns), title=name, title_justify="left")
+    for row in rows:
+        lines.add_row(*(row[number] for number in columns))
     return lines
+
+
+def _optional(value: float | None) -> str:
+    return "" if value is None else decimal(value)
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.inference.config import MemoryConfig, SamplingConfig
@@ -36,6 +37,20 @@ def stream(session: Session, prompt: str, sampling: SamplingConfig, seed: int) -
         )
         yield decoder.decode(session.tokenizer.decode_bytes(token.tolist()))
     yield decoder.decode(b"", final=True)
+
+
+def print_continuation(
+    session: Session, prompt: str, sampling: SamplingConfig, seed: int, *, is_shown: bool = True
+) -> None:
+    """Print `prompt`, and the generated continuation as it comes; a process where it is not shown generates it too."""
+    try:
+        for part in chain([prompt], stream(session, prompt, sampling, seed)):
+            if is_shown:
+                print(printable(part), end="", flush=True)
+    finally:
+        # what comes next begins on a line of its own, after Ctrl-C too
+        if is_shown:
+            print(flush=True)
 
 
 def draw_samples(

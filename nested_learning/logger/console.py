@@ -15,7 +15,8 @@ def open_console(total_steps: int, start_step: int = 0, history: Iterable[Mappin
 
     A terminal that cannot move its cursor (TERM=dumb) gets plain lines too. `history`: what was logged until now.
     """
-    clock, console = Clock(total_steps, start_step), Console()
+    # lines that are printed above the live view may be commands, which are copied: they must not be broken
+    clock, console = Clock(total_steps, start_step), Console(soft_wrap=True)
     return LiveConsole(clock, console, history) if can_redraw(console) else PlainConsole(clock)
 
 

@@ -20,7 +20,7 @@ Show = Callable[[int, int], None]
 @contextmanager
 def show_progress(title: str, unit: str = "examples") -> Iterator[Show]:
     """Yield a function that shows how many of how many are done, under `title`: on a terminal a bar, until the end."""
-    console = Console()
+    console = Console(soft_wrap=True)
     if not can_redraw(console):
         yield ProgressLines(title, unit)
         return

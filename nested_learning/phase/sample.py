@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from nested_learning.errors import ConfigError
 from nested_learning.hub.open_run import open_trained
-from nested_learning.inference.samples import printable, stream
+from nested_learning.inference.samples import print_continuation
 from nested_learning.inference.session import Session
 from nested_learning.phase import Result
 from nested_learning.phase.eval import checkpoint_path, refuse_other_model
@@ -30,11 +30,5 @@ def run(config: "Config") -> Result:
             "use phase=eval"
         )
     session = Session(trained.model, trained.tokenizer, policy=config.memory)
-    try:
-        print(printable(config.prompt), end="", flush=True)
-        for part in stream(session, config.prompt, config.sampling, config.seed):
-            print(printable(part), end="", flush=True)
-    finally:
-        # what comes next begins on a line of its own, after Ctrl-C too
-        print(flush=True)
+    print_continuation(session, config.prompt, config.sampling, config.seed)
     return Result(trained.run, {})

@@ -15,8 +15,7 @@ from nested_learning.data.source import Source
 from nested_learning.errors import ConfigError
 from nested_learning.files import write_atomic
 from nested_learning.hub.open_run import open_trained
-from nested_learning.inference.config import MemoryConfig, SamplingConfig
-from nested_learning.inference.samples import continuation, printable
+from nested_learning.inference.samples import print_continuation
 from nested_learning.inference.session import Session
 from nested_learning.logger.build import METRICS
 from nested_learning.logger.jsonl import read_lines
@@ -98,12 +97,13 @@ def run(config: "Config") -> Result:
                     trainer.fit()
                     if world.is_first:
                         write_summary(ctx.directory, trainer)
+                lock.close_log()
             assert lock.directory is not None
             # with sharded parameters a forward pass takes all processes
             if components.source.tokenizer is not None and (world.is_first or world.is_sharding):
-                print_first(
-                    world, "", "sample:", write_sample(components, config.prompt, config.sampling, config.memory), ""
-                )
+                print_first(world, "", "sample:")
+                print_sample(components, config, world)
+                print_first(world, "")
             print_end(lock.directory, config, progress, world, is_text=components.source.tokenizer is not None)
     return Result(lock.directory, dict(progress.metrics))
 
@@ -262,11 +262,11 @@ def print_end(directory: Path, config: "Config", progress: Progress, world: Worl
     )
 
 
-def write_sample(components: Components, prompt: str, sampling: SamplingConfig, policy: MemoryConfig) -> str:
-    """Return `prompt` with the continuation that the model generates under the memory `policy`."""
+def print_sample(components: Components, config: "Config", world: World) -> None:
+    """Print the prompt with the continuation that the model generates. Sharded models need every process for it."""
     with evaluating(components.model):
-        session = Session(components.model, components.source.tokenizer, policy=policy)
-        return printable(prompt + continuation(session, prompt, sampling, components.feed.seed))
+        session = Session(components.model, components.source.tokenizer, policy=config.memory)
+        print_continuation(session, config.prompt, config.sampling, components.feed.seed, is_shown=world.is_first)
 
 
 def print_first(world: World, *lines: str) -> None:

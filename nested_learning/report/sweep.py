@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import get_terminal_size
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -98,22 +99,26 @@ def of_runs(num: int, total: int) -> str:
     return "" if num == total else f" ({num} of {total} runs)"
 
 
-def render(summaries: Sequence[Summary]) -> str:
-    """Write the summaries as a table in plain text, `mean ± stderr`, and of how many runs if some lack the metric."""
+def render(summaries: Sequence[Summary], width: int | None = None) -> str:
+    """Write the summaries as a table in plain text, `mean ± stderr`, and of how many runs if some lack the metric.
+
+    A table that is wider than `width` letters is continued below, with the settings again.
+    """
     names = _ordered(name for summary in summaries for name in summary.metrics)
-    rows = [[*summaries[0].swept, "runs", *names]]
-    for summary in summaries:
-        values = [_format(summary.metrics[name], summary.num_runs) if name in summary.metrics else "" for name in names]
-        rows.append([*summary.swept.values(), str(summary.num_runs), *values])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    settings = [[key, *(summary.swept[key] for summary in summaries)] for key in summaries[0].swept]
+    settings.append(["runs", *(str(summary.num_runs) for summary in summaries)])
+    parts: list[list[list[str]]] = []
+    for name in names:
+        column = [name, *(_cell(summary, name) for summary in summaries)]
+        if not parts or (width is not None and _width([*parts[-1], column]) > width):
+            parts.append([*settings])
+        parts[-1].append(column)
+    return "\n\n".join(map(_in_columns, parts or [settings]))
 
 
 def conclude(directory: Path, results: Sequence[RunResult]) -> None:
     """End a sweep in `directory`: print the table and which settings are apart; say where the files are."""
-    print(f"\n{render(summarise(results))}\n")
+    print(f"\n{render(summarise(results), get_terminal_size().columns)}\n")
     metric = _compared_metric(results)
     verdicts = compare_settings(results, metric)
     write_comparisons(directory / "comparisons.csv", metric, verdicts)
@@ -202,6 +207,18 @@ def _ordered(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _format(mean: Mean, num_runs: int) -> str:
+def _cell(summary: Summary, name: str) -> str:
+    if name not in summary.metrics:
+        return ""
+    mean = summary.metrics[name]
     error = "" if mean.stderr is None else f" ± {decimal(mean.stderr)}"
-    return f"{decimal(mean.value)}{error}{of_runs(mean.num_runs, num_runs)}"
+    return f"{decimal(mean.value)}{error}{of_runs(mean.num_runs, summary.num_runs)}"
+
+
+def _in_columns(columns: Sequence[Sequence[str]]) -> str:
+    padded = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns]
+    return "\n".join("  ".join(row).rstrip() for row in zip(*padded, strict=True))
+
+
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    return max(map(len, _in_columns(columns).splitlines()))

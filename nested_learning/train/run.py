@@ -160,9 +160,14 @@ class RunLock:
             return Stopped("interrupted before anything was saved", "give the same command again")
         return Stopped("interrupted", f"resume with: {command_to_continue(self.directory, self.world.size)}")
 
+    def close_log(self) -> None:
+        """Close the logs; what is printed from now on stands below a live view."""
+        self._log.close()
+        self._log = Fanout()
+
     def release(self) -> None:
         """Close the logs and release the lock."""
-        self._log.close()
+        self.close_log()
         if self._lock is not None:
             self._lock.release()
 

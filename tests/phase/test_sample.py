@@ -6,7 +6,7 @@ import torch
 from nested_learning import Session
 from nested_learning.command.main import main
 from nested_learning.errors import CheckpointError, ConfigError
-from nested_learning.phase.sample import printable
+from nested_learning.inference.samples import printable
 
 TINY = [
     "model=hope",

@@ -100,3 +100,14 @@ def test_every_model_and_a_task_without_text_train(tmp_path):
     for model in ("titans_lmm", "hope", "hope_attention"):
         result = run(tiny(tmp_path, model=model, data="copy", steps=2, data__length=4))
         assert 0 <= result.metrics["val/sequence_accuracy"] <= result.metrics["val/accuracy"] <= 1
+
+
+def test_on_a_terminal_the_last_lines_stand_below_the_live_view_and_no_command_is_broken(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    directory = run(tiny(tmp_path, name="a", steps=1)).directory
+    shown = capsys.readouterr().out
+    assert "\x1b[2K" in shown and f"run: {directory} (device cpu" in shown
+    _, _, below = shown.rpartition("\x1b[2K")
+    assert "sample:" in below and f"checkpoint={directory}\n" in below

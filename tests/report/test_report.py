@@ -81,6 +81,17 @@ def test_lines_that_would_hide_each_other_are_one_line_with_all_names(tmp_path: 
     assert merge_equal(lines) == {"lr\n= lr/matrices\n= lr/slow": rate, "lr/vectors": other}
 
 
+def test_a_table_that_is_wider_than_the_terminal_is_continued_below() -> None:
+    metrics = {f"val/{name}": 1.0 for name in ("loss", "accuracy", "bpb", "memory/fast/writes", "memory/slow/writes")}
+    runs = [
+        RunResult(Path(f"{seed}{model}"), {"model": model, "seed": seed}, metrics) for seed in "01" for model in "ab"
+    ]
+    whole, narrow = render(summarise(runs)), render(summarise(runs), 60)
+    assert len(whole.splitlines()) == 3 and len(whole.splitlines()[0]) > 80
+    assert all(len(line) <= 60 for line in narrow.splitlines()) and all(name in narrow for name in metrics)
+    assert [part.splitlines()[1].split()[:2] for part in narrow.split("\n\n")] == [["a", "2"]] * 3
+
+
 def test_a_run_is_read_from_its_own_files(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(json.dumps({"final": {"val/loss": 2.0, "train/loss": 1.0}, "step": 3}))
     lines = [{"step": 0, "tokens": 0, "val/loss": 3.0}, {"step": 1, "tokens": 8, "train/loss": 2.5}]
