@@ -9,11 +9,11 @@ from traceback import FrameSummary, extract_tb
 from typing import Any
 
 from nested_learning.command.compose import make_job
-from nested_learning.command.main import INTERRUPTED
 from nested_learning.config.option_files import open_option_files
 from nested_learning.config.schema import WEIGHTS
 from nested_learning.errors import ConfigError, NestedLearningError
 from nested_learning.inference.config import MemoryConfig
+from nested_learning.streams import run_process
 from nested_learning.typed import check_one_of
 
 NAME = "nested"
@@ -181,12 +181,14 @@ def _as_override(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-if __name__ == "__main__":
+def run() -> int:
+    """Run the arguments of this process; an error is one line. Return the exit code."""
     try:
-        sys.exit(main(sys.argv[1:]))
+        return main(sys.argv[1:])
     except NestedLearningError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    run_process(run)

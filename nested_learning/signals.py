@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+# exit status of a process that a stop signal ended, as shells have it for Ctrl-C
+INTERRUPTED = 130
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 # Windows has the first two only
 STOPPING = [signal.Signals[name] for name in NAMES if name in signal.Signals.__members__]

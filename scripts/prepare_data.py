@@ -21,10 +21,11 @@ from nested_learning.data.text.prepare import PrepareConfig, prepare
 from nested_learning.data.text.readers import Reader
 from nested_learning.data.text.shards import Manifest, check, read_manifest
 from nested_learning.errors import NestedLearningError
+from nested_learning.streams import run_process
 
 
-def main() -> None:
-    """Prepare or check a folder; print what it holds. Bad input is one line and exit code 2."""
+def main() -> int:
+    """Prepare or check a folder; print what it holds. Bad input is one line. Return the exit code."""
     given = parse(sys.argv[1:])
     start = time.monotonic()
     try:
@@ -35,9 +36,10 @@ def main() -> None:
             manifest = prepare(given.folder, read_config(given), log=lambda line: print(line, flush=True))
     except NestedLearningError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     print(*summary(manifest), sep="\n")
     print(f"{time.monotonic() - start:.1f} s; next: python train.py data=tokens data.path={given.folder}")
+    return 0
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -96,4 +98,4 @@ def summary(manifest: Manifest) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run_process(main, "interrupted; the same command resumes it")

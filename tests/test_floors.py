@@ -15,7 +15,7 @@ MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 8
 # file of a folder may have its own floor, as `phase.config`; the table in docs/concepts.md is this list
 FLOORS: list[set[str]] = [
     {"errors", "level", "seeds", "shapes", "signals", "tree", "version"},
-    {"files", "ops", "typed"},
+    {"files", "ops", "streams", "typed"},
     {"launcher", "nn", "phase.config"},
     {"model", "optim", "world"},
     {"data", "logger"},

@@ -19,22 +19,23 @@ from tempfile import NamedTemporaryFile
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from nested_learning.command.streams import open_streams
 from nested_learning.errors import ConfigError, FaultError, NestedLearningError, Stopped
 from nested_learning.signals import (
+    INTERRUPTED,
     STOPPING,
     handle_signals,
     hold_signals,
     interrupt_on_signals,
     signal_on_parent_death,
 )
+from nested_learning.streams import open_streams
 from nested_learning.version import __version__
 
 if TYPE_CHECKING:
     from nested_learning.config.option_files import OptionFiles
     from nested_learning.config.schema import Config
 
-INTERRUPTED, BROKEN_PIPE = 130, 141
+BROKEN_PIPE = 141
 # seconds that other processes wait before they print an error
 PATIENCE = 5.0
 # characters of another library's message that an error line shows

@@ -10,6 +10,7 @@ from nested_learning.errors import ConfigError, NestedLearningError
 from nested_learning.report.experiments import PAGE, write_experiments
 from nested_learning.report.page import FOLDER, write_page
 from nested_learning.report.replay import PROJECTIONS, replay
+from nested_learning.streams import run_process
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,4 +44,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process(main)

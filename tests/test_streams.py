@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from nested_learning.command import main as cli
-from nested_learning.command.streams import open_streams
+from nested_learning.streams import open_streams
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 # prints as a run does, and writes a file last
 WORK = """
 import os, sys
 from pathlib import Path
 from rich.console import Console
-from nested_learning.command.streams import open_streams
+from nested_learning.streams import open_streams
 with open_streams() as error:
     for word in ("caf\\u00e9", "\\u4e16", "\\udcff"):
         print(word, flush=True)

@@ -5,7 +5,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import TextIO
+from typing import NoReturn, TextIO
+
+from nested_learning.signals import INTERRUPTED, interrupt_on_signals
 
 
 class Output(io.TextIOWrapper):
@@ -61,6 +63,20 @@ def open_streams() -> Iterator[Callable[[], OSError | None]]:
             if isinstance(each, Output):
                 # a wrapper that is collected closes the stream below it
                 each.detach()
+
+
+def run_process(work: Callable[[], int], interrupted: str = "interrupted") -> NoReturn:
+    """Do `work` as all that this process does, and exit with the status that it returns.
+
+    A stop signal ends it with the line `interrupted` and status 130.
+    """
+    with interrupt_on_signals(ends_process=True), open_streams():
+        try:
+            status = work()
+        except KeyboardInterrupt as interrupt:
+            print(str(interrupt) or interrupted, file=sys.stderr)
+            status = INTERRUPTED
+    sys.exit(status)
 
 
 def _safe(stream: TextIO) -> TextIO:
