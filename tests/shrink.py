@@ -16,6 +16,7 @@ DATA = {
     "parity": ["data.max_length=8", "data.batch_size=2", "data.val_rows=2"],
     "copy": ["data.length=4", "data.batch_size=2", "data.val_rows=2"],
     "classes": ["data.steps_each=1", "data.batch_size=2", "data.val_rows=2"],
+    "rows": ["data.batch_size=2", "data.val_rows=2"],
     "formal": ["data.max_length=8", "data.batch_size=2", "data.val_rows=2"],
     "mad": ["data.length=8", "data.batch_size=2", "data.val_rows=2"],
 }

@@ -11,6 +11,9 @@ def require_files(config: Config) -> None:
     is_planned = config.dry_run and config.plan.vocab_size is not None
     if config.phase.trains and not is_planned:
         config.data.require_files()
+        # a run that stacks on another has its tokenizer
+        if config.stack_from is None:
+            config.data.require_tokenizer()
     if config.phase.name == "eval":
         for options in config.evals.values():
             options.require_inputs(config.data)

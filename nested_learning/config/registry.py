@@ -14,6 +14,7 @@ from nested_learning.data.tasks.mad import MadConfig
 from nested_learning.data.tasks.needles import NeedlesConfig
 from nested_learning.data.tasks.parity import ParityConfig
 from nested_learning.data.tasks.recall import RecallConfig
+from nested_learning.data.tasks.rows import RowsConfig
 from nested_learning.data.text.stdlib import StdlibConfig
 from nested_learning.data.text.text import TextConfig
 from nested_learning.data.text.tokens import TokensConfig
@@ -25,7 +26,13 @@ from nested_learning.evals.language.config import (
     TranslationConfig,
     ValidationConfig,
 )
-from nested_learning.evals.retrieval.config import BabilongPackConfig, NeedleConfig, NiahConfig, PasskeyConfig
+from nested_learning.evals.retrieval.config import (
+    BabilongPackConfig,
+    NeedleConfig,
+    NiahConfig,
+    PasskeyConfig,
+    PromptsConfig,
+)
 from nested_learning.evals.synthetic.config import FormalPackConfig, MadPackConfig, RecallPackConfig
 from nested_learning.inference.config import MemorizeConfig, MemoryConfig
 from nested_learning.launcher.joblib import JoblibConfig
@@ -83,6 +90,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "mixture": MixtureConfig,
         "sequence": SequenceConfig,
         "recall": RecallConfig,
+        "rows": RowsConfig,
         "facts": FactsConfig,
         "needles": NeedlesConfig,
         "babilong": BabilongConfig,
@@ -116,6 +124,7 @@ CHOICES: dict[str, dict[str, type]] = {
         "needle": NeedleConfig,
         "niah": NiahConfig,
         "passkey": PasskeyConfig,
+        "prompts": PromptsConfig,
         "babilong": BabilongPackConfig,
     },
     "launcher": {"serial": SerialConfig, "joblib": JoblibConfig, "submitit": SubmititConfig},

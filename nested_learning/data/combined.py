@@ -45,6 +45,11 @@ class CombinedConfig(PackingConfig):
         for name, source in self.sources.items():
             source.require_files(f"{key}.sources.{name}")
 
+    def require_tokenizer(self, key: str = "data") -> None:
+        """Raise ConfigError or DataError where that of the first source cannot be opened."""
+        name, first = next(iter(self.sources.items()))
+        first.require_tokenizer(f"{key}.sources.{name}")
+
     def open_sources(
         self, sources: Mapping[str, DataConfig], seed: int, tokenizer: Tokenizer | None
     ) -> dict[str, Source]:

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from nested_learning.data.tokenizers.choose_tokenizer import require_tokenizer
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError
 
@@ -81,6 +82,18 @@ class DataConfig(ABC):
     def evaluation(self) -> list[str]:
         """Return the overrides of `phase=eval` that test what this data teaches; []: there is no such evaluation."""
         return []
+
+    def require_tokenizer(self, key: str = "data") -> None:
+        """Raise ConfigError or DataError where the options name a tokenizer that cannot be opened.
+
+        The data of a trained model is read with its own tokenizer, and needs no other.
+        """
+        if "tokenizer" in vars(self):
+            require_tokenizer(vars(self)["tokenizer"], f"{key}.tokenizer")
+
+    def num_tokens(self, seed: int) -> int:
+        """Return the size of the vocabulary of a task, whose tokens are not text."""
+        return self.build(seed).vocab_size
 
     @abstractmethod
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> Source:

@@ -50,7 +50,8 @@ class EvalConfig(ABC):
 
     def file(self, path: str | None, what: str) -> Path:
         """Return the file or folder `path`; raise DataError where it is missing. `what` describes it in the message."""
-        if path is None:
+        # an empty path would be the working directory
+        if not path:
             raise DataError(
                 f"evals.{self.name}.path is missing: {what}; set evals.{self.name}.path=<path>; "
                 "docs/how-to.md, Data of evaluations, says where to get it"

@@ -43,8 +43,7 @@ def open_trained(path: Path, device: str, weights: str = "model") -> Trained:
     checkpoint.verify(directory)
     saved = read_config(directory)
     tokenizer = open_tokenizer(directory) if (directory / FILE_NAME).exists() else None
-    # a task without a tokenizer is generated, so building it to get its vocabulary reads no file
-    vocab_size = saved.data.build(saved.seed).vocab_size if tokenizer is None else tokenizer.vocab_size
+    vocab_size = saved.data.num_tokens(saved.seed) if tokenizer is None else tokenizer.vocab_size
     model = saved.model.build(vocab_size, saved.seed)
     checkpoint.load_model(directory, model)
     if weights == "ema":

@@ -1,6 +1,7 @@
 """Configurations: every option composes, has all its keys, is read back from its file unchanged, and trains."""
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ NEEDED = {
     ("data", "babilong"): "data.path=en-10k",
     ("data", "classes"): "data.path=labelled.jsonl data.num_tasks=2",
     ("data", "tokens"): "data.path=shards",
+    ("data", "rows"): "data.path=rows.jsonl data.vocab_size=64",
     ("data", "sequence"): "data.sources={a:{name:text,path:text.py},b:{name:stdlib}}",
     ("data", "mixture"): "data.sources={a:{name:text,path:text.py}} data.weights={a:1}",
     ("experiment", "books"): "data.path=text.py",
@@ -261,6 +263,8 @@ def test_every_configuration_trains_two_steps(lines: list[str], empty_folder: Pa
     (empty_folder / "en-10k" / "qa1_apples_train.txt").write_text("".join(stories))
     labelled = [f'{{"text": "word {i}", "label": "label_{i % 4}"}}' for i in range(40)]
     (empty_folder / "labelled.jsonl").write_text("\n".join(labelled))
+    rows = [{"tokens": [i, i + 1], "targets": [None, i]} for i in range(40)]
+    (empty_folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     needed = [each for (group, option), line in NEEDED.items() if f"{group}={option}" in lines for each in line.split()]
     result = run_phase(load(*shrink([*lines, *needed, "name=two", "evals=[]"])))
     assert (empty_folder / "runs" / "two" / "checkpoints" / "step_00000002").is_dir()

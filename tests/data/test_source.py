@@ -18,6 +18,7 @@ from nested_learning.data.tasks.mad import MadConfig
 from nested_learning.data.tasks.needles import NeedlesConfig
 from nested_learning.data.tasks.parity import ParityConfig
 from nested_learning.data.tasks.recall import RecallConfig
+from nested_learning.data.tasks.rows import RowsConfig
 from nested_learning.data.text.stdlib import StdlibConfig
 from nested_learning.data.text.text import TextConfig
 from nested_learning.data.text.tokens import TokensConfig
@@ -37,6 +38,7 @@ OPTIONS: list[DataConfig] = [
     ParityConfig(),
     CopyConfig(),
     ClassesConfig(path="given"),
+    RowsConfig(path="given", vocab_size=64),
     FormalConfig(),
     MadConfig(),
 ]
@@ -47,6 +49,7 @@ NEEDED = {
     "text": {"path": None},
     "tokens": {"path": None},
     "classes": {"path": None},
+    "rows": {"path": None, "vocab_size": None},
     "babilong": {"path": None},
     "mixture": {"sources": {}, "weights": {}},
     "sequence": {"sources": {}},
@@ -80,6 +83,7 @@ def test_options_and_tokenizers_do_not_import_torch() -> None:
         "tasks.formal",
         "tasks.mad",
         "tasks.classes",
+        "tasks.rows",
         "text.tokens",
         "mixture",
         "sequence",

@@ -24,6 +24,7 @@ from nested_learning.data.tasks.mad_tasks import TASKS
 from nested_learning.data.tasks.needles import NeedlesConfig
 from nested_learning.data.tasks.parity import ParityConfig
 from nested_learning.data.tasks.recall import RecallConfig
+from nested_learning.data.tasks.rows import RowsConfig
 from nested_learning.data.text.prepare import PrepareConfig, prepare
 from nested_learning.data.text.stdlib import StdlibConfig
 from nested_learning.data.text.text import TextConfig
@@ -58,6 +59,14 @@ def stories_of(path: str) -> str:
     return str(folder)
 
 
+def rows_of(path: str) -> str:
+    """Write rows of two lengths into a file beside `path`; return it."""
+    file = Path(f"{path}_rows.jsonl")
+    rows = [{"tokens": [i % 7, i // 7, 1][: 2 + i % 2], "targets": [None, 3, 4][: 2 + i % 2]} for i in range(400)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return str(file)
+
+
 SOURCES: dict[str, Callable[[str], DataConfig]] = {
     "text": lambda path: TextConfig(path=path, seq_len=64),
     "best_fit": lambda path: TextConfig(path=path, seq_len=64, packing="best_fit"),
@@ -74,6 +83,7 @@ SOURCES: dict[str, Callable[[str], DataConfig]] = {
     "tokens": lambda path: TokensConfig(path=shards_of(path), seq_len=64),
     "stdlib": lambda _: StdlibConfig(seq_len=64),
     "classes": lambda path: ClassesConfig(path=labelled_texts_of(path), num_tasks=2, text_len=48),
+    "rows": lambda path: RowsConfig(path=rows_of(path), vocab_size=64),
     "recall": lambda _: RecallConfig(),
     "recall_changed": lambda _: RecallConfig(num_changed=2),
     "facts": lambda _: FactsConfig(),

@@ -21,7 +21,7 @@ from nested_learning.data.tasks.labelled import (
     require_labelled,
     split_labelled,
 )
-from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_tokenizer, require_tokenizer
+from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_tokenizer
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.seeds import derive_seed
@@ -88,8 +88,7 @@ class ClassesConfig(DataConfig):
         return reasons
 
     def require_files(self, key: str = "data") -> None:
-        """Raise DataError for a file that is missing, and for a tokenizer that cannot be opened."""
-        require_tokenizer(self.tokenizer, f"{key}.tokenizer")
+        """Raise DataError for a file that is missing."""
         for option, path in (("path", self.path), ("validation_path", self.validation_path)):
             if path is not None:
                 require_labelled(path, f"{key}.{option}")

@@ -11,7 +11,7 @@ import numpy as np
 from nested_learning.data.source import IGNORE, DataConfig, Row, require_one_of
 from nested_learning.data.tasks.haystack import Tokens
 from nested_learning.data.tasks.synthetic import EPOCH_ROWS
-from nested_learning.data.tokenizers.choose_tokenizer import check_choice, require_tokenizer
+from nested_learning.data.tokenizers.choose_tokenizer import check_choice
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.seeds import derive_seed
@@ -45,10 +45,6 @@ class QAConfig(DataConfig):
             raise ConfigError(
                 f"data.min_length={self.min_length}: must be 1 to data.seq_len={self.seq_len}; use data.min_length=128"
             )
-
-    def require_files(self, key: str = "data") -> None:
-        """Raise ConfigError or DataError for a tokenizer that cannot be opened."""
-        require_tokenizer(self.tokenizer, f"{key}.tokenizer")
 
 
 @dataclass(frozen=True)

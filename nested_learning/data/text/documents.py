@@ -38,6 +38,9 @@ def find_files(source: str) -> list[Path]:
 
     Returns an empty list where there is none. Raises OSError for a folder that cannot be listed.
     """
+    # an empty path would be the working directory
+    if not source:
+        return []
     path = Path(source).expanduser()
     if path.is_file():
         return [path]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nested_learning.data.source import SPLITS, DataConfig, Row, require_at_least, require_one_of
 from nested_learning.data.text.documents import split_documents
 from nested_learning.data.text.packing import PACKINGS, Packing, Stream
-from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_tokenizer, require_tokenizer
+from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_tokenizer
 from nested_learning.data.tokenizers.tokenizer import Tokenizer, split_parts
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.typed import PathText
@@ -81,10 +81,6 @@ class DocumentsConfig(PackingConfig):
                 f"data.val_fraction={self.val_fraction}: must lie between 0 and 1, e.g. data.val_fraction=0.1"
             )
         check_choice(self.tokenizer, self.vocab_size)
-
-    def require_files(self, key: str = "data") -> None:
-        """Raise ConfigError or DataError for a tokenizer that cannot be opened."""
-        require_tokenizer(self.tokenizer, f"{key}.tokenizer")
 
     def pack(self, documents: Sequence[str], where: str, tokenizer: Tokenizer | None) -> "PackedText":
         """Split `documents`, make the tokenizer unless one is given, encode and pack. `where` names them in errors."""

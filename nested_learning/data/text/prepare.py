@@ -7,7 +7,7 @@ the same command resumes after the last intact part and ends with the same bytes
 
 import json
 import shutil
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from nested_learning.data.source import SPLITS
+from nested_learning.data.text.documents import CONVERT
 from nested_learning.data.text.encoding import dtype_of, encode_all, is_kept
 from nested_learning.data.text.readers import Input, Reader, find_inputs
 from nested_learning.data.text.shard_writer import DRAFT, ShardWriter
@@ -92,6 +93,7 @@ def prepare(folder: Path, config: PrepareConfig, log: Log = print) -> Manifest:
     Raises ConfigError for a missing source or a folder with other contents, DataError for text that cannot be read.
     """
     inputs = find_inputs(config.sources)
+    log(f"reading {_describe_inputs(inputs)}")
     with _lock_folder(folder):
         tokenizer = _prepare_tokenizer(folder, config, inputs)
         made_with = _describe(config, inputs, tokenizer)
@@ -109,6 +111,12 @@ def prepare(folder: Path, config: PrepareConfig, log: Log = print) -> Manifest:
             _write_parts(folder, made_with, parts)
             log(_progress_line(parts))
         return _finish(folder, made_with, parts)
+
+
+def _describe_inputs(inputs: list[Input]) -> str:
+    """Return how many files of each suffix there are, so that one which was not meant, such as README.md, is seen."""
+    kinds = Counter("data sets" if each.size is None else Path(each.name).suffix or "files" for each in inputs)
+    return ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
 
 
 @contextmanager
@@ -219,7 +227,9 @@ def _finish(folder: Path, made_with: dict[str, Any], parts: list[Part]) -> Manif
     shards = [shard for part in parts for shard in part.shards]
     for split in SPLITS:
         if not any(shard.split == split for shard in shards):
-            read = parts[-1].documents_read if parts else 0
+            read, left_out = (parts[-1].documents_read, parts[-1].left_out) if parts else (0, 0)
+            if read == left_out:
+                raise DataError(f"{folder}: no text, all {read} documents are empty or not utf-8; {CONVERT}")
             raise DataError(
                 f"{folder}: none of {read} documents is in the {split} split; read more documents, or remove this "
                 "folder and give another --val-fraction; for a few files use data=text"

@@ -52,8 +52,7 @@ class TextConfig(DocumentsConfig):
             )
 
     def require_files(self, key: str = "data") -> None:
-        """Raise DataError for a path that is missing or no plain text, and for a tokenizer that cannot be opened."""
-        super().require_files(key)
+        """Raise DataError for a path that is missing or no plain text."""
         require_texts(self.path, f"{key}.path")
 
     def build(self, seed: int, tokenizer: Tokenizer | None = None) -> PackedText:
@@ -89,7 +88,7 @@ def find_texts(name: str, key: str = KEY) -> list[Path]:
     where = f"{key}={name}"
     with as_data_error(where, f"use {key}={ALLOWED}"):
         files = find_files(name)
-        is_folder = Path(name).expanduser().is_dir() or has_magic(name)
+        is_folder = bool(name) and (Path(name).expanduser().is_dir() or has_magic(name))
     if not files:
         problem = "no text there, it has no files" if is_folder else "no such file or folder"
         raise DataError(f"{where}: {problem}; use {key}={ALLOWED}")

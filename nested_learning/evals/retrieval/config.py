@@ -11,12 +11,14 @@ from nested_learning.data.tasks.facts import NAMES, THINGS, VALUES
 from nested_learning.data.tasks.needle_tasks import ALL_TASKS, PASSKEY, TASKS
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.config import EvalConfig
+from nested_learning.evals.retrieval.prompt_file import read_prompt_file
 from nested_learning.typed import PathText
 
 if TYPE_CHECKING:
     from nested_learning.evals.retrieval.babilong import BabilongPack
     from nested_learning.evals.retrieval.needle import NeedlePack
     from nested_learning.evals.retrieval.niah import NiahPack
+    from nested_learning.evals.retrieval.prompts import PromptsPack
 
 
 @dataclass(kw_only=True)
@@ -176,3 +178,32 @@ class BabilongPackConfig(EvalConfig):
     def _files(self) -> dict[str, Path]:
         folder = self.file(self.path, "the folder of bAbI's tasks, qa1_*.txt and so on")
         return {task: find_task(folder, task, "evals.babilong.path") for task in self.tasks}
+
+
+@dataclass(kw_only=True)
+class PromptsConfig(EvalConfig):
+    """Questions after contexts from the file `path`; `limit` of them, null for all.
+
+    The model generates at most `num_generated` tokens; `batch_size` prompts are evaluated at once.
+    """
+
+    path: PathText | None
+    limit: int | None
+    num_generated: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.at_least(1, "num_generated", "batch_size", *(["limit"] if self.limit is not None else []))
+
+    def require_inputs(self, data: DataConfig) -> None:
+        """Raise DataError for a file that is not there."""
+        self._file()
+
+    def build(self, data: DataConfig) -> "PromptsPack":
+        """Return the pack. Raises DataError for a file without prompts."""
+        from nested_learning.evals.retrieval.prompts import PromptsPack
+
+        return PromptsPack(read_prompt_file(self._file())[: self.limit], self.num_generated, self.batch_size)
+
+    def _file(self) -> Path:
+        return self.file(self.path, "a file of JSON lines with context, question and answers")

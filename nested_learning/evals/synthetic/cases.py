@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from nested_learning.data.batch import IGNORE, Batch, collate
 from nested_learning.data.source import Row as DataRow
-from nested_learning.errors import ConfigError
 from nested_learning.evals.protocol import EvalContext, Record
 from nested_learning.inference.session import PREFILL_TOKENS, Session
 from nested_learning.shapes import Int, Tensor
@@ -29,16 +28,8 @@ class Case(NamedTuple):
 
 
 def draw_cases(ctx: EvalContext, about: Record, num_rows: int, **changes: Any) -> list[Case]:
-    """Return `num_rows` validation rows of the data with `changes`.
-
-    Raises ConfigError where the vocabulary is not the model's.
-    """
+    """Return `num_rows` validation rows of the data with `changes`."""
     source = ctx.open_source(val_rows=num_rows, **changes)
-    if source.vocab_size != ctx.model.vocab_size:
-        raise ConfigError(
-            f"data={ctx.data.name}: its rows have {source.vocab_size} tokens, the model knows "
-            f"{ctx.model.vocab_size}; leave out data.* options that change the vocabulary"
-        )
     rows = [[source.row("validation", epoch, number) for number in range(num_rows)] for epoch in (0, 1)]
     return [Case(number, about, *pair) for number, pair in enumerate(zip(*rows, strict=True))]
 

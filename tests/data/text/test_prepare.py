@@ -301,3 +301,21 @@ def test_a_killed_encoding_process_is_an_error_with_its_fix(tmp_path: Path) -> N
 def test_values_that_cannot_be_used_are_refused_by_name(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         plan("x", **values)
+
+
+def test_text_in_another_encoding_is_named_as_such_and_what_is_read_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_bytes(b"caf\xe9")
+    lines: list[str] = []
+    with pytest.raises(DataError, match="all 1 documents are empty or not utf-8; convert it: iconv"):
+        prepare(tmp_path / "out", plan(str(tmp_path / "texts")), log=lines.append)
+    (tmp_path / "texts" / "b.md").write_text("text")
+    with pytest.raises(DataError, match="none of 2 documents is in the"):
+        prepare(tmp_path / "other", plan(str(tmp_path / "texts")), log=lines.append)
+    assert lines[0] == "reading 1 .txt"
+    assert "reading 1 .md, 1 .txt" in lines
+
+
+def test_an_empty_source_is_not_the_working_directory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        make(tmp_path / "out", "")

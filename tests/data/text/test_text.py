@@ -74,6 +74,11 @@ def test_a_span_has_no_mark_of_the_encoding(tmp_path: Path) -> None:
     assert read_span([str(tmp_path / "a.txt")], [0, 7]) == "text"
 
 
+def test_an_empty_path_is_not_the_working_directory() -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        read_documents([""])
+
+
 def test_the_home_of_nobody_is_refused() -> None:
     with pytest.raises(DataError, match=r"data\.path=~no_such_user/a: cannot be read"):
         read_documents(["~no_such_user/a"])

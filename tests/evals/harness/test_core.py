@@ -249,7 +249,7 @@ def test_a_file_of_tasks_of_ones_own_is_evaluated_without_being_a_part_of_core(t
         (MINE.replace("choice", "chioce"), "capitals.kind=chioce: .*choice"),
         (MINE.replace("kind", "knid"), "capitals.knid: no such key; did you mean .*kind"),
         (MINE.replace("shots: 1", "shots: -1"), "capitals.shots=-1 must be at least 0"),
-        (MINE.replace("chance: 50", "chance: .nan"), "capitals.chance=nan: must be at least 0 and below 100"),
+        (MINE.replace("chance: 50", "chance: .nan"), "capitals.chance=nan must be a finite number"),
         (MINE.replace("chance: 50", "chance: 100"), "capitals.chance=100"),
     ],
 )
