@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nested_learning import tree
-from nested_learning.errors import CheckpointError
+from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.files import sync
 
 # fields of states that older files have under another name
@@ -23,16 +24,27 @@ NUM_HASHED = 64
 def save_state(path: Path, state: Any, model: nn.Module, rows: int) -> None:
     """Write `state`, which has `rows` rows and belongs to `model`, to the safetensors file `path`, whole or not at all.
 
-    Integers, such as positions, and the model's fingerprint are in the header.
+    Integers, such as positions, and the model's fingerprint are in the header. Raises ConfigError where the file cannot
+    be written.
     """
+    if path.is_dir():
+        raise ConfigError(f"{path}: a folder; give the name of a file in it, such as {path / 'session.safetensors'}")
     # tensors of a state may share memory; safetensors refuses those that do
     tensors = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in tree.named_leaves(state).items()}
     header = {"rows": rows, "model": model_fingerprint(model), "integers": tree.named_integers(state)}
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, draft, {"state": json.dumps(header)})
-    sync(draft)
-    draft.replace(path)
-    sync(path.parent)
+    # not the name of the file, which may already be as long as a name can be
+    draft = path.with_name(f".session.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, draft, {"state": json.dumps(header)})
+        sync(draft)
+        draft.replace(path)
+        sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        # there is no draft where its folder does not exist or is a file
+        with suppress(OSError):
+            draft.unlink()
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ConfigError(f"{path}: cannot be written ({reason}); give another file") from error
 
 
 def num_rows(path: Path, model: nn.Module) -> int:
@@ -49,9 +61,13 @@ def load_state(path: Path, template: Any, device: Any) -> Any:
     """Return the state in `path`, on `device`; raise CheckpointError where its structure is not that of `template`."""
     header, tensors = _read_state(path)
     named, integers = tree.named_leaves(template), tree.named_integers(template)
-    if named.keys() != tensors.keys() or integers.keys() != header["integers"].keys():
+    # rows and dimensions, not whole shapes: caches grow with the text
+    expected = {name: (leaf.dim(), len(leaf)) for name, leaf in named.items()}
+    found = {name: (tensor.dim(), *tensor.shape[:1]) for name, tensor in tensors.items()}
+    if expected != found or integers.keys() != header["integers"].keys():
         raise CheckpointError(
-            f"{path}: this state has another structure, because another version saved it; read the text again"
+            f"{path}: this state has another structure, because another version saved it or a session with other "
+            "levels in its policy; open the session with the policy that it was saved with, or read the text again"
         )
     on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
     return tree.rebuild(template, on_device | header["integers"])
@@ -75,8 +91,15 @@ def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise CheckpointError(f"{path}: unreadable ({type(error).__name__}); save the session again") from error
     if "state" not in metadata:
         raise CheckpointError(f"{path}: not a session state; give a file that Session.save wrote")
-    header = json.loads(metadata["state"])
-    header["integers"] = {_current_name(name): value for name, value in header["integers"].items()}
+    try:
+        header = json.loads(metadata["state"])
+    except ValueError:
+        header = None
+    match header:
+        case {"rows": int(), "model": str(), "integers": dict() as integers}:
+            header["integers"] = {_current_name(name): value for name, value in integers.items()}
+        case _:
+            raise CheckpointError(f"{path}: its header is damaged; save the session again")
     return header, {_current_name(name): tensor for name, tensor in tensors.items()}
 
 
