@@ -15,19 +15,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nested_learning import checkpoint
+from nested_learning import checkpoint, tree
 from nested_learning.config.schema import read_model
 from nested_learning.data.tokenizers.bpe import BpeTokenizer
 from nested_learning.data.tokenizers.byte_letters import BYTES
 from nested_learning.data.tokenizers.tokenizer import END_TEXT, FILE_NAME, ByteTokenizer, Tokenizer
 from nested_learning.data.tokenizers.tokenizer_files import open_tokenizer
-from nested_learning.errors import CheckpointError, ConfigError
+from nested_learning.errors import CheckpointError, ConfigError, DataError
 from nested_learning.files import hash_file, sync
 from nested_learning.inference.config import MemoryConfig
+from nested_learning.inference.inputs import to_path, to_tokens
 from nested_learning.inference.session import Session
 from nested_learning.model.config import ModelConfig
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.shapes import Float, Int, Tensor
+from nested_learning.typed import convert
 from nested_learning.version import __version__
 from nested_learning.world.joining import pick_device
 
@@ -54,7 +56,7 @@ class NestedModel(nn.Module):
 
         Raises CheckpointError where it is missing, damaged or of another version, ConfigError for the device.
         """
-        directory, torch_device = Path(path), pick_device(device)
+        directory, torch_device = to_path(path), pick_device(convert(device, str, "device"))
         if not (directory / CONFIG).is_file():
             raise CheckpointError(
                 f"{directory}: no exported model; python train.py phase=export checkpoint=<run> makes one "
@@ -80,7 +82,7 @@ class NestedModel(nn.Module):
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write the directory `path`, atomically; raise ConfigError when it exists or cannot be written."""
-        target = Path(path)
+        target = to_path(path)
         if target.exists():
             raise ConfigError(f"{target}: exists already; give another directory")
         draft = target.with_name(f".{target.name}.draft")
@@ -99,8 +101,18 @@ class NestedModel(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "b t"], state: Any = None, *, write: bool = True
     ) -> tuple[Float[Tensor, "b t v"], Any]:
-        """Read `tokens` from `state` (None: a fresh one); return the logits after each token, and the new state."""
-        return self.model(tokens, self.model.init_state(len(tokens)) if state is None else state, write=write)
+        """Read `tokens` from `state` (None: a fresh one); return the logits after each token, and the new state.
+
+        Raises DataError for tokens outside the vocabulary, and for a state that is not one of as many rows.
+        """
+        tokens = to_tokens(tokens, self.model.vocab_size)
+        if tokens.dim() != 2 or not tokens.numel():
+            raise DataError(f"tokens of shape {list(tokens.shape)}: a model reads [b t], one token or more in each row")
+        if state is None:
+            state = self.model.init_state(len(tokens))
+        if {len(leaf) for leaf in tree.leaves(state)} != {len(tokens)}:
+            raise DataError(f"state: not a state of {len(tokens)} rows; give one that this model returned, or None")
+        return self.model(tokens, state, write=write)
 
     def session(self, *, batch: int = 1, policy: str | MemoryConfig = "online") -> Session:
         """Return a session that reads and generates text with this model."""

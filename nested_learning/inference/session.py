@@ -97,8 +97,8 @@ class Session:
         # an import from a higher floor: opening a run needs its whole configuration, which imports every folder
         from nested_learning.hub.open_run import open_trained
 
-        check_one_of("weights", weights, WEIGHTS)
-        trained = open_trained(to_path(path), device, weights)
+        check_one_of("weights", convert(weights, str, "weights"), WEIGHTS)
+        trained = open_trained(to_path(path), convert(device, str, "device"), weights)
         return cls(trained.model, trained.tokenizer, batch=batch, policy=policy)
 
     def reset(self) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from inference.test_session import build
+from inference.test_session import build, configure
 from tiny import memorize_policy
 
 from nested_learning.data.batch import IGNORE
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import CheckpointError, ConfigError, DataError
+from nested_learning.hub.pretrained import NestedModel
 from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.session import Session
 
@@ -217,3 +218,41 @@ def test_a_state_of_other_levels_is_refused_with_the_policy_as_the_cause(session
     session.save("state")
     with pytest.raises(CheckpointError, match="policy"):
         Session(session.model, session.tokenizer).restore("state")
+
+
+@cache
+def make_nested():
+    return NestedModel(configure("transformer"), build("transformer"), ByteTokenizer(), {})
+
+
+@pytest.mark.parametrize("name", [*NO_TOKENS, "no tokens", "one dimension"])
+def test_an_exported_model_reads_tokens_of_its_vocabulary_only(name):
+    given, _ = (NO_TOKENS | {"no tokens": (ROW[:, :0], ""), "one dimension": (ROW[0], "")})[name]
+    # a model has no rows of its own
+    if name != "more rows":
+        with pytest.raises(DataError):
+            make_nested()(given)
+
+
+@pytest.mark.parametrize("state", [3, "state", (), None], ids=str)
+def test_an_exported_model_continues_from_a_state_of_its_rows_only(state):
+    state = make_nested().model.init_state(2) if state is None else state
+    with pytest.raises(DataError, match="state"):
+        make_nested()(ROW, state)
+
+
+@pytest.mark.parametrize("path", [each for each in PATHS if each != "missing/state"], ids=str)
+def test_an_export_is_a_folder_or_refused_and_nothing_is_left(path, empty_folder):
+    Path("file").touch()
+    with pytest.raises(ConfigError):
+        make_nested().save_pretrained(path)
+    with pytest.raises((ConfigError, CheckpointError)):
+        NestedModel.from_pretrained(path)
+    assert [each.name for each in empty_folder.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("device", [None, 0, "", "gpu"])
+def test_a_device_that_is_none_is_refused(device):
+    for opened in (Session.open, NestedModel.from_pretrained):
+        with pytest.raises(ConfigError, match="device"):
+            opened("missing", device=device)
