@@ -78,15 +78,15 @@ class EvalContext:
     def open_source(self, **changes: Any) -> Source:
         """Open the data, with `changes` to its configuration, in the tokens of the model.
 
-        Raises ConfigError for data that the model cannot read: text for a model of a task, or a task for one of text.
+        Raises ConfigError for data that the model cannot read.
         """
         source = replace(self.data, **changes).build(self.seed, self.tokenizer)
-        is_text, reads_text = source.tokenizer is not None, self.tokenizer is not None
-        if source.vocab_size != self.model.vocab_size or is_text != reads_text:
+        # a task refuses the tokenizer of a model of text
+        if source.vocab_size != self.model.vocab_size or (source.tokenizer is None) != (self.tokenizer is None):
             raise ConfigError(
-                f"data={self.data.name}: has {source.vocab_size} tokens, which {'are' if is_text else 'are not'} text; "
-                f"the model was trained on {self.model.vocab_size}, which {'are' if reads_text else 'are not'}; "
-                "leave data= out to evaluate on the data of the run"
+                f"data={self.data.name}: has {source.vocab_size} tokens{' of text' if source.tokenizer else ''}, and "
+                f"the model was trained on a task of {self.model.vocab_size}; leave data= out to evaluate it on the "
+                "data of its run"
             )
         return source
 

@@ -60,6 +60,18 @@ def test_a_model_without_text_cannot_read_a_prompt(folder, capsys):
     assert "no tokenizer" in capsys.readouterr().err
 
 
+def test_a_model_is_evaluated_on_data_that_it_can_read(folder, capsys):
+    text = [f"data.path={folder / 'book.txt'}", "data.seq_len=32", "data.val_rows=2"]
+    for run, given, problem in (
+        ("parity", ["data=text", *text], "data=text: has 257 tokens of text"),
+        ("parity", ["data=recall"], "data=recall: has 64 tokens, and the model was trained on a task of 3"),
+        ("text", ["data=parity"], "the model was trained on text"),
+    ):
+        assert main(["phase=eval", f"checkpoint={folder / run}", *given, "device=cpu"]) == 2
+        err = capsys.readouterr().err
+        assert problem in err and err.count("\n") == 1
+
+
 def test_a_session_opens_a_run_or_any_of_its_steps(folder):
     run = Session.open(folder / "text", device="cpu")
     step = Session.open(str(folder / "text" / "checkpoints" / "step_00000001"), device="cpu")

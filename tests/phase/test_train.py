@@ -6,8 +6,12 @@ import sys
 import pytest
 from tiny import tiny
 
+from nested_learning.checkpoint import Progress
+from nested_learning.command.compose import make_job
+from nested_learning.config.option_files import open_option_files
 from nested_learning.errors import NestedLearningError
-from nested_learning.phase.train import run
+from nested_learning.phase.train import print_end, run
+from nested_learning.world.joining import open_world
 
 
 def test_a_run_writes_the_files_that_run_directory_md_lists(tmp_path, capsys):
@@ -30,6 +34,32 @@ def test_a_run_ends_with_its_directory_and_the_next_command(tmp_path, capsys):
     assert where == f"run: {result.directory}"
     assert following.startswith("next: ")
     assert following.endswith(f"phase=sample 'prompt=def ' checkpoint={result.directory}")
+
+
+@pytest.mark.parametrize(
+    "lines, words",
+    [
+        (["data=parity"], "phase=eval checkpoint=RUN"),
+        (["data=recall"], "phase=eval evals=recall checkpoint=RUN"),
+        (["data=formal"], "phase=eval evals=formal checkpoint=RUN"),
+        (["data=mad"], "phase=eval evals=mad checkpoint=RUN"),
+        (["experiment=needle"], "phase=eval evals=needle memory=memorize checkpoint=RUN"),
+        (["experiment=niah"], "phase=eval evals=niah evals.niah.digits=3 checkpoint=RUN"),
+        (
+            ["data=babilong", "data.path=stories"],
+            "phase=eval evals=babilong evals.babilong.path=stories checkpoint=RUN",
+        ),
+        (["evals=[validation,perplexity]"], "phase=eval 'evals=[validation,perplexity]' checkpoint=RUN"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_next_command_evaluates_what_the_data_teaches(lines, words, tmp_path, capsys):
+    config = make_job(open_option_files(None), lines).config
+    progress = Progress(tokens=1, seconds=1.0, seed=0, source="", tokenizer=None)
+    with open_world("cpu", config.world) as world:
+        print_end(tmp_path, config, progress, world, is_text=config.data.name not in ("parity", "recall"))
+    following = capsys.readouterr().out.splitlines()[-1]
+    assert following.endswith(" " + words.replace("RUN", str(tmp_path)))
 
 
 def test_the_loss_falls_far_below_random_guessing_on_a_tiny_text(tmp_path):

@@ -86,6 +86,14 @@ def test_a_run_does_not_resume_with_another_configuration(tmp_path, change):
         begin(tiny(tmp_path, name="a", **change))
 
 
+def test_more_steps_for_a_run_are_answered_with_the_way_to_train_further(tmp_path):
+    begin(tiny(tmp_path, name="a"))
+    with pytest.raises(ConfigError, match=r"another name=; to train further from it give branch_from=.* too$"):
+        begin(tiny(tmp_path, name="a", steps=9))
+    with pytest.raises(ConfigError, match=r"another name=$"):
+        begin(tiny(tmp_path, name="a", steps=9, seed=1))
+
+
 def test_how_a_run_is_logged_saved_and_divided_may_change(tmp_path):
     begin(tiny(tmp_path, name="a"))
     begin(tiny(tmp_path, name="a", save_every=1, val_every=2, log_every=5, micro_batches=2, prompt="x"))
