@@ -109,9 +109,9 @@ def outline(config: "Config") -> Outline:
         source = _open_source(config)
         vocab_size, seq_len = source.vocab_size, source.seq_len
     except DataError as error:
-        if vocab_size is None:
+        # only packed text says how long its rows are before it is there
+        if vocab_size is None or "seq_len" not in vars(config.data):
             raise
-        # prepared data has rows of this length
         reason, seq_len = str(error), vars(config.data)["seq_len"]
     assert vocab_size is not None
     stages = plan_stages(config.stages, config.data.batch_size, seq_len)

@@ -133,6 +133,10 @@ def test_the_flops_of_a_run_are_those_of_its_stages(tmp_path: Path) -> None:
 def test_missing_data_is_an_error_unless_a_vocabulary_is_planned(empty_folder: Path) -> None:
     with pytest.raises(DataError, match=r"shards/fineweb_edu"):
         run(rung("pilot", "dry_run=true", "plan.vocab_size=null"))
+    # rows of labelled texts have no length before they are there
+    labelled = {"data": "classes", "data__path": "none.jsonl", "plan__vocab_size": 300}
+    with pytest.raises(DataError, match=r"none\.jsonl: no such file"):
+        run(tiny(empty_folder, dry_run="true", **labelled))
 
 
 @pytest.mark.parametrize(
