@@ -56,12 +56,12 @@ def run(config: "Config") -> Result:
         weights=config.weights,
     )
     say(use_backend(trained.model, config.backend, pick_device(config.device)))
-    try_packs(packs, ctx, config)
     online = replace(ctx, policy=MemoryConfig(name="online"))
     # drafts stay until all packs have finished, so that an interruption loses no answer of any
     drafts = [draft_of(label_of(name, config, each), each) for name in packs for each in (ctx, online)]
     metrics: dict[str, float] = {}
     try:
+        try_packs(packs, ctx, config)
         for name, pack in packs.items():
             memorizes = isinstance(config.memory, MemorizeConfig)
             baseline = report_on(name, pack, online, config, trained) if memorizes else None

@@ -123,7 +123,13 @@ def conclude(directory: Path, results: Sequence[RunResult]) -> None:
     verdicts = compare_settings(results, metric)
     write_comparisons(directory / "comparisons.csv", metric, verdicts)
     if verdicts:
-        print(f"{metric}, differences with their 95 % intervals, all {len(verdicts)} together:")
+        num = len(verdicts)
+        what = (
+            "difference with its 95 % interval"
+            if num == 1
+            else f"differences with their 95 % intervals, all {num} together"
+        )
+        print(f"{metric}, {what}:")
         print(f"{render_verdicts(_worth_printing(verdicts, results, metric))}\n")
     print(f"every run: {directory / 'results.csv'}; every comparison: {directory / 'comparisons.csv'}")
     try:

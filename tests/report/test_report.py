@@ -51,7 +51,7 @@ def test_settings_are_compared_by_a_metric_that_all_runs_have(
     results = [write_run(tmp_path, f"text{seed}", {"val/bpb": 1.0, "val/loss": 2.0 + seed}) for seed in (0, 1)]
     results += [write_run(tmp_path, f"task{seed}", {"val/loss": 5.0 + seed}) for seed in (0, 1)]
     conclude(tmp_path, results)
-    assert "val/loss, differences" in capsys.readouterr().out
+    assert "val/loss, difference with its 95 % interval:\n" in capsys.readouterr().out
     assert (tmp_path / "comparisons.csv").read_text().splitlines()[1].startswith("model=text,model=task,val/loss,-3.0,")
 
 
