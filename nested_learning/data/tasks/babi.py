@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from nested_learning.data.text.documents import as_data_error, to_text
 from nested_learning.errors import DataError
 
 # the tasks of BABILong's main tables
@@ -24,6 +25,10 @@ def find_task(folder: Path, task: str, option: str) -> Path:
 
     Raises DataError where there is none.
     """
+    folder = folder.expanduser()
+    named = folder.name.partition("_")[0]
+    if folder.is_file() and named in TASKS and named != task:
+        raise DataError(f"{option}={folder}: is a file of {named}, and {task} is wanted; give the folder of both")
     paths = [folder] if folder.is_file() else sorted(folder.glob(f"{task}_*.txt"))
     if not paths:
         raise DataError(f"{option}={folder}: has no {task}_*.txt; give the folder of bAbI's tasks, such as en-10k")
@@ -32,13 +37,13 @@ def find_task(folder: Path, task: str, option: str) -> Path:
 
 def read_stories(path: Path) -> list[Story]:
     """Return one story per question in the file `path`. Raises DataError with the line that is not in bAbI's format."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); {FORMAT}") from error
+    with as_data_error(str(path)):
+        content = to_text(path.read_bytes())
+    if content is None:
+        raise DataError(f"{path}: has no question, it is empty or not utf-8 text; {FORMAT}")
     stories: list[Story] = []
     facts: tuple[str, ...] = ()
-    for line_number, line in enumerate(lines, start=1):
+    for line_number, line in enumerate(content.splitlines(), start=1):
         number, _, text = line.partition(" ")
         if not number.isdecimal() or not text.strip():
             raise DataError(f"{path}, line {line_number}: {line[:40]!r} is neither a fact nor a question; {FORMAT}")

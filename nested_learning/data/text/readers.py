@@ -267,7 +267,7 @@ def _read_arrow(path: Path, field: str, skip: int) -> Documents:
         yield from _read_batches(batches, field, skip, path)
 
 
-def _read_batches(batches: Iterable[Any], field: str, skip: int, path: Path) -> Documents:
+def _read_batches(batches: Iterable[Any], field: str, skip: int, path: Path | str) -> Documents:
     for batch in batches:
         taken = min(skip, batch.num_rows)
         skip -= taken
@@ -279,14 +279,14 @@ def _as_bytes(column: Any) -> Any:
     """Return a column of text as one of bytes, because Arrow's own conversion fails at the first that is not utf-8."""
     arrow = _library("pyarrow")
     if arrow.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        column = column.cast(column.type.value_type)
     is_text = arrow.types.is_string(column.type) or arrow.types.is_string_view(column.type)
     if is_text or arrow.types.is_large_string(column.type):
         return column.cast(arrow.large_binary())
     return column
 
 
-def _require_column(path: Path, field: str, columns: list[str]) -> None:
+def _require_column(path: Path | str, field: str, columns: list[str]) -> None:
     if columns.count(field) != 1:
         problem = f"no column {field!r}, only" if field not in columns else f"more than one column {field!r} of"
         raise DataError(f"{path}: {problem} {', '.join(columns)}; give the column of the text as --field")
@@ -300,12 +300,10 @@ def _read_hub(name: str, field: str, skip: int) -> Documents:
     split = options[1] if len(options) > 1 else "train"
     library = _library("datasets")
     rows = library.load_dataset(path, config, split=split, revision=revision or None, streaming=True)
-    for row in rows.skip(skip) if skip else rows:
-        if field not in row:
-            raise DataError(
-                f"{name}: no column {field!r}, only {', '.join(row)}; give the column of the text as --field"
-            )
-        yield _text_of(row[field], f"{name}, column {field}")
+    rows = rows.skip(skip) if skip else rows
+    for table in rows.with_format("arrow").iter(ROWS):
+        _require_column(name, field, table.column_names)
+        yield from _read_batches([table], field, 0, name)
 
 
 def _text_of(value: Any, place: str) -> str | None:

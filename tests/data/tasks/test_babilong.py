@@ -51,7 +51,7 @@ def test_a_file_in_another_format_is_refused_with_its_line(text: str, problem: s
     with pytest.raises(DataError, match=problem):
         read_stories(write(tmp_path, text))
     (tmp_path / "bytes.txt").write_bytes(b"1 \xff\xfe\n")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="not utf-8 text"):
         read_stories(tmp_path / "bytes.txt")
 
 
@@ -63,6 +63,14 @@ def test_the_test_set_of_a_task_is_preferred(tmp_path: Path) -> None:
     assert find_task(tmp_path, "qa1", "x") == test
     with pytest.raises(DataError, match=r"x=.*: has no qa2_\*\.txt"):
         find_task(tmp_path, "qa2", "x")
+
+
+def test_the_file_of_one_task_is_not_read_as_another(tmp_path: Path) -> None:
+    file = tmp_path / "qa1_places_train.txt"
+    file.write_bytes("\ufeff1 Mary went home.\r\n2 Where is Mary?\thome\t1\r\n".encode("utf-16-le"))
+    assert read_stories(find_task(file, "qa1", "data.path")) == [Story(("Mary went home.",), "Where is Mary?", "home")]
+    with pytest.raises(DataError, match="is a file of qa1, and qa2 is wanted"):
+        find_task(file, "qa2", "data.path")
 
 
 def test_no_training_story_is_held_out() -> None:

@@ -75,6 +75,16 @@ def test_a_document_that_is_not_utf8_is_left_out_and_those_after_it_are_read(tmp
                 assert read_all(str(tmp_path / name), Reader()) == ["a", None, None, None, "c"], (kind, name)
 
 
+def test_a_streamed_data_set_goes_on_after_a_document_that_is_not_utf8(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    text = pyarrow.Array.from_buffers(pyarrow.string(), len(BAD), pyarrow.array(BAD).buffers())
+    (tmp_path / "set").mkdir()
+    parquet.write_table(pyarrow.table({"text": text}), tmp_path / "set" / "a.parquet")
+    assert list(Reader().read(f"hf:{tmp_path / 'set'}", 1)) == [None, None, None, "c"]
+
+
 def test_columns_of_every_kind_of_text_are_read_and_others_refused(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
