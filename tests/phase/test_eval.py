@@ -189,7 +189,7 @@ def test_a_sweep_of_evaluations_writes_a_report_of_each(run):
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        (["checkpoint=RUN", "memory=memorize", "memory.levels=[titan,fast]"], "only mlp, titan"),
+        (["checkpoint=RUN", "memory=memorize", "memory.levels=[titan,fast]"], "allowed: titan, mlp, all"),
         (["checkpoint=RUN", "memory=memorize", "memory.levels=[titan]"], "use memory.levels=[all]"),
         (["checkpoint=RUN", "memory=memorize", "memory.layers=[3]"], "they are 0 to 0"),
         (["checkpoint=RUN", "memory=memorize", "memory.steps=0"], "memory.steps=1"),
