@@ -127,6 +127,9 @@ def register() -> Any:
                 max_length=max_length,
             )
 
+        def apply_chat_template(self, *_args: Any, **_keywords: Any) -> str:
+            raise ConfigError("--apply_chat_template: models of this project have no chat template; leave it out")
+
         @classmethod
         def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Any:
             return cls(**merge_arguments(arg_dict, additional_config or {}))

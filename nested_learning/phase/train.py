@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "summary.json"
 # the metrics that the last lines print
-PRINTED = ("/loss", "/bpb", "/accuracy", "/sequence_accuracy")
+PRINTED = ("loss", "bpb", "accuracy")
 
 
 class Components(NamedTuple):

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -68,7 +68,7 @@ def write_experiments(folders: Sequence[Path], page: Path, figures: Path) -> Pat
     lines = [
         "# Experiments",
         "",
-        f"{len(runs)} runs, seeds {', '.join(map(str, seeds))}, {len(tasks)} tasks. Written by "
+        f"{_count(runs, 'run')}, {_count(tasks, 'task')}, seeds: {', '.join(map(str, seeds))}. Written by "
         "`python -m nested_learning.report`; every number is read from the runs' reports.",
         "",
         "Numbers are means over seeds ± their standard error; with one seed, ± the error over its examples. `online`: "
@@ -251,6 +251,10 @@ def span(numbers: Sequence[int]) -> str:
 def number_of(text: str) -> float:
     """Return the number `text`, or the end of a span such as 32-128."""
     return float(text.rpartition("-")[2] if "-" in text[1:] else text)
+
+
+def _count(items: Collection[object], name: str) -> str:
+    return f"{len(items)} {name}{'' if len(items) == 1 else 's'}"
 
 
 def _value(points: Points, name: str | None) -> float | None:

@@ -141,3 +141,9 @@ def test_on_a_terminal_the_last_lines_stand_below_the_live_view_and_no_command_i
     assert "\x1b[2K" in shown and f"run: {directory} (device cpu" in shown
     _, _, below = shown.rpartition("\x1b[2K")
     assert "sample:" in below and f"checkpoint={directory}\n" in below
+
+
+def test_the_final_line_has_the_metrics_of_averaged_weights_too(tmp_path, capsys):
+    run(tiny(tmp_path, steps=1, optim__ema=0.9))
+    (final,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("final: "))
+    assert "val/loss " in final and "val/ema_loss " in final and "val/ema_bpb " in final
