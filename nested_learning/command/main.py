@@ -20,6 +20,7 @@ from traceback import format_exc
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nested_learning.errors import ConfigError, FaultError, NestedLearningError, Stopped
+from nested_learning.planning.config import SMALLER
 from nested_learning.signals import (
     INTERRUPTED,
     STOPPING,
@@ -38,6 +39,13 @@ if TYPE_CHECKING:
 BROKEN_PIPE = 141
 # seconds that other processes wait before they print an error
 PATIENCE = 5.0
+# parts of the messages of NumPy and torch when memory cannot be allocated; torch has no class of its own on a CPU
+ALLOCATION_FAILURES = (
+    "can't allocate memory",
+    "out of memory",
+    "Storage size calculation overflowed",
+    "array is too big",
+)
 # characters of another library's message that an error line shows
 MAX_SHOWN = 300
 
@@ -95,7 +103,15 @@ def last_door() -> Iterator[None]:
         fix = "check the path and who may read and write it"
         raise ConfigError(f"{error.filename}: {error.strerror}; {fix}") from error
     except Exception as error:
+        if is_allocation_failure(error):
+            reason = " ".join(str(error).split())[:MAX_SHOWN] or type(error).__name__
+            raise ConfigError(f"not enough memory ({reason}); use {SMALLER}") from error
         raise FaultError(_report(error)) from error
+
+
+def is_allocation_failure(error: Exception) -> bool:
+    """Return whether `error` of Python, NumPy or torch says that memory could not be allocated, on any device."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in ALLOCATION_FAILURES)
 
 
 def _report(error: Exception) -> str:

@@ -1,7 +1,5 @@
 """Check before an evaluation whether a long context fits into memory."""
 
-from pathlib import Path
-
 import torch
 
 from nested_learning import tree
@@ -9,6 +7,7 @@ from nested_learning.errors import ConfigError
 from nested_learning.inference.session import PREFILL_TOKENS
 from nested_learning.nn.language_model import LanguageModel
 from nested_learning.nn.memory import State
+from nested_learning.planning.machine import free_bytes
 
 # a growing KV cache exists twice while new tokens are concatenated to it
 COPIES = 2
@@ -45,23 +44,3 @@ def bytes_per_token(model: LanguageModel) -> int:
         first: State = model(tokens, model.init_state(1))[1]
         second: State = model(tokens, first)[1]
     return (tree.nbytes(second) - tree.nbytes(first)) // tokens.shape[1]
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Return the free memory of `device` in bytes; None where the system does not report it."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    info = Path("/proc/meminfo")
-    if device.type != "cpu" or not info.exists():
-        return None
-    lines = dict(line.split(":") for line in info.read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    return min([free, *_free_in_group()])
-
-
-def _free_in_group() -> list[int]:
-    """Return the bytes left under the memory limit of the process's control group, if it has a limit."""
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if not limit.exists() or not used.exists() or limit.read_text().strip() == "max":
-        return []
-    return [int(limit.read_text()) - int(used.read_text())]

@@ -70,7 +70,7 @@ def dry_run(config: "Config") -> Result:
     per_token = sum(cost.total * count for cost, count in zip(costs, tokens, strict=True)) / sum(tokens)
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     before, after = state_bytes(config.model, run.vocab_size, run.stages[-1].seq_len)
-    memory = memory_of(config, run)
+    memory = memory_of(config, run, config.plan.num_gpus)
     plan = config.plan
     hours, dollars = price(plan, config.dtype, per_token * sum(tokens))
     fits = memory.total < GPUS[plan.gpu].memory_bytes
@@ -118,13 +118,18 @@ def outline(config: "Config") -> Outline:
     number = num_micro_batches(config.micro_batches, config.plan.num_gpus)
     for stage in stages:
         check_micro_batches(stage, number)
+    return Outline(source, reason, vocab_size, stages, number, *without_numbers(config, vocab_size, stages))
+
+
+def without_numbers(config: "Config", vocab_size: int, stages: list[Stage]) -> tuple[LanguageModel, Optimizer]:
+    """Build model and optimizer on the meta device, which keeps shapes only."""
     with torch.device("meta"):
         model = config.model.build(vocab_size, config.seed)
         named, least = list(model.named_parameters()), min(stage.batch_size * stage.seq_len for stage in stages)
         optimizer = build_optimizer(
             config.optim, named, model.levels, least, config.steps, tokens_before=partial(tokens_before, stages)
         )
-    return Outline(source, reason, vocab_size, stages, number, model, optimizer)
+    return model, optimizer
 
 
 def _open_source(config: "Config") -> Source:
@@ -144,9 +149,9 @@ def num_micro_batches(configured: int | None, num_gpus: int) -> int:
     return number
 
 
-def memory_of(config: "Config", run: Outline) -> Memory:
-    """Return the memory of one of the planned GPUs at the end of a forward pass."""
-    shards = config.world.num_shards(config.plan.num_gpus)
+def memory_of(config: "Config", run: Outline, num_processes: int) -> Memory:
+    """Return the memory of one of `num_processes` devices at the end of a forward pass."""
+    shards = config.world.num_shards(num_processes)
     weights = sum(parameter.nbytes for parameter in run.model.parameters())
     states = sum(tensor.nbytes for tensor in run.optimizer.state_dict().values())
     blocks = [sum(parameter.nbytes for parameter in block.parameters()) for block in run.model.blocks]

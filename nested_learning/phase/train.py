@@ -30,6 +30,7 @@ from nested_learning.optim.optimizer import Optimizer
 from nested_learning.phase import Result
 from nested_learning.phase.cost import group_table
 from nested_learning.phase.dry_run import dry_run
+from nested_learning.phase.fit import require_fit
 from nested_learning.planning.flops import flops, utilisation
 from nested_learning.signals import hold_signals
 from nested_learning.train.branch import branch
@@ -110,7 +111,7 @@ def run(config: "Config") -> Result:
 
 def build(config: "Config", world: World) -> Components:
     """Build all components on the device of `world` and read one batch, so that bad input is refused here."""
-    source, model = open_data_and_model(config)
+    source, model = open_data_and_model(config, world)
     model = model.to(world.device)
     backend = use_backend(model, config.backend, world.device)
     if config.dtype == "float8":
@@ -134,15 +135,14 @@ def build(config: "Config", world: World) -> Components:
     return Components(feed, model, objective, optimizer, to(batch, world.device), backend)
 
 
-def open_data_and_model(config: "Config") -> tuple[Source, LanguageModel]:
+def open_data_and_model(config: "Config", world: World) -> tuple[Source, LanguageModel]:
     """Open the data and build the model; with `stack_from`, with the tokenizer of that run and its weights."""
-    if config.stack_from is None:
-        source = config.data.build(config.seed)
-        return source, config.model.build(source.vocab_size, config.seed)
-    trained = open_trained(Path(config.stack_from), "cpu")
-    source = config.data.build(config.seed, trained.tokenizer)
+    trained = None if config.stack_from is None else open_trained(Path(config.stack_from), "cpu")
+    source = config.data.build(config.seed, None if trained is None else trained.tokenizer)
+    require_fit(config, source, world)
     model = config.model.build(source.vocab_size, config.seed)
-    stack(model, trained.model)
+    if trained is not None:
+        stack(model, trained.model)
     return source, model
 
 

@@ -7,6 +7,9 @@ from nested_learning.errors import ConfigError
 from nested_learning.planning.hardware import GPUS
 from nested_learning.typed import did_you_mean
 
+# what to do about a run that needs more memory than there is
+SMALLER = "more micro_batches, a smaller model.dim, data.batch_size or data.seq_len, or recompute=block"
+
 
 @dataclass(kw_only=True)
 class PlanConfig:

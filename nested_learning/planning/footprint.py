@@ -72,6 +72,17 @@ def activations(
     return Activations(max(0.0, 3 * two - 2 * three), three - two)
 
 
+def parameter_bytes(model: "ModelConfig", vocab_size: int) -> float:
+    """Return the bytes of all parameters, from models of at most two layers: every further layer adds the same."""
+    with torch.device("meta"):
+        return _at_depth(
+            model,
+            lambda number: float(
+                sum(each.nbytes for each in replace(model, num_layers=number).build(vocab_size, seed=0).parameters())
+            ),
+        )
+
+
 def state_bytes(model: "ModelConfig", vocab_size: int, seq_len: int) -> tuple[float, float]:
     """Return the bytes of a row's state before the first token, and after `seq_len` tokens."""
     lengths = row_lengths(model.span, seq_len)
