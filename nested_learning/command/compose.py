@@ -44,6 +44,8 @@ def make_job(files: OptionFiles, lines: Sequence[str]) -> Job:
     """Compose and validate the one configuration that the overrides `lines` describe; raise ConfigError."""
     overrides = parse(files, lines)
     for line, override in overrides.items():
+        if override.key_or_group == "sweep":
+            raise ConfigError(f"{line}: to run the jobs of a sweep add -m")
         if override.is_sweep_override():
             key, _, value = line.partition("=")
             one = f"; for one job with a list write {key}=[{value}]" if key in LISTED or takes_list(Config, key) else ""
@@ -97,9 +99,16 @@ def _expand(files: OptionFiles, lines: Sequence[str]) -> tuple[list[str], dict[s
             continue
         check_option(key, name, files.options(key))
         content = files.read(f"sweep/{name}")
-        for variant, values in content.pop(VARIANTS, {}).items():
-            variants[variant] = [f"{changed}={_override_syntax(value)}" for changed, value in values.items()]
-        expanded += [f"{swept}={values}" for swept, values in content.items() if swept not in given]
+        named = content.pop(VARIANTS, {})
+        if not isinstance(named, dict) or not all(isinstance(each, dict) for each in named.values()):
+            raise ConfigError(
+                f"sweep={name}: {VARIANTS} must be settings by name, such as {{small: {{model.dim: 32}}}}"
+            )
+        if "sweep" in content:
+            raise ConfigError(f"sweep={name}: its file names another sweep; write out what it sweeps over")
+        for variant, values in named.items():
+            variants[str(variant)] = [f"{changed}={_override_syntax(value)}" for changed, value in values.items()]
+        expanded += [f"{swept}={_override_syntax(values)}" for swept, values in content.items() if swept not in given]
     return expanded, variants
 
 
@@ -191,8 +200,10 @@ def _compose(files: OptionFiles, lines: list[str]) -> Any:
             return compose(ROOT, [*lines, f"hydra.searchpath=[{search}]"], return_hydra_config=True)
     except MissingConfigException as error:
         raise ConfigError(f"{error.missing_cfg_file}: no such option file; {first_line(error)}") from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(first_line(error)) from error
+    # Hydra raises ValueError for a list of defaults that is none
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        reason = " ".join((str(error) or str(error.__cause__)).split())
+        raise ConfigError(f"an option file of {', '.join(lines)} cannot be used: {reason}; correct the file") from error
     except RecursionError as error:
         chosen = ", ".join(lines) or "the options"
         raise ConfigError(

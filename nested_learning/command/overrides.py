@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Glob, Override, Sweep
 from hydra.errors import HydraException
 
 from nested_learning.config.option_files import OptionFiles
-from nested_learning.config.registry import LISTED
+from nested_learning.config.registry import CHOICES, LISTED
 from nested_learning.config.schema import first_line
 from nested_learning.errors import ConfigError
 from nested_learning.typed import did_you_mean
@@ -147,6 +147,8 @@ def _check(files: OptionFiles, line: str, override: Override) -> None:
     options = files.options(key)
     if "/" in key and not options:
         raise ConfigError(f"{key}: no such group; allowed: {', '.join(files.groups())}")
+    if options and key not in (*CHOICES, "experiment", "sweep"):
+        raise ConfigError(f"{key}: no such group; allowed: {', '.join(CHOICES)}, experiment, sweep")
     if options and override.is_add():
         raise ConfigError(f"{line}: the group {key} is always set; write {line.lstrip('+')}")
     if override.is_sweep_override():
@@ -156,7 +158,8 @@ def _check(files: OptionFiles, line: str, override: Override) -> None:
             raise ConfigError(f"{line}: a sweep is a whole value; write {key}=<value>,<value>")
     if options:
         for name in check_option(key, override.value(), options):
-            files.read(f"{key}/{name}")
+            if "hydra" in files.read(f"{key}/{name}"):
+                raise ConfigError(f"{key}={name}: its file sets `hydra`, which is fixed; remove that from the file")
     elif "None" in _parts(override.value()) and not re.search("""['"]None['"]""", line):
         raise ConfigError(f"{line}: nothing is written null: {line.replace('None', 'null')}")
 

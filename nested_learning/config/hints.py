@@ -101,7 +101,8 @@ def _last(key: str) -> str:
 def _full_keys(values: Any, parent: str = "", shown: str = "") -> Iterator[tuple[str, str]]:
     """Yield the full names of all keys of nested mappings and lists, with elements of lists by number and by name."""
     if isinstance(values, dict):
-        for name, value in values.items():
+        for key, value in values.items():
+            name = str(key)
             yield full_key(parent, name), full_key(shown, name)
             yield from _full_keys(value, full_key(parent, name), full_key(shown, name))
     elif isinstance(values, list):

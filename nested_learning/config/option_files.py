@@ -28,7 +28,8 @@ class OptionFiles:
 
     def options(self, group: str) -> list[str]:
         """Return the names of the options of `group` ("" for the root); an unknown group has none."""
-        return sorted({path.stem for folder in self.folders for path in (folder / group).glob("*.yaml")})
+        paths = [path for folder in self.folders for path in (folder / group).glob("*.yaml")]
+        return sorted({path.stem for path in paths if path.is_file()})
 
     def find(self, name: str) -> Path | None:
         """Return the file of an option such as `model/hope`, or None."""
@@ -41,7 +42,8 @@ class OptionFiles:
             return {}
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        # brackets may be nested deeper than Python's stack
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             # yaml's message spans several lines
             raise ConfigError(f"{shown(path)}: not YAML: {' '.join(str(error).split())}") from error
         if not isinstance(content, dict):

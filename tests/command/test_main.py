@@ -113,6 +113,7 @@ MISTAKES = {
     "a package that does not exist": ("--cfg job --package modle", ["--package modle", "model"]),
     "a package that Hydra does not know": ("--cfg all --package modle", ["modle"]),
     "completion of no shell": ("--shell-completion", ["install", "query"]),
+    "a sweep without its flag": ("sweep=models", ["sweep=models", "add -m"]),
     "a sweep to look at": ("-m seed=0,1 --cfg job", ["-m", "--cfg"]),
 }
 
@@ -148,6 +149,15 @@ FILES = {
     "no YAML": ("name: [hope\n", ["mine.yaml", "YAML"]),
     "an option of its own that does not exist": ("defaults: [hoep]\n", ["model/hoep"]),
     "an option that includes itself": ("defaults: [mine, _self_]\n", ["my: model=mine", "defaults"]),
+    "defaults that are no list": ("defaults: 3\n", ["model=mine", "defaults must be a list"]),
+    "defaults of nothing": ("defaults: [null]\n", ["model=mine", "NoneType"]),
+    "an override of no group": ("defaults: [hope, {override /modle: lstm}]\n", ["model=mine", "modle"]),
+    "a mapping in the place of a list": ("defaults: [hope, _self_]\nlevels: {}\n", ["model=mine", "Cannot merge"]),
+    "a reference that does not end": ("defaults: [hope, _self_]\ndim: ${\n", ["model=mine", "${"]),
+    "a key that is a number": ("defaults: [hope, _self_]\n1: 2\n", ["model.1: no such key"]),
+    "a key that is nothing": ("defaults: [hope, _self_]\nnull: 2\n", ["model=mine", "NoneType"]),
+    "brackets without end": (f"name: {'[' * 3000}\n", ["mine.yaml", "not YAML"]),
+    "settings of Hydra": ("name: hope\nhydra: {}\n", ["model=mine", "`hydra`"]),
     "options that include each other": ("defaults: [deep/back, _self_]\n", ["my: model=mine", "defaults"]),
 }
 
@@ -246,6 +256,39 @@ def test_a_key_of_other_options_is_answered_with_these(
 ) -> None:
     hint = suggest(key, default_values, [])
     assert hint.startswith("only ") and [option for option in options if option not in hint] == []
+
+
+SWEEPS = {
+    "variants: 3": "variants must be settings by name",
+    "variants: {a: 3}": "variants must be settings by name",
+    "variants: [a]": "variants must be settings by name",
+    "sweep: models": "names another sweep",
+    "seed: null": "seed=null",
+    "1: 2": "'1' is no key",
+    "variants: {a: {steps: 1}}\nsteps: 2": "steps: given twice",
+}
+
+
+@pytest.mark.parametrize("content", SWEEPS)
+def test_an_error_in_a_sweep_file_is_one_line(
+    content: str, empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty_folder / "my" / "sweep").mkdir(parents=True)
+    (empty_folder / "my" / "sweep" / "mine.yaml").write_text(content)
+    assert cli.main(["--config-dir", "my", "-m", "sweep=mine"]) == 2
+    err = capsys.readouterr().err
+    assert SWEEPS[content] in err and err.count("\n") == 1
+
+
+def test_only_files_are_options_and_only_of_groups_that_there_are(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (empty_folder / "my" / "experiment" / "folder.yaml").mkdir(parents=True)
+    (empty_folder / "my" / "zoo").mkdir()
+    (empty_folder / "my" / "zoo" / "lion.yaml").write_text("name: lion\n")
+    for given, words in (("experiment=folder", "no such option"), ("zoo=lion", "zoo: no such group")):
+        assert cli.main(["--config-dir", "my", given]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_the_last_of_two_values_wins_and_the_answer_says_so(capsys: pytest.CaptureFixture[str]) -> None:
