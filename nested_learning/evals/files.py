@@ -80,7 +80,10 @@ def table(name: str, metrics: dict[str, Metric]) -> Table:
         for key, each in metrics.items()
     ]
     columns = [number for number in range(len(heads)) if any(row[number] for row in rows)]
-    lines = Table(*(heads[number] for number in columns), title=name, title_justify="left")
+    lines = Table(title=name, title_justify="left")
+    for number in columns:
+        # a name that is cut could be that of another metric
+        lines.add_column(heads[number], overflow="fold", no_wrap=number > 0)
     for row in rows:
         lines.add_row(*(row[number] for number in columns))
     return lines

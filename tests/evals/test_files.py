@@ -41,3 +41,13 @@ def test_the_table_shows_every_metric():
     out = StringIO()
     Console(file=out, width=80).print(table("validation", REPORT.metrics))
     assert "loss" in out.getvalue() and "2.5000" in out.getvalue() and "0.1250" in out.getvalue()
+
+
+def test_on_a_narrow_terminal_names_are_whole_and_columns_without_values_are_left_out():
+    metrics = {f"niah_single_1/accuracy/{length}/37.5": Metric(9415045.25, None, 8, "higher") for length in (512, 1024)}
+    out = StringIO()
+    Console(file=out, width=44).print(table("niah", metrics))
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.getvalue().splitlines() if "│" in line]
+    assert "".join(name for name, _, _ in lines) == "".join(metrics)
+    assert [value for _, value, _ in lines if value] == ["9.415e+06"] * 2
+    assert "stderr" not in out.getvalue() and "chance" not in out.getvalue()
