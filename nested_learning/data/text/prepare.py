@@ -26,13 +26,16 @@ from nested_learning.data.text.shards import MANIFEST, Manifest, Shard, find_dam
 from nested_learning.data.tokenizers.choose_tokenizer import check_choice, make_tokenizer
 from nested_learning.data.tokenizers.tokenizer import FILE_NAME, Tokenizer
 from nested_learning.data.tokenizers.tokenizer_files import open_tokenizer
-from nested_learning.errors import ConfigError, DataError
+from nested_learning.errors import ConfigError, DataError, NestedLearningError
 from nested_learning.files import sync, write_atomic
 
 PROGRESS, LOCK = "progress.json", "lock"
 
 # characters encoded at a time. Shards end where a batch ends, so as an option it would change the bytes of the shards
 BATCH_CHARACTERS = 1 << 20
+
+# processes; more would be of no use, and far more cannot be started
+MOST_JOBS = 1024
 
 # where reading resumes: the index of an input, and how many of its documents were read
 Position = tuple[int, int]
@@ -65,8 +68,9 @@ class PrepareConfig:
             raise ConfigError(f"--val-fraction={self.val_fraction}: must lie between 0 and 1, e.g. --val-fraction=0.01")
         for name in ("train_characters", "shard_tokens", "jobs", "max_documents"):
             value = vars(self)[name]
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')}={value}: must be at least 1")
+            most = MOST_JOBS if name == "jobs" else 2**63 - 1
+            if value is not None and not 1 <= value <= most:
+                raise ConfigError(f"--{name.replace('_', '-')}={value}: must be from 1 to {most:,}")
 
 
 class Part(NamedTuple):
@@ -90,27 +94,42 @@ class TextBatch(NamedTuple):
 def prepare(folder: Path, config: PrepareConfig, log: Log = print) -> Manifest:
     """Write the token shards of `config` into `folder`, or resume an earlier call; return the manifest.
 
-    Raises ConfigError for a missing source or a folder with other contents, DataError for text that cannot be read.
+    Raises ConfigError for a missing source or a folder with other contents, DataError for text that cannot be read. A
+    folder that is new is then gone again, unless a part was finished.
     """
     inputs = find_inputs(config.sources)
     log(f"reading {_describe_inputs(inputs)}")
-    with _lock_folder(folder):
-        tokenizer = _prepare_tokenizer(folder, config, inputs)
-        made_with = _describe(config, inputs, tokenizer)
-        parts, is_intact = _read_parts(folder, made_with, log)
-        if (folder / MANIFEST).exists():
-            if is_intact:
-                log(f"already complete: {folder}")
-                return read_manifest(folder)
-            # the folder must not look complete while damaged shards are written again
-            (folder / MANIFEST).unlink()
-        done = parts[-1] if parts else Part((0, 0), 0, 0, [])
-        # recorded part by part: a kill loses at most the part that was being written
-        for part in _make_parts(folder, config, inputs, tokenizer, (done, len(parts))):
-            parts.append(part)
-            _write_parts(folder, made_with, parts)
-            log(_progress_line(parts))
-        return _finish(folder, made_with, parts)
+    parts: list[Part] = []
+    with _lock_folder(folder) as is_new:
+        try:
+            return _prepare_locked(folder, config, inputs, parts, log)
+        except NestedLearningError:
+            if is_new and not parts:
+                shutil.rmtree(folder)
+            raise
+
+
+def _prepare_locked(folder: Path, config: PrepareConfig, inputs: list[Input], parts: list[Part], log: Log) -> Manifest:
+    """Write or complete the shards; the finished parts are added to `parts`, which is empty."""
+    tokenizer = _prepare_tokenizer(folder, config, inputs)
+    made_with = _describe(config, inputs, tokenizer)
+    finished, is_intact = _read_parts(folder, made_with, log)
+    parts += finished
+    if (folder / MANIFEST).exists():
+        if is_intact:
+            log(f"already complete: {folder}")
+            return read_manifest(folder)
+        # the folder must not look complete while damaged shards are written again
+        (folder / MANIFEST).unlink()
+    # from here on the folder says what its tokenizer was made with
+    _write_parts(folder, made_with, parts)
+    done = parts[-1] if parts else Part((0, 0), 0, 0, [])
+    # recorded part by part: a kill loses at most the part that was being written
+    for part in _make_parts(folder, config, inputs, tokenizer, (done, len(parts))):
+        parts.append(part)
+        _write_parts(folder, made_with, parts)
+        log(_progress_line(parts))
+    return _finish(folder, made_with, parts)
 
 
 def _describe_inputs(inputs: list[Input]) -> str:
@@ -120,12 +139,16 @@ def _describe_inputs(inputs: list[Input]) -> str:
 
 
 @contextmanager
-def _lock_folder(folder: Path) -> Iterator[None]:
-    """Create the folder, lock it against other processes within the context, and remove unfinished files of a kill."""
-    # drafts are deleted below, so refuse any folder that was not created by an earlier call
-    if folder.exists() and any(folder.iterdir()) and not ((folder / LOCK).exists() or (folder / MANIFEST).exists()):
-        raise ConfigError(f"{folder}: exists and holds other files; give another folder")
+def _lock_folder(folder: Path) -> Iterator[bool]:
+    """Create the folder, lock it against other processes within the context, and remove unfinished files of a kill.
+
+    The context is whether the folder is new.
+    """
     try:
+        is_new = not folder.exists()
+        # drafts are deleted below, so refuse any folder that was not created by an earlier call
+        if not is_new and any(folder.iterdir()) and not ((folder / LOCK).exists() or (folder / MANIFEST).exists()):
+            raise ConfigError(f"{folder}: exists and holds other files; give another folder")
         folder.mkdir(parents=True, exist_ok=True)
         # the system releases this lock when the process dies, so a kill leaves no stale lock behind
         lock = FileLock(folder / LOCK)
@@ -139,14 +162,17 @@ def _lock_folder(folder: Path) -> Iterator[None]:
     try:
         for path in [*folder.glob(f"{DRAFT}*"), *folder.glob(".*.tmp")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        yield
+        yield is_new
     finally:
         lock.release()
 
 
 def _prepare_tokenizer(folder: Path, config: PrepareConfig, inputs: list[Input]) -> Tokenizer:
-    """Make the tokenizer, or open the one that an earlier call made: training it again would read the text again."""
-    if not (folder / FILE_NAME).exists():
+    """Make the tokenizer, or open the one that an earlier call made: training it again would read the text again.
+
+    Without a record of what it was made with, it may be another than the one that is wanted now.
+    """
+    if not ((folder / FILE_NAME).exists() and (folder / PROGRESS).exists()):
         documents = islice(_read_documents(inputs, config, (0, 0)), config.max_documents)
         # validation text must not influence the vocabulary
         texts = (text for text, _ in documents if text and not is_kept(text, config.val_fraction))

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nested_learning.data.text.documents import encoding_of, find_files, to_text
+from nested_learning.data.text.documents import as_data_error, encoding_of, find_files, to_text
 from nested_learning.data.text.json_lines import is_json_lines, is_unicode, numbered, parse_object
 from nested_learning.errors import ConfigError, DataError
 
@@ -82,10 +82,13 @@ def find_inputs(sources: Sequence[str]) -> list[Input]:
     """
     inputs = []
     for source in sources:
+        if source == HUB:
+            raise ConfigError(f"{source}: names no data set; {ALLOWED}")
         if source.startswith(HUB):
             inputs.append(Input(source, None))
             continue
-        files = [str(path) for path in without_notes(find_files(source))]
+        with as_data_error(source, ALLOWED):
+            files = [str(path) for path in without_notes(find_files(source))]
         if not files:
             raise ConfigError(f"{source}: no such file, or a folder without files; {ALLOWED}")
         inputs += [Input(name, Path(name).stat().st_size) for name in files]

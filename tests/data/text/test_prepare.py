@@ -23,7 +23,7 @@ from nested_learning.data.text.readers import Reader
 from nested_learning.data.text.shards import MANIFEST, Manifest, TokenStream, check, read_manifest
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.data.tokenizers.tokenizer_files import open_tokenizer
-from nested_learning.errors import ConfigError, DataError
+from nested_learning.errors import ConfigError, DataError, NestedLearningError
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "scripts" / "prepare_data.py"
@@ -292,7 +292,7 @@ def test_a_killed_encoding_process_is_an_error_with_its_fix(tmp_path: Path) -> N
     ("values", "message"),
     [
         ({"val_fraction": 0.0}, "--val-fraction=0.0"),
-        ({"shard_tokens": 0}, "--shard-tokens=0: must be at least 1"),
+        ({"shard_tokens": 0}, "--shard-tokens=0: must be from 1 to"),
         ({"jobs": 0}, "--jobs=0"),
         ({"tokenizer": "bpe"}, "--tokenizer=bpe: needs a vocabulary size"),
         ({"vocab_size": 300}, "--vocab_size=300: the byte tokenizer"),
@@ -319,3 +319,37 @@ def test_text_in_another_encoding_is_named_as_such_and_what_is_read_is_counted(t
 def test_an_empty_source_is_not_the_working_directory(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         make(tmp_path / "out", "")
+
+
+@pytest.mark.parametrize(
+    ("folder", "values", "message"),
+    [
+        ("file", {}, "file: cannot be created"),
+        ("x" * 300, {}, "cannot be created"),
+        ("new", {"sources": ["x" * 300]}, "cannot be read"),
+        ("new", {"sources": ["hf:"]}, "hf:: names no data set"),
+        ("new", {"tokenizer": "none.json"}, "--tokenizer=none.json: must be"),
+        ("new", {"reader": Reader(field="body")}, "no key 'body'"),
+        ("new", {"jobs": 10**11}, "--jobs=100000000000: must be from 1 to 1,024"),
+        ("new", {"shard_tokens": 2**63}, "--shard-tokens=9223372036854775808: must be from 1 to"),
+    ],
+)
+def test_what_cannot_be_prepared_leaves_no_folder(
+    tmp_path: Path, source: str, folder: str, values: dict[str, object], message: str
+) -> None:
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(NestedLearningError, match=message):
+        make(tmp_path / folder, source, **values)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_another_tokenizer_than_that_of_a_killed_call_is_made_or_refused(tmp_path: Path, source: str) -> None:
+    make(tmp_path / "byte", source)
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / "lock").touch()
+    # a kill after the tokenizer was written and before anything else was
+    (killed / "tokenizer.json").write_bytes((tmp_path / "byte" / "tokenizer.json").read_bytes())
+    manifest = make(killed, source, tokenizer="bpe", vocab_size=300)
+    assert open_tokenizer(killed).vocab_size == 300
+    assert open_tokenizer(killed).fingerprint == manifest.tokenizer
