@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,7 +19,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nested_learning.command.checkpoint_defaults import use_run_defaults, use_run_shape
+from nested_learning.command.checkpoint_defaults import RUN_KEYS, use_run_defaults, use_run_shape
 from nested_learning.command.overrides import MAX_JOBS, check_option, parse, swept_values
 from nested_learning.config.hints import takes_list
 from nested_learning.config.option_files import ROOT, OptionFiles
@@ -139,12 +140,15 @@ def _load(files: OptionFiles, overrides: Mapping[str, Override]) -> Config:
     result, typed = _set(values, given.values())
     trains = OmegaConf.select(result, "phase.name") == "train"
     origin = "branch_from" if trains else "checkpoint"
+    from_run: dict[str, str] = {}
     if isinstance(result[origin], str):
         chosen = [override.key_or_group for override in groups.values()]
+        file = f"{Path(result[origin]) / 'config.yaml'}, perhaps of another version of nested_learning"
+        from_run = {key: file for key in RUN_KEYS if key not in chosen}
         result, typed = _set(use_run_defaults(values, chosen, origin, result[origin]), given.values())
     elif trains and isinstance(result["stack_from"], str):
         result, typed = _set(use_run_shape(values, result["stack_from"]), given.values())
-    config = load_config(result, lambda key: _origin(files, typed, choices, key))
+    config = load_config(result, lambda key: _origin(files, typed, choices, from_run, key))
     settings = {key: override.value() for key, override in zip(typed, given.values(), strict=True)}
     refuse_unread(config, {override.key_or_group: override.value() for override in groups.values()} | settings)
     return config
@@ -215,11 +219,13 @@ def _compose(files: OptionFiles, lines: list[str]) -> Any:
         raise ConfigError(f"an option file cannot be read: {' '.join(str(error).split())}") from error
 
 
-def _origin(files: OptionFiles, typed: Sequence[str], choices: Any, key: str) -> str:
-    """Return where `key` was set: on the command line (whose keys are `typed`), or in which option file."""
+def _origin(files: OptionFiles, typed: Sequence[str], choices: Any, from_run: Mapping[str, str], key: str) -> str:
+    """Return where `key` was set: on the command line (whose keys are `typed`), in a run, or in which option file."""
     if any(f"{key}.".startswith(f"{given}.") or given.startswith(f"{key}.") for given in typed):
         return "on the command line"
     group, _, rest = key.partition(".")
+    if group in from_run:
+        return from_run[group]
     chosen = {f"experiment/{choices['experiment']}": ""} if "experiment" in choices else {}
     if group in LISTED:
         option = rest.partition(".")[0]

@@ -9,7 +9,7 @@ from nested_learning.command.checkpoint_defaults import use_run_defaults, use_ru
 from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
 from nested_learning.config.schema import Config, to_yaml
-from nested_learning.errors import CheckpointError
+from nested_learning.errors import CheckpointError, ConfigError
 
 FILES = open_option_files(None)
 
@@ -35,6 +35,16 @@ def test_model_data_and_seed_come_from_the_run_and_nothing_else(run: Path) -> No
     config = load("phase=eval", f"checkpoint={run}")
     assert (config.model.name, config.model.dim, config.data.val_rows, config.seed) == ("titans_lmm", 64, 32, 7)
     assert config.sampling.num_tokens == 200
+
+
+def test_a_key_that_another_version_wrote_is_found_in_the_run_that_has_it(run: Path, tmp_path: Path) -> None:
+    written = yaml.safe_load((run / "config.yaml").read_text())
+    written["model"]["of_another_version"] = 1
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(written))
+    with pytest.raises(ConfigError, match=rf"model\.of_another_version: no such key \({tmp_path}/config.yaml, perhaps"):
+        load("phase=eval", f"checkpoint={tmp_path}")
+    with pytest.raises(ConfigError, match=r"model\.mine: no such key \(on the command line\)"):
+        load("phase=eval", f"checkpoint={run}", "model.mine=1")
 
 
 def test_single_keys_of_the_command_line_replace_those_of_the_run(run: Path) -> None:
