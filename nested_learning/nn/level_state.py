@@ -10,6 +10,10 @@ from nested_learning.ops.rules import RULES
 from nested_learning.ops.rules.functions import FUNCTIONS
 from nested_learning.shapes import Float, Tensor
 
+# the largest change of a level's matrix: its root mean square, in units of 1 / sqrt(inputs), about that of the weights
+# that it is added to
+MAX_CHANGE = 8.0
+
 
 class MLPWeights(NamedTuple):
     """The two matrices of a level, or changes of them, for each row of the batch."""
@@ -134,6 +138,16 @@ def write_gradient(state: LevelState, gradient: MLPWeights) -> LevelState:
         return state._replace(fast=fast, writes=state.writes + 1, surprise=state.surprise + surprise)
 
 
+def limit_change(matrix: Float[Tensor, "b o i"]) -> Float[Tensor, "b o i"]:
+    """Return the change of each row, shortened where it is longer than `MAX_CHANGE` allows; most are as they were.
+
+    The two matrices of a level multiply each other. Where the rate is too large for a period, each update goes further
+    past its target than the one before, and without a limit the numbers would overflow.
+    """
+    largest = MAX_CHANGE**2 * matrix.shape[1]
+    return matrix * (largest / matrix.square().sum((1, 2), keepdim=True).clamp(min=largest)).sqrt()
+
+
 def norm(weights: MLPWeights) -> Float[Tensor, "b"]:
     """Return the norm of both matrices together, of each row."""
     return (weights.up.square().sum((1, 2)) + weights.down.square().sum((1, 2))).sqrt()
@@ -157,7 +171,7 @@ def _with_inputs(fast: FastWeights, inputs: LevelInputs) -> FastWeights:
 
 
 def _update(fast: FastWeights, clock: Context) -> FastWeights:
-    """Update once by the rule of `clock`, and reset the gradient and the inputs."""
+    """Update once by the rule of `clock`, limit the change, and reset the gradient and the inputs."""
     rule, options = FUNCTIONS[clock.rule], dict(clock.options)
     matrices, states = [], []
     for index in range(2):
@@ -171,7 +185,7 @@ def _update(fast: FastWeights, clock: Context) -> FastWeights:
             **options,
             **x,
         )
-        matrices.append(matrix)
+        matrices.append(limit_change(matrix))
         states.append(state)
     zeros = MLPWeights(*(torch.zeros_like(matrix) for matrix in fast.delta))
     inputs = None if fast.inputs is None else LevelInputs(*(torch.zeros_like(x) for x in fast.inputs))

@@ -10,6 +10,7 @@ import nested_learning
 from nested_learning import tree
 from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
+from nested_learning.nn.level_state import LevelState
 
 SIZES = ("model.dim=32", "model.num_layers=1", "model.num_heads=2")
 # the bound of the state's numbers, far above what a memory that follows its targets holds
@@ -29,21 +30,21 @@ MODELS = {
 
 
 def read(tokens, *line):
-    """Read one row of tokens with an untouched model; return the logits and the numbers of the state."""
+    """Read one row of tokens with an untouched model; return the logits and the state."""
     model = make_job(open_option_files(None), [*SIZES, *line]).config.model.build(257, seed=0).eval()
     state, parts = model.init_state(1), []
     with torch.no_grad():
         for part in tokens[None].split(1024, 1):
             logits, state = model(part, state)
             parts.append(logits)
-    return torch.cat(parts, 1), tree.leaves(state)
+    return torch.cat(parts, 1), state
 
 
 def assert_bounded(tokens, *line):
     logits, state = read(tokens, *line)
     assert torch.isfinite(logits).all()
     # a comparison that is false for NaN
-    assert all(bool((leaf.abs() < BOUND).all()) for leaf in state)
+    assert all(bool((leaf.abs() < BOUND).all()) for leaf in tree.leaves(state))
 
 
 # one key for all tokens, written at the largest rate: every write of a chunk goes in the same direction
@@ -51,6 +52,16 @@ def assert_bounded(tokens, *line):
 def test_a_deep_memory_stays_bounded_where_every_token_is_the_same(name):
     line = (f"model={name}", *MODELS[name], "model.memory.max_rate=1", "model.memory.rate=one")
     assert_bounded(torch.full((256,), 97), *line, f"model.memory.depth={3 if name == 'hope' else 2}")
+
+
+@pytest.mark.parametrize("rule", ["gd", "momentum, momentum: 0.9", "adamw, betas: [0.9, 0.9], eps: 1e-8"])
+def test_the_change_of_a_level_stays_bounded_at_a_rate_that_is_too_large(rule):
+    clock = f"{{rule: {rule}, lr: 1, signal: local, gradient: through}}"
+    line = ("model=hope_attention", f"model.levels=[{{name: fast, period: 16, context: {clock}}}]")
+    logits, state = read(torch.arange(256), *line)
+    assert torch.isfinite(logits).all()
+    (level,) = tree.nodes(LevelState, state)
+    assert all(bool((matrix.abs() < BOUND).all()) for matrix in level.delta())
 
 
 @pytest.mark.slow
