@@ -26,6 +26,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "tokens": {"path": "shards"},
     "babilong": {"path": "en-10k"},
     "classes": {"path": "labelled.jsonl", "num_tasks": 2},
+    "rows": {"path": "rows.jsonl", "vocab_size": 64},
     "sequence": {"sources": {"a": TEXT, "b": {"name": "stdlib"}}},
     "mixture": {"sources": {"a": TEXT}, "weights": {"a": 1}},
 }

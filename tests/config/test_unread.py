@@ -83,6 +83,7 @@ UNREAD = {
     "data=needles": {"data.path": NEITHER},
     "data=classes data.path=x data.is_joint=true": {"data.replay": "is_joint", "data.val_per_label": None},
     "data=classes data.path=x data.validation_path=y": {"data.val_per_label": "validation_path", "data.replay": None},
+    "data=rows data.path=x data.vocab_size=9 data.validation_path=y": {"data.val_fraction": "validation_path"},
     "launcher=submitit launcher.cluster=local": {"launcher.partition": "slurm", "launcher.nodes": None},
     "launcher=submitit": {"launcher.partition": None},
 }

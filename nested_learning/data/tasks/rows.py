@@ -52,6 +52,10 @@ class RowsConfig(DataConfig):
                 f"data.val_fraction={self.val_fraction}: must lie between 0 and 1, e.g. data.val_fraction=0.1"
             )
 
+    def unread(self) -> dict[str, str]:
+        """Return the keys that these settings do not read, each with the reason."""
+        return {} if self.validation_path is None else {"val_fraction": "data.validation_path brings the rows"}
+
     def require_files(self, key: str = "data") -> None:
         """Raise DataError for a file that is missing."""
         for option, path in (("path", self.path), ("validation_path", self.validation_path)):
