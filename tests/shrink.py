@@ -32,7 +32,6 @@ READING = {"sample": ["device=cpu", "sampling.num_tokens=2"], "export": []}
 # experiments for many GPUs and prepared data
 LADDER = ("pilot", "mid", "target")
 ONE_PROCESS = [
-    "plan.num_gpus=1",
     "world.parallel=ddp",
     "world.shards=null",
     "micro_batches=null",
@@ -50,6 +49,8 @@ def shrink(arguments: list[str]) -> list[str]:
         tiny = [*READING.get(given["phase"], ["device=cpu"]), *(size for pack in packs for size in EVALS.get(pack, ()))]
     elif given.get("experiment") in LADDER:
         tiny = [*RUN, *MODEL, *ONE_PROCESS, *DATA["text"], "data=text", "data.path=text.py", "objective.chunk=16"]
+        if given.get("dry_run") == "true":
+            tiny.append("plan.num_gpus=1")
     elif "experiment" in given:
         tiny = [*RUN, "data.batch_size=2", "data.val_rows=2"]
     else:
