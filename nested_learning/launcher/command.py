@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nested_learning.files import write_atomic
 from nested_learning.launcher.protocol import Task
+from nested_learning.signals import INTERRUPTED
 
 JOBS, LOGS = "jobs", "logs"
 
@@ -37,6 +38,9 @@ def describe_end(status: int, log: Path) -> str:
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if status == INTERRUPTED and any(lines):
+        # where the job is saved
+        return [line for line in lines if line][-1]
     if status > 0 and said:
         return said[-1]
     how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"

@@ -234,7 +234,10 @@ class Trial:
 
 def count_lines(folder: Path) -> int:
     """Count the lines of metrics and answers in the runs of `folder`."""
-    return sum(path.read_bytes().count(b"\n") for path in (folder / "runs").rglob("*.jsonl"))
+    runs = folder / "runs" / "a"
+    # not below: the drafts of checkpoints come and go there
+    paths = [*runs.glob("*.jsonl"), *runs.glob("evals/*.jsonl"), *runs.glob("seed*/*.jsonl")]
+    return sum(path.read_bytes().count(b"\n") for path in paths)
 
 
 def children_of(pid: int) -> list[int]:

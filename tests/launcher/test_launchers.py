@@ -57,6 +57,27 @@ def test_a_killed_job_stops_no_other(shell: None, tmp_path: Path) -> None:
     assert (logs / "odd.log").read_text() == "x\n"
 
 
+def test_a_sweep_that_is_interrupted_stops_its_jobs_waits_until_they_have_saved_and_starts_no_other(
+    shell: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "trap 'sleep 0.2; touch {0}.saved; exit 130' TERM; touch {0}; while :; do sleep 0.01; done"
+    two, three, four = (tmp_path / name for name in ("two", "three", "four"))
+    work = tasks(one="exit 0", two=line.format(two), three=line.format(three), four=f"touch {four}")
+    outcomes = launcher("launcher=joblib", "launcher.n_jobs=2").launch(work, tmp_path)
+    assert next(outcomes).task.name == "one"
+    deadline = time.monotonic() + 60
+    while not (two.exists() and three.exists()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    outcomes.close()
+    assert all(each.with_suffix(".saved").exists() for each in (two, three)) and not four.exists()
+    assert "stopping the jobs that run: 2; each saves first" in capsys.readouterr().out
+
+
+def test_a_job_that_was_interrupted_alone_says_where_it_is_saved(shell: None, tmp_path: Path) -> None:
+    work = tasks(saved="echo step 3; echo 'stopped at step 3 of 6, saved in x' >&2; exit 130")
+    assert ends(launcher("launcher=joblib"), work, tmp_path) == {"saved": "stopped at step 3 of 6, saved in x"}
+
+
 def test_jobs_run_at_the_same_time_with_one_gpu_each(shell: None, tmp_path: Path) -> None:
     # each waits until the other has started
     line = "touch {0}; n=0; while [ ! -e {1} ] && [ $n -lt 500 ]; do sleep 0.02; n=$((n+1)); done; [ -e {1} ]"
