@@ -36,7 +36,7 @@ REPORT = ROOT / "reports" / "signals.md"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 SMALL = "model=transformer model.dim=16 model.num_layers=1 model.num_heads=1 data=copy data.length=4 data.batch_size=2"
 SMALL += " data.val_rows=4 device=cpu backend=eager steps=60 save_every=10 val_every=7 log_every=1 out=runs name=a"
-TORCHRUN = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node=2", "--master-port=0"]
+TORCHRUN = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node=2"]
 SECONDS = 120.0
 
 
