@@ -28,7 +28,7 @@ class MixtureConfig(CombinedConfig):
                 f"{', '.join(self.sources)}; give 'data.weights={{{','.join(f'{name}:1' for name in self.sources)}}}'"
             )
         for name, weight in self.weights.items():
-            is_weight = 0 < weight <= sum(self.weights.values()) < math.inf
+            is_weight = 1e-100 < weight <= sum(self.weights.values()) < math.inf
             if not (is_weight and apportion(self.weights, EPOCH_ROWS)[name]):
                 raise ConfigError(
                     f"data.weights.{name}={weight}: must be positive and give at least one row in {EPOCH_ROWS}; "

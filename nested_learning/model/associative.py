@@ -58,7 +58,7 @@ class MemoryDesignConfig:
         for key in ("depth", "chunk"):
             if vars(self)[key] < 1:
                 raise ConfigError(f"model.memory.{key}={vars(self)[key]} must be at least 1")
-        if not (0 < self.max_rate < math.inf and 0 < self.expansion < math.inf):
+        if not (0 < self.max_rate < math.inf and 0 < self.expansion < 2**31):
             raise ConfigError(
                 f"model.memory.max_rate={self.max_rate} and model.memory.expansion={self.expansion} must be above 0"
             )

@@ -52,9 +52,9 @@ class ModelConfig(ABC):
                 f"model.dim={self.dim} must be an even multiple of model.num_heads={self.num_heads}; "
                 f"try model.dim={2 * self.num_heads * max(1, round(self.dim / self.num_heads / 2))}"
             )
-        if not 8 <= self.expansion * self.dim < math.inf:
+        if not 8 <= self.expansion * self.dim < 2**31:
             raise ConfigError(
-                f"model.expansion={self.expansion} must give at least 8 hidden units; try model.expansion=2"
+                f"model.expansion={self.expansion} must give 8 to 2^31 hidden units; try model.expansion=2"
             )
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"model.dropout={self.dropout} must be at least 0 and below 1; try model.dropout=0.1")

@@ -90,11 +90,10 @@ def factor(schedule: ScheduleConfig, done: Extent, run: Extent) -> float:
     et al., arXiv 2404.06395, section 4; cosine is Loshchilov and Hutter, arXiv 1608.03983, equation 5.
     """
     at, end = (done.tokens, run.tokens) if schedule.unit == "tokens" else (done.steps, run.steps)
-    if schedule.unit == "share":
-        warmup, stable = round(schedule.warmup * end), round((1 - schedule.decay) * end)
-    else:
-        warmup, stable = round(schedule.warmup), end - round(schedule.decay)
-    at, begin = min(at, end), stable if schedule.kind == "wsd" else warmup
+    unit = end if schedule.unit == "share" else 1
+    at, warmup = min(at, end), round(schedule.warmup * unit)
+    # only wsd reads the decay
+    begin = round(end - schedule.decay * unit) if schedule.kind == "wsd" else warmup
     if at <= warmup:
         return schedule.start + (1 - schedule.start) * at / warmup
     if schedule.kind == "constant" or at <= begin:
