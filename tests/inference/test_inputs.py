@@ -177,7 +177,7 @@ def test_only_tokens_of_the_vocabulary_have_a_text(session, tokens):
         ({"policy": 3}, "policy=3"),
         ({"policy": "onlin"}, "memory=onlin"),
         ({"policy": MemoryConfig(name="memorize")}, "MemorizeConfig"),
-        ({"policy": memorize_policy}, "policy="),
+        ({"policy": print}, "policy="),
     ],
     ids=str,
 )
