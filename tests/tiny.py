@@ -40,6 +40,13 @@ def tiny(folder: Path, **given: Any) -> Config:
     return make_job(open_option_files(None), lines).config
 
 
+def reading(run: Path, phase: str, **given: Any) -> Config:
+    """Configure a `phase` that reads the trained `run`; `given` overrides, `__` stands for a dot."""
+    values: dict[str, Any] = {"phase": phase, "checkpoint": run}
+    lines = [f"{key.replace('__', '.')}={value}" for key, value in (values | given).items()]
+    return make_job(open_option_files(None), lines).config
+
+
 def memorize_policy(**given: Any) -> MemorizeConfig:
     """Return the default memorize policy with the options in `given` replaced."""
     return MemorizeConfig(**(open_option_files(None).read("memory/memorize") | given))

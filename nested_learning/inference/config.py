@@ -130,5 +130,11 @@ class SamplingConfig:
         for name in ("num_tokens", "temperature", "top_k"):
             if not 0 <= vars(self)[name] < math.inf:
                 raise ConfigError(f"sampling.{name}={vars(self)[name]}: must be 0 or more, e.g. sampling.{name}=0")
+        # scores are divided by it in float32
+        if 0 < self.temperature < 1e-6:
+            raise ConfigError(
+                f"sampling.temperature={self.temperature}: must be 0 or at least 1e-6; sampling.temperature=0 takes "
+                "the likeliest token"
+            )
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"sampling.top_p={self.top_p}: must be above 0 and at most 1, e.g. sampling.top_p=0.9")

@@ -314,7 +314,7 @@ def test_a_pattern_sweeps_over_the_options_that_match() -> None:
     assert [job.swept["optim"] for job in jobs] == ["dgd", "m3", "muon"]
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), TypeError("a\nb"), RecursionError(), OSError("gone"), MemoryError()])
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError("a\nb"), RecursionError(), OSError("gone")])
 def test_a_fault_of_the_program_is_one_line_and_a_file_to_report(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from shared import damage
-from tiny import tiny, write_text
+from tiny import reading, tiny, write_text
 
 from nested_learning import NestedModel, Session
 from nested_learning.command import main as cli
@@ -29,7 +29,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
     directory = train(config).directory
     assert directory is not None
-    export(tiny(folder, model="hope", phase="export", checkpoint=directory))
+    export(reading(directory, "export"))
     return directory, directory / "export"
 
 

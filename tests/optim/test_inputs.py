@@ -47,7 +47,7 @@ def by_hand(w: torch.Tensor, x: torch.Tensor, lr: float = 0.1) -> torch.Tensor:
 def test_a_model_is_hooked_only_for_rules_that_read_inputs(name, tmp_path):
     parts = build(tiny(tmp_path, optim=name), ALONE)
     assert hooks(parts.model) == len(parts.optimizer.inputs)
-    assert bool(parts.optimizer.inputs) == (name == "dgd")
+    assert bool(parts.optimizer.inputs) == (name in ("dgd", "nl_l2_precond"))
 
 
 def test_the_optimizer_makes_the_update_of_the_rule_on_the_inputs_of_the_layer():

@@ -50,7 +50,7 @@ def test_the_report_on_ablations_has_means_over_seeds_and_marks_significant_diff
     (folder / "results.csv").write_text("\n".join(rows))
     page = ablations.write_ablations(tmp_path / "runs", tmp_path / "reports/ablations.md", tmp_path / "reports/figures")
     text = page.read_text()
-    assert "| full | 1,234 | 3.0000 ± 0.0000 | 3.5000 | 6.2500 | 3 | 30 ± 0 |" in text
+    assert "| full | 1,234 | 3.0000 ± 0.0000 | 3.5000 (1 of 3 runs) | 6.2500 (1 of 3 runs) | 3 | 30 ± 0 |" in text
     assert "| window | 1,234 | 2.0100 ± 0.0058 | - | - | 3 | 30 ± 0 |" in text
     (apart,) = [line for line in text.splitlines() if "**apart**" in line]
     assert apart.startswith("- full - window: +0.9900 [")

@@ -28,6 +28,7 @@ PAIRS = [
     ("hope", "mixed_muon"),
     ("titans_lmm", "mixed_muon_large"),
     ("hope_attention", "dgd"),
+    ("retnet", "nl_l2_precond"),
 ]
 ALL = [(model, optim) for model in sorted(CHOICES["model"]) for optim in sorted(CHOICES["optim"])]
 OTHERS = [pytest.param(*pair, marks=pytest.mark.slow) for pair in ALL if pair not in PAIRS]

@@ -57,7 +57,8 @@ def read_generation(arguments: Mapping[str, Any]) -> Generation:
         )
     temperature = 1.0 if temperature is None else temperature
     _require("do_sample", does_sample, "true or false", isinstance(does_sample, bool))
-    _require("temperature", temperature, "0 or more", _is_number(temperature) and 0 <= temperature < math.inf)
+    is_allowed = _is_number(temperature) and (temperature == 0 or 1e-6 <= temperature < math.inf)
+    _require("temperature", temperature, "0, or 1e-6 and more", is_allowed)
     # -1 keeps all tokens in other libraries
     _require("top_k", top_k, "a whole number, 0 or more", type(top_k) is int and top_k >= -1)
     _require("top_p", top_p, "above 0 and at most 1", _is_number(top_p) and 0 < top_p <= 1)

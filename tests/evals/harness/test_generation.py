@@ -47,8 +47,8 @@ def test_arguments_of_common_tasks_are_understood(arguments: dict[str, object], 
             for value in (0, -1, 2.5, "8", True, [8])
         ),
         *(
-            ({"temperature": value}, "temperature=.* must be 0 or more")
-            for value in (-1, math.nan, math.inf, "hot", [1])
+            ({"temperature": value}, "temperature=.* must be 0, or 1e-6 and more")
+            for value in (-1, 1e-9, math.nan, math.inf, "hot", [1])
         ),
         *(({"top_k": value}, "top_k=.* must be a whole") for value in (-2, 0.5, "5")),
         *(({"top_p": value}, "top_p=.* must be above 0") for value in (0, 1.1, math.nan, "all")),

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 import torch
-from tiny import tiny, trace
+from tiny import reading, tiny, trace
 
 from nested_learning.data.tokenizers.tokenizer import ByteTokenizer
 from nested_learning.errors import ConfigError
@@ -128,7 +128,7 @@ def test_levels_that_learn_online_log_their_rank_next_to_the_validation_metrics(
 
 def test_an_evaluation_writes_a_report_records_and_a_plot(tmp_path):
     trained = run(tiny(tmp_path, model="titans_lmm", steps=1)).directory
-    config = tiny(tmp_path, model="titans_lmm", phase="eval", checkpoint=trained, evals="[memory]")
+    config = reading(trained, "eval", device="cpu", evals="[memory]")
     config.evals["memory"].num_rows = 3
     run_eval(config)
     report = json.loads((trained / "evals/memory.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rule_oracle import Oracle, answering
 from shared import shared
-from tiny import memorize_policy, tiny
+from tiny import memorize_policy, reading, tiny
 
 from nested_learning.data.tasks.needle_tasks import TASKS
 from nested_learning.data.tasks.needles import NeedlesConfig, all_words
@@ -231,10 +231,8 @@ def test_a_task_that_needs_books_requires_their_path(tmp_path: Path) -> None:
 def test_evaluating_a_run_writes_its_heat_map(tmp_path: Path) -> None:
     trained = train.run(tiny(tmp_path, data="needles", data__seq_len=110, data__min_length=100, name="a"))
     pack = {"lengths": [120], "depths": [0, 100], "num_examples": 1, "num_generated": 2}
-    config = tiny(
-        tmp_path, data="needles", data__seq_len=110, data__min_length=100, phase="eval", evals="[niah]", steps=6,
-        checkpoint=trained.directory, **{f"evals__niah__{key}": value for key, value in pack.items()},
-    )  # fmt: skip
+    settings = {f"evals__niah__{key}": value for key, value in pack.items()}
+    config = reading(trained.directory, "eval", device="cpu", evals="[niah]", **settings)
     result = evaluation.run(config)
     assert result.metrics["niah/niah_single_1/accuracy/120/100"] in (0.0, 1.0)
     written = {path.name for path in (tmp_path / "runs/a/evals").iterdir()}

@@ -191,7 +191,7 @@ def test_a_model_of_another_task_is_refused_in_one_line(tmp_path, pack, data, pr
 
 def test_rows_with_tokens_outside_the_vocabulary_are_refused(tmp_path):
     context = ctx(tmp_path, RECALL)
-    with pytest.raises(ConfigError, match=r"has 35 tokens, which are not text; the model was trained on 34"):
+    with pytest.raises(ConfigError, match=r"has 35 tokens, and the model was trained on a task of 34"):
         PACKS["recall"][1].examples(replace(context, data=replace(RECALL, num_values=9)))
 
 
