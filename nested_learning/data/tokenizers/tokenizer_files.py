@@ -57,12 +57,12 @@ def read_tokenizer(path: str, option: str = "data.tokenizer") -> Tokenizer:
     Raises ConfigError for a path without a tokenizer, DataError for a file that is not a byte-level tokenizer.
     """
     file, read = _find(path, option)
-    return _open(file, lambda file: _try_out(read(file)))
+    return open_as(file, lambda file: _try_out(read(file)))
 
 
 def open_tokenizer(directory: Path) -> Tokenizer:
     """Open the tokenizer that `save` wrote into `directory`. Raises DataError when it is missing or damaged."""
-    return _open(directory / FILE_NAME, _read_json)
+    return open_as(directory / FILE_NAME, _read_json)
 
 
 def _find(path: str, option: str) -> tuple[Path, Callable[[Path], Tokenizer]]:
@@ -80,7 +80,8 @@ def _find(path: str, option: str) -> tuple[Path, Callable[[Path], Tokenizer]]:
     raise ConfigError(f"{option}={path}: no tokenizer in this folder; it must be {ALLOWED}")
 
 
-def _open(path: Path, read: Callable[[Path], Tokenizer]) -> Tokenizer:
+def open_as(path: Path, read: Callable[[Path], Tokenizer]) -> Tokenizer:
+    """Return what `read` makes of the file `path`. Raises DataError, with the path, where it has other contents."""
     try:
         return read(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
