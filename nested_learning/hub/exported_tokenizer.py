@@ -12,6 +12,8 @@ from nested_learning.data.tokenizers.words import WordTokenizer
 from nested_learning.errors import CheckpointError, ConfigError, DataError
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
+# what `tokenizer.save_pretrained` of transformers writes
+FILES = (FILE_NAME, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 
 # the words of words.py, in a regular expression of `tokenizers`
 WORDS = r" ?[\p{L}\p{Nl}\p{No}]+"
@@ -41,7 +43,7 @@ def write_exported(tokenizer: Tokenizer, directory: Path) -> None:
     }
     _write(directory / FILE_NAME, saved)
     # split: the name of a special token in a text is ordinary text
-    known = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": end, "eos_token": end}
+    known: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": end, "eos_token": end}
     known |= {"split_special_tokens": True, "clean_up_tokenization_spaces": False}
     _write(directory / TOKENIZER_CONFIG, known)
 
@@ -102,6 +104,9 @@ def _definition(tokenizer: Tokenizer) -> dict[str, Any]:
 def _from_definition(name: str, saved: dict[str, Any]) -> Tokenizer:
     """Return the tokenizer called `name` whose definition is `saved`. Raises DataError for another one."""
     if name == WordTokenizer.name:
+        extra = [each["content"] for each in saved["added_tokens"] if not each["special"]]
+        if extra:
+            raise DataError(f"has the added token {extra[0]!r}, which is not one of the model; save it without")
         ids: dict[str, int] = saved["model"]["vocab"]
         words = [token.removeprefix(MARK) for token in sorted(ids, key=ids.__getitem__) if token.startswith(MARK)]
         return WordTokenizer([word.decode() for word in from_letters(words)])

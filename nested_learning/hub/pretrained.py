@@ -1,13 +1,15 @@
 """A trained model as a directory to share: `phase=export` writes it, `NestedModel.from_pretrained` reads it.
 
-The directory has the layout of Hugging Face's: config.json, model.safetensors, tokenizer.json (which
-`transformers.AutoTokenizer` reads too), tokenizer_config.json, a model card in README.md, and
-hashes.json with the sha256 of all files but the card.
+The directory has the layout of Hugging Face's, whose tools may write into it: config.json, model.safetensors,
+tokenizer.json (which `transformers.AutoTokenizer` reads too), tokenizer_config.json, a model card in README.md, and
+hashes.json with the sha256 of the weights and of what this project reads in config.json. The tokenizer has a
+fingerprint there.
 """
 
 import json
 import shutil
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,15 @@ from torch import nn
 
 from nested_learning import checkpoint, tree
 from nested_learning.config.schema import read_model
-from nested_learning.data.tokenizers.bpe import BpeTokenizer
-from nested_learning.data.tokenizers.byte_letters import BYTES
-from nested_learning.data.tokenizers.tokenizer import END_TEXT, FILE_NAME, ByteTokenizer, Tokenizer
-from nested_learning.data.tokenizers.tokenizer_files import open_tokenizer
+from nested_learning.data.tokenizers.tokenizer import FILE_NAME, Tokenizer
 from nested_learning.errors import CheckpointError, ConfigError, DataError
 from nested_learning.files import hash_file, sync
+from nested_learning.hub.exported_tokenizer import (
+    FILES,
+    about_tokenizer,
+    open_exported,
+    write_exported,
+)
 from nested_learning.inference.config import MemoryConfig
 from nested_learning.inference.inputs import to_path, to_tokens
 from nested_learning.inference.session import Session
@@ -34,7 +39,8 @@ from nested_learning.version import __version__
 from nested_learning.world.joining import pick_device
 
 CONFIG, MODEL, CARD, HASHES = "config.json", "model.safetensors", "README.md", "hashes.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
+# the name in hashes.json of the part of config.json that this project reads
+NESTED = "config.json: nested"
 MODEL_TYPE = "nested_learning"
 
 
@@ -62,8 +68,8 @@ class NestedModel(nn.Module):
                 f"{directory}: no exported model; python train.py phase=export checkpoint=<run> makes one "
                 "(a run itself is opened by Session.open)"
             )
-        _verify(directory)
         nested = _read_config(directory)
+        _verify(directory, nested)
         try:
             options = read_model(nested["model"])
         except ConfigError as error:
@@ -77,22 +83,31 @@ class NestedModel(nn.Module):
             raise CheckpointError(f"{directory / MODEL}: unreadable ({error}); export it again") from error
         own = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
         checkpoint.fill_model(directory / MODEL, own, model, directory / CONFIG)
-        tokenizer = _open_tokenizer(directory, nested["tokenizer"])
+        tokenizer = None if nested["tokenizer"] is None else open_exported(directory, nested["tokenizer"])
         return cls(options, model.to(torch_device), tokenizer, nested["about"]).eval()
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write the directory `path`, atomically; raise ConfigError when it exists or cannot be written."""
+        """Write the directory `path`, atomically; an export of this architecture there is replaced.
+
+        Files that other tools wrote next to it stay. Raises ConfigError when `path` holds anything else, or cannot be
+        written.
+        """
         target = to_path(path)
-        if target.exists():
-            raise ConfigError(f"{target}: exists already; give another directory")
-        draft = target.with_name(f".{target.name}.draft")
+        self._refuse_other(target)
+        draft, replaced = (target.with_name(f".{target.name}.{word}") for word in ("draft", "replaced"))
         try:
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
+            for each in (draft, replaced):
+                shutil.rmtree(each, ignore_errors=True)
+            if target.exists():
+                shutil.copytree(target, draft)
+            draft.mkdir(parents=True, exist_ok=True)
             self._write(draft)
             # the name appears when all files are on disk, so a kill leaves no partial export
+            if target.exists():
+                target.rename(replaced)
             draft.rename(target)
             sync(target.parent)
+            shutil.rmtree(replaced, ignore_errors=True)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(draft, ignore_errors=True)
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -118,16 +133,33 @@ class NestedModel(nn.Module):
         """Return a session that reads and generates text with this model."""
         return Session(self.model, self.tokenizer, batch=batch, policy=policy)
 
+    def _refuse_other(self, target: Path) -> None:
+        """Raise ConfigError unless `target` is free, or holds an export of this model or files of its tokenizer."""
+        if not target.exists():
+            return
+        if not target.is_dir():
+            raise ConfigError(f"{target}: exists already; give another directory")
+        expected = json.loads(json.dumps(self._config()["nested"]))
+        if (target / CONFIG).is_file():
+            nested = _read_config(target)
+            is_same = all(nested[key] == expected[key] for key in ("model", "vocab_size", "tokenizer"))
+        else:
+            is_same = all(file.name in FILES for file in target.iterdir())
+            if is_same and self.tokenizer is not None and (target / FILE_NAME).is_file():
+                open_exported(target, expected["tokenizer"])
+        if not is_same:
+            raise ConfigError(f"{target}: holds other files than those of this model; give another directory")
+
     def _write(self, draft: Path) -> None:
         tensors = checkpoint.plain(checkpoint.model_tensors(self.model))
         save_file({f"{PREFIX}{name}": tensor for name, tensor in tensors.items()}, draft / MODEL, {"format": "pt"})
-        _write_json(draft / CONFIG, self._config())
+        config = self._config()
+        _write_json(draft / CONFIG, config)
         # safetensors makes files that only the owner can read
         (draft / MODEL).chmod((draft / CONFIG).stat().st_mode)
         if self.tokenizer is not None:
-            _save_tokenizer(self.tokenizer, draft)
-        hashes = {file.name: hash_file(file) for file in sorted(draft.iterdir())}
-        _write_json(draft / HASHES, hashes)
+            write_exported(self.tokenizer, draft)
+        _write_json(draft / HASHES, {MODEL: hash_file(draft / MODEL), NESTED: _hash_nested(config["nested"])})
         (draft / CARD).write_text(self._card(), encoding="utf-8")
         for file in [*draft.iterdir(), draft]:
             sync(file)
@@ -139,7 +171,7 @@ class NestedModel(nn.Module):
             "version": __version__,
             "model": asdict(self.options),
             "vocab_size": self.model.vocab_size,
-            "tokenizer": None if tokenizer is None else {"name": tokenizer.name, "fingerprint": tokenizer.fingerprint},
+            "tokenizer": None if tokenizer is None else about_tokenizer(tokenizer),
             "about": self.about,
         }
         end = None if tokenizer is None else tokenizer.end
@@ -177,13 +209,20 @@ print(session.text(session.generate(40, temperature=0.8, seed=1)))
 """
 
 
-def _verify(directory: Path) -> None:
+def _verify(directory: Path, nested: dict[str, Any]) -> None:
+    """Raise CheckpointError for a file that is not the one exported; `nested` is that part of config.json."""
     for name, expected in checkpoint.read_json(directory / HASHES).items():
-        if not (directory / name).is_file() or hash_file(directory / name) != expected:
+        path = directory / (CONFIG if name == NESTED else name)
+        # exports of earlier versions have the hashes of all files
+        if not path.is_file() or (_hash_nested(nested) if name == NESTED else hash_file(path)) != expected:
             raise CheckpointError(
-                f"{directory / name}: missing or damaged, its sha256 is not that of hashes.json; "
-                "export it again, or copy it again"
+                f"{path}: missing or damaged, its sha256 is not that of hashes.json; export it again, or copy it again"
             )
+
+
+def _hash_nested(nested: dict[str, Any]) -> str:
+    """Return the sha256 of a part of config.json, however it is written there."""
+    return sha256(json.dumps(nested, sort_keys=True).encode()).hexdigest()
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
@@ -191,35 +230,6 @@ def _read_config(directory: Path) -> dict[str, Any]:
         case {"nested": {"version": _, "model": _, "vocab_size": int(), "tokenizer": _, "about": dict()} as nested}:
             return nested
     raise CheckpointError(f"{directory / CONFIG}: not a model of this project; export one with phase=export")
-
-
-def _save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
-    """Write tokenizer.json for Hugging Face; as in training, a text starts with the end-of-document token."""
-    if isinstance(tokenizer, BpeTokenizer):
-        tokenizer.save(directory)
-    else:
-        BpeTokenizer([], BYTES, specials={END_TEXT: 256}).save(directory)
-    saved = checkpoint.read_json(directory / FILE_NAME)
-    (end,) = (token["content"] for token in saved["added_tokens"] if token["id"] == tokenizer.end)
-    opening = {"SpecialToken": {"id": end, "type_id": 0}}
-    saved["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [opening, {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [opening, {"Sequence": {"id": "A", "type_id": 0}}, opening, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {end: {"id": end, "ids": [tokenizer.end], "tokens": [end]}},
-    }
-    _write_json(directory / FILE_NAME, saved)
-    known = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": end, "eos_token": end}
-    _write_json(directory / TOKENIZER_CONFIG, known | {"clean_up_tokenization_spaces": False})
-
-
-def _open_tokenizer(directory: Path, saved: dict[str, Any] | None) -> Tokenizer | None:
-    if saved is None:
-        return None
-    tokenizer = ByteTokenizer() if saved["name"] == ByteTokenizer.name else open_tokenizer(directory)
-    if tokenizer.fingerprint != saved["fingerprint"]:
-        raise CheckpointError(f"{directory / FILE_NAME}: not the tokenizer of this model; export it again")
-    return tokenizer
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

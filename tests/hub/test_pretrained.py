@@ -12,6 +12,7 @@ from tiny import reading, tiny, write_text
 
 from nested_learning import NestedModel, Session
 from nested_learning.command import main as cli
+from nested_learning.data.tokenizers.choose_tokenizer import make_tokenizer
 from nested_learning.errors import CheckpointError, ConfigError
 from nested_learning.hub.transformers import register
 from nested_learning.phase.export import run as export
@@ -76,6 +77,102 @@ def test_a_byte_tokenizer_is_loaded_here_and_by_transformers(tmp_path: Path) -> 
     # what opens a document is there too
     assert theirs(text)["input_ids"] == [own.end, *own.encode(text).tolist()]
     assert theirs.decode(own.encode(text).tolist()) == text
+
+
+TEXTS = [
+    "", " ", "a<|end|>b", "<|end|>", " <|end|> ", "def f(x):\n        return 1\n", "x  =\ty2", "Größe ½ naïve Ⅷ",
+    "\u0301a e\u0301 \u00a0x\u2003y", "日本語 текст 👩‍👩‍👧 \U0001f9ff", "▁a ▁ a▁b", "\x00\x7f\r\n\r", "it's I'LL 3.14",
+]  # fmt: skip
+
+
+def save_tokenizer(tokenizer: Any, _model: Any, directory: Path) -> None:
+    tokenizer.save_pretrained(directory)
+
+
+def save_model(_tokenizer: Any, model: Any, directory: Path) -> None:
+    model.save_pretrained(directory)
+
+
+def save_config(_tokenizer: Any, model: Any, directory: Path) -> None:
+    model.config.save_pretrained(directory)
+
+
+@pytest.fixture(scope="module", params=["byte", "bpe", "words"])
+def tokenized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Export an untrained Transformer with each kind of tokenizer, trained on a little text; return the directory."""
+    folder = tmp_path_factory.mktemp("tokenized")
+    text = write_text(folder).read_text() + " ".join(TEXTS)
+    size = {"byte": None, "bpe": 300, "words": 290}[request.param]
+    tokenizer = make_tokenizer(request.param, size, [text], "data.")
+    options = tiny(folder, model="transformer", data="copy").model
+    model = options.build(tokenizer.vocab_size, 0).eval()
+    NestedModel(options, model, tokenizer, {"step": 0}).save_pretrained(folder / "out")
+    return folder / "out"
+
+
+def test_every_tokenizer_gives_every_text_the_same_tokens_in_transformers(tokenized: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    ours = NestedModel.from_pretrained(tokenized, device="cpu").tokenizer
+    theirs = transformers.AutoTokenizer.from_pretrained(tokenized)
+    assert ours is not None
+    for text in TEXTS:
+        tokens = ours.encode(text).tolist()
+        assert theirs(text)["input_ids"] == [ours.end, *tokens], text
+        assert theirs.decode(tokens) == ours.decode(tokens) == text
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        (save_model, save_tokenizer),
+        (save_tokenizer, save_model),
+        (save_tokenizer, save_config, save_model, save_config),
+    ],
+    ids=["model first", "tokenizer first", "configuration too"],
+)
+def test_tools_of_hugging_face_may_write_into_an_export(tokenized: Path, tmp_path: Path, order: Any) -> None:
+    transformers = pytest.importorskip("transformers")
+    register()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tokenized)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tokenized)
+    before = NestedModel.from_pretrained(tokenized, device="cpu")
+    for save in (*order, *order):
+        save(tokenizer, theirs, tmp_path / "d")
+    again = NestedModel.from_pretrained(tmp_path / "d", device="cpu")
+    assert before.tokenizer is not None and again.tokenizer is not None
+    assert again.tokenizer.fingerprint == before.tokenizer.fingerprint
+    tokens = torch.tensor([[again.tokenizer.end, *again.tokenizer.encode(TEXT).tolist()]])
+    assert torch.equal(logits_of(again, tokens), logits_of(before, tokens))
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "d")(TEXT)["input_ids"] == tokens[0].tolist()
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+def test_a_changed_tokenizer_is_refused(tokenized: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    copy = Path(shutil.copytree(tokenized, tmp_path / "copy"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(copy)
+    tokenizer.add_tokens(["return 1"])
+    tokenizer.save_pretrained(copy)
+    with pytest.raises(CheckpointError, match=r"tokenizer.json"):
+        NestedModel.from_pretrained(copy, device="cpu")
+
+
+def test_an_export_is_never_written_over_something_else(tokenized: Path, tmp_path: Path) -> None:
+    model = NestedModel.from_pretrained(tokenized, device="cpu")
+    options = tiny(tmp_path, model="lstm", data="copy").model
+    other = NestedModel(options, options.build(model.model.vocab_size, 0).eval(), model.tokenizer, {})
+    other.save_pretrained(tmp_path / "other")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo.txt").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for name in ("other", "notes", "file"):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(ConfigError, match="give another directory"):
+            model.save_pretrained(tmp_path / name)
+        assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "notes" / "todo.txt").rename(tmp_path / "notes" / "tokenizer.json")
+    with pytest.raises(CheckpointError, match=r"tokenizer.json"):
+        model.save_pretrained(tmp_path / "notes")
 
 
 def test_transformers_opens_it_and_generates_what_a_session_does(exported: tuple[Path, Path]) -> None:
