@@ -73,6 +73,20 @@ FolderName = Annotated[
         "run-1",
     ),
 ]
+
+
+def up_to(largest: int) -> Allowed:
+    """Return that a whole number is at most `largest`."""
+    return Allowed(f"be at most {largest:,}", lambda value: -(2**63) <= value <= largest)
+
+
+# numbers of things that are made one by one, and lengths of texts that are written: beyond these work would not end
+LayerCount = Annotated[int, up_to(10_000)]
+ProcessCount = Annotated[int, up_to(1_000)]
+Count = Annotated[int, up_to(1_000_000)]
+Length = Annotated[int, up_to(100_000_000)]
+# decimal digits of a number of 64 bits
+DigitCount = Annotated[int, up_to(18)]
 # a number that may be infinite
 Unbounded = Annotated[float, Allowed("be a number", lambda value: not math.isnan(value))]
 

@@ -16,7 +16,7 @@ from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
 from nested_learning.config.registry import CHOICES, LISTED
 from nested_learning.config.schema import Config, convert_config
-from nested_learning.typed import PathText, Unbounded
+from nested_learning.typed import Count, DigitCount, LayerCount, Length, PathText, ProcessCount, Unbounded
 
 FILES = open_option_files(None)
 TEXT = {"name": "text", "path": "text.py"}
@@ -30,9 +30,11 @@ NEEDED: dict[str, dict[str, Any]] = {
     "sequence": {"sources": {"a": TEXT, "b": {"name": "stdlib"}}},
     "mixture": {"sources": {"a": TEXT}, "weights": {"a": 1}},
 }
+COUNTS = (Count, DigitCount, LayerCount, Length, ProcessCount)
 # values that a key of this type cannot have, whatever it means
 IMPOSSIBLE: dict[Any, list[Any]] = {
     int: [2**63, -(2**70), 1.5],
+    **{kind: [2**31, 2**63, -(2**70), 1.5] for kind in COUNTS},
     float: [math.nan, math.inf, -math.inf, 10**400],
     Unbounded: [math.nan, 10**400],
     str: ["\0", "a\udc80", 3],
@@ -42,6 +44,7 @@ IMPOSSIBLE: dict[Any, list[Any]] = {
 # values that are mistakes for most keys of this type, but not for all
 UNWISE: dict[Any, list[Any]] = {
     int: [0, -1, 2**31, 2**62],
+    **{kind: [0, -1] for kind in COUNTS},
     float: [-1.0, 0.0, 1e-320, 1e-38, 1e38, 1e308],
     Unbounded: [-1.0, 1e38, math.inf],
     str: ["", " ", "x" * 300, "a\nb", "a/b", ".."],

@@ -36,6 +36,7 @@ from nested_learning.typed import (
     FolderName,
     MisfitError,
     PathText,
+    ProcessCount,
     UnknownKeyError,
     check_at_least,
     check_name,
@@ -73,7 +74,7 @@ class Config:
     out: PathText
     steps: int
     micro_batches: int | None
-    num_workers: int
+    num_workers: ProcessCount
     stages: list[StageConfig]
     val_every: int
     save_every: int

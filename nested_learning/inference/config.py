@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nested_learning.errors import ConfigError
-from nested_learning.typed import Unbounded, did_you_mean
+from nested_learning.typed import Length, Unbounded, did_you_mean
 
 POLICIES = ("online", "frozen", "memorize")
 METRICS = ("l2", "loss", "entropy")
@@ -116,7 +116,7 @@ class MemorizeConfig(MemoryConfig):
 class SamplingConfig:
     """How tokens are sampled. `temperature` 0 is greedy decoding; `top_k` 0 and `top_p` 1 keep all tokens."""
 
-    num_tokens: int
+    num_tokens: Length
     temperature: float
     top_k: int
     top_p: float

@@ -14,6 +14,7 @@ from typing import Any
 from nested_learning.errors import ConfigError
 from nested_learning.launcher.command import LOGS, describe_end, job_command, job_environment, write_job
 from nested_learning.launcher.protocol import Outcome, Task
+from nested_learning.typed import ProcessCount
 
 
 @dataclass(kw_only=True)
@@ -21,7 +22,7 @@ class JoblibConfig:
     """`n_jobs` jobs at a time, which share `gpus` GPUs, one each (0: every job sees what this process sees)."""
 
     name: str
-    n_jobs: int
+    n_jobs: ProcessCount
     gpus: int
 
     def __post_init__(self) -> None:

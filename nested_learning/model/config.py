@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nested_learning.errors import ConfigError
 from nested_learning.model.levels import LevelConfig, check_levels
+from nested_learning.typed import LayerCount
 
 if TYPE_CHECKING:
     from nested_learning.nn.language_model import LanguageModel
@@ -33,7 +34,7 @@ class ModelConfig(ABC):
 
     name: str
     dim: int
-    num_layers: int
+    num_layers: LayerCount
     num_heads: int
     expansion: float
     levels: list[LevelConfig]

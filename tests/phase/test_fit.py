@@ -27,7 +27,7 @@ def require(config: Any) -> None:
     [
         {"model__dim": 2**20},
         {"model__dim": 2**14, "model": "hope"},
-        {"model__num_layers": 10**9},
+        {"model__num_layers": 10_000, "model__dim": 65536},
         {"model__expansion": 1e8},
         {"data__batch_size": 10**10},
     ],

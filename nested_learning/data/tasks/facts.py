@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nested_learning.data.source import IGNORE, require_at_least, require_one_of
 from nested_learning.data.tasks.synthetic import SyntheticConfig
 from nested_learning.errors import ConfigError
+from nested_learning.typed import Count
 
 THINGS, NAMES, VALUES = map(
     str.split,
@@ -73,9 +74,9 @@ class FactsConfig(SyntheticConfig):
     """
 
     name: str = "facts"
-    num_facts: int = 4
+    num_facts: Count = 4
     min_facts: int = 1
-    num_sentences: int = 8
+    num_sentences: Count = 8
     changes: float = 0.0
     train_on: str = "all"
 

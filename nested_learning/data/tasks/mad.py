@@ -9,7 +9,7 @@ from nested_learning.data.source import require_at_least, require_one_of
 from nested_learning.data.tasks.mad_tasks import TASKS, Sizes, keys_and_values
 from nested_learning.data.tasks.synthetic import SyntheticConfig
 from nested_learning.errors import ConfigError
-from nested_learning.typed import did_you_mean
+from nested_learning.typed import Count, did_you_mean
 
 # (vocabulary, length) of MAD's own configurations, configs/tasks/*.yml
 BASELINES = {
@@ -45,7 +45,7 @@ class MadConfig(SyntheticConfig):
     vocabulary: int | None = None
     length: int | None = None
     noise: float = 0.2
-    num_noise: int = 16
+    num_noise: Count = 16
     num_copied: int = 16
     max_motif: int = 3
     map_seed: int = 0

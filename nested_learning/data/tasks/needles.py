@@ -15,7 +15,7 @@ from nested_learning.data.tokenizers.choose_tokenizer import make_tokenizer
 from nested_learning.data.tokenizers.tokenizer import Tokenizer
 from nested_learning.data.tokenizers.words import WordTokenizer, word_tokenizer
 from nested_learning.errors import ConfigError
-from nested_learning.typed import PathText
+from nested_learning.typed import DigitCount, PathText
 
 
 @dataclass(kw_only=True)
@@ -28,7 +28,7 @@ class NeedlesConfig(QAConfig):
 
     name: str = "needles"
     tasks: list[str] = field(default_factory=lambda: ["niah_single_1"])
-    digits: int = 7
+    digits: DigitCount = 7
     path: PathText | list[PathText] | None = None
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from nested_learning.data.source import IGNORE, require_at_least
 from nested_learning.data.tasks.synthetic import SyntheticConfig
 from nested_learning.errors import ConfigError
+from nested_learning.typed import Count
 
 BLANK = 0
 
@@ -28,13 +29,13 @@ class RecallConfig(SyntheticConfig):
     """
 
     name: str = "recall"
-    num_pairs: int = 4
+    num_pairs: Count = 4
     gap: int = 32
     min_pairs: int | None = None
     num_queries: int | None = None
     num_keys: int = 23
     num_values: int = 24
-    num_noise: int = 16
+    num_noise: Count = 16
     num_changed: int = 0
 
     def __post_init__(self) -> None:

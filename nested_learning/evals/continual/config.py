@@ -7,7 +7,7 @@ from nested_learning.data.sequence import SequenceConfig
 from nested_learning.data.source import DataConfig
 from nested_learning.data.tasks.classes import ClassesConfig
 from nested_learning.evals.config import EvalConfig, require_data
-from nested_learning.typed import PathText
+from nested_learning.typed import Count, PathText
 
 if TYPE_CHECKING:
     from nested_learning.evals.continual.class_incremental import ReadSequence, TrainedSequence
@@ -22,7 +22,7 @@ class ContinualConfig(EvalConfig):
     `batch_size` rows are read at once.
     """
 
-    num_rows: int
+    num_rows: Count
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -46,8 +46,8 @@ class ContinualMemoryConfig(EvalConfig):
     After each domain they read `val_rows` validation rows of all domains; `batch_size` sessions run at once.
     """
 
-    num_streams: int
-    num_rows: int
+    num_streams: Count
+    num_rows: Count
     val_rows: int
     batch_size: int
 

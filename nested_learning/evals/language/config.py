@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from nested_learning.data.source import DataConfig
 from nested_learning.errors import ConfigError
 from nested_learning.evals.config import EvalConfig
-from nested_learning.typed import PathText
+from nested_learning.typed import Count, Length, PathText
 
 if TYPE_CHECKING:
     from nested_learning.evals.language.memory import MemoryPack
@@ -28,7 +28,7 @@ class PerplexityConfig(EvalConfig):
 
     path: PathText | None
     length_factor: int | None
-    num_texts: int
+    num_texts: Count
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class MemoryPackConfig(EvalConfig):
     """
 
     length_factor: int
-    num_rows: int
+    num_rows: Count
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class TranslationConfig(EvalConfig):
 
     path: PathText | None
     limit: int | None
-    num_tokens: int
+    num_tokens: Length
     batch_size: int
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from nested_learning.data.tasks.needle_tasks import ALL_TASKS, PASSKEY, TASKS
 from nested_learning.errors import ConfigError, DataError
 from nested_learning.evals.config import EvalConfig
 from nested_learning.evals.retrieval.prompt_file import read_prompt_file
-from nested_learning.typed import PathText
+from nested_learning.typed import Count, DigitCount, Length, PathText
 
 if TYPE_CHECKING:
     from nested_learning.evals.retrieval.babilong import BabilongPack
@@ -28,9 +28,9 @@ class NeedleConfig(EvalConfig):
     There are `num_examples` examples with `num_candidates` answers each; `batch_size` are evaluated at once.
     """
 
-    num_examples: int
-    num_facts: int
-    num_candidates: int
+    num_examples: Count
+    num_facts: Count
+    num_candidates: Count
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -56,11 +56,11 @@ class HaystackConfig(EvalConfig):
     Numbers have `digits` digits.
     """
 
-    lengths: list[int]
+    lengths: list[Length]
     depths: list[int]
-    num_examples: int
-    num_generated: int
-    digits: int
+    num_examples: Count
+    num_generated: Length
+    digits: DigitCount
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -142,9 +142,9 @@ class BabilongPackConfig(EvalConfig):
     tasks: list[str]
     held_out: float
     books: PathText | None
-    lengths: list[int]
-    num_examples: int
-    num_generated: int
+    lengths: list[Length]
+    num_examples: Count
+    num_generated: Length
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -189,7 +189,7 @@ class PromptsConfig(EvalConfig):
 
     path: PathText | None
     limit: int | None
-    num_generated: int
+    num_generated: Length
     batch_size: int
 
     def __post_init__(self) -> None:

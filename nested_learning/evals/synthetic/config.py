@@ -9,6 +9,7 @@ from nested_learning.data.tasks.mad import MadConfig
 from nested_learning.data.tasks.recall import RecallConfig
 from nested_learning.errors import ConfigError
 from nested_learning.evals.config import EvalConfig, require_data
+from nested_learning.typed import Count
 
 if TYPE_CHECKING:
     from nested_learning.evals.synthetic.formal import Formal
@@ -26,7 +27,7 @@ class RecallPackConfig(EvalConfig):
     gaps: list[int] | None
     pairs: list[int] | None
     changed: list[int]
-    num_rows: int
+    num_rows: Count
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -57,7 +58,7 @@ class MadPackConfig(EvalConfig):
     memorizes_while_reading: ClassVar[bool] = True
 
     length_factors: list[int]
-    num_rows: int
+    num_rows: Count
     batch_size: int
 
     def __post_init__(self) -> None:
@@ -89,7 +90,7 @@ class FormalPackConfig(EvalConfig):
     memorizes_while_reading: ClassVar[bool] = True
 
     bins: list[list[int]] | None
-    num_rows: int
+    num_rows: Count
     batch_size: int
 
     def __post_init__(self) -> None:
