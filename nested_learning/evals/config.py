@@ -49,16 +49,25 @@ class EvalConfig(ABC):
                     raise ConfigError(f"evals.{self.name}.{key}={word}: must be one of {', '.join(allowed)}")
 
     def file(self, path: str | None, what: str) -> Path:
-        """Return the file or folder `path`; raise DataError where it is missing. `what` describes it in the message."""
+        """Return the file `path`; raise DataError where there is none. `what` describes it in the message."""
+        found = self.file_or_folder(path, what)
+        if found.is_dir():
+            raise DataError(f"evals.{self.name}.path={path}: is a folder; it should be {what}")
+        return found
+
+    def file_or_folder(self, path: str | None, what: str) -> Path:
+        """Return the file or folder `path`; raise DataError where there is none. `what` describes it in the message."""
         # an empty path would be the working directory
         if not path:
             raise DataError(
                 f"evals.{self.name}.path is missing: {what}; set evals.{self.name}.path=<path>; "
                 "docs/how-to.md, Data of evaluations, says where to get it"
             )
-        if not Path(path).expanduser().exists():
+        found = Path(path).expanduser()
+        # a pipe or a device is neither, and reading it might never end
+        if not (found.is_file() or found.is_dir()):
             raise DataError(f"evals.{self.name}.path={path}: no such file or folder; it should be {what}")
-        return Path(path).expanduser()
+        return found
 
     def inputs(self, key: str) -> list[Input]:
         """Return the inputs in the file, folder, glob or data set of option `key`; raise ConfigError without any."""

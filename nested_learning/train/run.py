@@ -184,6 +184,8 @@ class RunLock:
             )
         if config.resume == "never":
             raise ConfigError(f"resume=never: {directory} exists; give another name=, or resume=auto to resume it")
+        if resumed is not None and not (directory / LOCK).exists():
+            raise ConfigError(f"resume={resumed}: no run here; give a run, or one of its checkpoints/step_*")
         if not (directory / LOCK).exists() and any(directory.iterdir()):
             raise ConfigError(f"name={directory.name}: {directory} exists and is not a run; give another name= or out=")
         self._take_lock(directory)

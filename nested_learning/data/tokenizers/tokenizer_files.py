@@ -68,10 +68,10 @@ def open_tokenizer(directory: Path) -> Tokenizer:
 def _find(path: str, option: str) -> tuple[Path, Callable[[Path], Tokenizer]]:
     """Return the file of the tokenizer at `path`, and the function that reads it."""
     location = Path(path).expanduser()
-    if not location.exists():
-        raise ConfigError(f"{option}={path}: must be {ALLOWED}")
-    if not location.is_dir():
+    if location.is_file():
         return location, _read_json if location.suffix == ".json" else _read_ranks
+    if not location.is_dir():
+        raise ConfigError(f"{option}={path}: must be {ALLOWED}")
     if (location / FILE_NAME).is_file():
         return location / FILE_NAME, _read_json
     for vocabulary, merges in PAIRS:

@@ -27,7 +27,7 @@ class TasksConfig(EvalConfig):
         chosen = choose_tasks(self.name, tasks)
         if path is None and all("folder" in task for task in chosen.values()):
             return None
-        return self.file(path, f"a folder with files such as {example}")
+        return self.file_or_folder(path, f"a folder with files such as {example}")
 
 
 @dataclass(kw_only=True)

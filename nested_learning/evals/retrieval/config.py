@@ -176,7 +176,7 @@ class BabilongPackConfig(EvalConfig):
         return BabilongPack(stories, books, self.lengths, self.num_examples, self.num_generated, self.batch_size)
 
     def _files(self) -> dict[str, Path]:
-        folder = self.file(self.path, "the folder of bAbI's tasks, qa1_*.txt and so on")
+        folder = self.file_or_folder(self.path, "the folder of bAbI's tasks, qa1_*.txt and so on")
         return {task: find_task(folder, task, "evals.babilong.path") for task in self.tasks}
 
 
