@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from mistakes import Key, configurations, full_name, impossible, keys, replaced, unwise
-
 from nested_learning.config.schema import convert_config
 from nested_learning.errors import ConfigError
+from scripts.benchmarks.mistakes import Key, configurations, full_name, impossible, keys, replaced, unwise
 
 
 def every_key() -> Iterator[tuple[dict[str, Any], Key]]:
