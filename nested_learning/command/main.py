@@ -136,9 +136,9 @@ def run_phase(config: "Config") -> Any:
     """
     # a signal that left torch half imported would surface as any error
     with hold_signals():
-        from nested_learning.command.preflight import require_files
+        from nested_learning.command.preflight import check_inputs
 
-        require_files(config)
+        check_inputs(config)
         phase = import_module(f"nested_learning.phase.{config.phase.name}")
     return phase.run(config)
 

@@ -3,11 +3,13 @@
 from nested_learning.config.schema import Config
 
 
-def require_files(config: Config) -> None:
-    """Raise DataError or ConfigError where training would not find the files of its data, or an evaluation its inputs.
+def check_inputs(config: Config) -> None:
+    """Raise DataError or ConfigError where files are missing, or a memory that is trained could diverge.
 
     A dry run whose vocabulary is given plans for data that is not there yet.
     """
+    if config.phase.trains:
+        config.model.refuse_divergence()
     is_planned = config.dry_run and config.plan.vocab_size is not None
     if config.phase.trains and not is_planned:
         config.data.require_files()

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from nested_learning import report
 from nested_learning.command.compose import Job
-from nested_learning.command.preflight import require_files
+from nested_learning.command.preflight import check_inputs
 from nested_learning.config.schema import Config, to_yaml
 from nested_learning.errors import ConfigError, Stopped, SweepError
 from nested_learning.files import read_holder
@@ -164,7 +164,7 @@ def _check(jobs: Sequence[Job]) -> None:
     launcher.check()
     # a cluster may have files that this machine has not
     for job in jobs if launcher.name != "submitit" else []:
-        require_files(job.config)
+        check_inputs(job.config)
 
 
 def _task(job: Job, title: str, run: Callable[[Config], object]) -> Task:

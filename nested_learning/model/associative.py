@@ -69,6 +69,28 @@ class MemoryDesignConfig:
                 "model.memory.max_rate=0.1 (model=titans_deep is that)"
             )
 
+    def refuse_divergence(self, chunk: int, *, makes_values: bool = False) -> None:
+        """Raise ConfigError for rates at which a matrix need not stay finite; `chunk`: the tokens of its chunks.
+
+        With keys of length 1, and each write reading the state `n` times, a token multiplies what the matrix holds for
+        its key by `1 - n rate`, and with gradient=chunk a chunk of equal keys by `1 - n rate chunk`: it grows where
+        that is below -1. Momentum adds steps that go the same way, and a memory that makes its own values
+        (`makes_values`) grows with them: where every token has the whole rate, these need half of it. The half is
+        measured, not derived.
+        """
+        num_reads = (self.objective == "l2") + ERASES[self.rule]
+        if self.depth > 1 or self.norm or not num_reads:
+            return
+        sum_of_rates = 1.0 if self.rate == "one" and (self.momentum == "gate" or makes_values) else 2.0
+        num_keys = chunk if self.gradient == "chunk" else 1
+        largest = sum_of_rates / (num_reads * num_keys)
+        if self.max_rate > largest:
+            raise ConfigError(
+                f"model.memory.max_rate={self.max_rate}: the memory can grow without end, with {num_reads} reads for "
+                f"each write, momentum={self.momentum}, rate={self.rate}, gradient={self.gradient} and "
+                f"{num_keys} tokens at once; use at most model.memory.max_rate={largest:.3g}"
+            )
+
     def unread(self) -> dict[str, str]:
         """Return the keys that these settings do not read, each with the reason."""
         return {"expansion": "model.memory.depth=1 has no hidden layer"} if self.depth == 1 else {}
@@ -98,6 +120,10 @@ class MemoryModelConfig(ModelConfig):
         super().__post_init__()
         if self.conv_width < 1:
             raise ConfigError(f"model.conv_width={self.conv_width} must be at least 1 token")
+
+    def refuse_divergence(self) -> None:
+        """Raise ConfigError for settings at which the numbers of the memory need not stay finite."""
+        self.memory.refuse_divergence(self.memory.chunk)
 
     @property
     def span(self) -> int:

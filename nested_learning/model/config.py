@@ -43,6 +43,12 @@ class ModelConfig(ABC):
     dropout: float = 0.0
     softcap: float | None = None
 
+    def refuse_divergence(self) -> None:  # noqa: B027 (most models stay finite at any setting)
+        """Raise ConfigError for settings at which the numbers of a memory need not stay finite.
+
+        Only training asks for it, so that a model that was trained with them still opens.
+        """
+
     def __post_init__(self) -> None:
         for key in ("dim", "num_layers", "num_heads"):
             if vars(self)[key] < 1:

@@ -35,6 +35,10 @@ class HopeConfig(MemoryModelConfig):
         if self.memory.norm:
             raise ConfigError("model.memory.norm=true: these memories have no norm; use model.memory.norm=false")
 
+    def refuse_divergence(self) -> None:
+        """Raise ConfigError for settings at which the numbers of a memory need not stay finite."""
+        self.memory.refuse_divergence(max(self.memory.chunk, self.generating_chunk), makes_values=True)
+
     @property
     def span(self) -> int:
         """Return the number of tokens after which the computation on a row repeats."""

@@ -10,6 +10,7 @@ import nested_learning
 from nested_learning import tree
 from nested_learning.command.compose import make_job
 from nested_learning.config.option_files import open_option_files
+from nested_learning.errors import ConfigError
 from nested_learning.nn.level_state import LevelState
 
 SIZES = ("model.dim=32", "model.num_layers=1", "model.num_heads=2")
@@ -74,3 +75,33 @@ def test_a_deep_memory_stays_bounded_over_8192_tokens_of_real_text(name, depth, 
     line = (f"model={name}", *MODELS[name], f"model.memory.depth={depth}", f"model.memory.momentum={momentum}")
     for rate, chunk in product((0.1, 0.4, 1.0), (16, 64, 256)):
         assert_bounded(tokens, *line, f"model.memory.max_rate={rate}", f"model.memory.chunk={chunk}")
+
+
+# settings at the bounds of `refuse_divergence`, and the ones that it refuses
+AT_BOUND = [
+    ("model=deltanet", "model.memory.rate=one", 2.0),
+    ("model=deltanet", "model.memory.rule=dgd", "model.memory.rate=one", 1.0),
+    ("model=deltanet", "model.memory.gradient=chunk", "model.memory.rate=one", 2 / 64),
+    ("model=titans_lmm", "model.memory.rate=one", 1.0),
+    ("model=titans_lmm", 2.0),
+    ("model=titans_lmm", "model.memory.gradient=chunk", "model.memory.rate=one", 1 / 64),
+    ("model=titans_mac", "model.memory.gradient=chunk", 2 / 64),
+    ("model=hope", "model.memory.rate=one", 0.5),
+    ("model=hope", "model.memory.gradient=chunk", "model.memory.rate=one", 1 / 128),
+    ("model=self_modifying", 1.0),
+]
+
+
+@pytest.mark.parametrize("setting", AT_BOUND, ids=lambda setting: " ".join(map(str, setting)))
+def test_a_matrix_stays_bounded_at_the_largest_rate_that_training_accepts(setting):
+    *line, rate = setting
+
+    def config(value):
+        return make_job(open_option_files(None), [*SIZES, *line, f"model.memory.max_rate={value}"]).config
+
+    config(rate).model.refuse_divergence()
+    with pytest.raises(ConfigError, match=rf"model\.memory\.max_rate={rate:.3g}$"):
+        config(1.1 * rate).model.refuse_divergence()
+    text = (Path(nested_learning.__file__).parent / "ops" / "matrix.py").read_text().encode()[:1024]
+    for tokens in (torch.full((512,), 97), torch.tensor(list(text))):
+        assert_bounded(tokens, *line, f"model.memory.max_rate={rate}")
